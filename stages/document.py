@@ -55,10 +55,14 @@ def text_array(data: np.ndarray, offsets: np.ndarray, type: pa.DataType | None =
     return pa.Array.from_buffers(type or pa.large_string(), len(offsets) - 1, buffers)
 
 
-def text_bytes(batch: pa.RecordBatch) -> int:
-    """Bytes of UTF-8 text in a batch (of HTML, while it holds unextracted pages): the unit of the ledger's bytes."""
-    name = "html" if "html" in batch.schema.names else "text"
-    return column_bytes(batch.column(name))
+def payload(batch: pa.RecordBatch) -> pa.Array:
+    """The column that holds what a document weighs: `html` while pages are not extracted, then `text`."""
+    return batch.column("html" if "html" in batch.schema.names else "text")
+
+
+def payload_sizes(batch: pa.RecordBatch) -> np.ndarray:
+    """Bytes of each document (int64): of UTF-8 text, or of HTML before extraction. The unit of the ledger's bytes."""
+    return np.diff(text_buffers(payload(batch))[1])
 
 
 def column_bytes(column: pa.Array) -> int:
@@ -76,8 +80,7 @@ def replace_column(batch: pa.RecordBatch, name: str, values: pa.Array) -> pa.Rec
 def rebatch(batches: Iterable[pa.RecordBatch], max_bytes: int) -> Iterator[pa.RecordBatch]:
     """The same rows, cut into batches whose payload is about `max_bytes`; one document larger than that stands alone."""
     for batch in batches:
-        column = batch.column("html" if "html" in batch.schema.names else "text")
-        offsets = text_buffers(column)[1]
+        offsets = text_buffers(payload(batch))[1]
         start = 0
         while start < batch.num_rows:
             stop = int(np.searchsorted(offsets, offsets[start] + max_bytes, side="right")) - 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 
 class UserError(Exception):
     """Something the user can mend. The command line prints its text alone, without a traceback, and exits 2."""
@@ -21,3 +24,23 @@ class InputError(UserError):
 
     def __reduce__(self) -> tuple:
         return (InputError, (self.file, self.reason, self.record, self.offset))
+
+
+@dataclass(frozen=True)
+class DocumentFailure:
+    """One document that a step could not take: its row in the batch, the cause in one line, and the traceback."""
+
+    row: int
+    error: str
+    traceback: str = ""
+
+
+class DocumentsFailed(Exception):
+    """Raised by a step that could not take some documents of a batch, with the result for those that remain.
+
+    result: what `edit` would have returned, for the rows `kept_rows` (int64, ascending) of the batch alone.
+    """
+
+    def __init__(self, failures: list[DocumentFailure], result: tuple[Any, Any], kept_rows: Any) -> None:
+        super().__init__(f"{len(failures)} documents failed, the first: {failures[0].error}")
+        self.failures, self.result, self.kept_rows = failures, result, kept_rows

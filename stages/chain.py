@@ -1,0 +1,202 @@
+"""Runs batches through the steps of a recipe: measures, decides, sorts out the dropped and the failed, keeps the books.
+
+Rows that were taken through some of the steps before (the part of an earlier run, now under other limits) say how many
+steps they have `reached`: up to there their stored measures are decided again, and no kernel runs.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages.books import StepBooks
+from stages.document import DOCUMENT, payload_sizes
+from stages.errors import DocumentsFailed, UserError
+from stages.step import Measures, Step
+
+IDENTITY = ("id", "url", "file", "record", "offset")
+
+FAILED = pa.schema(
+    [
+        *(DOCUMENT.field(name) for name in IDENTITY),
+        pa.field("step", pa.large_string()),
+        pa.field("error", pa.large_string()),
+        pa.field("traceback", pa.large_string()),
+        pa.field("payload", pa.large_binary()),  # the text, or the page's HTML, that the step was given
+    ]
+)
+
+
+@dataclass
+class Outcome:
+    """What became of one batch.
+
+    kept: rows with the measures of all steps. dropped: rows with the measures up to the step that dropped them, a
+    `reason` (`step.limit.side`) and `reached`, the number of steps taken. failed: rows of schema `FAILED`.
+    """
+
+    kept: pa.RecordBatch
+    dropped: list[pa.RecordBatch] = field(default_factory=list)
+    failed: list[pa.RecordBatch] = field(default_factory=list)
+
+
+class Chain:
+    """An ordered list of (name, step), and the books of all batches that went through it."""
+
+    def __init__(self, steps: Sequence[tuple[str, Step]]) -> None:
+        self.steps = list(steps)
+        self.books = [StepBooks(name) for name, _ in self.steps]
+        for _, step in self.steps:
+            step.prepare()
+
+    def run(self, batch: pa.RecordBatch, reached: int = 0) -> Outcome:
+        """Take one batch through all steps; the measures of the first `reached` steps stand in it already."""
+        outcome = Outcome(batch)
+        docs = batch
+        sizes = self._stored_sizes(docs, reached)
+        for position, ((name, step), books) in enumerate(zip(self.steps, self.books, strict=True)):
+            began = time.perf_counter()
+            books.into.add(docs.num_rows, sizes[position].sum())
+            if position < reached:
+                measures = {c[len(name) + 1 :]: docs.column(c) for c in docs.schema.names if c.startswith(f"{name}.")}
+                before, after = sizes[position], sizes[position + 1]
+            else:
+                docs, measures, alive = self._apply(name, step, books, docs, outcome)
+                sizes = [s[alive] for s in sizes]
+                before = sizes[position]
+                after = payload_sizes(docs) if is_edit(step) else before
+                docs = _append(docs, name, measures)
+                if is_edit(step):
+                    docs = docs.append_column(f"{name}.bytes_in", pa.array(before, pa.int64()))
+                sizes[position + 1 :] = [after] * (len(sizes) - position - 1)
+            books.edited += int(before.sum() - after.sum())
+            verdict = _decide(step, measures, docs.num_rows)
+            keep = verdict < 0
+            if not keep.all():
+                self._drop(position, docs, verdict, after, outcome)
+                docs = docs.filter(pa.array(keep))
+                sizes = [s[keep] for s in sizes]
+            books.out.add(docs.num_rows, sizes[position + 1].sum())
+            books.seconds += time.perf_counter() - began
+        outcome.kept = docs
+        return outcome
+
+    def output_schema(self, schema: pa.Schema) -> pa.Schema:
+        """The schema of kept rows, found by taking no rows through the steps."""
+        books, self.books = self.books, [StepBooks(name) for name, _ in self.steps]
+        try:
+            return self.run(pa.RecordBatch.from_pylist([], schema)).kept.schema
+        finally:
+            self.books = books
+
+    def _stored_sizes(self, docs: pa.RecordBatch, reached: int) -> list[np.ndarray]:
+        """Bytes of each row before each step, and after the last: edits that were made before left theirs on record."""
+        now = payload_sizes(docs)
+        sizes = [now] * (len(self.steps) + 1)
+        for position in range(reached - 1, -1, -1):
+            name, step = self.steps[position]
+            sizes[position] = (
+                np.asarray(docs.column(f"{name}.bytes_in"), np.int64) if is_edit(step) else sizes[position + 1]
+            )
+        return sizes
+
+    def _apply(
+        self, name: str, step: Step, books: StepBooks, docs: pa.RecordBatch, outcome: Outcome
+    ) -> tuple[pa.RecordBatch, Measures, np.ndarray]:
+        """The step's work on the rows that it can do; the others go to quarantine. Returns also which rows remain."""
+        everyone = np.arange(docs.num_rows)
+        try:
+            edited, measures = step.edit(docs)
+        except UserError:
+            raise
+        except DocumentsFailed as partial:
+            for failure in partial.failures:
+                self._fail(name, books, docs, failure.row, failure.error, failure.traceback, outcome)
+            edited, measures = partial.result
+            everyone = np.asarray(partial.kept_rows, np.int64)
+        except Exception as error:
+            if docs.num_rows <= 1:
+                if docs.num_rows == 0:
+                    raise
+                cause = f"{type(error).__name__}: {error}"
+                self._fail(name, books, docs, 0, cause, traceback.format_exc(), outcome)
+                nothing = docs.slice(0, 0)
+                edited, measures = step.edit(nothing)
+                return edited, measures, everyone[:0]
+            return self._apply_in_halves(name, step, books, docs, outcome)
+        for measure, values in measures.items():
+            if len(values) != len(everyone):
+                raise UserError(f"step {name}: {len(values)} values of {measure} for {len(everyone)} documents")
+        if edited.num_rows != len(everyone):
+            raise UserError(f"step {name} returned {edited.num_rows} documents for {len(everyone)}: an edit keeps all rows")
+        return edited, measures, everyone
+
+    def _apply_in_halves(
+        self, name: str, step: Step, books: StepBooks, docs: pa.RecordBatch, outcome: Outcome
+    ) -> tuple[pa.RecordBatch, Measures, np.ndarray]:
+        """Find the rows that raise by halving, so that one bad document costs log n calls and not its batch."""
+        middle = docs.num_rows // 2
+        one = self._apply(name, step, books, docs.slice(0, middle), outcome)
+        two = self._apply(name, step, books, docs.slice(middle), outcome)
+        measures = {m: pa.concat_arrays([_as_array(one[1][m]), _as_array(two[1][m])]) for m in one[1]}
+        edited = pa.Table.from_batches([one[0], two[0]]).combine_chunks().to_batches()
+        batch = edited[0] if edited else one[0]
+        return batch, measures, np.concatenate([one[2], two[2] + middle])
+
+    def _fail(
+        self, name: str, books: StepBooks, docs: pa.RecordBatch, row: int, error: str, trace: str, outcome: Outcome
+    ) -> None:
+        payload = docs.column("html" if "html" in docs.schema.names else "text")[row].as_py() or b""
+        payload = payload.encode() if isinstance(payload, str) else payload
+        books.failed.add(1, len(payload))
+        record: dict[str, Any] = {key: docs.column(key)[row].as_py() for key in IDENTITY}
+        record |= {"step": name, "error": error, "traceback": trace, "payload": payload}
+        outcome.failed.append(pa.RecordBatch.from_pylist([record], FAILED))
+
+    def _drop(
+        self, position: int, docs: pa.RecordBatch, verdict: np.ndarray, sizes: np.ndarray, outcome: Outcome
+    ) -> None:
+        name, step = self.steps[position]
+        reasons = [f"{name}.{reason}" for reason in step.reasons()]
+        rows = np.flatnonzero(verdict >= 0)
+        for index, reason in enumerate(reasons):
+            mine = verdict == index
+            if mine.any():
+                self.books[position].dropped[reason].add(mine.sum(), sizes[mine].sum())
+        gone = docs.take(pa.array(rows))
+        gone = gone.append_column("reason", pa.array([reasons[i] for i in verdict[rows]], pa.large_string()))
+        outcome.dropped.append(gone.append_column("reached", pa.array(np.full(len(rows), position + 1, np.int32))))
+
+
+def is_edit(step: Step) -> bool:
+    """True for a step that changes documents."""
+    return type(step).edit is not Step.edit
+
+
+def _as_array(values: Any) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    values = np.asarray(values)
+    if values.dtype == np.bool_:
+        return pa.array(values)
+    return pa.array(values, pa.int64() if values.dtype.kind in "iu" else pa.float64())
+
+
+def _append(docs: pa.RecordBatch, name: str, measures: Measures) -> pa.RecordBatch:
+    for measure, values in measures.items():
+        docs = docs.append_column(f"{name}.{measure}", _as_array(values))
+    return docs
+
+
+def _decide(step: Step, measures: Measures, rows: int) -> np.ndarray:
+    if not measures or not step.limits():
+        return np.full(rows, -1, np.int32)
+    return step.decide(measures)
