@@ -1,0 +1,1 @@
+"""From text to token shards: tokenizer, tokenization, shards, mixture and manifest."""

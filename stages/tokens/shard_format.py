@@ -1,0 +1,266 @@
+"""The token shard format and the manifest that describes a run's shards. NumPy and the standard library only.
+
+A shard is a pair of files, the form that OLMo's tools write and read:
+
+- `NAME.npy`: the tokens alone, little-endian, with NO numpy header in spite of the name; uint16 where the vocabulary
+  fits, else uint32. Documents follow one another, each with its end-of-document token.
+- `NAME.csv.gz`: one row a document, without a header row: start,end,id,src,loc. `start` and `end` count tokens of this
+  file, end exclusive; `src` is the file that the document was read from, `loc` the 1-based record in it. Rows of two
+  columns (start,end), as OLMo-core writes them, are read too.
+
+This is the one module of `stages` that the trainer imports.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "headrace", 1
+UINT16_VOCABULARY = 65_536  # the largest vocabulary whose ids fit into uint16
+
+Manifest = dict[str, Any]
+
+
+class ShardError(Exception):
+    """A shard or manifest that is missing, damaged, or not what was asked for; the text says which file and why."""
+
+
+class Document(NamedTuple):
+    """One row of a shard's index."""
+
+    start: int  # first token, counted from the start of the shard
+    end: int  # one past the last token
+    id: str
+    src: str
+    loc: int  # 1-based; 0 where the index holds only start and end
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The dtype of token files for a vocabulary of this size: '<u2' up to 65,536 entries, else '<u4'."""
+    if not 0 < vocab_size <= 2**32:
+        raise ShardError(f"a vocabulary of {vocab_size} entries cannot be stored: 1 to 4,294,967,296 are possible")
+    return np.dtype("<u2" if vocab_size <= UINT16_VOCABULARY else "<u4")
+
+
+class _AtomicFile:
+    """A binary file that appears under its name, fsynced, only when the block ends without an exception."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
+
+    def __enter__(self) -> io.BufferedWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._partial.open("wb")
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+            if kind is not None:
+                self._partial.unlink(missing_ok=True)
+        if kind is None:
+            self._partial.replace(self.path)
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a small file atomically and durably."""
+    with _AtomicFile(path) as file:
+        file.write(data)
+
+
+def write_tokens(path: str | Path, chunks: Iterable[np.ndarray], dtype: np.dtype) -> tuple[int, str]:
+    """Write token chunks one after another as a raw `.npy`; returns the number of tokens and the file's sha256.
+
+    Chunks must already be of `dtype` (ShardError otherwise): a silent cast could cut an id.
+    """
+    digest, tokens = hashlib.sha256(), 0
+    with _AtomicFile(path) as file:
+        for chunk in chunks:
+            if chunk.dtype != dtype:
+                raise ShardError(f"{path}: tokens are {chunk.dtype}, the shard is {dtype}")
+            data = memoryview(np.ascontiguousarray(chunk)).cast("B") if len(chunk) else b""
+            file.write(data)
+            digest.update(data)
+            tokens += len(chunk)
+    return tokens, digest.hexdigest()
+
+
+def write_index(path: str | Path, documents: Iterable[tuple[int, int, str, str, int]]) -> int:
+    """Write (start, end, id, src, loc) rows as `.csv.gz`, the same bytes for the same rows; returns the row count."""
+    count = 0
+    with (
+        _AtomicFile(path) as raw,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed,
+        io.TextIOWrapper(io.BufferedWriter(packed, 1 << 18), "utf-8", newline="") as text,
+    ):
+        writer = csv.writer(text, lineterminator="\n")
+        for row in documents:
+            writer.writerow(row)
+            count += 1
+    return count
+
+
+def open_tokens(path: str | Path, dtype: np.dtype | str, tokens: int | None = None) -> np.ndarray:
+    """A read-only memory map of a token file, shape [tokens].
+
+    Raises ShardError when the file is missing, has a numpy header, ends inside a token, or does not hold `tokens`.
+    """
+    dtype = np.dtype(dtype)
+    check_tokens(path, dtype, tokens)
+    size = Path(path).stat().st_size
+    return np.memmap(path, dtype, "r") if size else np.zeros(0, dtype)
+
+
+def check_tokens(path: str | Path, dtype: np.dtype | str, tokens: int | None = None) -> int:
+    """The number of tokens in a token file, after the checks of `open_tokens`."""
+    dtype = np.dtype(dtype)
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(6)
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise ShardError(f"{path}: the token file is missing; run the pipeline again to rebuild it") from None
+    except OSError as error:
+        raise ShardError(f"{path}: the token file cannot be read ({error.strerror})") from None
+    if head == b"\x93NUMPY":
+        raise ShardError(f"{path}: the file has a numpy header; token files hold the tokens alone")
+    if size % dtype.itemsize:
+        raise ShardError(f"{path}: {size} bytes is no whole number of {dtype.name} tokens; the file is cut off")
+    if tokens is not None and size != tokens * dtype.itemsize:
+        raise ShardError(f"{path}: holds {size // dtype.itemsize} {dtype.name} tokens, the manifest says {tokens}")
+    return size // dtype.itemsize
+
+
+def read_index(path: str | Path) -> Iterator[Document]:
+    """The documents of a shard, in order, streamed. Raises ShardError for a damaged file or row."""
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
+            for number, row in enumerate(csv.reader(text), start=1):
+                if len(row) == 2:
+                    yield Document(int(row[0]), int(row[1]), "", "", 0)
+                elif len(row) == 5:
+                    yield Document(int(row[0]), int(row[1]), row[2], row[3], int(row[4]))
+                else:
+                    raise ShardError(f"{path}, row {number}: {len(row)} columns; start,end,id,src,loc were expected")
+    except FileNotFoundError:
+        raise ShardError(f"{path}: the shard's index is missing") from None
+    except (OSError, EOFError, ValueError, csv.Error) as error:
+        raise ShardError(f"{path}, after row {number}: the index is damaged ({error})") from None
+
+
+def sha256_file(path: str | Path) -> str:
+    """The sha256 of a file, read in bounded pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte string that stands for a JSON value: keys sorted, no spaces, ASCII. Refuses NaN and infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """sha256 over the canonical JSON of the manifest without its own `fingerprint`."""
+    return hashlib.sha256(canonical_json({k: v for k, v in manifest.items() if k != "fingerprint"})).hexdigest()
+
+
+# What a manifest must hold. A type is checked by isinstance (bool is no int); {"*": ...} stands for any keys.
+_SHARDS = [{"path": str, "index": str, "tokens": int, "documents": int, "text_bytes": int, "sha256": str}]
+_SPLIT = {"tokens": int, "documents": int, "text_bytes": int, "shards": _SHARDS}
+SCHEMA = {
+    "format": str,
+    "version": int,
+    "name": str,
+    "profile": str,
+    "recipe_hash": str,
+    "dtype": str,
+    "seed": int,
+    "tokenizer": {"path": str, "sha256": str, "vocab_size": int, "eos_id": int, "pad_id": int},
+    "sources": {"*": {"budget_tokens": int, "max_repeats": float, **_SPLIT, "held_out": _SPLIT}},
+    "mixture": {"tokens": int, "seed": int},
+    "fingerprint": str,
+}
+
+
+def check_schema(value: Any, schema: Any = SCHEMA, path: str = "") -> None:
+    """Raise ShardError, naming the key's path, where `value` does not have the manifest's shape. More keys are allowed."""
+    where = path or "the manifest"
+    if isinstance(schema, dict):
+        if not isinstance(value, dict):
+            raise ShardError(f"{where}: must be an object, not {type(value).__name__}")
+        fixed = {name: part for name, part in schema.items() if name != "*"}
+        for name in fixed:
+            if name not in value:
+                raise ShardError(f"{where}: the key {name!r} is missing")
+        for name, part in (dict.fromkeys(value, schema["*"]) if "*" in schema else fixed).items():
+            check_schema(value[name], part, f"{path}.{name}" if path else name)
+    elif isinstance(schema, list):
+        if not isinstance(value, list):
+            raise ShardError(f"{where}: must be a list, not {type(value).__name__}")
+        for number, item in enumerate(value):
+            check_schema(item, schema[0], f"{path}[{number}]")
+    else:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        right = number if schema is float else isinstance(value, schema) and not isinstance(value, bool)
+        if not right:
+            raise ShardError(f"{where}: must be {schema.__name__}, not {value!r}")
+        if schema is int and value < 0:
+            raise ShardError(f"{where}: must not be negative, is {value}")
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The manifest's file: indented JSON with sorted keys, the same bytes for the same facts. Checks the schema."""
+    check_schema(manifest)
+    return (json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def load_manifest(run_dir: str | Path) -> Manifest:
+    """Read and check RUN/manifest.json. Raises ShardError when it is missing, damaged, of another version, or edited."""
+    path = Path(run_dir) / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        there = "the run has not finished" if Path(run_dir).is_dir() else "there is no such folder"
+        raise ShardError(f"{path}: not found ({there})") from None
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ShardError(f"{path}: is not JSON ({error})") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ShardError(f"{path}: is no {FORMAT} manifest")
+    if manifest.get("version") != VERSION:
+        raise ShardError(f"{path}: has version {manifest.get('version')!r}, this program reads version {VERSION}")
+    try:
+        check_schema(manifest)
+        if np.dtype(manifest["dtype"]) not in (np.dtype("<u2"), np.dtype("<u4")):
+            raise ShardError(f"dtype: must be uint16 or uint32, not {manifest['dtype']!r}")
+    except (ShardError, TypeError) as error:
+        raise ShardError(f"{path}: {error}") from None
+    if manifest["fingerprint"] != (found := fingerprint(manifest)):
+        raise ShardError(
+            f"{path}: was changed after the run wrote it (fingerprint {found[:12]}, recorded {manifest['fingerprint'][:12]})"
+        )
+    return manifest
