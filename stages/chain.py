@@ -38,7 +38,8 @@ class Outcome:
     """What became of one batch.
 
     kept: rows with the measures of all steps. dropped: rows with the measures up to the step that dropped them, a
-    `reason` (`step.limit.side`) and `reached`, the number of steps taken. failed: rows of schema `FAILED`.
+    `reason` (`step.limit.side`), the `bytes` of payload that went, and `reached`, the number of steps taken.
+    failed: rows of schema `FAILED`.
     """
 
     kept: pa.RecordBatch
@@ -52,6 +53,7 @@ class Chain:
     def __init__(self, steps: Sequence[tuple[str, Step]]) -> None:
         self.steps = list(steps)
         self.books = [StepBooks(name) for name, _ in self.steps]
+        self.tracing = False
         for _, step in self.steps:
             step.prepare()
 
@@ -61,6 +63,8 @@ class Chain:
         docs = batch
         sizes = self._stored_sizes(docs, reached)
         for position, ((name, step), books) in enumerate(zip(self.steps, self.books, strict=True)):
+            if docs.num_rows == 0 and not self.tracing:
+                break
             began = time.perf_counter()
             books.into.add(docs.num_rows, sizes[position].sum())
             if position < reached:
@@ -89,15 +93,15 @@ class Chain:
 
     def output_schema(self, schema: pa.Schema) -> pa.Schema:
         """The schema of kept rows, found by taking no rows through the steps."""
-        books, self.books = self.books, [StepBooks(name) for name, _ in self.steps]
+        self.tracing = True
         try:
             return self.run(pa.RecordBatch.from_pylist([], schema)).kept.schema
         finally:
-            self.books = books
+            self.tracing = False
 
     def _stored_sizes(self, docs: pa.RecordBatch, reached: int) -> list[np.ndarray]:
         """Bytes of each row before each step, and after the last: edits that were made before left theirs on record."""
-        now = payload_sizes(docs)
+        now = np.asarray(docs.column("bytes"), np.int64) if "bytes" in docs.schema.names else payload_sizes(docs)
         sizes = [now] * (len(self.steps) + 1)
         for position in range(reached - 1, -1, -1):
             name, step = self.steps[position]
@@ -170,6 +174,9 @@ class Chain:
             if mine.any():
                 self.books[position].dropped[reason].add(mine.sum(), sizes[mine].sum())
         gone = docs.take(pa.array(rows))
+        if "bytes" in gone.schema.names:
+            gone = gone.drop_columns(["bytes"])
+        gone = gone.append_column("bytes", pa.array(sizes[rows], pa.int64()))
         gone = gone.append_column("reason", pa.array([reasons[i] for i in verdict[rows]], pa.large_string()))
         outcome.dropped.append(gone.append_column("reached", pa.array(np.full(len(rows), position + 1, np.int32))))
 

@@ -10,6 +10,7 @@ no stale code, no write into the installed package. `helper` marks functions tha
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import pkgutil
@@ -96,3 +97,16 @@ def warm(on_kernel: Callable[[str, int, int], None] | None = None) -> float:
 def is_warm() -> bool:
     """True when this machine's cache holds compiled kernels for the present sources."""
     return (cache_folder() / "complete").exists()
+
+
+def ensure_warm(on_kernel: Callable[[str, int, int], None] | None = None) -> None:
+    """Compile all kernels unless this machine's cache has them; one process compiles while others wait."""
+    if is_warm():
+        return
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_warm():
+            warm(on_kernel)
+            (folder / "complete").touch()

@@ -1,0 +1,1 @@
+"""How a run is carried out: recipe, plan, engine, ledger, storage, progress, command line. Knows no text."""

@@ -1,0 +1,256 @@
+"""Runs phases of tasks, on Ray or in this process; the only file that imports ray.
+
+The driver holds task specs and reports, never documents: tasks read and write files. Ray starts with the first task
+that really has to run, so a run that is done already needs no cluster.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pipeline import storage
+from pipeline.ledger import Ledger, write_entry
+from pipeline.progress import Progress
+from pipeline.task import Context, Phase, Task
+from stages.books import StepBooks, imbalances
+from stages.errors import UserError
+from stages.kernels.compile import ensure_warm
+from stages.units import show_bytes
+
+LOST_WORKER_RETRIES = 3
+
+
+class BooksError(Exception):
+    """The books of a task do not balance: documents were lost, and that is never the user's fault."""
+
+
+class TooManyFailures(UserError):
+    """More documents or files failed than the recipe allows."""
+
+
+class InputsGone(Exception):
+    """A task needs parts that were let go after their use: their tasks (`keys`) must run again."""
+
+    def __init__(self, keys: set[str]) -> None:
+        super().__init__(f"{len(keys)} tasks must run again for their parts")
+        self.keys = keys
+
+
+class Engine:
+    """Carries out phases against one run's folder and its ledger."""
+
+    def __init__(
+        self,
+        run: str,
+        ledger: Ledger,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        inline: bool = False,
+        cache_bytes: int = 20 * 2**30,
+        max_failed_documents: float = 0.0,
+        max_failed_files: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        self.run_uri, self.ledger = run, ledger
+        self.workers, self.address, self.inline = workers, address, inline
+        self.cache_bytes = cache_bytes
+        self.max_failed_documents, self.max_failed_files = max_failed_documents, max_failed_files
+        self.progress = progress or Progress()
+        self.used: set[str] = set()
+        self.executed = 0
+        self._ray_started = False
+
+    def run(self, phase: Phase) -> list[dict[str, Any]]:
+        """Do what is not done yet; returns every task's ledger entry, in the order of the tasks.
+
+        Raises UserError for what the user can mend, TooManyFailures, BooksError, or the task's own exception.
+        """
+        entries = {task.key: entry for task in phase.tasks if (entry := self.ledger.find(task.key))}
+        waiting = [task for task in phase.tasks if task.key not in entries]
+        self.used.update(task.key for task in phase.tasks)
+        self.progress.begin(phase.name, len(phase.tasks), len(entries), sum(t.weight for t in waiting))
+        if waiting:
+            self._check_inputs(waiting)
+            self.ledger.make_room([path for task in waiting for path in task.spec.get("writes", [])])
+            run_all = self._inline if self.inline else self._on_ray
+            for task, entry in run_all(waiting):
+                self._accept(task, entry)
+                entries[task.key] = entry
+                self.progress.done(task.weight, entry)
+                self._check_failures(phase, entries, len(phase.tasks))
+        found = [entries[task.key] for task in phase.tasks]
+        self._check_failures(phase, entries, 0)
+        self.progress.end(phase.name)
+        return found
+
+    def close(self) -> None:
+        """Stop Ray where this engine started it."""
+        if self._ray_started:
+            import ray
+
+            ray.shutdown()
+            self._ray_started = False
+
+    def _check_inputs(self, tasks: list[Task]) -> None:
+        gone = set()
+        for task in tasks:
+            for path in task.spec.get("reads", []):
+                owner = self.ledger.owners.get(path)
+                if owner and self.ledger.entries[owner].get("released"):
+                    gone.add(owner)
+        if gone:
+            raise InputsGone(gone)
+
+    def _accept(self, task: Task, entry: dict[str, Any]) -> None:
+        books = [StepBooks.from_json(b) for b in entry["report"].get("books", [])]
+        if wrong := imbalances(books):
+            self.ledger.forget(task.key)
+            raise BooksError(f"the books of {task.name} do not balance: {'; '.join(wrong)}")
+        self.ledger.add(entry)
+        self.executed += 1
+
+    def _check_failures(self, phase: Phase, entries: dict[str, dict[str, Any]], total: int) -> None:
+        """At the end of a phase (total 0), and on the way once so much failed that the end cannot be better."""
+        reports = [entry["report"] for entry in entries.values()]
+        failed = sum(r.get("failed_documents", 0) for r in reports)
+        files = sum(r.get("failed_files", 0) for r in reports)
+        seen = sum(r["books"][0]["in"][0] for r in reports if r.get("books"))
+        cause = next((r["first_failure"] for r in reports if r.get("first_failure")), "no cause on record")
+        if files > self.max_failed_files:
+            raise TooManyFailures(
+                f"{files} source files could not be read to their end (allowed: {self.max_failed_files}, "
+                f"run.failures.files); the first: {cause}"
+            )
+        enough = total == 0 or len(entries) >= max(10, total // 10)
+        if enough and failed and failed > self.max_failed_documents * seen:
+            raise TooManyFailures(
+                f"{phase.name}: {failed} of {seen} documents failed, over the share of {self.max_failed_documents:g} that "
+                f"run.failures.documents allows; the first: {cause}"
+            )
+
+    def _inline(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
+        ensure_warm(self.progress.compiling)
+        for task in tasks:
+            yield task, execute(self.run_uri, _plain(task), self.cache_bytes)
+
+    def _on_ray(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
+        ray = self._start_ray()
+        remote = ray.remote(max_retries=LOST_WORKER_RETRIES, num_cpus=1)(execute)
+        in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+        queue = iter(tasks)
+        running: dict[Any, Task] = {}
+        try:
+            while True:
+                while len(running) < in_flight and (task := next(queue, None)) is not None:
+                    running[remote.remote(self.run_uri, _plain(task), self.cache_bytes)] = task
+                if not running:
+                    return
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
+                self.progress.tick()
+                for reference in ready:
+                    task = running.pop(reference)
+                    try:
+                        yield task, ray.get(reference)
+                    except ray.exceptions.RayTaskError as error:
+                        raise error.cause if isinstance(error.cause, Exception) else error from None
+                    except ray.exceptions.WorkerCrashedError as error:
+                        raise UserError(
+                            f"task {task.name}: its worker died {LOST_WORKER_RETRIES + 1} times, the last time with: {error}; "
+                            "if memory ran out, lower run.batch_bytes or run.split_bytes"
+                        ) from None
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+    def _start_ray(self) -> Any:
+        ensure_warm(self.progress.compiling)
+        for name, value in RAY_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        if not self._ray_started:
+            self.progress.note("starting Ray" + (f" at {self.address}" if self.address else ""))
+            options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+            if self.address:
+                options |= {"address": self.address}
+            else:
+                options |= {
+                    "num_cpus": self.workers,
+                    "include_dashboard": False,
+                    "object_store_memory": 100 * 2**20,  # reports only: documents never pass through it
+                }
+            try:
+                ray.init(**options)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise UserError(f"Ray could not be started{f' at {self.address}' if self.address else ''}: {error}") from None
+            self._ray_started = True
+        return ray
+
+
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AUTH_MODE": "disabled",
+}
+
+
+def _plain(task: Task) -> dict[str, Any]:
+    return {"key": task.key, "name": task.name, "function": task.function, "similar": task.similar, "spec": task.spec}
+
+
+def execute(run: str, task: dict[str, Any], cache_bytes: int) -> dict[str, Any]:
+    """Run one task to its end, in whatever process this is, and enter it into the ledger. Returns the entry."""
+    ensure_warm(None)
+    module, _, name = task["function"].partition(":")
+    function: Callable[[dict, Context], dict] = getattr(import_module(module), name)
+    began, cpu = time.perf_counter(), time.process_time()
+    scratch_root = storage.scratch_folder(run)
+    try:
+        with tempfile.TemporaryDirectory(prefix="headrace-", dir=scratch_root) as scratch:
+            context = Context(run, Path(scratch), storage.Cache(storage.cache_folder(), cache_bytes))
+            report = function(task["spec"], context)
+        entry = {
+            "key": task["key"],
+            "name": task["name"],
+            "function": task["function"],
+            "similar": task["similar"],
+            "outputs": context.outputs,
+            "report": report,
+            "seconds": round(time.perf_counter() - began, 3),
+            "cpu_seconds": round(time.process_time() - cpu, 3),
+            "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "host": socket.gethostname(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        write_entry(run, entry)
+        return entry
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(no_space(error.filename or scratch_root)) from None
+        raise
+    except UserError:
+        raise
+    except Exception as error:
+        error.add_note(f"in task {task['name']}:\n{traceback.format_exc()}")
+        raise
+
+
+def no_space(path: str | Path) -> str:
+    """One sentence for a full disk."""
+    folder = Path(path)
+    while not folder.exists():
+        folder = folder.parent
+    status = os.statvfs(folder)
+    return f"no space left on the disk of {path} ({show_bytes(status.f_bavail * status.f_frsize)} free); make room and run again: what is done stays done"

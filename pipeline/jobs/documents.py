@@ -1,0 +1,231 @@
+"""The map job: read a split (or the part of the stage before), take its documents through steps, write one part.
+
+Three ways in, one way through: a split of source files; a part with the rows that dedup removed from it; or the part
+that an earlier run made of the same documents under other limits, which is only decided again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.jobs.inputs import localise_step, open_source, part_batches
+from pipeline.task import Context
+from stages.books import StepBooks
+from stages.chain import FAILED, Chain
+from stages.document import DOCUMENT, PAGE, payload_sizes
+from stages.parts import PartWriter, dropped_schema, read_part, total_bytes
+from stages.read import ReadSpec, read_batches
+from stages.steps import STEPS
+
+VERSION = 1
+
+
+class NeedsPages(Exception):
+    """Documents that were dropped before extraction would now go on, and their pages are not in the part."""
+
+
+@dataclass
+class Piece:
+    """Input of the chain: rows, how many steps they have behind them, and rows that are dropped or failed already."""
+
+    batch: pa.RecordBatch | None = None
+    reached: int = 0
+    dropped: pa.RecordBatch | None = None
+    failed: pa.RecordBatch | None = None
+
+
+@dataclass
+class Intake:
+    """Where the job's documents come from, and the books of their arrival."""
+
+    books: StepBooks
+    failed_files: int = 0
+    first_failure: str | None = None
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+def run(spec: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Carry out one map task; see `pipeline.plan.documents` for the keys of `spec`."""
+    if spec.get("lender"):
+        try:
+            return _run(spec, context, lender=spec["lender"])
+        except NeedsPages:
+            context.outputs.clear()
+    return _run(spec, context, lender=None)
+
+
+def _run(spec: dict[str, Any], context: Context, lender: dict[str, Any] | None) -> dict[str, Any]:
+    steps = [(name, localise_step(STEPS[kind].model_validate(data), context)) for name, kind, data in spec["steps"]]
+    chain = Chain(steps)
+    intake = Intake(StepBooks(spec["entry"]))
+    base = _input_schema(spec, context)
+    kept_schema = chain.output_schema(base)
+    drop_schema = dropped_schema(kept_schema, with_text=spec["keep_dropped_text"])
+    if lender:
+        groups = _lent(lender, chain, intake, context, spec["batch_bytes"])
+    elif "files" in spec:
+        groups = _read(spec, intake, context)
+    else:
+        groups = _part(spec, intake, context)
+    prefix = spec["prefix"]
+    failures: list[pa.RecordBatch] = []
+    kept_bytes = 0
+    with (
+        context.output(f"{prefix}.kept.parquet") as kept_path,
+        context.output(f"{prefix}.dropped.parquet") as dropped_path,
+        PartWriter(kept_path, kept_schema) as kept_file,
+        PartWriter(dropped_path, drop_schema) as dropped_file,
+    ):
+        for group in groups:
+            kept: list[pa.RecordBatch] = []
+            dropped: list[pa.RecordBatch] = []
+            for piece in group:
+                if piece.dropped is not None:
+                    dropped.append(piece.dropped)
+                if piece.failed is not None:
+                    failures.append(piece.failed)
+                if piece.batch is not None and piece.batch.num_rows:
+                    outcome = chain.run(piece.batch, piece.reached)
+                    kept.append(outcome.kept)
+                    dropped += outcome.dropped
+                    failures += outcome.failed
+            for batch in _in_order(kept, kept_schema):
+                kept_bytes += total_bytes(batch)
+                kept_file.write(batch)
+            for batch in _in_order(dropped, drop_schema):
+                dropped_file.write(batch)
+    books = [intake.books, *chain.books]
+    if failures:
+        with context.output(f"{prefix}.failed.parquet") as path, PartWriter(path, FAILED) as failed_file:
+            for batch in failures:
+                failed_file.write(batch)
+    return {
+        "books": [b.to_json() for b in books],
+        "docs": kept_file.rows,
+        "bytes": kept_bytes,
+        "part": f"{prefix}.kept.parquet",
+        "dropped": f"{prefix}.dropped.parquet",
+        "failed_documents": sum(b.failed.docs for b in books),
+        "failed_files": intake.failed_files,
+        "first_failure": intake.first_failure or _first_failure(failures),
+        "notes": intake.notes,
+    }
+
+
+def _first_failure(failures: list[pa.RecordBatch]) -> str | None:
+    if not failures:
+        return None
+    row = failures[0].slice(0, 1).to_pylist()[0]
+    place = f"{row['file']}, record {row['record']}" + (f", byte {row['offset']}" if row["offset"] is not None else "")
+    return f"{place} ({row['id']}), step {row['step']}: {row['error']}"
+
+
+def _in_order(batches: list[pa.RecordBatch], schema: pa.Schema) -> list[pa.RecordBatch]:
+    """The rows of several batches in the order of their `row`, in the columns of the schema."""
+    batches = [_fill(b, schema) for b in batches if b.num_rows]
+    if len(batches) <= 1:
+        return batches
+    table = pa.Table.from_batches(batches)
+    order = np.argsort(np.asarray(table.column("row")), kind="stable")
+    if (np.diff(order) == 1).all():
+        return table.combine_chunks().to_batches()
+    return table.take(pa.array(order)).combine_chunks().to_batches()
+
+
+def _fill(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch in the columns of the schema: missing ones null, others left out."""
+    names = batch.schema.names
+    columns = [batch.column(f.name) if f.name in names else pa.nulls(batch.num_rows, f.type) for f in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _numbered(batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
+    """The batch with `row`: the place of each document in the task's input, from which order is restored later."""
+    rows = pa.array(np.arange(first, first + batch.num_rows, dtype=np.int64))
+    if "row" in batch.schema.names:
+        return batch.set_column(batch.schema.get_field_index("row"), "row", rows)
+    return batch.append_column("row", rows)
+
+
+ROW = pa.field("row", pa.int64())
+
+
+def _input_schema(spec: dict[str, Any], context: Context) -> pa.Schema:
+    """What rows look like before the first step."""
+    if "files" in spec:
+        read = ReadSpec.model_validate(spec["read"])
+        return (PAGE if read.gives_pages(spec["files"][0]["name"]) else DOCUMENT).append(ROW)
+    with context.open(spec["part"]) as file:
+        _, empty = next(iter(read_part(file, 1)), (0, None))
+        schema = empty.schema if empty is not None else normalised_schema(pq.read_schema(file))
+    return schema if "row" in schema.names else schema.append(ROW)
+
+
+def _part(spec: dict[str, Any], intake: Intake, context: Context) -> Iterator[list[Piece]]:
+    """The documents of a part, without those that dedup removed: these are dropped here, and entered in the books."""
+    for kept, gone in part_batches(spec["part"], spec["removals"], context, spec["batch_bytes"]):
+        intake.books.into.add(kept.num_rows + gone.num_rows, total_bytes(kept) + total_bytes(gone))
+        intake.books.out.add(kept.num_rows, total_bytes(kept))
+        piece = Piece(kept)
+        if gone.num_rows:
+            sizes = payload_sizes(gone)
+            reasons = np.asarray(gone.column("reason").to_pylist())
+            for reason in np.unique(reasons):
+                intake.books.dropped[str(reason)].add((reasons == reason).sum(), sizes[reasons == reason].sum())
+            piece.dropped = gone.append_column("bytes", pa.array(sizes, pa.int64()))
+        yield [piece]
+
+
+def _lent(
+    lender: dict[str, Any], chain: Chain, intake: Intake, context: Context, batch_bytes: int
+) -> Iterator[list[Piece]]:
+    """What an earlier run made of the same documents, kept and dropped together in their old order, in windows."""
+    intake.books = StepBooks.from_json(lender["entry_books"])
+    extract = next((i for i, (_, step) in enumerate(chain.steps) if getattr(step, "takes_pages", False)), -1)
+    names = [name for name, _ in chain.steps]
+
+    def part(batch: pa.RecordBatch, reached: int) -> Piece:
+        if reached <= extract:
+            probe = Chain(chain.steps[:reached])
+            if probe.run(batch, reached).kept.num_rows:
+                raise NeedsPages
+        later = tuple(f"{name}." for name in names[reached:])
+        columns = [c for c in batch.schema.names if not c.startswith(later) and c not in ("reason", "reached", "representative")]
+        return Piece(batch.select(columns), reached)
+
+    with context.open(lender["kept"]) as kept_file, context.open(lender["dropped"]) as dropped_file:
+        dropped = (batch for _, batch in read_part(dropped_file, batch_bytes))
+        waiting = next(dropped, None)
+        for _, batch in read_part(kept_file, batch_bytes):
+            last = batch.column("row")[-1].as_py()
+            group = [part(batch, len(names))]
+            while waiting is not None and waiting.num_rows:
+                rows = np.asarray(waiting.column("row"))
+                here = int(np.searchsorted(rows, last))
+                group += _groups(waiting.slice(0, here), part)
+                waiting = waiting.slice(here) if here < len(rows) else next(dropped, None)
+                if here < len(rows):
+                    break
+            yield group
+        while waiting is not None:
+            yield _groups(waiting, part)
+            waiting = next(dropped, None)
+
+
+def _groups(dropped: pa.RecordBatch, part: Any) -> list[Piece]:
+    """Dropped rows by how far they had come; those that never entered the chain stay dropped as they are."""
+    if dropped.num_rows == 0:
+        return []
+    reached = np.asarray(dropped.column("reached").fill_null(0))
+    pieces = []
+    for steps in np.unique(reached):
+        rows = dropped.filter(pa.array(reached == steps))
+        pieces.append(Piece(dropped=rows) if steps == 0 else part(rows, int(steps)))
+    return pieces

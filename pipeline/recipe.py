@@ -1,0 +1,255 @@
+"""The recipe: what a run is made of, typed. Read from YAML, one profile laid over it, `--set` on top, then checked whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
+from stages.dedup.spec import Dedup
+from stages.read import ReadSpec
+from stages.step import Settings, Step, content_key
+from stages.steps import STEPS
+from stages.tokens.mixture import Mixture
+from stages.units import Bytes, Count
+
+
+class Read(ReadSpec):
+    """Where a source lies and how it is read."""
+
+    paths: tuple[str, ...] = Field(min_length=1)
+
+
+def _parse_steps(items: Any) -> Any:
+    """A recipe's list of steps -> ((name, Step | Dedup), ...), with the key's path in any error."""
+    if isinstance(items, tuple):
+        return items
+    if not isinstance(items, list):
+        raise ValueError("steps are a list, one `- name: {settings}` a step")
+    parsed = []
+    for position, item in enumerate(items):
+        if not (isinstance(item, str) or (isinstance(item, Mapping) and len(item) == 1)):
+            raise _nested([position], item, "a step is one name with its settings: `- name: {settings}`")
+    for name, item in zip(step_names(items), items, strict=True):
+        kind, settings = (item, {}) if isinstance(item, str) else next(iter(item.items()))
+        if kind == "dedup":
+            parsed.append((name, _validate(Dedup, settings or {}, [name])))
+        elif kind in STEPS:
+            parsed.append((name, _validate(STEPS[kind], settings or {}, [name])))
+        else:
+            raise _nested([name], settings, "no such step" + nearest(str(kind), ["dedup", *STEPS]))
+    return tuple(parsed)
+
+
+Steps = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_parse_steps)]
+
+
+class Source(Settings):
+    """One member of the mixture: where it is read, and the ordered steps that its documents go through."""
+
+    read: Read
+    steps: Steps = ()
+
+
+class TrainTokenizer(Settings):
+    """Train a byte-level BPE tokenizer on the run's own documents."""
+
+    vocab_size: int = Field(8192, ge=300, le=2**31 - 1)
+    max_bytes: Bytes = Field(32 * 2**20, gt=0)  # of text, sampled evenly over all sources
+
+
+class Tokenizer(Settings):
+    """Which tokenizer: a `tokenizer.json` by path or URI, a model on the hub, or one trained in the run."""
+
+    path: str | None = None
+    hub: str | None = None
+    train: TrainTokenizer | None = None
+    engine: Literal["auto", "fastokens", "tokenizers"] = "auto"
+    eos_token: str = "<|endoftext|>"
+    pad_token: str | None = "<|padding|>"
+
+    @model_validator(mode="after")
+    def _one(self) -> Tokenizer:
+        named = [k for k in ("path", "hub", "train") if getattr(self, k) is not None]
+        if len(named) != 1:
+            raise ValueError(f"name exactly one of path, hub and train, not {' and '.join(named) or 'none'}")
+        return self
+
+
+class Shards(Settings):
+    """How token arrays are cut: shards of about `bytes`, and the share of documents held out from training."""
+
+    bytes: Bytes = Field(2**30, ge=4096)
+    held_out: float = Field(0.005, ge=0, lt=1)
+
+
+class Failures(Settings):
+    """What may fail before the run stops with the first cause."""
+
+    documents: float = Field(0.001, ge=0, le=1)  # share of all documents of a phase
+    files: int = Field(0, ge=0)  # source files that could not be read to their end
+
+
+class Run(Settings):
+    """How the work is cut and bounded. Nothing here changes a byte of the result, but for `failures`."""
+
+    split_bytes: Bytes = Field(256 * 2**20, gt=0)
+    batch_bytes: Bytes = Field(8 * 2**20, gt=0)
+    task_memory: Bytes = Field(1536 * 2**20, gt=0)
+    cache_bytes: Bytes = Field(20 * 2**30, gt=0)
+    stage_inputs: bool = False  # copy remote inputs to the node's cache before reading; else they are streamed
+    keep: Literal["all", "measures", "none"] = "all"
+    failures: Failures = Failures()
+
+
+class Recipe(Settings):
+    """A whole recipe under one profile."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    profile: str | None = None
+    seed: int = 0
+    sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], Source] = Field(min_length=1)
+    dedup: Steps = ()  # over the whole mixture, after all sources' own steps
+    tokenizer: Tokenizer
+    shards: Shards = Shards()
+    mixture: Mixture
+    run: Run = Run()
+    needs: str | None = None  # what a run of this size takes, in one sentence: such a run asks for --yes
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        for name, item in self.dedup:
+            if isinstance(item, Step):
+                raise _nested(["dedup", name], None, "only dedup may run over the whole mixture; put steps into a source")
+        self.mixture.check_sources(list(self.sources))
+        return self
+
+    def content(self) -> str:
+        """A hash of all that decides the bytes of the result: the recipe but for `run` and `needs`."""
+        data = {k: v for k, v in dump(self).items() if k not in ("run", "needs")}
+        return content_key(data)
+
+
+def dump(value: Any) -> Any:
+    """Recipe data as plain JSON values; steps become one-key mappings again."""
+    if isinstance(value, BaseModel):
+        return {name: dump(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {k: dump(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [dump(v) for v in value]
+    return value
+
+
+def load_recipe(path: str | Path, profile: str | None = None, assignments: Sequence[str] = ()) -> Recipe:
+    """Read, lay the profile and the assignments over it, check. Raises RecipeError.
+
+    The profile is `profile`, else the recipe's first one; a recipe without profiles is used as it stands.
+    """
+    return build_recipe(read_yaml(path), profile, assignments, str(path))
+
+
+def build_recipe(
+    data: dict[str, Any], profile: str | None = None, assignments: Sequence[str] = (), name: str = "recipe"
+) -> Recipe:
+    """A recipe from plain data, as `load_recipe` reads it from a file."""
+    data = dict(data)
+    profiles = data.pop("profiles", None) or {}
+    if not isinstance(profiles, Mapping):
+        raise RecipeError(f"{name}: profiles is a mapping from profile name to the keys that it changes")
+    if profile is None and profiles:
+        profile = next(iter(profiles))
+    if profile is not None:
+        if profile not in profiles:
+            raise RecipeError(f"{name} has no profile {profile!r}{nearest(profile, list(profiles))}")
+        data = merge(data, profiles[profile] or {})
+        data["profile"] = profile
+    data = apply_set(data, assignments)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{name}: {explain(error, Recipe)}") from None
+
+
+def parse_step(kind: str, settings: Mapping[str, Any]) -> Step:
+    """A step from its recipe name and its settings (as `dump` gives them)."""
+    return STEPS[kind].model_validate(dict(settings))
+
+
+def _validate(model: Any, settings: Any, path: list) -> Any:
+    try:
+        return TypeAdapter(model).validate_python(settings)
+    except ValidationError as error:
+        where, value, text = _first(error, model)
+        raise _nested([*path, *where], value, text) from None
+
+
+def _nested(path: list, value: Any, text: str) -> PydanticCustomError:
+    return PydanticCustomError("nested", "{text}", {"text": text, "path": path, "value": value})
+
+
+def explain(error: ValidationError, model: Any) -> str:
+    """The first error in one sentence: `sources.dclm.steps.repetition.top_2gran = 0.2: unknown key; did you mean top_2gram?`"""
+    path, value, text = _first(error, model)
+    where = ".".join(str(p) for p in path)
+    shown = "" if value is None or isinstance(value, Mapping | BaseModel) else f" = {value!r}"
+    more = error.error_count() - 1
+    return f"{where}{shown}: {text}" + (f" (and {more} more)" if more else "")
+
+
+def _first(error: ValidationError, model: Any) -> tuple[list, Any, str]:
+    details = error.errors(include_url=False)[0]
+    path, value, text = list(details["loc"]), details["input"], details["msg"]
+    if details["type"] == "nested":
+        context = details["ctx"]
+        return path + list(context["path"]), context["value"], context["text"]
+    path = [p for p in path if not (isinstance(p, str) and (p.startswith(("function-", "tagged-")) or "[" in p))]
+    if details["type"] == "extra_forbidden":
+        owner = _model_at(model, path[:-1])
+        names = list(owner.model_fields) if owner else []
+        return path, value, "unknown key" + nearest(str(path[-1]), names)
+    if details["type"] == "missing":
+        return path, None, "this key is needed"
+    return path, value, text.removeprefix("Value error, ").removeprefix("Input should be ").replace("Field required", "")
+
+
+def _model_at(model: Any, path: list) -> type[BaseModel] | None:
+    """The pydantic model that a path of keys leads to, through dicts, tuples and unions by tag."""
+    candidates = [model]
+    for part in [None, *path]:
+        found: list[Any] = []
+        for candidate in candidates:
+            for plain in _unwrap(candidate):
+                if part is None:
+                    found.append(plain)
+                elif isinstance(plain, type) and issubclass(plain, BaseModel):
+                    if part in plain.model_fields:
+                        found.append(plain.model_fields[part].annotation)
+                    elif part in _tags(plain):
+                        found.append(plain)
+                elif get_origin(plain) in (dict, tuple, list):
+                    found.extend(get_args(plain)[-1:] if get_origin(plain) is dict else get_args(plain)[:1])
+        candidates = found
+    models = [p for c in candidates for p in _unwrap(c) if isinstance(p, type) and issubclass(p, BaseModel)]
+    return models[0] if models else None
+
+
+def _tags(model: type[BaseModel]) -> list[Any]:
+    """The values of a union's tag field that choose this model (`method: minhash`)."""
+    return [a for field in model.model_fields.values() if get_origin(field.annotation) is Literal for a in get_args(field.annotation)]
+
+
+def _unwrap(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _unwrap(get_args(annotation)[0])
+    if origin is not None and origin not in (dict, tuple, list, Literal):
+        return [plain for inner in get_args(annotation) for plain in _unwrap(inner)]
+    return [annotation]
+
+
+__all__ = ["Count", "Recipe", "RecipeError", "build_recipe", "dump", "explain", "load_recipe", "parse_step"]

@@ -1,0 +1,126 @@
+"""Parts: the Parquet files in which documents wait between stages, and the lists of rows that dedup took from them.
+
+A task writes `X.kept.parquet` (documents that go on, with their measures), `X.dropped.parquet` (who was dropped, why,
+with the measures up to there and, where the recipe keeps it, the text) and, if any failed, `X.failed.parquet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.document import DOCUMENT, payload_sizes, rebatch
+
+LEVEL = 1  # zstd: interim files are written once and read once or twice, so speed counts
+ROW_GROUP_BYTES = 32 * 2**20
+
+
+class PartWriter:
+    """Writes batches of one schema to a Parquet file, in row groups of about `ROW_GROUP_BYTES` of text."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.schema = schema
+        plain = [f.name for f in schema if f.name in ("file", "source", "reason", "charset") or f.name.endswith(".label")]
+        self.writer = pq.ParquetWriter(
+            path, schema, compression="zstd", compression_level=LEVEL, use_dictionary=plain, write_statistics=False
+        )
+        self.waiting: list[pa.RecordBatch] = []
+        self.waiting_bytes = 0
+        self.rows = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows. Columns that the batch lacks are null; columns that the schema lacks are left out."""
+        if batch.num_rows == 0:
+            return
+        columns = [
+            batch.column(f.name) if f.name in batch.schema.names else pa.nulls(batch.num_rows, f.type) for f in self.schema
+        ]
+        self.waiting.append(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+        self.waiting_bytes += batch.nbytes
+        self.rows += batch.num_rows
+        if self.waiting_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.waiting:
+            table = pa.Table.from_batches(self.waiting)
+            self.writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        self.waiting, self.waiting_bytes = [], 0
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            self._flush()
+        self.waiting = []
+        self.writer.close()
+
+
+def dropped_schema(kept: pa.Schema, with_text: bool) -> pa.Schema:
+    """The schema of dropped documents: as kept, with a nullable text, then `bytes`, `reason`, `reached`, `representative`."""
+    fields = []
+    for f in kept:
+        if f.name == "text":
+            if with_text:
+                fields.append(pa.field("text", f.type))
+        elif f.name != "metadata" or with_text:
+            fields.append(f.with_nullable(True))
+    fields.append(pa.field("bytes", pa.int64()))  # of payload when it was dropped
+    fields.append(pa.field("reason", pa.large_string(), nullable=False))
+    fields.append(pa.field("reached", pa.int32()))  # steps taken when it was dropped; null: before the first
+    fields.append(pa.field("representative", pa.large_string()))  # of a duplicate: id of the copy that stays
+    return pa.schema(fields)
+
+
+def read_part(
+    file: Path | BinaryIO, batch_bytes: int, columns: list[str] | None = None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The batches of a part in order, each with the row number of its first row; about `batch_bytes` of text each."""
+    with pq.ParquetFile(file) as part:
+        start = 0
+        for group in range(part.num_row_groups):
+            for batch in part.iter_batches(batch_size=65536, row_groups=[group], columns=columns):
+                batch = normalise(batch)
+                pieces = rebatch([batch], batch_bytes) if "text" in batch.schema.names else [batch]
+                for piece in pieces:
+                    yield start, piece
+                    start += piece.num_rows
+
+
+def normalise(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch as read back from Parquet with the types of `DOCUMENT` (large strings, nullability) restored."""
+    fields, columns = [], []
+    for f, column in zip(batch.schema, batch.columns, strict=True):
+        known = DOCUMENT.get_field_index(f.name)
+        if known >= 0:
+            f = DOCUMENT.field(known)
+        elif pa.types.is_string(f.type):
+            f = pa.field(f.name, pa.large_string())
+        fields.append(f)
+        columns.append(column.cast(f.type) if column.type != f.type else column)
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def without_rows(start: int, batch: pa.RecordBatch, removed: np.ndarray) -> tuple[pa.RecordBatch, pa.RecordBatch, np.ndarray]:
+    """Split a batch that begins at row `start` by a sorted list of removed rows (int64, row numbers in the part).
+
+    Returns the rows that stay, the rows removed, and which entries of `removed` these are.
+    """
+    first, last = np.searchsorted(removed, [start, start + batch.num_rows])
+    mine = removed[first:last] - start
+    if len(mine) == 0:
+        return batch, batch.slice(0, 0), np.arange(0)
+    stays = np.ones(batch.num_rows, bool)
+    stays[mine] = False
+    return batch.filter(pa.array(stays)), batch.take(pa.array(mine)), np.arange(first, last)
+
+
+def total_bytes(batch: pa.RecordBatch) -> int:
+    """Payload bytes of a batch."""
+    return int(payload_sizes(batch).sum())
