@@ -1,0 +1,303 @@
+"""The trainer's configuration: typed, checked at load, and written into every checkpoint.
+
+A file may start from another one (`base: path`, relative to the file) and say only what differs; `--set a.b=c`
+changes single values. Unknown keys, wrong types and impossible values are refused with the key's path, the value and
+the nearest valid name. All lengths of training are in tokens.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from trainer.errors import TrainerError
+
+
+def _whole(value: Any) -> Any:
+    """Take 5e12 for the integer that it is; leave everything else to the type check."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
+CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """One block of the configuration: frozen, strict types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """The architecture. The defaults are those of OLMoE-1B-7B (arXiv 2409.02060, table 10)."""
+
+    d_model: Count = 2048
+    n_layers: Count = 16
+    n_heads: Count = 16
+    n_experts: CountOrZero = Field(64, description="routed experts of a layer; 0 makes the MLP dense")
+    top_k: Count = Field(8, description="experts that a token is sent to (token choice), or receives on average")
+    expert_width: Count = Field(1024, description="inner width of an expert, or of the dense MLP")
+    n_shared_experts: CountOrZero = Field(0, description="experts that every token passes, beside the routed ones")
+    routing: Literal["token_choice", "expert_choice"] = "token_choice"
+    expert_capacity: float = Field(1.0, gt=0, description="expert choice: x tokens * top_k / n_experts")
+    vocab_size: Count | None = Field(None, description="entries of the tokenizer; none takes it from the data")
+    vocab_multiple: Count = Field(128, description="embedding rows are padded up to a multiple of this")
+    norm: Literal["rms", "layer_nonparametric"] = "rms"
+    norm_eps: float = Field(1e-5, gt=0)
+    qk_norm: bool = True
+    rope_theta: float = Field(10_000.0, gt=0)
+    init: Literal["truncated_normal", "normal"] = "truncated_normal"
+    init_std: float = Field(0.02, gt=0)
+    init_cut: float = Field(3.0, gt=0, description="truncated normal: cut at this many standard deviations")
+    document_masking: bool = Field(False, description="a token attends only to tokens of its own document")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if self.d_model % (2 * self.n_heads):
+            raise ValueError(f"d_model {self.d_model} must split into n_heads {self.n_heads} heads of even width")
+        if self.n_experts and self.top_k > self.n_experts:
+            raise ValueError(f"top_k {self.top_k} is more than n_experts {self.n_experts}")
+        if not self.n_experts and (self.n_shared_experts or self.routing != "token_choice"):
+            raise ValueError("a dense model (n_experts 0) has neither shared experts nor a routing")
+        return self
+
+    @property
+    def padded_vocab(self) -> int:
+        """Rows of the embedding and of the output matrix."""
+        if self.vocab_size is None:
+            raise TrainerError("model.vocab_size is not set, and there is no data to take it from")
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+
+class LossConfig(Section):
+    """Weights of the losses beside cross-entropy."""
+
+    load_balancing: float = Field(0.01, ge=0)
+    router_z: float = Field(0.001, ge=0)
+    router_z_form: Literal["equation", "original_code"] = Field(
+        "equation", description="as the paper writes it, or divided by top_k as the code that trained OLMoE did"
+    )
+    balance_instances: CountOrZero = Field(
+        0, description="instances whose routing is balanced together; 0: those of a micro-batch, as OLMoE did"
+    )
+    repeated_ngrams: CountOrZero = Field(
+        32, description="an instance that repeats an n-gram (n <= 13) this many times in a row gives no loss; 0: off"
+    )
+
+
+class DataConfig(Section):
+    """What is read, and in which order."""
+
+    sequence_length: Count = 4096
+    seed: int = Field(6198, ge=0, description="of the order of the instances")
+
+
+class OptimizerConfig(Section):
+    """AdamW."""
+
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    decay_norms: bool = True
+    decay_embeddings: bool = True
+    clip: float = Field(1.0, gt=0, description="largest global norm of the gradient")
+
+
+class ScheduleConfig(Section):
+    """Learning rate over tokens: linear warm-up, then cosine to a floor, or linear to zero (annealing)."""
+
+    kind: Literal["cosine", "linear_to_zero", "constant"] = "cosine"
+    peak: float = Field(4e-4, gt=0)
+    warmup_tokens: CountOrZero = 0
+    tokens: Count | None = Field(None, description="where the decay ends; none: the end of training")
+    floor: Fraction = Field(0.1, description="cosine: the last learning rate as a part of the peak")
+
+
+class TrainConfig(Section):
+    """How long and in which pieces."""
+
+    seed: int = Field(6198, ge=0, description="of the weights")
+    tokens: Count | None = Field(None, description="length of training; none: the mixture's budget")
+    batch_tokens: Count = Field(4_194_304, description="tokens between two updates, over all processes")
+    micro_batch: Count = Field(4, description="instances that go through the model at once, in one process")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="how several processes share the work")
+    compile: bool = Field(False, description="torch.compile; it pays on a GPU")
+    loss_chunk_mib: Count = Field(8, description="logits held at once, in MiB")
+    log_every: Count = Field(1, description="steps between status lines")
+    routing_every: Count = Field(10, description="steps between metrics lines with every expert's load")
+
+
+class EvaluateConfig(Section):
+    """Held-out loss during training."""
+
+    every_tokens: Count | None = Field(None, description="none: at the start and the end only")
+    instances: Count = Field(64, description="at most this many of each source")
+
+
+class CheckpointConfig(Section):
+    """When the state is saved, and how many are kept."""
+
+    every_tokens: Count | None = Field(None, description="none: at the end, and when told to stop")
+    keep: Count = 2
+    asynchronous: bool = Field(True, description="write in the background, from a copy in memory")
+
+
+class Config(Section):
+    """Everything that a training run depends on, but for the data."""
+
+    name: str
+    model: ModelConfig = ModelConfig()
+    losses: LossConfig = LossConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    start_from: str | None = Field(
+        None, description="a checkpoint whose weights and optimizer state training starts from, at token 0 (annealing)"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        length, batch, group = self.data.sequence_length, self.train.batch_tokens, self.losses.balance_instances
+        if batch % length:
+            raise ValueError(f"train.batch_tokens {batch} is no multiple of data.sequence_length {length}")
+        if group and (self.train.micro_batch % group or (batch // length) % group):
+            raise ValueError(
+                f"losses.balance_instances {group} must divide train.micro_batch {self.train.micro_batch} and the "
+                f"{batch // length} instances of a batch"
+            )
+        return self
+
+    @property
+    def batch_instances(self) -> int:
+        """Instances between two updates, over all processes."""
+        return self.train.batch_tokens // self.data.sequence_length
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 4e-4 and 5e12 are numbers, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load(path: Path, settings: Sequence[str] = ()) -> Config:
+    """Read a configuration file and apply `a.b=c` settings. Raises TrainerError naming every wrong key."""
+    values = _read(path, ())
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise TrainerError(f"--set {setting}: write it as name.of.key=value")
+        _put(values, name.split("."), _parse(text, f"--set {setting}"), setting)
+    return check(values, str(path))
+
+
+def check(values: dict[str, Any], where: str) -> Config:
+    """Turn plain values into a Config; `where` names their origin in the error."""
+    try:
+        return Config.model_validate(_lists_to_tuples(values))
+    except ValidationError as error:
+        raise TrainerError(f"{where}: " + "; ".join(_explain(one) for one in error.errors())) from None
+
+
+def plain(config: BaseModel) -> dict[str, Any]:
+    """The values as JSON-ready types."""
+    return config.model_dump(mode="json")
+
+
+def keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every valid key, as a dotted path."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys(field.annotation, f"{prefix}{name}.")
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise TrainerError(f"{path}: its bases lead back to itself")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainerError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    values = _parse(text, str(path))
+    if not isinstance(values, dict):
+        raise TrainerError(f"{path}: expected keys and values, found {type(values).__name__}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise TrainerError(f"{path}: base must be the path of a configuration, found {base!r}")
+    return _merge(_read(path.parent / base, (*seen, path)), values)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise TrainerError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any, setting: str) -> None:
+    for name in path[:-1]:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise TrainerError(f"--set {setting}: {name} is a value, not a section")
+    values[path[-1]] = value
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    """YAML and JSON have lists only; strict validation wants the tuples."""
+    if isinstance(value, dict):
+        return {key: _lists_to_tuples(item) for key, item in value.items()}
+    return tuple(_lists_to_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _explain(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {path} (value {error['input']!r}); the nearest valid name is {_nearest(path)}"
+    if error["type"] == "missing":
+        return f"{path} is required"
+    if error["type"] == "value_error":
+        return f"{path + ': ' if path else ''}{error['ctx']['error']}"
+    return f"{path} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _nearest(path: str) -> str:
+    section, _, name = path.rpartition(".")
+    valid = list(keys())
+    beside = [key for key in valid if key.rpartition(".")[0] == section]
+    by_name = {key.rpartition(".")[2]: key for key in reversed(valid)}
+    for found in (
+        [by_name[name]] if name in by_name else [],
+        difflib.get_close_matches(path, beside, 1, 0.75),
+        [by_name[near] for near in difflib.get_close_matches(name, list(by_name), 1, 0.75)],
+        difflib.get_close_matches(path, valid, 1, 0.0),
+    ):
+        if found:
+            return found[0]
+    raise AssertionError("the configuration has no keys")

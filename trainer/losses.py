@@ -1,0 +1,93 @@
+"""Cross-entropy in chunks, and the filter of instances that give no loss.
+
+Shapes: N tokens, D d_model, V rows of the output matrix, B instances, T tokens of an instance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100
+"""A target that gives no loss."""
+
+
+def cross_entropy_sum(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mib: int) -> Tensor:
+    """Sum over tokens of -log softmax(hidden @ head.T)[target], in nats, fp32.
+
+    Logits exist for one chunk of tokens at a time (`chunk_mib` MiB of fp32). The gradient is formed in the forward
+    pass while the chunk's logits are there, so they are neither kept nor computed twice. Targets of IGNORED give 0.
+    """
+    return _ChunkedCrossEntropy.apply(hidden_ND, head_VD, targets_N, _rows(head_VD, chunk_mib))
+
+
+@torch.no_grad()
+def token_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mib: int) -> Tensor:
+    """-log probability of each target, in nats, fp32 [N], without gradient. 0 where the target is IGNORED."""
+    rows = _rows(head_VD, chunk_mib)
+    return torch.cat(
+        [
+            F.cross_entropy(F.linear(hidden, head_VD).float(), targets, ignore_index=IGNORED, reduction="none")
+            for hidden, targets in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
+        ]
+    )
+
+
+def _rows(head_VD: Tensor, chunk_mib: int) -> int:
+    # Fewer rows than this would read the output matrix more often than it saves.
+    return max(64, (chunk_mib << 20) // (4 * head_VD.shape[0]))
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, rows: int) -> Tensor:
+        with_grad = any(ctx.needs_input_grad[:2])
+        grad_hidden = torch.empty_like(hidden_ND) if with_grad else None
+        grad_head = torch.zeros_like(head_VD, dtype=torch.float32) if with_grad else None
+        total = hidden_ND.new_zeros((), dtype=torch.float32)
+        for start in range(0, len(hidden_ND), rows):
+            hidden, targets = hidden_ND[start : start + rows], targets_N[start : start + rows]
+            valid = targets != IGNORED
+            picked = targets.clamp(min=0)[:, None]
+            log_probs = torch.log_softmax(F.linear(hidden, head_VD), dim=-1, dtype=torch.float32)
+            total -= (log_probs.gather(1, picked).squeeze(1) * valid).sum()
+            if not with_grad:
+                continue
+            grad = log_probs.exp_()
+            grad.scatter_add_(1, picked, grad.new_full(picked.shape, -1.0))
+            grad.mul_(valid[:, None])
+            grad = grad.to(hidden.dtype)
+            torch.mm(grad, head_VD, out=grad_hidden[start : start + rows])
+            if hidden.dtype == torch.float32:
+                grad_head.addmm_(grad.t(), hidden)
+            else:
+                grad_head += grad.t() @ hidden
+        if with_grad:
+            ctx.save_for_backward(grad_hidden, grad_head.to(head_VD.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_hidden, grad_head = ctx.saved_tensors
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), None, None
+
+
+def repeats_ngram(tokens_BT: Tensor, times: int, longest: int = 13) -> Tensor:
+    """Which instances hold a sequence of 1..longest tokens `times` times in a row: bool [B].
+
+    OLMo's filter against the loss spikes of such text (periods 1 to 13, 32 repetitions; allenai/OLMo, olmo/data).
+    """
+    found_B = torch.zeros(len(tokens_BT), dtype=torch.bool, device=tokens_BT.device)
+    for period in range(1, longest + 1):
+        window = (times - 1) * period
+        if window >= tokens_BT.shape[1]:
+            break
+        equal_BT = tokens_BT[:, period:] == tokens_BT[:, :-period]
+        if equal_BT.shape[1] < window:
+            break
+        runs_BT = F.pad(equal_BT.to(torch.int32).cumsum(1), (1, 0))
+        found_B |= (runs_BT[:, window:] - runs_BT[:, :-window] == window).any(1)
+    return found_B

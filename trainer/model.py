@@ -1,0 +1,257 @@
+"""The OLMoE transformer (arXiv 2409.02060), every detail as it was trained.
+
+Shapes: B instances, T tokens of an instance, N = B*T, D d_model, H heads, C width of a head, E experts, L layers,
+V padded vocabulary. RMSNorm in fp32, cast back, then times the weight; QK-norm over all D before the split into
+heads and before RoPE; RoPE in fp32; no biases; embeddings untied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.config import ModelConfig
+from trainer.losses import cross_entropy_sum, token_losses
+from trainer.moe import MoE, RouterStats, SwiGlu
+
+
+class Output(NamedTuple):
+    """One forward pass with targets. The per-layer tensors are empty for a dense model."""
+
+    loss_sum: Tensor  # scalar fp32, nats, summed over targets
+    load_balancing_L: Tensor  # fp32, with gradient
+    router_z_L: Tensor  # fp32, with gradient
+    counts_LE: Tensor  # int64, slots of each expert
+    entropy_L: Tensor  # fp32, nats
+
+
+class Cache:
+    """Keys and values of the tokens seen so far, for generation."""
+
+    def __init__(
+        self, config: ModelConfig, batch: int, capacity: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        shape = (config.n_layers, 2, batch, config.n_heads, capacity, config.d_model // config.n_heads)
+        self.kv = torch.zeros(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    def extend(self, layer: int, k_BHTC: Tensor, v_BHTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Append a layer's new keys and values; return all of them. The model advances `length` once a pass."""
+        end = self.length + k_BHTC.shape[2]
+        self.kv[layer, 0, :, :, self.length : end] = k_BHTC
+        self.kv[layer, 1, :, :, self.length : end] = v_BHTC
+        return self.kv[layer, 0, :, :, :end], self.kv[layer, 1, :, :, :end]
+
+
+class Norm(nn.Module):
+    """RMSNorm with a weight, or LayerNorm without parameters."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.eps, self.width = config.norm_eps, config.d_model
+        self.weight_D = nn.Parameter(torch.empty(config.d_model)) if config.norm == "rms" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight_D is None:
+            return F.layer_norm(x.float(), (self.width,), eps=self.eps).to(x.dtype)
+        return F.rms_norm(x.float(), (self.width,), eps=self.eps).to(x.dtype) * self.weight_D.to(x.dtype)
+
+
+class Linear(nn.Module):
+    """A product without bias, in the type of its input."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_out, n_in))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Attention(nn.Module):
+    """Causal self-attention with QK-norm and RoPE."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.n_heads = layer, config.n_heads
+        self.qkv = Linear(config.d_model, 3 * config.d_model)
+        self.q_norm = Norm(config) if config.qk_norm else nn.Identity()
+        self.k_norm = Norm(config) if config.qk_norm else nn.Identity()
+        self.out = Linear(config.d_model, config.d_model)
+
+    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None) -> Tensor:
+        q, k, v = self.qkv(x_BTD).chunk(3, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for t in (self.q_norm(q), self.k_norm(k), v))
+        q, k = rotate(q, *rope), rotate(k, *rope)
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)
+        y_BHTC = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.out(y_BHTC.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm, self.mlp_norm = Norm(config), Norm(config)
+        self.attention = Attention(config, layer)
+        self.mlp = MoE(config) if config.n_experts else SwiGlu(config.d_model, config.expert_width)
+
+    def forward(
+        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None, group_tokens: int
+    ) -> tuple[Tensor, RouterStats | None]:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope, mask, cache)
+        h_BTD = self.mlp_norm(x_BTD)
+        if isinstance(self.mlp, SwiGlu):
+            return x_BTD + self.mlp(h_BTD), None
+        y_ND, stats = self.mlp(h_BTD.flatten(0, 1), group_tokens)
+        return x_BTD + y_ND.view_as(x_BTD), stats
+
+
+class Olmoe(nn.Module):
+    """The model. Call it with targets for the losses, without for logits."""
+
+    def __init__(self, config: ModelConfig, loss_chunk_mib: int = 8) -> None:
+        super().__init__()
+        self.config, self.loss_chunk_mib = config, loss_chunk_mib
+        self.dtype = torch.float32  # of activations; weights are cast to it where they are used
+        self.embedding_VD = nn.Parameter(torch.empty(config.padded_vocab, config.d_model))
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.final_norm = Norm(config)
+        self.head_VD = nn.Parameter(torch.empty(config.padded_vocab, config.d_model))
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        targets_BT: Tensor | None = None,
+        *,
+        documents_BT: Tensor | None = None,
+        balance_instances: int = 0,
+        cache: Cache | None = None,
+        per_token: bool = False,
+    ) -> Tensor | Output:
+        """Logits [B, T, V]; with targets the Output, or with `per_token` each target's loss [B, T], without gradient.
+
+        `documents_BT` numbers the document of each token, for masking; `balance_instances` instances are balanced
+        together (0: all of them); with a `cache`, tokens_BT continue what it holds.
+        """
+        n_batch, n_tokens = tokens_BT.shape
+        past = cache.length if cache is not None else 0
+        rope = rope_tables(self.config, past, n_tokens, tokens_BT.device)
+        mask = attention_mask(documents_BT, past, n_tokens, tokens_BT.device)
+        x_BTD = F.embedding(tokens_BT, self.embedding_VD).to(self.dtype)
+        layer_stats = []
+        for layer in self.layers:
+            x_BTD, stats = layer(x_BTD, rope, mask, cache, (balance_instances or n_batch) * n_tokens)
+            layer_stats.append(stats)
+        x_BTD = self.final_norm(x_BTD)
+        if cache is not None:
+            cache.length += n_tokens
+        head_VD = self.head_VD.to(self.dtype)
+        if targets_BT is None:
+            return F.linear(x_BTD, head_VD)
+        flat = x_BTD.flatten(0, 1), head_VD, targets_BT.flatten(), self.loss_chunk_mib
+        if per_token:
+            return token_losses(*flat).view_as(targets_BT)
+        return Output(cross_entropy_sum(*flat), *_stack(layer_stats, x_BTD))
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Fill every parameter in place. Each draws from a generator of its own, seeded by its name, so that the
+        values depend neither on the order nor on how the model is spread over processes."""
+        for name, parameter in self.named_parameters():
+            whole = torch.empty(parameter.shape, device=parameter.device, dtype=torch.float32)
+            fill_parameter(name, whole, self.config, seed)
+            copy_into(parameter, whole)
+
+
+@torch.no_grad()
+def fill_parameter(name: str, values: Tensor, config: ModelConfig, seed: int) -> None:
+    """Initial values of one parameter: 1 for norms, a (truncated) normal for all others, without depth scaling."""
+    if name.endswith("norm.weight_D"):
+        values.fill_(1.0)
+        return
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    generator = torch.Generator(values.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    if config.init == "normal":
+        values.normal_(0.0, config.init_std, generator=generator)
+    else:
+        cut = config.init_cut * config.init_std
+        nn.init.trunc_normal_(values, 0.0, config.init_std, -cut, cut, generator=generator)
+
+
+@torch.no_grad()
+def copy_into(parameter: Tensor, whole: Tensor) -> None:
+    """Copy a whole tensor into a parameter, or this process's part of it if the parameter is spread over several."""
+    if hasattr(parameter, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        whole = whole.to(parameter.device, parameter.dtype)
+        whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    parameter.copy_(whole)
+
+
+def rope_tables(config: ModelConfig, start: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of positions start..start+count: two fp32 tensors [count, C/2]."""
+    width = config.d_model // config.n_heads
+    exponents = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
+    positions = torch.arange(start, start + count, device=device, dtype=torch.float32)
+    angles = torch.outer(positions, 1.0 / config.rope_theta**exponents)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x_BHTC: Tensor, cos_TC: Tensor, sin_TC: Tensor) -> Tensor:
+    """RoPE with the first half of a head paired to the second, in fp32 (Su et al., arXiv 2104.09864)."""
+    first, second = x_BHTC.float().chunk(2, dim=-1)
+    turned = torch.cat((first * cos_TC - second * sin_TC, second * cos_TC + first * sin_TC), dim=-1)
+    return turned.to(x_BHTC.dtype)
+
+
+def attention_mask(documents_BT: Tensor | None, past: int, count: int, device: torch.device) -> Tensor | None:
+    """What may attend to what: None for plain causal attention, else bool, True where allowed."""
+    if documents_BT is None and (past == 0 or count == 1):
+        return None if past == 0 else torch.ones(1, past + 1, dtype=torch.bool, device=device)
+    causal = torch.ones(count, past + count, dtype=torch.bool, device=device).tril(past)
+    return causal if documents_BT is None else causal & (documents_BT[:, None, :, None] == documents_BT[:, None, None])
+
+
+def document_numbers(tokens_BT: Tensor, eos_id: int) -> Tensor:
+    """The document of each token, counted within its instance; an EOS is the last token of its document."""
+    ends_BT = (tokens_BT == eos_id).to(torch.int32)
+    return ends_BT.cumsum(1) - ends_BT
+
+
+def parameter_counts(config: ModelConfig) -> tuple[int, int]:
+    """(all parameters, those that work on a token), counted on the meta device."""
+    with torch.device("meta"):
+        model = Olmoe(config)
+    total = sum(p.numel() for p in model.parameters())
+    idle = 0
+    if config.n_experts:
+        experts = sum(p.numel() for n, p in model.named_parameters() if n.endswith(("mlp.gate_up_EGD", "mlp.down_EDF")))
+        idle = experts // config.n_experts * (config.n_experts - config.top_k)
+    return total, total - idle
+
+
+def flops_per_token(config: ModelConfig, sequence_length: int) -> int:
+    """Floating-point operations of a training step per token, forward and backward.
+
+    6 for each active parameter but the embedding's, and 6*L*D*T for causal attention (half of the full square;
+    PaLM's count, arXiv 2204.02311 appendix B, without the masked half).
+    """
+    active = parameter_counts(config)[1] - config.padded_vocab * config.d_model
+    return 6 * active + 6 * config.n_layers * config.d_model * sequence_length
+
+
+def _stack(layer_stats: list[RouterStats | None], like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    stats = [one for one in layer_stats if one is not None]
+    if not stats:
+        none = like.new_zeros(0, dtype=torch.float32)
+        return none, none, none.new_zeros((0, 0), dtype=torch.int64), none
+    balance, z, counts, entropy = (torch.stack(parts) for parts in zip(*stats, strict=True))
+    return balance, z, counts, entropy

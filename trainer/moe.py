@@ -1,0 +1,281 @@
+"""The mixture-of-experts layer: router, dispatch, experts, combine. No token is ever dropped by token choice.
+
+Shapes: N tokens, D d_model, E experts, K experts of a token, F width of an expert, G both halves of its first product,
+S = N*K routed slots, sorted by expert.
+OLMoE (arXiv 2409.02060, section 2 and appendix B): softmax over all experts in fp32, then top-k, not renormalised.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.config import ModelConfig
+
+
+class Routing(NamedTuple):
+    """Who goes where. Slots are sorted by expert, and within an expert by token."""
+
+    token_of_slot: Tensor  # [S] int64
+    slot_of_choice: Tensor | None  # [N, K] int64, the inverse permutation; None for expert choice
+    weight_of_slot: Tensor  # [S] fp32, carries the gradient
+    counts: Tensor  # [E] int64, slots of each expert
+
+
+class RouterStats(NamedTuple):
+    """What the router did: two losses with gradient, and two measures without."""
+
+    load_balancing: Tensor  # scalar fp32; 1 when balanced
+    router_z: Tensor  # scalar fp32, mean of logsumexp(logits)^2
+    counts: Tensor  # [E] int64
+    entropy: Tensor  # scalar fp32, nats, mean over tokens
+
+
+class MoE(nn.Module):
+    """A layer of routed SwiGLU experts, with shared ones beside them if configured."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        n, width, d_model = config.n_experts, config.expert_width, config.d_model
+        self.config = config
+        self.router = Router(config)
+        self.gate_up_EGD = nn.Parameter(torch.empty(n, 2 * width, d_model))  # gate rows, then up rows
+        self.down_EDF = nn.Parameter(torch.empty(n, d_model, width))
+        self.shared = SwiGlu(d_model, config.n_shared_experts * width) if config.n_shared_experts else None
+
+    def forward(self, x_ND: Tensor, group_tokens: int) -> tuple[Tensor, RouterStats]:
+        """Send x through its experts. `group_tokens` consecutive tokens are balanced together."""
+        routing, stats = self.router(x_ND, group_tokens)
+        out_ND = apply_experts(x_ND, routing, self.gate_up_EGD.to(x_ND.dtype), self.down_EDF.to(x_ND.dtype))
+        return (out_ND if self.shared is None else out_ND + self.shared(x_ND)), stats
+
+
+class SwiGlu(nn.Module):
+    """The dense MLP: down(silu(gate(x)) * up(x)), without biases."""
+
+    def __init__(self, d_model: int, width: int) -> None:
+        super().__init__()
+        self.gate_up_GD = nn.Parameter(torch.empty(2 * width, d_model))
+        self.down_DF = nn.Parameter(torch.empty(d_model, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = F.linear(x, self.gate_up_GD.to(x.dtype)).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * up, self.down_DF.to(x.dtype))
+
+
+class Router(nn.Module):
+    """Scores every expert for every token in fp32 and picks."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weight_ED = nn.Parameter(torch.empty(config.n_experts, config.d_model))
+
+    def forward(self, x_ND: Tensor, group_tokens: int) -> tuple[Routing, RouterStats]:
+        config = self.config
+        logits_NE = F.linear(x_ND.float(), self.weight_ED.float())
+        probs_NE = logits_NE.softmax(dim=-1)
+        if config.routing == "token_choice":
+            routing, counts_GE = _token_choice(probs_NE, config.top_k, group_tokens)
+        else:
+            routing, counts_GE = _expert_choice(probs_NE, config, group_tokens)
+        return routing, _stats(logits_NE, probs_NE, routing, counts_GE)
+
+
+def _token_choice(probs_NE: Tensor, top_k: int, group_tokens: int) -> tuple[Routing, Tensor]:
+    n_tokens, n_experts = probs_NE.shape
+    weight_NK, expert_NK = probs_NE.topk(top_k, dim=-1)
+    expert_S = expert_NK.flatten()
+    order_S = expert_S.sort(stable=True).indices
+    slot_S = torch.empty_like(order_S)
+    slot_S[order_S] = torch.arange(order_S.numel(), device=order_S.device)
+    # Counted by scatter: bincount would wait for the GPU to learn its largest entry.
+    group_S = torch.arange(order_S.numel(), device=order_S.device) // (group_tokens * top_k)
+    counts_GE = expert_S.new_zeros(n_tokens // group_tokens * n_experts)
+    counts_GE.scatter_add_(0, group_S * n_experts + expert_S, torch.ones_like(expert_S))
+    counts_GE = counts_GE.view(-1, n_experts)
+    weight_S = _Permute.apply(weight_NK.flatten(), order_S, slot_S)
+    return Routing(order_S // top_k, slot_S.view(n_tokens, top_k), weight_S, counts_GE.sum(0)), counts_GE
+
+
+def _expert_choice(probs_NE: Tensor, config: ModelConfig, group_tokens: int) -> tuple[Routing, Tensor]:
+    """Each expert takes its best tokens of each group (Zhou et al. 2022, arXiv 2202.09368)."""
+    n_tokens, n_experts = probs_NE.shape
+    n_groups = n_tokens // group_tokens
+    capacity = round(config.expert_capacity * group_tokens * config.top_k / n_experts)
+    capacity = max(1, min(group_tokens, capacity))
+    probs_GEN = probs_NE.view(n_groups, group_tokens, n_experts).transpose(1, 2)
+    weight_GEC, token_GEC = probs_GEN.topk(capacity, dim=-1)
+    token_GEC = token_GEC + (torch.arange(n_groups, device=probs_NE.device) * group_tokens).view(-1, 1, 1)
+    counts_GE = torch.full((n_groups, n_experts), capacity, device=probs_NE.device)
+    by_expert = [t.transpose(0, 1).flatten() for t in (token_GEC, weight_GEC)]
+    return Routing(by_expert[0], None, by_expert[1], counts_GE.sum(0)), counts_GE
+
+
+def _stats(logits_NE: Tensor, probs_NE: Tensor, routing: Routing, counts_GE: Tensor) -> RouterStats:
+    """LB = E * sum_i f_i P_i with f the fraction of routed slots and P the mean probability, mean over groups."""
+    n_groups, n_experts = counts_GE.shape
+    fraction_GE = counts_GE.float() / counts_GE.sum(1, keepdim=True)
+    mean_GE = probs_NE.view(n_groups, -1, n_experts).mean(1)
+    log_total_N = logits_NE.logsumexp(dim=-1)
+    with torch.no_grad():
+        entropy = (log_total_N - (probs_NE * logits_NE).sum(-1)).mean()
+    balance = n_experts * (fraction_GE * mean_GE).sum(1).mean()
+    return RouterStats(balance, log_total_N.square().mean(), routing.counts, entropy)
+
+
+def apply_experts(x_ND: Tensor, routing: Routing, gate_up_EGD: Tensor, down_EDF: Tensor) -> Tensor:
+    """Weighted sum over each token's experts of down(silu(gate x) * up x). Returns [N, D] in the type of x.
+
+    On a device with grouped products: three kernels over all experts, without waiting for the host. Elsewhere: one
+    product for each expert that has tokens.
+    """
+    token_S, slot_NK, weight_S, counts_E = routing
+    if not grouped_products(x_ND.device, x_ND.dtype):
+        return _PerExpert.apply(x_ND, weight_S, gate_up_EGD, down_EDF, token_S, slot_NK, counts_E)
+    ends_E = counts_E.cumsum(0).to(torch.int32)
+    x_SD = _Dispatch.apply(x_ND, token_S, slot_NK)
+    gate_SF, up_SF = F.grouped_mm(x_SD, gate_up_EGD.transpose(1, 2), offs=ends_E).chunk(2, dim=-1)
+    act_SF = (F.silu(gate_SF) * up_SF * weight_S[:, None]).to(x_ND.dtype)
+    return _Combine.apply(F.grouped_mm(act_SF, down_EDF.transpose(1, 2), offs=ends_E), token_S, slot_NK, len(x_ND))
+
+
+@functools.cache
+def grouped_products(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this device multiplies groups of rows by their own matrices in one kernel (tried, not assumed)."""
+    if device.type == "cpu" or dtype != torch.bfloat16:
+        return False  # there it is a loop inside torch, slower than the one below
+    try:
+        with torch.no_grad():
+            rows, ends = torch.ones(32, 16, device=device, dtype=dtype), torch.tensor([16, 32], device=device)
+            result = F.grouped_mm(rows, rows.new_ones(2, 16, 16), offs=ends.to(torch.int32))
+            return bool((result == 16).all())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def _collect(rows_SD: Tensor, token_S: Tensor, slot_NK: Tensor | None, n_tokens: int) -> Tensor:
+    """Sum the rows of each token, always in the same order."""
+    if slot_NK is None:
+        return rows_SD.new_zeros(n_tokens, rows_SD.shape[1]).index_add_(0, token_S, rows_SD)
+    if rows_SD.device.type == "cpu":
+        return F.embedding_bag(slot_NK, rows_SD, mode="sum")  # gathers and adds in one pass
+    return rows_SD[slot_NK].sum(1)
+
+
+class _Permute(torch.autograd.Function):
+    """x[order], whose gradient is a gather through the inverse and not a scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x[order]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return grad[inverse], None, None
+
+
+class _Dispatch(torch.autograd.Function):
+    """Copy each token to its slots; the gradient collects them."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, token_S: Tensor, slot_NK: Tensor | None) -> Tensor:
+        ctx.save_for_backward(token_S, slot_NK)
+        ctx.n_tokens = len(x_ND)
+        return x_ND[token_S]
+
+    @staticmethod
+    def backward(ctx: Any, grad_SD: Tensor) -> tuple[Tensor, None, None]:
+        token_S, slot_NK = ctx.saved_tensors
+        return _collect(grad_SD, token_S, slot_NK, ctx.n_tokens), None, None
+
+
+class _Combine(torch.autograd.Function):
+    """Sum each token's slots; the gradient copies to them."""
+
+    @staticmethod
+    def forward(ctx: Any, y_SD: Tensor, token_S: Tensor, slot_NK: Tensor | None, n_tokens: int) -> Tensor:
+        ctx.save_for_backward(token_S)
+        return _collect(y_SD, token_S, slot_NK, n_tokens)
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None, None, None]:
+        (token_S,) = ctx.saved_tensors
+        return grad_ND[token_S], None, None, None
+
+
+class _PerExpert(torch.autograd.Function):
+    """All experts, one after the other, so that an expert's rows stay in the cache from gather to product.
+
+    The routing weight multiplies the inner activation (width F), not the output (width D): the same sum, and its
+    gradient falls out of the product that the backward pass needs anyway.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_ND: Tensor,
+        weight_S: Tensor,
+        gate_up_EGD: Tensor,
+        down_EDF: Tensor,
+        token_S: Tensor,
+        slot_NK: Tensor | None,
+        counts_E: Tensor,
+    ) -> Tensor:
+        bounds = _bounds(counts_E)
+        width = down_EDF.shape[2]
+        hidden_SG = x_ND.new_empty(len(token_S), 2 * width)
+        y_SD = x_ND.new_empty(len(token_S), x_ND.shape[1])
+        weight_S1 = weight_S.to(x_ND.dtype)[:, None]
+        for expert, start, end in bounds:
+            hidden = hidden_SG[start:end]
+            torch.mm(x_ND.index_select(0, token_S[start:end]), gate_up_EGD[expert].t(), out=hidden)
+            act = F.silu(hidden[:, :width]).mul_(hidden[:, width:]).mul_(weight_S1[start:end])
+            torch.mm(act, down_EDF[expert].t(), out=y_SD[start:end])
+        ctx.save_for_backward(x_ND, weight_S1, gate_up_EGD, down_EDF, token_S, slot_NK, hidden_SG)
+        ctx.bounds = bounds
+        return _collect(y_SD, token_S, slot_NK, len(x_ND))
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
+        x_ND, weight_S1, gate_up_EGD, down_EDF, token_S, slot_NK, hidden_SG = ctx.saved_tensors
+        width = down_EDF.shape[2]
+        grad_x_SD = x_ND.new_empty(len(token_S), x_ND.shape[1])
+        grad_weight_S = weight_S1.new_empty(len(token_S), dtype=torch.float32)
+        grad_gate_up_EGD, grad_down_EDF = torch.empty_like(gate_up_EGD), torch.empty_like(down_EDF)
+        used = [False] * len(gate_up_EGD)
+        for expert, start, end in ctx.bounds:
+            used[expert] = True
+            tokens, weight = token_S[start:end], weight_S1[start:end]
+            gate, up = hidden_SG[start:end, :width], hidden_SG[start:end, width:]
+            silu = F.silu(gate)
+            act = silu * up
+            grad_y = grad_ND.index_select(0, tokens)
+            grad_act = grad_y @ down_EDF[expert]
+            torch.sum(grad_act * act, dim=1, dtype=torch.float32, out=grad_weight_S[start:end])
+            torch.mm(grad_y.t(), act.mul_(weight), out=grad_down_EDF[expert])
+            grad_act.mul_(weight)
+            grad_hidden = torch.empty_like(hidden_SG[start:end])
+            torch.mul(grad_act, silu, out=grad_hidden[:, width:])
+            grad_hidden[:, :width] = torch.ops.aten.silu_backward(grad_act.mul_(up), gate)
+            torch.mm(grad_hidden.t(), x_ND.index_select(0, tokens), out=grad_gate_up_EGD[expert])
+            torch.mm(grad_hidden, gate_up_EGD[expert], out=grad_x_SD[start:end])
+        for expert, was_used in enumerate(used):
+            if not was_used:
+                grad_gate_up_EGD[expert] = 0
+                grad_down_EDF[expert] = 0
+        grad_x_ND = _collect(grad_x_SD, token_S, slot_NK, len(x_ND))
+        return grad_x_ND, grad_weight_S, grad_gate_up_EGD, grad_down_EDF, None, None, None
+
+
+def _bounds(counts_E: Tensor) -> list[tuple[int, int, int]]:
+    """(expert, first slot, end) of the experts that have slots."""
+    ends = counts_E.cumsum(0).tolist()
+    starts = [0, *ends[:-1]]
+    return [(expert, s, e) for expert, (s, e) in enumerate(zip(starts, ends, strict=True)) if e > s]
