@@ -1,0 +1,77 @@
+"""Code points in UTF-8 bytes: decode, count, step over white space. Never reads outside the given range.
+
+Bytes that are not UTF-8 (lone surrogates that a JSON file held, a text cut within a character) are read as some code
+point or U+FFFD, one to four bytes long; no input makes a kernel fail or read past the end.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.kernels.compile import helper
+from stages.kernels.hashing import load_u8, load_u64
+from stages.kernels.unicode_tables import SPACE
+
+_REPLACEMENT = 0xFFFD
+_ONES = np.uint64(0x0101010101010101)
+
+
+@helper
+def decode(data, start, stop):
+    """(code point, position behind it) of the character that begins at `start`; start < stop."""
+    b = np.int64(load_u8(data, start))
+    if b < 0x80:
+        return b, start + 1
+    length = 2 if b < 0xE0 else (3 if b < 0xF0 else 4)
+    if start + length > stop:
+        return _REPLACEMENT, stop
+    point = b & (0xFF >> (length + 1))
+    for i in range(1, length):
+        point = point << 6 | np.int64(load_u8(data, start + i)) & 0x3F
+    return (point if point < 0x110000 else _REPLACEMENT), start + length
+
+
+@helper
+def properties(table, point):
+    """The entry of `unicode_tables.code_points()` for a code point, as int64."""
+    return np.int64(table[np.uint64(point)])
+
+
+@helper
+def count_chars(data, start, stop):
+    """Characters in data[start:stop]: all bytes but the continuation bytes (10xxxxxx)."""
+    count = stop - start
+    while stop - start >= 8:
+        word = load_u64(data, start)
+        bits = (word >> np.uint64(7)) & ~(word >> np.uint64(6)) & _ONES
+        count -= np.int64((bits * _ONES) >> np.uint64(56))
+        start += 8
+    while start < stop:
+        count -= (np.int64(load_u8(data, start)) & 0xC0) == 0x80
+        start += 1
+    return count
+
+
+@helper
+def skip_space(data, start, stop, table):
+    """The first position at or behind `start` that does not hold white space (in the sense of str.isspace)."""
+    while start < stop:
+        point, after = decode(data, start, stop)
+        if not properties(table, point) & SPACE:
+            return start
+        start = after
+    return start
+
+
+@helper
+def skip_space_back(data, start, stop, table):
+    """The least position from which all of data[position:stop] is white space; at least `start`."""
+    while stop > start:
+        before = stop - 1
+        while before > start and stop - before < 4 and (np.int64(load_u8(data, before)) & 0xC0) == 0x80:
+            before -= 1
+        point, after = decode(data, before, stop)
+        if after != stop or not properties(table, point) & SPACE:
+            return stop
+        stop = before
+    return stop
