@@ -1,0 +1,211 @@
+"""The prose and documentation that is installed with Python and with the project's dependencies, as plain text.
+
+Docstrings are read from the sources (`ast`), not from imported modules; only numpy, which the project imports anyway, is
+asked for the docstrings of its compiled functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.errors import UserError
+from stages.sample.environment import PACKAGES, read_source, source_files
+
+# Modules whose pydoc page is the same on every machine with this Python, and of a size that a web page has.
+PYDOC_MODULES = """
+abc argparse array asyncio.events asyncio.locks asyncio.queues asyncio.streams asyncio.subprocess asyncio.tasks
+asyncio.timeouts base64 bdb binascii bisect calendar cmath cmd code codecs codeop collections colorsys
+compileall concurrent.futures contextlib contextvars copy copyreg csv dataclasses datetime difflib dis doctest
+email email.charset email.encoders email.header email.headerregistry email.iterators email.message email.parser
+email.policy email.utils filecmp fileinput fnmatch fractions ftplib functools gc genericpath getopt getpass
+gettext glob graphlib gzip hashlib heapq hmac html html.parser http http.client http.cookiejar http.cookies
+http.server imaplib importlib importlib.abc importlib.metadata importlib.resources importlib.util inspect
+ipaddress itertools json json.decoder json.encoder keyword linecache locale logging logging.config math
+mimetypes modulefinder multiprocessing.managers multiprocessing.pool numbers operator optparse os.path pathlib
+pdb pickle pickletools pkgutil plistlib poplib pprint profile pstats py_compile pyclbr pydoc queue quopri random
+re reprlib rlcompleter runpy sched secrets selectors shelve shlex shutil smtplib socketserver stat statistics
+string struct subprocess symtable tabnanny tarfile tempfile textwrap threading time timeit token tokenize
+tomllib trace traceback tracemalloc types unicodedata unittest.async_case unittest.case unittest.loader
+unittest.mock unittest.result unittest.runner unittest.suite urllib.error urllib.parse urllib.request
+urllib.response urllib.robotparser uuid warnings wave weakref webbrowser wsgiref.handlers wsgiref.headers
+wsgiref.simple_server wsgiref.util wsgiref.validate xml.dom.pulldom xml.etree.ElementTree xml.sax.handler
+xml.sax.saxutils xml.sax.xmlreader xmlrpc.client xmlrpc.server zipapp zipfile zipimport zlib zoneinfo
+""".split()
+MAX_PYDOC_PAGE = 100_000  # characters of HTML
+
+_NUMPY_PLACES = (
+    "", "linalg", "fft", "ma", "char", "strings", "lib.stride_tricks", "testing", "ndarray", "matrix", "ma.MaskedArray",
+)  # fmt: skip
+_NUMPY_MATHS = (
+    "random.Generator", "random.RandomState", "random.SeedSequence", "random.PCG64",
+    "polynomial.polynomial", "polynomial.chebyshev", "polynomial.legendre", "polynomial.hermite",
+    "polynomial.hermite_e", "polynomial.laguerre",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Article:
+    """A piece of documentation: a dotted name that is unique in its collection, a title and its text."""
+
+    name: str
+    title: str
+    text: str
+
+
+def start_pydoc() -> subprocess.Popen:
+    """Begin writing pydoc's pages in a process of its own, where importing what is documented does no harm."""
+    script = Path(__file__).with_name("pydoc_html.py")
+    kept = {key: value for key, value in os.environ.items() if key in ("SYSTEMROOT", "LD_LIBRARY_PATH", "TEMP")}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-s", "-S", "-B", str(script), *PYDOC_MODULES],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**kept, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "TZ": "UTC", "COLUMNS": "80"},
+    )
+    return process
+
+
+def finish_pydoc(process: subprocess.Popen) -> list[Article]:
+    """pydoc's pages (HTML bodies), sorted by module. Raises UserError where the process failed."""
+    out, err = process.communicate()
+    if process.returncode:
+        last = err.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
+        raise UserError(f"pydoc could not document the standard library (exit {process.returncode}): {last[0]}")
+    rows = [json.loads(line) for line in out.splitlines()]
+    pages = [Article(row["module"], row["title"], row["body"]) for row in rows if len(row["body"]) <= MAX_PYDOC_PAGE]
+    return sorted(pages, key=lambda page: page.name)
+
+
+def topics() -> list[Article]:
+    """The chapters of the language reference that pydoc's `help` shows, as plain text, sorted by name."""
+    from pydoc_data.topics import topics as chapters
+
+    found = []
+    for name in sorted(chapters):
+        text = chapters[name].strip()
+        title = next((line.strip() for line in text.splitlines() if line.strip()), name)
+        found.append(Article(name, title.strip('"*= '), text + "\n"))
+    return found
+
+
+def module_articles(distribution: str, min_chars: int, limit_bytes: int | None = None) -> Iterator[Article]:
+    """One article a module: its docstring, then those of its classes and functions, each under its name.
+
+    Modules with less than `min_chars` of docstrings have none; reading ends after `limit_bytes` of text.
+    """
+    total = 0
+    for path, file in source_files(distribution):
+        if file.suffix != ".py" or "/tests/" in path or "/test/" in path:
+            continue
+        source = read_source(file)
+        if source is None or source.count('"""') < 2:
+            continue
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError):
+            continue
+        name = path.removesuffix(".py").removesuffix("/__init__").removeprefix("Lib/").replace("/", ".")
+        sections = list(_sections(tree, name))
+        text = "\n\n".join(sections) + "\n"
+        if len(text) < min_chars:
+            continue
+        yield Article(name, name, text)
+        total += len(text)
+        if limit_bytes is not None and total >= limit_bytes:
+            return
+
+
+def _sections(node: ast.AST, name: str, depth: int = 0) -> Iterator[str]:
+    text = ast.get_docstring(node) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) else None
+    if text and (depth == 0 or len(text) > 60):
+        text = text.strip()
+        yield text if depth == 0 else f"{name}\n\n{text}"
+    for child in getattr(node, "body", ()):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef) and not child.name.startswith("_"):
+            yield from _sections(child, child.name if depth == 0 else f"{name}.{child.name}", depth + 1)
+
+
+def module_docstrings(distribution: str, min_chars: int) -> Iterator[Article]:
+    """The docstring of each module that has one of at least `min_chars` characters."""
+    for path, file in source_files(distribution):
+        source = read_source(file) if file.suffix == ".py" else None
+        if source is None:
+            continue
+        head = source[:30_000].lstrip("\ufeff")
+        if '"""' not in head:
+            continue
+        try:
+            text = ast.get_docstring(ast.parse(source))
+        except (SyntaxError, ValueError):
+            continue
+        if text and len(text) >= min_chars:
+            name = path.removesuffix(".py").removesuffix("/__init__").removeprefix("Lib/").replace("/", ".")
+            yield Article(name, name, text.strip() + "\n")
+
+
+def readmes() -> list[Article]:
+    """Each collected distribution's long description, as its authors wrote it for the package index."""
+    found = []
+    for name in PACKAGES:
+        try:
+            metadata = importlib.metadata.metadata(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        text = metadata.get_payload()
+        if not isinstance(text, str) or len(text.strip()) < 400:
+            text = metadata.get("Description", "") or ""
+        if len(text.strip()) >= 400:
+            found.append(Article(name, name, text.replace("\r\n", "\n").strip() + "\n"))
+    return found
+
+
+def licences() -> list[Article]:
+    """The licence texts that the collected distributions carry, each distinct text once."""
+    found: dict[str, Article] = {}
+    for name in PACKAGES:
+        try:
+            files = importlib.metadata.files(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for file in sorted(files, key=str):
+            if ".dist-info/" not in str(file) or not re.match(r"(?i)(licen[cs]e|copying|notice)", file.name):
+                continue
+            path = Path(str(file.locate()))
+            text = read_source(path) if path.is_file() and path.stat().st_size < 200_000 else None
+            if text and len(text) > 300:
+                found.setdefault(text.strip(), Article(f"{name}/{file.name}", f"Licence of {name}", text.strip() + "\n"))
+    return list(found.values())
+
+
+def numpy_articles(maths: bool) -> list[Article]:
+    """numpy's docstrings, one article a function: of the mathematical namespaces, or of the others."""
+    import numpy
+
+    found: dict[str, Article] = {}
+    for place in _NUMPY_MATHS if maths else _NUMPY_PLACES:
+        owner = numpy
+        for part in place.split(".") if place else ():
+            owner = getattr(owner, part)
+        for name in sorted(dir(owner)):
+            if name.startswith("_"):
+                continue
+            member = getattr(owner, name)
+            # The docstrings of scalar types tell this machine's word sizes.
+            if inspect.ismodule(member) or (inspect.isclass(member) and issubclass(member, numpy.generic)):
+                continue
+            text = inspect.getdoc(member)
+            if isinstance(text, str) and len(text) >= 300 and text not in found:
+                path = ".".join(part for part in ("numpy", place, name) if part)
+                found[text] = Article(path, name, text + "\n")
+    return list(found.values())
