@@ -1,0 +1,105 @@
+"""Building manifest.json from the facts of a run: no clock, no absolute path, so equal runs give equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from stages.tokens.shard_format import FORMAT, VERSION, Manifest, ShardError, check_schema, fingerprint, token_dtype
+
+TOKENIZER_PATH = "tokenizer/tokenizer.json"
+
+
+def shard_names(source: str, number: int, split: str = "train") -> tuple[str, str]:
+    """Where shard `number` of a source lies in a run's folder: its token file and its index."""
+    name = f"{number:05d}" if split == "train" else f"{split}-{number:05d}"
+    return f"tokens/{source}/{name}.npy", f"tokens/{source}/{name}.csv.gz"
+
+
+def split_entry(source: str, shards: Iterable[Mapping[str, Any]], split: str = "train") -> dict[str, Any]:
+    """The manifest's entry of one split of a source, from what `write_shard` returned for each shard, in order."""
+    entries = []
+    for number, shard in enumerate(shards):
+        path, index = shard_names(source, number, split)
+        facts = {name: shard[name] for name in ("tokens", "documents", "text_bytes", "sha256")}
+        entries.append({"path": path, "index": index, **facts})
+    totals = {name: sum(entry[name] for entry in entries) for name in ("tokens", "documents", "text_bytes")}
+    return {**totals, "shards": entries}
+
+
+def source_entry(
+    source: str,
+    train: Iterable[Mapping[str, Any]],
+    held_out: Iterable[Mapping[str, Any]],
+    budget_tokens: int,
+    max_repeats: float,
+) -> dict[str, Any]:
+    """The manifest's entry of one source. `budget_tokens` is asked for over all of training; above `tokens` it repeats."""
+    return {
+        "budget_tokens": int(budget_tokens),
+        "max_repeats": float(max_repeats),
+        **split_entry(source, train),
+        "held_out": split_entry(source, held_out, "held_out"),
+    }
+
+
+def build_manifest(
+    *,
+    name: str,
+    profile: str,
+    recipe_hash: str,
+    seed: int,
+    tokenizer_sha256: str,
+    vocab_size: int,
+    eos_id: int,
+    pad_id: int,
+    sources: Mapping[str, Mapping[str, Any]],
+    mixture_tokens: int,
+    mixture_seed: int,
+    reshuffle_last_tokens: int = 0,
+    tokenizer_path: str = TOKENIZER_PATH,
+) -> Manifest:
+    """The manifest of a run, with its fingerprint. Sources keep the recipe's order: it is the order of source numbers.
+
+    Raises ShardError where the facts do not fit together (budgets that do not sum up, an absolute path).
+    """
+    manifest: Manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": name,
+        "profile": profile,
+        "recipe_hash": recipe_hash,
+        "dtype": token_dtype(vocab_size).name,
+        "seed": int(seed),
+        "tokenizer": {
+            "path": tokenizer_path,
+            "sha256": tokenizer_sha256,
+            "vocab_size": int(vocab_size),
+            "eos_id": int(eos_id),
+            "pad_id": int(pad_id),
+        },
+        "sources": {source: dict(entry) for source, entry in sources.items()},
+        "mixture": {
+            "tokens": int(mixture_tokens),
+            "seed": int(mixture_seed),
+            "sources": list(sources),  # JSON objects have no order; source numbers do
+            "reshuffle_last_tokens": int(reshuffle_last_tokens),
+        },
+    }
+    manifest["fingerprint"] = fingerprint(manifest)
+    check_schema(manifest)
+    asked = sum(entry["budget_tokens"] for entry in manifest["sources"].values())
+    if asked != manifest["mixture"]["tokens"]:
+        raise ShardError(
+            f"the sources' budgets sum up to {asked} tokens, the mixture says {manifest['mixture']['tokens']}"
+        )
+    paths = [tokenizer_path]
+    for entry in manifest["sources"].values():
+        paths += [
+            shard[key] for split in (entry, entry["held_out"]) for shard in split["shards"] for key in ("path", "index")
+        ]
+    for path in paths:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise ShardError(f"{path}: paths in a manifest are relative to the run's folder")
+    return manifest

@@ -1,0 +1,170 @@
+"""Tokenizing one part: documents in, token files with a document index out, training and held-out apart.
+
+Which documents are held out depends on their ids alone (`document_hash`), so it is the same for every order of work,
+tokenizer and recipe with the same salt, and it is settled before any mixing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages.books import StepBooks
+from stages.document import column_bytes, document_hash, text_buffers
+from stages.parts import PartWriter
+from stages.tokens.tokenizer import VERIFY_BYTES, Tokenizer
+
+SPLITS = ("train", "held_out")
+EMPTY = "skip_empty"  # the reason of documents without text: the key of the rule that drops them
+
+# One row a document of a token file. Tokens are counted from the start of the file, `end` is exclusive.
+INDEX = pa.schema(
+    [
+        pa.field("start", pa.int64(), nullable=False),
+        pa.field("end", pa.int64(), nullable=False),
+        pa.field("id", pa.large_string(), nullable=False),
+        pa.field("src", pa.large_string(), nullable=False),  # `file` of the document
+        pa.field("loc", pa.int64(), nullable=False),  # `record` of the document, 1-based
+        pa.field("text_bytes", pa.int64(), nullable=False),  # UTF-8 bytes that were encoded
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """A raw token file, the Parquet index beside it, and what they hold."""
+
+    tokens_path: str
+    index_path: str
+    tokens: int
+    documents: int
+    text_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TokenPart:
+    """What `tokenize_part` wrote, and its books (`skip_empty` drops; white space stripped is `edited`)."""
+
+    train: TokenFile
+    held_out: TokenFile
+    books: StepBooks
+
+
+class _TokenWriter:
+    """Appends documents to one token file and its index."""
+
+    def __init__(self, prefix: str | Path, split: str, dtype: np.dtype) -> None:
+        self.tokens_path = Path(f"{prefix}.{split}.tokens")
+        self.index_path = Path(f"{prefix}.{split}.parquet")
+        self.dtype = dtype
+        self.tokens = self.documents = self.text_bytes = 0
+
+    def __enter__(self) -> _TokenWriter:
+        self.tokens_path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.tokens_path.open("wb")
+        self._index = PartWriter(self.index_path, INDEX).__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+        self._index.__exit__(*error)
+
+    def append(self, batch: pa.RecordBatch, text: pa.Array, tokens: np.ndarray, offsets: np.ndarray) -> None:
+        """Add the documents of `batch` that have tokens; `text` is what was encoded."""
+        full = offsets[1:] > offsets[:-1]
+        sizes = np.diff(_offsets(text))
+        rows = batch if full.all() else batch.filter(pa.array(full))
+        columns = [
+            pa.array(offsets[:-1][full] + self.tokens),
+            pa.array(offsets[1:][full] + self.tokens),
+            rows.column("id"),
+            rows.column("file"),
+            rows.column("record"),
+            pa.array(sizes[full]),
+        ]
+        self._index.write(pa.RecordBatch.from_arrays(columns, schema=INDEX))
+        self._file.write(memoryview(tokens).cast("B") if len(tokens) else b"")
+        self.tokens += len(tokens)
+        self.documents += rows.num_rows
+        self.text_bytes += int(sizes[full].sum())
+
+    def written(self) -> TokenFile:
+        return TokenFile(str(self.tokens_path), str(self.index_path), self.tokens, self.documents, self.text_bytes)
+
+
+class _Sample:
+    """A few documents of a part, chosen by hash of their ids, to compare the engine with the reference on."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.chosen: list[tuple[int, str, str]] = []
+
+    def offer(self, batch: pa.RecordBatch, text: pa.Array) -> None:
+        """One document of the batch is a candidate; those with the lowest hashes stay."""
+        if self.size == 0 or batch.num_rows == 0:
+            return
+        row = document_hash(batch.column("id")[0].as_py(), "verify batch") % batch.num_rows
+        name = batch.column("id")[row].as_py()
+        candidate = (document_hash(name, "verify"), name, text[row].as_py()[:VERIFY_BYTES])
+        self.chosen = sorted([*self.chosen, candidate])[: self.size]
+
+
+def held_out_mask(ids: pa.Array, fraction: float, salt: str = "") -> np.ndarray:
+    """Which documents are held out (bool): those whose hash lies in the lowest `fraction` of all 64-bit values."""
+    if fraction <= 0:
+        return np.zeros(len(ids), bool)
+    limit = int(fraction * 2**64)
+    return np.fromiter((document_hash(name, salt) < limit for name in ids.to_pylist()), bool, len(ids))
+
+
+def tokenize_part(
+    batches: Iterable[pa.RecordBatch],
+    tokenizer: Tokenizer,
+    out_prefix: str | Path,
+    held_out_fraction: float = 0.0,
+    salt: str = "",
+    verify: int = 2,
+) -> TokenPart:
+    """Write PREFIX.train.tokens, PREFIX.train.parquet and the same for held_out; documents keep their order.
+
+    `verify` documents of the part, chosen by hash, are encoded by the reference too; a difference raises
+    TokenizerMismatch with the document's id. The files are written in place: the caller commits them.
+    """
+    books = StepBooks("tokenize")
+    sample = _Sample(verify)
+    with (
+        _TokenWriter(out_prefix, "train", tokenizer.dtype) as train,
+        _TokenWriter(out_prefix, "held_out", tokenizer.dtype) as held_out,
+    ):
+        for batch in batches:
+            books.into.add(batch.num_rows, column_bytes(batch.column("text")))
+            held = held_out_mask(batch.column("id"), held_out_fraction, salt)
+            for writer, rows in ((train, ~held), (held_out, held)):
+                part = batch if rows.all() else batch.filter(pa.array(rows))
+                if part.num_rows == 0:
+                    continue
+                text = tokenizer.prepare(part.column("text"))
+                tokens, offsets = tokenizer.finish(text)
+                writer.append(part, text, tokens, offsets)
+                sample.offer(part, text)
+                empty = offsets[1:] == offsets[:-1]
+                before = np.diff(_offsets(part.column("text")))
+                if empty.any():
+                    books.dropped[EMPTY].add(empty.sum(), before[empty].sum())
+                books.edited += int((before - np.diff(_offsets(text)))[~empty].sum())
+    tokenizer.verify([text for _, _, text in sample.chosen], [f"document {name}" for _, name, _ in sample.chosen])
+    for writer in (train, held_out):
+        books.out.add(writer.documents, writer.text_bytes)
+    return TokenPart(train.written(), held_out.written(), books)
+
+
+def _offsets(column: pa.Array) -> np.ndarray:
+    return text_buffers(column)[1]
