@@ -1,0 +1,115 @@
+"""A text as fastText is to see it: one line.
+
+fastText's `predict` takes one line at a time, so its callers get rid of line breaks first, each in its own way. The ways
+are matched here byte for byte, on the UTF-8 bytes of a text column.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.kernels.compile import helper, kernel
+
+NEWLINE_SPACE = 0  # "\n" becomes a space
+NEWLINE_REMOVE = 1  # "\n" goes, which joins the words on both sides (DCLM's language filter)
+JOIN_LINES = 2  # " ".join(text.strip().splitlines()) (DCLM's quality classifier)
+
+
+@helper
+def _space_after(data, at, stop):
+    """Bytes of the white-space character (of Python's str.isspace) that begins at `at`; 0 where none does."""
+    byte = data[at]
+    if byte < 0x80:
+        return 1 if (9 <= byte <= 13) or (0x1C <= byte <= 0x20) else 0
+    if byte == 0xC2:
+        return 2 if at + 1 < stop and (data[at + 1] == 0x85 or data[at + 1] == 0xA0) else 0
+    if byte < 0xE1 or byte > 0xE3 or at + 2 >= stop:
+        return 0
+    second, third = data[at + 1], data[at + 2]
+    if byte == 0xE1:
+        return 3 if second == 0x9A and third == 0x80 else 0
+    if byte == 0xE3:
+        return 3 if second == 0x80 and third == 0x80 else 0
+    if second == 0x80:
+        return 3 if 0x80 <= third <= 0x8A or third == 0xA8 or third == 0xA9 or third == 0xAF else 0
+    return 3 if second == 0x81 and third == 0x9F else 0
+
+
+@helper
+def _strip(data, start, stop):
+    """The bounds of data[start:stop] as Python's str.strip() leaves it."""
+    while start < stop:
+        size = _space_after(data, start, stop)
+        if size == 0:
+            break
+        start += size
+    while start < stop:
+        size = 1
+        while size < 3 and stop - size > start and data[stop - size] & 0xC0 == 0x80:
+            size += 1
+        if _space_after(data, stop - size, stop) != size:
+            break
+        stop -= size
+    return start, stop
+
+
+@helper
+def one_line(data, start, stop, newlines, out, to):
+    """Write the text data[start:stop] to out[to:] as fastText is to see it; returns where it ends."""
+    if newlines == JOIN_LINES:
+        start, stop = _strip(data, start, stop)
+        at = start
+        while at < stop:
+            byte = data[at]
+            if byte > 0x1E and byte != 0xC2 and byte != 0xE2:
+                out[to] = byte
+            elif (10 <= byte <= 13) or 0x1C <= byte <= 0x1E:  # a line ends: the separators of Python's splitlines
+                out[to] = 32
+                if byte == 13 and at + 1 < stop and data[at + 1] == 10:
+                    at += 1
+            elif byte == 0xC2 and at + 1 < stop and data[at + 1] == 0x85:
+                out[to] = 32
+                at += 1
+            elif byte == 0xE2 and at + 2 < stop and data[at + 1] == 0x80 and (data[at + 2] == 0xA8 or data[at + 2] == 0xA9):
+                out[to] = 32
+                at += 2
+            else:
+                out[to] = byte
+            to += 1
+            at += 1
+    else:
+        for at in range(start, stop):
+            byte = data[at]
+            if byte != 10:
+                out[to] = byte
+                to += 1
+            elif newlines == NEWLINE_SPACE:
+                out[to] = 32
+                to += 1
+    return to
+
+
+@kernel("Tuple((vec_uint8, vec_int64))(text, offsets, int64)")
+def join_lines(data, offsets, newlines):
+    """The texts as fastText is to see them: bytes (uint8) and n + 1 offsets (int64) of a new text column."""
+    n = len(offsets) - 1
+    out = np.empty(offsets[n] - offsets[0], np.uint8)
+    ends = np.zeros(n + 1, np.int64)
+    for i in range(n):
+        ends[i + 1] = one_line(data, offsets[i], offsets[i + 1], newlines, out, ends[i])
+    return out[: ends[n]].copy(), ends
+
+
+@kernel("boolean[::1](text, offsets)")
+def only_punctuation(data, offsets):
+    """Which texts (bool) hold nothing but spaces and ASCII punctuation, or nothing: DCLM gives them no language."""
+    n = len(offsets) - 1
+    found = np.ones(n, np.bool_)
+    for i in range(n):
+        for at in range(offsets[i], offsets[i + 1]):
+            byte = data[at]
+            alphanumeric = 48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122
+            if byte < 32 or byte > 126 or alphanumeric:
+                found[i] = False
+                break
+    return found

@@ -1,0 +1,235 @@
+"""Reads fastText's model files, `.bin` and quantized `.ftz`, as `FastText::loadModel` does.
+
+The layout (github.com/facebookresearch/fastText, src/fasttext.cc, args.cc, dictionary.cc, densematrix.cc, quantmatrix.cc,
+productquantizer.cc), all little-endian: magic and version; the training arguments; the dictionary (words, then labels,
+each with its count and kind; then the buckets that pruning kept); the input matrix, dense or product-quantized; the
+output matrix, likewise. The file is mapped, not read: matrices come out in blocks of rows.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.errors import InputError, UserError
+from stages.kernels.compile import kernel
+
+MAGIC = 793712314
+VERSIONS = (11, 12)
+LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
+CENTROIDS = 256  # of each sub-quantizer: codes are bytes
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix in the file: dense (`codes` is None) or product-quantized."""
+
+    rows: int
+    dim: int
+    dense: np.ndarray | None  # float32 (rows * dim), mapped
+    codes: np.ndarray | None = None  # uint8 (rows * sub-quantizers), mapped
+    centroids: np.ndarray | None = None  # float32 (dim * 256)
+    sub_dim: int = 0
+    norm_codes: np.ndarray | None = None  # uint8 (rows)
+    norms: np.ndarray | None = None  # float32 (256)
+
+    def block(self, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop, as float32 (stop - start, dim)."""
+        if self.dense is not None:
+            return self.dense[start * self.dim : stop * self.dim].reshape(-1, self.dim)
+        parts = (self.dim + self.sub_dim - 1) // self.sub_dim
+        codes = self.codes[start * parts : stop * parts].reshape(-1, parts)
+        out = np.empty((stop - start, self.dim), np.float32)
+        for part in range(parts):
+            begin = part * self.sub_dim
+            size = min(self.sub_dim, self.dim - begin)
+            table = self.centroids[begin * CENTROIDS : (begin + size) * CENTROIDS].reshape(CENTROIDS, size)
+            out[:, begin : begin + size] = table[codes[:, part]]
+        if self.norm_codes is not None:
+            out *= self.norms[self.norm_codes[start:stop]][:, None]
+        return out
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A supervised fastText model, as its file holds it."""
+
+    path: str
+    dim: int
+    word_ngrams: int
+    loss: str
+    bucket: int
+    minn: int
+    maxn: int
+    words: np.ndarray  # uint8: the dictionary's words, then its labels, end to end
+    word_offsets: np.ndarray  # int64 (words + labels + 1)
+    labels: tuple[str, ...]
+    label_counts: np.ndarray  # int64 (labels): how often each stood in the training data
+    pruned: int  # -1: not pruned; 0: pruned of all buckets; 1: `prune_from` -> `prune_to`
+    prune_from: np.ndarray  # int32
+    prune_to: np.ndarray  # int32
+    input: Matrix
+    output: Matrix
+
+    @property
+    def n_words(self) -> int:
+        """Words in the dictionary, without the labels."""
+        return len(self.word_offsets) - 1 - len(self.labels)
+
+
+class _Cursor:
+    """A place in the mapped file; every read is checked against the file's end."""
+
+    def __init__(self, path: str, data: np.ndarray) -> None:
+        self.path, self.data, self.at = path, data, 0
+
+    def fail(self, reason: str) -> InputError:
+        return InputError(self.path, f"not a fastText model that can be used: {reason}", offset=self.at)
+
+    def take(self, size: int, what: str) -> np.ndarray:
+        if size < 0 or self.at + size > len(self.data):
+            raise self.fail(f"the file ends within {what}")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def numbers(self, layout: str, what: str) -> tuple:
+        return struct.unpack(layout, self.take(struct.calcsize(layout), what).tobytes())
+
+    def array(self, dtype: type, count: int, what: str) -> np.ndarray:
+        size = np.dtype(dtype).itemsize
+        return np.frombuffer(self.take(count * size, what), dtype)
+
+
+@kernel("int64(const_uint8, int64, vec_int64, vec_int64, vec_uint8)")
+def _scan_dictionary(data: np.ndarray, at: int, starts: np.ndarray, counts: np.ndarray, kinds: np.ndarray) -> int:
+    """Find where each entry's word begins, its count and kind; returns where the entries end, -1 past the file's end."""
+    for entry in range(len(starts)):
+        starts[entry] = at
+        while at < len(data) and data[at] != 0:
+            at += 1
+        if at + 10 > len(data):
+            return -1
+        count = np.int64(0)
+        for k in range(8):
+            count |= np.int64(data[at + 1 + k]) << (8 * k)
+        counts[entry], kinds[entry] = count, data[at + 9]
+        at += 10
+    return at
+
+
+@kernel("void(const_uint8, const_int64, const_int64, vec_uint8)")
+def _copy_words(data: np.ndarray, starts: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> None:
+    """Copy each word to its place, end to end."""
+    for word in range(len(starts)):
+        for k in range(offsets[word + 1] - offsets[word]):
+            out[offsets[word] + k] = data[starts[word] + k]
+
+
+def read_model_file(path: str | Path) -> ModelFile:
+    """Open a supervised fastText model file.
+
+    Raises UserError where there is no such file, InputError where it is truncated, is no fastText model, or is of a
+    kind that is not supported (an unsupervised model, another version).
+    """
+    path = str(path)
+    try:
+        with Path(path).open("rb") as file:
+            size = file.seek(0, 2)
+            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8) if size else None
+    except OSError as error:
+        raise UserError(f"fastText model {path}: {error.strerror or error}") from error
+    cursor = _Cursor(path, np.zeros(0, np.uint8) if data is None else data)
+    magic, version = cursor.numbers("<ii", "the header")
+    if magic != MAGIC:
+        raise cursor.fail("it does not begin with fastText's mark (a model of before 2017, or another kind of file)")
+    if version not in VERSIONS:
+        raise cursor.fail(f"format version {version}; known are {VERSIONS[0]} and {VERSIONS[1]}")
+    args = cursor.numbers("<12id", "the training arguments")
+    dim, word_ngrams, loss, model, bucket, minn, maxn = args[0], args[5], args[6], args[7], args[8], args[9], args[10]
+    if model != 3:
+        raise cursor.fail("it holds word vectors, not a supervised classifier")
+    if loss not in LOSSES:
+        raise cursor.fail(f"unknown loss number {loss}")
+    if dim < 1:
+        raise cursor.fail(f"its vectors have {dim} dimensions")
+    if version == 11:
+        maxn = 0  # supervised models of that version say otherwise, but were trained without character n-grams
+    if bucket < 1 and (word_ngrams > 1 or maxn > 0):
+        raise cursor.fail("it uses n-grams, yet has no buckets for them")
+
+    entries, n_words, n_labels, _, prune_size = cursor.numbers("<iiiqq", "the dictionary")
+    if min(entries, n_words, n_labels) < 0 or n_words + n_labels != entries or n_labels == 0:
+        raise cursor.fail(f"a dictionary of {entries} entries with {n_words} words and {n_labels} labels")
+    if entries * 10 > len(cursor.data):
+        raise cursor.fail("the file ends within the dictionary")
+    starts, counts, kinds = np.zeros(entries, np.int64), np.zeros(entries, np.int64), np.zeros(entries, np.uint8)
+    end = _scan_dictionary(cursor.data, cursor.at, starts, counts, kinds)
+    if end < 0:
+        raise cursor.fail("the file ends within the dictionary")
+    if kinds[:n_words].any() or not (kinds[n_words:] == 1).all():
+        raise cursor.fail("words and labels are mixed in its dictionary")
+    ends = np.append(starts[1:], end) - 10
+    offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
+    words = np.empty(offsets[-1], np.uint8)
+    _copy_words(cursor.data, starts, offsets, words)
+    cursor.at = int(end)
+    labels = tuple(
+        words[offsets[i] : offsets[i + 1]].tobytes().decode("utf-8", "replace") for i in range(n_words, entries)
+    )
+    pairs = cursor.array(np.int32, 2 * max(prune_size, 0), "the pruned buckets").reshape(-1, 2)
+
+    quantized = cursor.numbers("<?", "the input matrix")[0]
+    if prune_size >= 0 and not quantized:
+        raise cursor.fail("a pruned dictionary over a matrix that is not quantized, which fastText refuses too")
+    inputs = _read_matrix(cursor, quantized, "the input matrix")
+    quantized_output = cursor.numbers("<?", "the output matrix")[0]
+    output = _read_matrix(cursor, quantized and quantized_output, "the output matrix")
+    needed = n_words + (bucket if prune_size < 0 and (word_ngrams > 1 or maxn > 0) else 0)
+    if prune_size > 0:
+        needed = n_words + int(pairs[:, 1].max()) + 1
+        if pairs.min() < 0:
+            raise cursor.fail("a pruned bucket below 0")
+    if inputs.rows < needed or inputs.dim != dim or output.rows < n_labels or output.dim != dim:
+        raise cursor.fail(
+            f"matrices of {inputs.rows} x {inputs.dim} and {output.rows} x {output.dim} do not go with {needed} rows, "
+            f"{n_labels} labels and {dim} dimensions"
+        )
+    return ModelFile(
+        path=path, dim=dim, word_ngrams=max(word_ngrams, 1), loss=LOSSES[loss], bucket=bucket, minn=minn, maxn=maxn,
+        words=words, word_offsets=offsets, labels=labels, label_counts=counts[n_words:],
+        pruned=-1 if prune_size < 0 else int(prune_size > 0),
+        prune_from=np.ascontiguousarray(pairs[:, 0]), prune_to=np.ascontiguousarray(pairs[:, 1]),
+        input=inputs, output=output,
+    )  # fmt: skip
+
+
+def _read_matrix(cursor: _Cursor, quantized: bool, what: str) -> Matrix:
+    if not quantized:
+        rows, dim = cursor.numbers("<qq", what)
+        if rows < 0 or dim < 1:
+            raise cursor.fail(f"{what} has {rows} rows of {dim}")
+        return Matrix(rows, dim, cursor.array(np.float32, rows * dim, what))
+    has_norms, rows, dim, code_bytes = cursor.numbers("<?qqi", what)
+    if rows < 0 or dim < 1 or code_bytes < 0:
+        raise cursor.fail(f"{what} has {rows} rows of {dim} in {code_bytes} bytes of codes")
+    codes = cursor.take(code_bytes, what)
+    parts, sub_dim, centroids = _read_quantizer(cursor, dim, what)
+    if parts * rows != code_bytes:
+        raise cursor.fail(f"{what} has {code_bytes} bytes of codes for {rows} rows of {parts}")
+    if not has_norms:
+        return Matrix(rows, dim, None, codes, centroids, sub_dim)
+    norm_codes = cursor.take(rows, what)
+    _, _, norms = _read_quantizer(cursor, 1, what)
+    return Matrix(rows, dim, None, codes, centroids, sub_dim, norm_codes, norms)
+
+
+def _read_quantizer(cursor: _Cursor, dim: int, what: str) -> tuple[int, int, np.ndarray]:
+    """(sub-quantizers, dimensions of each but perhaps the last, centroids) of a product quantizer over `dim`."""
+    found, parts, sub_dim, last = cursor.numbers("<iiii", what)
+    if found != dim or sub_dim < 1 or parts != -(-dim // sub_dim) or last != dim - sub_dim * (parts - 1):
+        raise cursor.fail(f"{what} has a quantizer of {parts} parts of {sub_dim} (last {last}) for {dim} dimensions")
+    return parts, sub_dim, cursor.array(np.float32, dim * CENTROIDS, what)
