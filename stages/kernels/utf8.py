@@ -38,17 +38,31 @@ def properties(table, point):
 
 
 @helper
+def last_bytes(data, start, stop):
+    """The one to eight bytes data[start:stop] as a little-endian uint64; reads nothing outside data[:stop]."""
+    if stop >= 8:
+        return load_u64(data, stop - 8) >> np.uint64(8 * (8 - (stop - start)))
+    word = np.uint64(0)
+    for i in range(start, stop):
+        word |= load_u8(data, i) << np.uint64(8 * (i - start))
+    return word
+
+
+@helper
+def _continuations(word):
+    """How many of eight bytes are continuation bytes (10xxxxxx)."""
+    return np.int64((((word >> np.uint64(7)) & ~(word >> np.uint64(6)) & _ONES) * _ONES) >> np.uint64(56))
+
+
+@helper
 def count_chars(data, start, stop):
-    """Characters in data[start:stop]: all bytes but the continuation bytes (10xxxxxx)."""
+    """Characters in data[start:stop]: all bytes but the continuation bytes."""
     count = stop - start
     while stop - start >= 8:
-        word = load_u64(data, start)
-        bits = (word >> np.uint64(7)) & ~(word >> np.uint64(6)) & _ONES
-        count -= np.int64((bits * _ONES) >> np.uint64(56))
+        count -= _continuations(load_u64(data, start))
         start += 8
-    while start < stop:
-        count -= (np.int64(load_u8(data, start)) & 0xC0) == 0x80
-        start += 1
+    if start < stop:
+        count -= _continuations(last_bytes(data, start, stop))
     return count
 
 
