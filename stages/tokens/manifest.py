@@ -35,7 +35,7 @@ def source_entry(
     budget_tokens: int,
     max_repeats: float,
 ) -> dict[str, Any]:
-    """The manifest's entry of one source. `budget_tokens` is asked for over all of training; above `tokens` it repeats."""
+    """The manifest's entry of a source. `budget_tokens` is what all of training asks for; above `tokens` it repeats."""
     return {
         "budget_tokens": int(budget_tokens),
         "max_repeats": float(max_repeats),

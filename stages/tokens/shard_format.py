@@ -202,13 +202,13 @@ SCHEMA = {
     "seed": int,
     "tokenizer": {"path": str, "sha256": str, "vocab_size": int, "eos_id": int, "pad_id": int},
     "sources": {"*": {"budget_tokens": int, "max_repeats": float, **_SPLIT, "held_out": _SPLIT}},
-    "mixture": {"tokens": int, "seed": int},
+    "mixture": {"tokens": int, "seed": int, "sources": [str], "reshuffle_last_tokens": int},
     "fingerprint": str,
 }
 
 
 def check_schema(value: Any, schema: Any = SCHEMA, path: str = "") -> None:
-    """Raise ShardError, naming the key's path, where `value` does not have the manifest's shape. More keys are allowed."""
+    """Raise ShardError, naming the key's path, where `value` lacks the manifest's shape. More keys are allowed."""
     where = path or "the manifest"
     if isinstance(schema, dict):
         if not isinstance(value, dict):
@@ -240,7 +240,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def load_manifest(run_dir: str | Path) -> Manifest:
-    """Read and check RUN/manifest.json. Raises ShardError when it is missing, damaged, of another version, or edited."""
+    """Read and check RUN/manifest.json. Raises ShardError: missing, damaged, of another version, or edited."""
     path = Path(run_dir) / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
@@ -259,10 +259,13 @@ def load_manifest(run_dir: str | Path) -> Manifest:
         check_schema(manifest)
         if np.dtype(manifest["dtype"]) not in (np.dtype("<u2"), np.dtype("<u4")):
             raise ShardError(f"dtype: must be uint16 or uint32, not {manifest['dtype']!r}")
+        if sorted(manifest["mixture"]["sources"]) != sorted(manifest["sources"]):
+            raise ShardError("mixture.sources: must name each of the sources once")
     except (ShardError, TypeError) as error:
         raise ShardError(f"{path}: {error}") from None
     if manifest["fingerprint"] != (found := fingerprint(manifest)):
         raise ShardError(
-            f"{path}: was changed after the run wrote it (fingerprint {found[:12]}, recorded {manifest['fingerprint'][:12]})"
+            f"{path}: was changed after the run wrote it "
+            f"(fingerprint {found[:12]}, recorded {manifest['fingerprint'][:12]})"
         )
     return manifest
