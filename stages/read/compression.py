@@ -1,0 +1,251 @@
+"""Decompression of a stream as members, in pieces of bounded size, with damage located.
+
+A gzip file is a sequence of members, a zstd file of frames, a bzip2 or xz file of streams; here all are "members", and
+a plain file is a single one. Each member's start in the file is known, its end is checked (size, checksum), and after
+damage reading can go on at the next member. Nothing of this is kept beyond the current piece.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Any, BinaryIO, Protocol
+
+import zstandard
+
+MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00"}
+SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+RAW_BYTES = 256 << 10  # compressed bytes taken from the stream at once
+FEED_BYTES = 32 << 10  # compressed bytes given to a decompressor at once; deflate makes at most 33 MB of them
+PIECE_BYTES = 1 << 20  # most decompressed bytes in one piece, where the decompressor can be told
+MAX_WINDOW = 1 << 31  # zstd --long=31
+
+
+class DamagedError(Exception):
+    """A stream that ends too early or does not decompress; `offset` is where the damaged member begins."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.offset, self.reason = offset, reason
+
+
+def compression_of(name: str) -> str | None:
+    """The compression that a file name's suffix stands for: "gzip", "zstd", "bzip2", "xz", or None for none."""
+    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+class _Decoder(Protocol):
+    """One member's decompressor. `take` consumes from the front of `data`; `done` once the member ended and checked."""
+
+    done: bool
+
+    def take(self, data: memoryview) -> tuple[bytes, int]: ...
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self.inner, self.done = zlib.decompressobj(31), False
+
+    def take(self, data: memoryview) -> tuple[bytes, int]:
+        piece = self.inner.decompress(data[:FEED_BYTES])
+        self.done = self.inner.eof
+        return piece, min(len(data), FEED_BYTES) - len(self.inner.unused_data)
+
+
+class _Bounded:
+    """bzip2 and xz: their decompressors hold back what would exceed the size asked for."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.done = inner, False
+
+    def take(self, data: memoryview) -> tuple[bytes, int]:
+        used = 0
+        if self.inner.needs_input:
+            used = min(len(data), FEED_BYTES)
+            piece = self.inner.decompress(data[:used], PIECE_BYTES)
+        else:
+            piece = self.inner.decompress(b"", PIECE_BYTES)
+        self.done = self.inner.eof
+        return piece, used - len(self.inner.unused_data)
+
+
+class _Zstd:
+    """One zstd frame, fed block by block: a block holds at most 128 KiB of content, so a piece is bounded.
+
+    Frame layout: RFC 8878, section 3.1.1 (magic, header of 2 to 14 bytes, blocks with 3-byte headers, checksum).
+    """
+
+    def __init__(self) -> None:
+        self.inner: Any = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
+        self.done = False
+        self.checksum = 0
+        self.in_blocks = False
+
+    def take(self, data: memoryview) -> tuple[bytes, int]:
+        used = 0
+        if not self.in_blocks:
+            size = _zstd_header_bytes(data)
+            if size is None:
+                return b"", 0
+            self.checksum = 4 if data[4] & 4 else 0
+            self.in_blocks, used = True, size
+        made = 0
+        while made < PIECE_BYTES and len(data) - used >= 3:
+            header = int.from_bytes(data[used : used + 3], "little")
+            kind, content = header >> 1 & 3, header >> 3
+            if kind == 3 or content > 128 << 10:
+                raise zstandard.ZstdError("invalid block header")
+            size = 3 + (1 if kind == 1 else content) + (self.checksum if header & 1 else 0)
+            if len(data) - used < size:
+                break
+            used += size
+            made += 128 << 10
+            if header & 1:
+                break
+        if not used:
+            return b"", 0
+        piece = self.inner.decompress(data[:used])
+        self.done = self.inner.eof
+        return piece, used
+
+
+def _zstd_header_bytes(data: memoryview) -> int | None:
+    """Bytes of magic and frame header, or None while too few bytes are there to tell."""
+    if len(data) < 5:
+        return None
+    descriptor = data[4]
+    single_segment = descriptor >> 5 & 1
+    dictionary = (0, 1, 2, 4)[descriptor & 3]
+    content_size = (single_segment, 2, 4, 8)[descriptor >> 6]
+    size = 5 + (1 - single_segment) + dictionary + content_size
+    return size if len(data) >= size else None
+
+
+_DECODERS: dict[str, Callable[[], _Decoder]] = {
+    "gzip": _Gzip,
+    "zstd": _Zstd,
+    "bzip2": lambda: _Bounded(bz2.BZ2Decompressor()),
+    "xz": lambda: _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=1 << 30)),
+}
+_ERRORS = (zlib.error, zstandard.ZstdError, OSError, lzma.LZMAError, EOFError)
+
+
+class Members:
+    """Reads a stream member by member.
+
+        while members.open():            # at members.start
+            while piece := members.read():
+                ...
+
+    `open` and `read` raise DamagedError; then `recover` finds the next member, which `open` opens.
+    """
+
+    def __init__(self, stream: BinaryIO, compression: str | None) -> None:
+        self.stream, self.compression = stream, compression
+        self.chunk, self.at = b"", 0  # bytes taken from the stream, and how many of them are consumed
+        self.base = 0  # offset of chunk[0] in the stream
+        self.before = b""  # what stood before the chunk: damage shows late, and is then searched again
+        self.start = 0
+        self.decoder: _Decoder | None = None
+
+    def open(self) -> bool:
+        """Begin the next member; False at the end of the stream. Zero bytes between members are padding."""
+        while self._need(1) and self.compression is not None and self.chunk[self.at] == 0:
+            self.at = len(self.chunk) - len(self.chunk[self.at :].lstrip(b"\0"))
+        self.start = self.base + self.at
+        if not self._need(1):
+            return False
+        if self.compression is None:
+            return True
+        if self.compression == "zstd" and self._skip_frame():
+            return self.open()
+        magic = MAGIC[self.compression]
+        self._need(len(magic))
+        if not self.chunk.startswith(magic, self.at):
+            short = magic.startswith(self.chunk[self.at :])
+            raise DamagedError(self.start, "the file ends too early" if short else f"no {self.compression} data here")
+        self.decoder = _DECODERS[self.compression]()
+        return True
+
+    def read(self) -> bytes:
+        """The next piece of the member's content; empty once it has ended and its checksum agreed."""
+        if self.compression is None:
+            if not self._need(1):
+                return b""
+            piece = self.chunk[self.at :] if self.at else self.chunk
+            self.at = len(self.chunk)
+            return piece
+        decoder, needed = self.decoder, 1
+        while decoder is not None and not decoder.done:
+            if not self._need(needed):
+                raise DamagedError(self.start, f"the file ends inside this {self.compression} member")
+            try:
+                piece, used = decoder.take(memoryview(self.chunk)[self.at :])
+            except _ERRORS as error:
+                text = str(error) or type(error).__name__
+                raise DamagedError(self.start, f"damaged {self.compression} data: {text}") from error
+            self.at += used
+            if piece:
+                return piece
+            needed = 1 if used else len(self.chunk) - self.at + 1
+        self.decoder = None
+        return b""
+
+    def recover(self, begins: bytes) -> bool:
+        """After damage: go to the next member whose content begins with `begins`; False where there is none."""
+        if self.compression is None:
+            return False
+        self.decoder = None
+        raw, base = self.before + self.chunk, self.base - len(self.before)
+        skip = max(0, self.start + 1 - base)  # not the damaged member again
+        raw, base = raw[skip:], base + skip
+        magic = MAGIC[self.compression]
+        more = b"-"
+        while more:
+            more = self.stream.read(RAW_BYTES)
+            raw += more
+            at = raw.find(magic)
+            # A candidate is tried when enough of it is there to show its first bytes.
+            while at >= 0 and (len(raw) - at >= RAW_BYTES or not more):
+                if self._begins(raw[at : at + RAW_BYTES], begins):
+                    self.before, self.chunk, self.at, self.base = b"", raw, at, base
+                    return True
+                at = raw.find(magic, at + 1)
+            passed = at if at >= 0 else max(0, len(raw) - len(magic) + 1)
+            raw, base = raw[passed:], base + passed
+        self.before, self.chunk, self.at, self.base = b"", b"", 0, base + len(raw)
+        return False
+
+    def _begins(self, raw: bytes, begins: bytes) -> bool:
+        """Whether a member begins here, and its content with `begins`."""
+        try:
+            return _DECODERS[self.compression or ""]().take(memoryview(raw))[0].startswith(begins)
+        except _ERRORS:
+            return False
+
+    def _skip_frame(self) -> bool:
+        """Pass over a zstd skippable frame (RFC 8878, section 3.1.2) if one begins here."""
+        if not self._need(8) or int.from_bytes(self.chunk[self.at : self.at + 4], "little") >> 4 != 0x184D2A5:
+            return False
+        left = 8 + int.from_bytes(self.chunk[self.at + 4 : self.at + 8], "little")
+        while left:
+            if not self._need(1):
+                raise DamagedError(self.start, "the file ends inside this zstd frame")
+            step = min(left, len(self.chunk) - self.at)
+            self.at += step
+            left -= step
+        return True
+
+    def _need(self, size: int) -> bool:
+        """Have at least `size` unconsumed bytes in the chunk; False where the stream ends before."""
+        while len(self.chunk) - self.at < size:
+            more = self.stream.read(RAW_BYTES)
+            if not more:
+                return False
+            self.before = (self.before + self.chunk[: self.at])[-RAW_BYTES:]
+            self.base += self.at
+            self.chunk = self.chunk[self.at :] + more
+            self.at = 0
+        return True

@@ -1,0 +1,34 @@
+"""The one entry point of the readers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from stages.read import jsonl, parquet, warc
+from stages.read.events import Event
+from stages.read.settings import Part, ReadSpec
+
+BATCH_BYTES = 16 << 20
+_READERS = {"warc": warc.read, "jsonl": jsonl.read, "parquet": parquet.read}
+
+
+def read_batches(
+    stream: BinaryIO,
+    file: str,
+    spec: ReadSpec,
+    *,
+    batch_bytes: int = BATCH_BYTES,
+    on_event: Callable[[Event], None],
+    part: Part | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Batches of the documents in one file, or part of a file, each of about `batch_bytes` of text or HTML.
+
+    `stream`: read in order; seekable for Parquet. With `part.offset`, it holds only that part.
+    `file`: as the recipe names it; its suffix tells the compression.
+    Batches have the schema DOCUMENT, or PAGE for WARC (where `html` is null, `text` already holds the text).
+    Raises InputError only where nothing can be read: an unknown format, no Parquet footer, a missing column.
+    """
+    return _READERS[spec.format_of(file)](stream, file, spec, batch_bytes, on_event, part or Part())

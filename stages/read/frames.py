@@ -1,0 +1,207 @@
+"""Cuts a WARC file into records, and finds the next one after damage.
+
+A record is a header that ends in an empty line, `Content-Length` bytes of block, and two line ends (ISO 28500).
+In a .gz file each record is one gzip member, but files whose members hold many records, or whose records run over
+members, are read as well. A record is handed out only after what follows it was seen to be another record or the
+end of its member, with the member's checksum right: a wrong Content-Length or a broken member never passes as a page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from stages.read.compression import DamagedError, Members
+
+MAX_HEAD = 64 << 10
+_LENGTH = re.compile(rb"(?i)\ncontent-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?\n")
+_TYPE = re.compile(rb"(?i)\nwarc-type[ \t]*:[ \t]*([a-z]+)")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_NOT_NEWLINE = re.compile(rb"[^\r\n]")
+_RECORD = re.compile(rb"\n(?=WARC/\d\.\d\r?\n)")
+
+
+@dataclass(slots=True)
+class Frame:
+    """One record, or damage (`problem` is then set, and `record` is None where it belongs to no record)."""
+
+    record: int | None  # 1-based
+    offset: int | None  # where it begins in the file; in a .gz, None for all but the first record of a member
+    kind: str  # warcinfo, response ...
+    head: bytes  # WARC header with its closing empty line
+    block: bytes | None  # None where it was not wanted, or is larger than the limit
+    length: int  # bytes of the block
+    problem: str | None = None
+    problem_offset: int | None = None  # where the damaged member, or record, begins
+
+
+class _RecordError(Exception):
+    """A record that contradicts itself; reading goes on at the next record header."""
+
+
+class _Content:
+    """The decompressed bytes ahead, over member borders: `buffer[at:]` is what has been read and not yet consumed."""
+
+    def __init__(self, members: Members) -> None:
+        self.members = members
+        self.plain = members.compression is None
+        self.buffer, self.at = b"", 0
+        self.base = 0  # plain files: offset of buffer[0]
+        self.inside = False  # a member is open
+        self.fresh = False  # nothing but line ends of the member has been consumed
+
+    def offset(self) -> int | None:
+        """Where the record at `at` begins in the file, if that is a place at which reading can begin."""
+        if self.plain:
+            return self.base + self.at
+        return self.members.start if self.fresh else None
+
+    def more(self) -> bool:
+        """Read another piece of the open member into the buffer; False at its end."""
+        if not self.inside:
+            return False
+        piece = self.members.read()
+        if not piece:
+            self.inside = False
+            return False
+        self.base += self.at
+        self.buffer = self.buffer[self.at :] + piece if self.at < len(self.buffer) else piece
+        self.at = 0
+        return True
+
+    def start(self) -> bool:
+        """Go to the next byte that is no line end, into the next member if need be; False at the file's end."""
+        while True:
+            if self.skip_newlines():
+                return True
+            if not self.members.open():
+                return False
+            self.base += self.at
+            self.buffer, self.at, self.inside, self.fresh = b"", 0, True, True
+
+    def skip_newlines(self) -> bool:
+        """The same within the member; False at its end."""
+        while True:
+            if found := _NOT_NEWLINE.search(self.buffer, self.at):
+                self.at = found.start()
+                return True
+            self.at = len(self.buffer)
+            if not self.more():
+                return False
+
+    def at_record(self) -> bool:
+        """Whether a record header begins here."""
+        while len(self.buffer) - self.at < 5 and self.more():
+            pass
+        return self.buffer.startswith(b"WARC/", self.at)
+
+    def take_head(self) -> bytes:
+        """The record's header, consumed."""
+        while True:
+            found = _HEAD_END.search(self.buffer, self.at, self.at + MAX_HEAD)
+            if found:
+                head = self.buffer[self.at : found.end()]
+                self.at, self.fresh = found.end(), False
+                return head
+            if len(self.buffer) - self.at >= MAX_HEAD:
+                raise _RecordError(f"its header is longer than {MAX_HEAD} bytes")
+            if not self.more():
+                raise _RecordError("its header is cut off")
+
+    def take_block(self, length: int, keep: bool) -> bytes | None:
+        """The next `length` bytes, consumed; None if they were not to be kept."""
+        parts: list[bytes] = []
+        left = length
+        while True:
+            step = min(left, len(self.buffer) - self.at)
+            if keep:
+                parts.append(self.buffer[self.at : self.at + step])
+            self.at += step
+            left -= step
+            if not left:
+                return (parts[0] if len(parts) == 1 else b"".join(parts)) if keep else None
+            if self.more():
+                continue
+            swallowed = self.find_swallowed(b"".join(parts))
+            if not swallowed and self.members.open():
+                self.inside = self.fresh = True
+                self.more()
+                swallowed = self.at_record()
+                self.fresh = swallowed
+                if not swallowed:
+                    continue
+            raise _RecordError(f"{length - left:,} of the {length:,} bytes of its Content-Length are there")
+
+    def find_swallowed(self, block: bytes) -> bool:
+        """Put back what a wrong Content-Length took in from the next record on; False if there is none."""
+        found = _RECORD.search(block)
+        if found:
+            kept = block[found.end() :]
+            self.base += self.at - len(kept)
+            self.buffer, self.at = kept + self.buffer[self.at :], 0
+        return found is not None
+
+    def seek_record(self) -> None:
+        """Go to the next record header within the member, or to its end."""
+        while True:
+            found = _RECORD.search(self.buffer, self.at)
+            if found:
+                self.at = found.end()
+                return
+            self.at = max(self.at, len(self.buffer) - 12)  # a header may stand across two pieces
+            if not self.more():
+                self.at = len(self.buffer)
+                return
+
+    def recover(self) -> bool:
+        """After damage: go to the next member that begins with a record; False where there is none."""
+        self.base += len(self.buffer)
+        self.buffer, self.at, self.inside = b"", 0, False
+        return self.members.recover(b"WARC/")
+
+
+def frames(members: Members, wanted: Callable[[str], bool], limit: int) -> Iterator[Frame]:
+    """The records of a WARC file, and its damages, in order.
+
+    `wanted`: whether blocks of records of this kind are to be kept. `limit`: bytes of the largest block to keep.
+    """
+    content = _Content(members)
+    count = 0
+    while True:
+        frame = Frame(None, None, "", b"", None, 0)
+        try:
+            if not content.start():
+                return
+            frame.offset = content.offset()
+            frame.problem_offset = frame.offset if frame.offset is not None else members.start
+            if not content.at_record():
+                content.fresh = False
+                raise _RecordError("no WARC record begins here")
+            count += 1
+            frame.record = count
+            frame.head = content.take_head()
+            kind = _TYPE.search(frame.head)
+            frame.kind = kind[1].decode().lower() if kind else "unknown"
+            length = _LENGTH.search(frame.head)
+            if length is None:
+                raise _RecordError("it has no valid Content-Length")
+            frame.length = int(length[1])
+            block = content.take_block(frame.length, wanted(frame.kind) and frame.length <= limit)
+            if content.skip_newlines() and not content.at_record():
+                content.find_swallowed(block or b"")
+                raise _RecordError("its Content-Length is wrong: what follows it is no record")
+            frame.block = block
+        except DamagedError as error:
+            frame.problem, frame.problem_offset = error.reason, error.offset
+            yield frame
+            if not content.recover():
+                return
+            continue
+        except _RecordError as error:
+            frame.problem = str(error)
+            yield frame
+            if not content.at_record():
+                content.seek_record()
+            continue
+        yield frame
