@@ -175,8 +175,8 @@ class Tokenizer:
                 at = int(differ[0]) if len(differ) else common
                 raise TokenizerMismatch(
                     f"{names[i] if names else repr(text[:60])}: {self.engine.name} and tokenizers differ "
-                    f"on {self.path} from token {at} ({ours[at : at + 4].tolist()}, {right[at : at + 4].tolist()} expected); "
-                    f"set the tokenizer's engine to 'tokenizers'"
+                    f"on {self.path} from token {at}: {ours[at : at + 4].tolist()}, expected "
+                    f"{right[at : at + 4].tolist()}; set the tokenizer's engine to 'tokenizers'"
                 )
 
     def decode(self, tokens: np.ndarray) -> str:
@@ -278,7 +278,7 @@ def tricky_texts(tokenizer: tokenizers.Tokenizer) -> list[str]:
         "\n",
         "a",
         "Hello, world! It's what they'd've said: we'll, you're, I'M, O'BRIEN'S, don’t.",
-        "  leading, trailing  \t\n\n\n  and   runs    of     white space \r\n\r\n\u00a0\u2003\u3000\u200b \x0b\x0c\x1c\x85",
+        "  leading, trailing  \t\n\n\n  and   runs    of     white \r\n\r\n\u00a0\u2003\u3000\u200b \x0b\x0c\x1c\x85",
         "def f(x):\n        return {'a': [1, 2, 3]}  # comment\n\tif x != 0x1F and y >= 1e-9:\n            pass\n",
         "3.14159 1,000,000 1st 2nd 12345678901234567890 ٣٤٥ ④ ½ x² H₂O Ⅷ",
         "Zażółć gęślą jaźń. Größe, naïve, façade, Ångström, smørrebrød, İstanbul ıI.",
