@@ -18,24 +18,26 @@ from stages.kernels.utf8 import last_bytes
 
 _SEED, _STEP, _LAST = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
-_SMALLEST = 256
+_SMALLEST, _LARGEST_FIRST = 64, 1 << 15
+_SPARE = 3  # at least this many slots a key: chains are short, so that the processor's guess of their end is right
 
 
 @helper
 def room(count):
     """Length of `slots` that is enough for `count` distinct keys."""
     size = _SMALLEST
-    while size < 2 * count:
+    while size < _SPARE * (count + 1):
         size *= 2
     return size
 
 
 @helper
-def clear(state, slots):
-    """Forget all keys."""
+def clear(state, slots, expected):
+    """Forget all keys, and make ready for about `expected` distinct ones."""
+    size = min(room(expected), _LARGEST_FIRST)
     state[0] = 0
-    state[1] = _SMALLEST - 1
-    slots[:_SMALLEST] = -1
+    state[1] = size - 1
+    slots[:size] = -1
 
 
 @helper
@@ -58,21 +60,24 @@ def _grow(state, slots, keys):
 
 @helper
 def number_of(key, state, slots, keys):
-    """The number of a key (int64): that of its equals, else the next one, state[0] before the call."""
+    """The number of a key (int64): that of its equals, else the next one, state[0] before the call.
+
+    Whether a key is new is not branched upon: in text that cannot be foretold, and a wrong guess costs more than the
+    stores that are made needlessly.
+    """
+    fresh = state[0]
     mask = state[1]
     at = _slot(key, mask)
-    while True:
-        number = np.int64(slots[at])
-        if number < 0:
-            break
-        if keys[number] == key:
-            return number
+    number = np.int64(slots[at])
+    while number >= 0 and keys[number] != key:
         at = (at + 1) & mask
-    number = state[0]
+        number = np.int64(slots[at])
+    new = number < 0
+    number = fresh if new else number
     slots[at] = number
     keys[number] = key
-    state[0] = number + 1
-    if 2 * state[0] > mask:
+    state[0] = fresh + np.int64(new)
+    if _SPARE * fresh > mask:
         _grow(state, slots, keys)
     return number
 

@@ -17,7 +17,7 @@ from stages.kernels.hashing import load_u8
 from stages.kernels.numbering import clear, hash_bytes, number_of, room
 from stages.kernels.unicode_tables import ALNUM
 from stages.kernels.utf8 import count_chars, decode, properties, skip_space, skip_space_back
-from stages.kernels.words import word_end
+from stages.kernels.words import plain_word_end, skip_separators, word_end
 
 MEASURES = (
     "duplicate_lines",
@@ -48,7 +48,7 @@ def _duplicate_segments(data, start, stop, newlines, table, state, slots, keys, 
     Segments are stripped of white space, empty ones left out; every occurrence of a repeated segment counts. A text
     of one segment has (0, 0); a text of none (1, 1), so that a limit drops it, as the original does.
     """
-    clear(state, slots)
+    clear(state, slots, (stop - start) // 32)
     segments = 0
     while start <= stop:
         end = _next_newline(data, start, stop, newlines)
@@ -81,22 +81,30 @@ def _number_words(data, start, stop, table, ids, ends, counts, state, slots, key
 
     Returns how many words there are.
     """
-    clear(state, slots)
+    clear(state, slots, (stop - start) // 16)
     words = 0
     chars = 0
     ends[0] = 0
-    while start < stop:
-        point, after = decode(data, start, stop)
-        end = word_end(data, start, stop, table)
-        if properties(table, point) & ALNUM:
-            number = number_of(hash_bytes(data, start, end), state, slots, keys)
-            counts[number] += 1
-            ids[words] = number
+    while True:
+        start = skip_separators(data, start, stop)
+        if start >= stop:
+            return words
+        end = plain_word_end(data, start, stop)
+        if end > start:
+            chars += end - start
+        else:
+            end = word_end(data, start, stop, table)
+            point, after = decode(data, start, stop)
+            if not properties(table, point) & ALNUM:
+                start = end
+                continue
             chars += count_chars(data, start, end)
-            words += 1
-            ends[words] = chars
+        number = number_of(hash_bytes(data, start, end), state, slots, keys)
+        counts[number] += 1
+        ids[words] = number
+        words += 1
+        ends[words] = chars
         start = end
-    return words
 
 
 @helper
@@ -104,27 +112,28 @@ def _strike_single(kept, places, ids, counts):
     """Keep only n-grams that occur more than once: closes up places[:kept] and ids[:kept], returns how many stay."""
     left = 0
     for i in range(kept):
-        if counts[ids[i]] > 1:
-            places[left] = places[i]
-            ids[left] = ids[i]
-            left += 1
+        number = ids[i]
+        places[left] = places[i]
+        ids[left] = number
+        left += np.int64(counts[number] > 1)
     return left
 
 
 @helper
-def _pair_up(kept, places, ids, counts, state, slots, keys):
+def _pair_up(kept, places, ids, pairs, counts, state, slots, keys):
     """From the repeated n-grams (where they begin, and their numbers) make the (n+1)-grams in place; returns how many."""
-    clear(state, slots)
-    pairs = 0
+    left = 0
     for i in range(kept - 1):
-        if places[i + 1] == places[i] + 1:
-            key = np.uint64(ids[i]) << np.uint64(32) | np.uint64(ids[i + 1])
-            number = number_of(key, state, slots, keys)
-            counts[number] += 1
-            places[pairs] = places[i]
-            ids[pairs] = number
-            pairs += 1
-    return pairs
+        pairs[left] = np.uint64(ids[i]) << np.uint64(32) | np.uint64(ids[i + 1])
+        adjacent = places[i + 1] == places[i] + 1
+        places[left] = places[i]
+        left += np.int64(adjacent)
+    clear(state, slots, left)
+    for i in range(left):
+        number = number_of(pairs[i], state, slots, keys)
+        counts[number] += 1
+        ids[i] = number
+    return left
 
 
 @helper
@@ -167,6 +176,7 @@ def repetition(data, offsets, table):
     ends = np.empty(most + 1, np.int64)
     places = np.empty(most, np.int32)
     ids = np.empty(most, np.int32)
+    pairs = np.empty(most, np.uint64)
     out = np.zeros((documents, _COLUMNS), np.float64)
     for row in range(documents):
         start, stop = offsets[row], offsets[row + 1]
@@ -178,7 +188,7 @@ def repetition(data, offsets, table):
         kept = _strike_single(words, places, ids, counts)
         counts[: state[0]] = 0
         for n in range(2, 11):
-            kept = _pair_up(kept, places, ids, counts, state, slots, keys)
+            kept = _pair_up(kept, places, ids, pairs, counts, state, slots, keys)
             if kept == 0:
                 break
             if n <= 4:

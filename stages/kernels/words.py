@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import helper, kernel
-from stages.kernels.hashing import load_u8
+from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
 from stages.kernels.unicode_tables import (
     ALETTER,
     CLASS,
@@ -69,6 +69,13 @@ def _ascii_kinds() -> np.ndarray:
     return kinds
 
 
+def _eightfold(byte: int) -> np.uint64:
+    return np.uint64(byte * 0x0101010101010101)
+
+
+_LOW_BITS, _HIGH_BITS, _CASE, _UNDERSCORES = (_eightfold(byte) for byte in (0x7F, 0x80, 0x20, ord("_")))
+# Added to bytes below 0x80, these set the high bit of those at or above a letter or digit.
+_FROM_0, _ABOVE_9, _FROM_A, _ABOVE_Z = (_eightfold(0x80 - ord(c)) for c in "0:a{")
 _JOINS = _joins()
 _KINDS = _ascii_kinds()
 
@@ -164,6 +171,68 @@ def word_end(data, start, stop, table):
             at += 1
         return _word_end_unicode(data, start, stop, table) if at < stop and load_u8(data, at) >= 0x80 else at
     return at + 1 if byte == 0x0D and at < stop and load_u8(data, at) == 0x0A else at
+
+
+@helper
+def _letters_or_digits(word):
+    """Of eight bytes, the high bit of each that is an ASCII letter or digit."""
+    low = word & _LOW_BITS
+    folded = low | _CASE
+    digits = (low + _FROM_0) & ~(low + _ABOVE_9)
+    letters = (folded + _FROM_A) & ~(folded + _ABOVE_Z)
+    return (digits | letters) & ~word & _HIGH_BITS
+
+
+@helper
+def skip_separators(data, start, stop):
+    """From a boundary: the next boundary that separators alone do not decide, for who only wants words.
+
+    A separator is any ASCII but letters, digits and underscore; if ASCII follows it, there is a boundary behind it, or
+    another separator. Returns stop, or the place of a byte that is no separator or that is not followed by ASCII.
+    """
+    while start < stop:
+        if start + 8 <= len(data):
+            word = load_u64(data, start)
+            underscores = ~((word ^ _UNDERSCORES) + _LOW_BITS)
+            count = trailing_zeros((_letters_or_digits(word) | underscores | word) & _HIGH_BITS) >> 3
+            if count == 0:
+                return start
+            if start + count >= stop:
+                return stop
+            if count == 8:
+                start += 7
+            elif (word >> np.uint64(8 * count)) & np.uint64(0x80):
+                return start + count - 1
+            else:
+                return start + count
+        elif _KINDS[load_u8(data, start)] & 1 or (start + 1 < stop and load_u8(data, start + 1) >= 0x80):
+            return start
+        else:
+            start += 1
+    return stop
+
+
+@helper
+def plain_word_end(data, start, stop):
+    """Where the word that begins at `start` ends if it is all ASCII letters and digits and a separator ends it plainly.
+
+    Else `start`, and `word_end` must be asked.
+    """
+    at = start
+    while True:
+        if at + 8 > len(data):
+            return start
+        word = load_u64(data, at)
+        count = trailing_zeros(~_letters_or_digits(word) & _HIGH_BITS) >> 3
+        at += count
+        if at >= stop:
+            return stop
+        if count < 8:
+            break
+    kind = _KINDS[(word >> np.uint64(8 * count)) & np.uint64(0xFF)]
+    if kind == 0 or (kind == 2 and (at + 1 == stop or _KINDS[load_u8(data, at + 1)] & 1 == 0)):
+        return at
+    return start
 
 
 @kernel("int64(text, int64, int64, const_uint16, vec_int64)")
