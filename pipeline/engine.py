@@ -28,6 +28,7 @@ from stages.kernels.compile import ensure_warm
 from stages.units import show_bytes
 
 LOST_WORKER_RETRIES = 3
+MANIFEST = "manifest.json"
 
 
 class BooksError(Exception):
@@ -102,15 +103,20 @@ class Engine:
             ray.shutdown()
             self._ray_started = False
 
-    def _check_inputs(self, tasks: list[Task]) -> None:
-        gone = set()
-        for task in tasks:
-            for path in task.spec.get("reads", []):
-                owner = self.ledger.owners.get(path)
-                if owner and self.ledger.entries[owner].get("released"):
-                    gone.add(owner)
+    def before_replacing(self, paths: list[str], keys: set[str]) -> None:
+        """Called when final files may be written over: the manifest that vouches for the old ones goes first."""
+        done = {key for key in keys if self.ledger.find(key)}
+        if done != keys and any(path in self.ledger.sizes for path in paths):
+            storage.delete(storage.join(self.run_uri, MANIFEST))
+
+    def check_present(self, paths: list[str]) -> None:
+        """Raise InputsGone where a part that the planner itself reads was let go."""
+        gone = {owner for path in paths if (owner := self.ledger.released(path))}
         if gone:
             raise InputsGone(gone)
+
+    def _check_inputs(self, tasks: list[Task]) -> None:
+        self.check_present([path for task in tasks for path in task.spec.get("reads", [])])
 
     def _accept(self, task: Task, entry: dict[str, Any]) -> None:
         books = [StepBooks.from_json(b) for b in entry["report"].get("books", [])]

@@ -2,7 +2,7 @@
 
 RUN/ledger/<key>.json holds {"key", "name", "function", "similar", "outputs": [{"path", "bytes"}], "report": {...}, and how
 long it took, where, and with how much memory}. A task counts as done when its entry is there and its outputs are there
-in the size that the entry names, or have been let go on purpose (`released`).
+in the size that the entry names, but for those let go on purpose (`released`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Ledger:
         self.entries: dict[str, dict[str, Any]] = {}
         self.owners: dict[str, str] = {}  # output path -> key of the entry that wrote it
         self.similar: dict[str, str] = {}
-        listed = storage.list_files(storage.join(run, "")) if storage.exists(storage.join(run, FOLDER)) else []
-        prefix = storage.join(run, "").rstrip("/") + "/"
+        listed = storage.list_files(run)
+        prefix = run.rstrip("/") + "/"
         self.sizes = {entry.uri.removeprefix(prefix): entry.size for entry in listed}
         names = [path for path in self.sizes if path.startswith(f"{FOLDER}/") and path.endswith(".json")]
         with ThreadPoolExecutor(READERS) as pool:
@@ -39,21 +39,20 @@ class Ledger:
         self.entries[entry["key"]] = entry
         for output in entry["outputs"]:
             self.owners[output["path"]] = entry["key"]
-            if not entry.get("released"):
-                self.sizes.setdefault(output["path"], output["bytes"])
+            if output["path"] not in entry.get("released", ()):
+                self.sizes[output["path"]] = output["bytes"]
         if entry.get("similar"):
             self.similar[entry["similar"]] = entry["key"]
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The entry of a task that is done, or None."""
         entry = self.entries.get(key)
-        if entry is None:
-            return None
-        return entry if entry.get("released") or self.present(entry) else None
+        return entry if entry and self.present(entry) else None
 
     def present(self, entry: dict[str, Any]) -> bool:
-        """True when all outputs of an entry lie there, in the size that was written."""
-        return all(self.sizes.get(o["path"]) == o["bytes"] for o in entry["outputs"])
+        """True when all outputs of an entry lie there, in the size that was written, but for those let go."""
+        let_go = entry.get("released", ())
+        return all(self.sizes.get(o["path"]) == o["bytes"] for o in entry["outputs"] if o["path"] not in let_go)
 
     def lender(self, similar: str | None) -> dict[str, Any] | None:
         """An entry that measured the same documents the same way under other limits, its parts still there."""
@@ -78,16 +77,22 @@ class Ledger:
         if self.similar.get(entry.get("similar") or "") == key:
             del self.similar[entry["similar"]]
 
-    def release(self, key: str) -> None:
-        """Let a done task's outputs go: its entry stays, marked, and its files are removed."""
+    def release(self, key: str, paths: list[str]) -> None:
+        """Let outputs of a done task go: they are marked in its entry first, then removed."""
         entry = self.entries[key]
-        if entry.get("released"):
+        paths = [path for path in paths if path not in entry.get("released", ())]
+        if not paths:
             return
-        entry["released"] = True
+        entry["released"] = [*entry.get("released", ()), *paths]
         write_entry(self.run, entry)
-        storage.delete_many([storage.join(self.run, o["path"]) for o in entry["outputs"]])
-        for output in entry["outputs"]:
-            self.sizes.pop(output["path"], None)
+        storage.delete_many([storage.join(self.run, path) for path in paths])
+        for path in paths:
+            self.sizes.pop(path, None)
+
+    def released(self, path: str) -> str | None:
+        """The key of the task whose output this was, if it was let go."""
+        owner = self.owners.get(path)
+        return owner if owner and path in self.entries[owner].get("released", ()) else None
 
     def sweep(self, used: set[str]) -> int:
         """Remove entries of other settings, and their outputs, once a run is whole. Returns how many tasks went."""

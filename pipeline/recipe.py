@@ -15,6 +15,7 @@ from stages.read import ReadSpec
 from stages.step import Settings, Step, content_key
 from stages.steps import STEPS
 from stages.tokens.mixture import Mixture
+from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
 
 
@@ -69,8 +70,9 @@ class Tokenizer(Settings):
     hub: str | None = None
     train: TrainTokenizer | None = None
     engine: Literal["auto", "fastokens", "tokenizers"] = "auto"
-    eos_token: str = "<|endoftext|>"
-    pad_token: str | None = "<|padding|>"
+    eos_token: str | None = None  # None: the usual name that the vocabulary has
+    pad_token: str | None = None
+    rules: EncodeRules = EncodeRules()
 
     @model_validator(mode="after")
     def _one(self) -> Tokenizer:
@@ -106,6 +108,13 @@ class Run(Settings):
     failures: Failures = Failures()
 
 
+class Expected(Settings):
+    """How much a run reads, as far as it is known ahead: a run that is large for the machine asks for `--yes`."""
+
+    documents: Count
+    text_bytes: Bytes
+
+
 class Recipe(Settings):
     """A whole recipe under one profile."""
 
@@ -118,19 +127,21 @@ class Recipe(Settings):
     shards: Shards = Shards()
     mixture: Mixture
     run: Run = Run()
-    needs: str | None = None  # what a run of this size takes, in one sentence: such a run asks for --yes
+    expected: Expected | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         for name, item in self.dedup:
             if isinstance(item, Step):
                 raise _nested(["dedup", name], None, "only dedup may run over the whole mixture; put steps into a source")
-        self.mixture.check_sources(list(self.sources))
+        for name in self.mixture.per_source:
+            if name not in self.sources:
+                raise _nested(["mixture", "per_source", name], None, "no such source" + nearest(name, list(self.sources)))
         return self
 
     def content(self) -> str:
-        """A hash of all that decides the bytes of the result: the recipe but for `run` and `needs`."""
-        data = {k: v for k, v in dump(self).items() if k not in ("run", "needs")}
+        """A hash of all that decides the bytes of the result: the recipe but for `run` and `expected`."""
+        data = {k: v for k, v in dump(self).items() if k not in ("run", "expected")}
         return content_key(data)
 
 

@@ -7,6 +7,7 @@ the report written to the ledger under the task's key.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,8 +62,8 @@ class Context:
         uri = self.uri(path)
         with storage.open_output(uri, self.scratch) as local:
             yield local
-            size = local.stat().st_size
-        self.outputs.append({"path": path, "bytes": size})
+            size, digest = local.stat().st_size, file_digest(local)
+        self.outputs.append({"path": path, "bytes": size, "digest": digest})
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
@@ -79,6 +80,12 @@ class Context:
     def open(self, path: str) -> BinaryIO:
         """A file of the run's folder, opened for reading at any place (Parquet)."""
         return storage.open_random(self.uri(path))
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b-128 of a file's bytes, in hex: what tasks that read it are keyed by."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def task_key(function: str, version: int, *parts: Any) -> str:

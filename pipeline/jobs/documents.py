@@ -7,6 +7,7 @@ that an earlier run made of the same documents under other limits, which is only
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
 from pipeline.jobs.inputs import localise_step, open_source, part_batches
 from pipeline.task import Context
 from stages.books import StepBooks
 from stages.chain import FAILED, Chain
 from stages.document import DOCUMENT, PAGE, payload_sizes
-from stages.parts import PartWriter, dropped_schema, read_part, total_bytes
-from stages.read import ReadSpec, read_batches
+from stages.errors import InputError
+from stages.parts import PartWriter, dropped_schema, normalise, read_part, total_bytes
+from stages.read import Dropped, Event, Part, Problem, ReadSpec, Skipped, read_batches
 from stages.steps import STEPS
 
 VERSION = 1
@@ -67,7 +68,7 @@ def _run(spec: dict[str, Any], context: Context, lender: dict[str, Any] | None) 
     intake = Intake(StepBooks(spec["entry"]))
     base = _input_schema(spec, context)
     kept_schema = chain.output_schema(base)
-    drop_schema = dropped_schema(kept_schema, with_text=spec["keep_dropped_text"])
+    drop_schema = dropped_schema(kept_schema, with_text=spec["keep"] == "all")
     if lender:
         groups = _lent(lender, chain, intake, context, spec["batch_bytes"])
     elif "files" in spec:
@@ -82,7 +83,13 @@ def _run(spec: dict[str, Any], context: Context, lender: dict[str, Any] | None) 
         context.output(f"{prefix}.dropped.parquet") as dropped_path,
         PartWriter(kept_path, kept_schema) as kept_file,
         PartWriter(dropped_path, drop_schema) as dropped_file,
+        ExitStack() as optional,
     ):
+        measures_file = None
+        if spec["keep"] == "measures":
+            path = optional.enter_context(context.output(f"{prefix}.measures.parquet"))
+            bare = pa.schema([f for f in kept_schema if f.name not in ("text", "metadata")])
+            measures_file = optional.enter_context(PartWriter(path, bare))
         for group in groups:
             kept: list[pa.RecordBatch] = []
             dropped: list[pa.RecordBatch] = []
@@ -99,6 +106,8 @@ def _run(spec: dict[str, Any], context: Context, lender: dict[str, Any] | None) 
             for batch in _in_order(kept, kept_schema):
                 kept_bytes += total_bytes(batch)
                 kept_file.write(batch)
+                if measures_file:
+                    measures_file.write(batch)
             for batch in _in_order(dropped, drop_schema):
                 dropped_file.write(batch)
     books = [intake.books, *chain.books]
@@ -107,6 +116,8 @@ def _run(spec: dict[str, Any], context: Context, lender: dict[str, Any] | None) 
             for batch in failures:
                 failed_file.write(batch)
     return {
+        "source": spec["source"],
+        "stage": spec["stage"],
         "books": [b.to_json() for b in books],
         "docs": kept_file.rows,
         "bytes": kept_bytes,
@@ -161,19 +172,106 @@ def _input_schema(spec: dict[str, Any], context: Context) -> pa.Schema:
     """What rows look like before the first step."""
     if "files" in spec:
         read = ReadSpec.model_validate(spec["read"])
-        return (PAGE if read.gives_pages(spec["files"][0]["name"]) else DOCUMENT).append(ROW)
+        return (PAGE if read.format_of(spec["files"][0]["name"]) == "warc" else DOCUMENT).append(ROW)
     with context.open(spec["part"]) as file:
-        _, empty = next(iter(read_part(file, 1)), (0, None))
-        schema = empty.schema if empty is not None else normalised_schema(pq.read_schema(file))
+        schema = normalise(pa.RecordBatch.from_pylist([], pq.read_schema(file))).schema
     return schema if "row" in schema.names else schema.append(ROW)
+
+
+def _read(spec: dict[str, Any], intake: Intake, context: Context) -> Iterator[list[Piece]]:
+    """The documents of a split's files. What cannot be read, or is left out by the read settings, is entered too."""
+    read = ReadSpec.model_validate(spec["read"])
+    row = 0
+    for file in spec["files"]:
+        events: list[Event] = []
+        skipped: dict[str, int] = {}
+        damaged = False
+        part = Part(row_groups=file["row_groups"]) if file.get("row_groups") else None
+        batches = _guarded(file, read, spec, context, events, part)
+        for batch in chain_none(batches):
+            problems = [e for e in events if isinstance(e, Problem)]
+            dropped = [e for e in events if isinstance(e, Dropped)]
+            for event in events:
+                if isinstance(event, Skipped):
+                    skipped[event.kind] = skipped.get(event.kind, 0) + event.records
+            events.clear()
+            damaged = damaged or any(p.documents == 0 for p in problems)
+            if problems and intake.first_failure is None:
+                intake.first_failure = str(problems[0].error())
+            pieces = [Piece(dropped=_left_out(dropped, row, intake))] if dropped else []
+            pieces += [Piece(failed=_unreadable(problems, spec["entry"], intake))] if problems else []
+            if batch is not None:
+                intake.books.into.add(batch.num_rows, total_bytes(batch))
+                intake.books.out.add(batch.num_rows, total_bytes(batch))
+                pieces.append(Piece(_numbered(batch, row + len(dropped))))
+                row += batch.num_rows
+            row += len(dropped)
+            if pieces:
+                yield pieces
+        intake.failed_files += damaged
+        for kind, records in skipped.items():
+            intake.notes[kind] = intake.notes.get(kind, 0) + records
+
+
+def chain_none(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch | None]:
+    """The batches, then None once: for what a reader reports after its last batch."""
+    yield from batches
+    yield None
+
+
+def _guarded(
+    file: dict[str, Any], read: ReadSpec, spec: dict[str, Any], context: Context, events: list[Event], part: Part | None
+) -> Iterator[pa.RecordBatch]:
+    """The batches of one file; a file in which nothing can be read is an event like any other damage."""
+    with open_source(file, spec["staged"], context) as stream:
+        try:
+            yield from read_batches(
+                stream, file["name"], read, batch_bytes=spec["batch_bytes"], on_event=events.append, part=part
+            )
+        except InputError as error:
+            events.append(Problem(file["name"], error.reason, error.record, error.offset))
+
+
+def _left_out(dropped: list[Dropped], row: int, intake: Intake) -> pa.RecordBatch:
+    columns: dict[str, list] = {name: [] for name in ("id", "url", "file", "record", "offset", "row", "bytes", "reason")}
+    for place, event in enumerate(dropped):
+        reason = f"{intake.books.step}.{event.reason}"
+        intake.books.into.add(1, event.bytes)
+        intake.books.dropped[reason].add(1, event.bytes)
+        values = (event.id, event.url, event.file, event.record, event.offset, row + place, event.bytes, reason)
+        for column, value in zip(columns.values(), values, strict=True):
+            column.append(value)
+    types = {"record": pa.int64(), "offset": pa.int64(), "row": pa.int64(), "bytes": pa.int64()}
+    return pa.RecordBatch.from_pydict({k: pa.array(v, types.get(k, pa.large_string())) for k, v in columns.items()})
+
+
+def _unreadable(problems: list[Problem], step: str, intake: Intake) -> pa.RecordBatch:
+    rows = []
+    for problem in problems:
+        intake.books.into.add(problem.documents, problem.bytes if problem.documents else 0)
+        intake.books.failed.add(problem.documents, problem.bytes if problem.documents else 0)
+        rows.append(
+            {
+                "id": problem.id or f"{problem.file}:{problem.record or ''}",
+                "url": problem.url,
+                "file": problem.file,
+                "record": problem.record or 0,
+                "offset": problem.offset,
+                "step": step,
+                "error": problem.reason,
+                "traceback": "",
+                "payload": None,
+            }
+        )
+    return pa.RecordBatch.from_pylist(rows, FAILED)
 
 
 def _part(spec: dict[str, Any], intake: Intake, context: Context) -> Iterator[list[Piece]]:
     """The documents of a part, without those that dedup removed: these are dropped here, and entered in the books."""
-    for kept, gone in part_batches(spec["part"], spec["removals"], context, spec["batch_bytes"]):
+    for _, kept, gone in part_batches(spec["part"], spec["removals"], context, spec["batch_bytes"]):
         intake.books.into.add(kept.num_rows + gone.num_rows, total_bytes(kept) + total_bytes(gone))
         intake.books.out.add(kept.num_rows, total_bytes(kept))
-        piece = Piece(kept)
+        piece = Piece(kept)  # `row` stays that of the stage before: still ascending
         if gone.num_rows:
             sizes = payload_sizes(gone)
             reasons = np.asarray(gone.column("reason").to_pylist())
@@ -188,6 +286,7 @@ def _lent(
 ) -> Iterator[list[Piece]]:
     """What an earlier run made of the same documents, kept and dropped together in their old order, in windows."""
     intake.books = StepBooks.from_json(lender["entry_books"])
+    intake.notes = lender["notes"]
     extract = next((i for i, (_, step) in enumerate(chain.steps) if getattr(step, "takes_pages", False)), -1)
     names = [name for name, _ in chain.steps]
 

@@ -1,0 +1,99 @@
+"""The map phase: for every split (or part of the stage before), one task that takes its documents through a segment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.engine import Engine
+from pipeline.jobs import documents
+from pipeline.plan.segments import Part, Segment, similar_key, step_data, step_identity
+from pipeline.plan.sources import File, splits
+from pipeline.recipe import Recipe, dump
+from pipeline.task import Phase, Task, task_key
+
+FUNCTION = "pipeline.jobs.documents:run"
+
+
+def documents_phase(
+    recipe: Recipe,
+    number: int,
+    plan: dict[str, Segment],
+    files: dict[str, list[File]],
+    parts: dict[str, list[Part]],
+    engine: Engine,
+) -> dict[str, list[Part]]:
+    """Run segment `number` of each source in `plan`; returns the sources' new parts, in canonical order."""
+    tasks: list[Task] = []
+    owners: list[str] = []
+    for source, segment in plan.items():
+        if number == 0:
+            read = recipe.sources[source].read
+            inputs = [_split_input(split, recipe, source) for split in splits(files[source], read, recipe.run.split_bytes)]
+        else:
+            inputs = [_part_input(part) for part in parts[source]]
+        for ordinal, (identity, spec, weight) in enumerate(inputs):
+            tasks.append(_task(recipe, source, number, ordinal, segment, identity, spec, weight, engine))
+            owners.append(source)
+    entries = engine.run(Phase(_phase_name(number), tasks))
+    found: dict[str, list[Part]] = {source: [] for source in plan}
+    for source, entry in zip(owners, entries, strict=True):
+        report = entry["report"]
+        digest = next(o["digest"] for o in entry["outputs"] if o["path"] == report["part"])
+        found[source].append(Part(source, report["part"], digest, report["docs"], report["bytes"], entry["key"]))
+    return found
+
+
+def _phase_name(number: int) -> str:
+    return "read and filter" if number == 0 else f"after dedup {number}"
+
+
+def _split_input(split: list[File], recipe: Recipe, source: str) -> tuple[Any, dict[str, Any], int]:
+    read = recipe.sources[source].read
+    settings = {k: v for k, v in dump(read).items() if k != "paths"}
+    files = [f.to_json() | {"random": read.format_of(f.name) == "parquet"} for f in split]
+    spec = {"entry": "read", "files": files, "read": settings, "staged": recipe.run.stage_inputs}
+    return ([f.identity() for f in split], settings), spec, sum(f.size for f in split)
+
+
+def _part_input(part: Part) -> tuple[Any, dict[str, Any], int]:
+    spec = {
+        "entry": "dedup",
+        "part": part.path,
+        "removals": part.removals,
+        "reads": [part.path, *(r["path"] for r in part.removals)],
+    }
+    return part.identity(), spec, part.bytes
+
+
+def _task(
+    recipe: Recipe,
+    source: str,
+    number: int,
+    ordinal: int,
+    segment: Segment,
+    identity: Any,
+    spec: dict[str, Any],
+    weight: int,
+    engine: Engine,
+) -> Task:
+    key = task_key(FUNCTION, documents.VERSION, identity, step_identity(segment.steps, limits=True), recipe.run.keep)
+    similar = similar_key(FUNCTION, documents.VERSION, identity, step_identity(segment.steps, limits=False), recipe.run.keep)
+    prefix = f"parts/{source}/{number}/{ordinal:05d}-{key}"
+    spec = spec | {
+        "source": source,
+        "steps": step_data(segment.steps),
+        "prefix": prefix,
+        "batch_bytes": recipe.run.batch_bytes,
+        "keep": recipe.run.keep,
+        "stage": number,
+        "lender": _lender(engine, similar) if recipe.run.keep == "all" else None,
+    }
+    return Task(key, f"{source}/{number}/{ordinal:05d}", FUNCTION, spec, weight, similar)
+
+
+def _lender(engine: Engine, similar: str) -> dict[str, Any] | None:
+    entry = engine.ledger.lender(similar)
+    if entry is None or entry["report"]["failed_documents"] or entry["report"]["failed_files"]:
+        return None
+    report = entry["report"]
+    return {"kept": report["part"], "dropped": report["dropped"], "entry_books": report["books"][0], "notes": report["notes"]}

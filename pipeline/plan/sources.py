@@ -1,0 +1,124 @@
+"""Where a source's files lie, and how they are cut into splits: what one task reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.recipe import Source
+from stages.errors import InputError, UserError
+from stages.read import ReadSpec
+from stages.sample import write_sample
+
+SAMPLE = "sample:"
+FOOTER_READERS = 16
+
+
+@dataclass(frozen=True)
+class File:
+    """One source file, or some row groups of a Parquet file.
+
+    name: as documents and errors name it (the recipe's way). version: changes when the content does.
+    """
+
+    uri: str
+    name: str
+    size: int
+    version: str
+    row_groups: tuple[int, ...] | None = None
+
+    def identity(self) -> list[Any]:
+        """What of it decides the bytes that are read."""
+        return [self.name, self.size, self.version, self.row_groups]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def sample_folder() -> Path:
+    """Where the sample corpus lies on this machine, collected when it is first asked for."""
+    return storage.cache_folder() / "sample"
+
+
+def list_files(source: str, paths: Sequence[str]) -> list[File]:
+    """All files of a source in canonical order: patterns as the recipe orders them, names sorted within each.
+
+    Raises UserError for a pattern that matches nothing: a source that silently is empty ruins a mixture.
+    """
+    files: list[File] = []
+    seen: set[str] = set()
+    for pattern in paths:
+        root, shown = "", ""
+        place = pattern
+        if pattern.startswith(SAMPLE):
+            write_sample(sample_folder())
+            root, shown = str(sample_folder()) + "/", SAMPLE
+            place = root + pattern.removeprefix(SAMPLE)
+        found = storage.list_files(place)
+        if not found:
+            raise UserError(f"sources.{source}.read.paths: nothing found at {pattern}; check the path or pattern")
+        for entry in found:
+            name = shown + entry.uri.removeprefix(root) if root else entry.uri
+            if name not in seen:
+                seen.add(name)
+                version = _sample_version(entry, root) if root else entry.version
+                files.append(File(entry.uri, name, entry.size, version))
+    return files
+
+
+def _sample_version(entry: storage.Entry, root: str) -> str:
+    """The sample is the same every time for the same environment: its files are told apart by size, not by date."""
+    return f"sample-{entry.size}"
+
+
+def splits(files: Sequence[File], read: ReadSpec, split_bytes: int) -> list[list[File]]:
+    """Files in order, gathered (small ones) or cut by row groups (large Parquet) to about `split_bytes` each."""
+    pieces: list[File] = []
+    large = [f for f in files if f.size > split_bytes and read.format_of(f.name) == "parquet"]
+    with ThreadPoolExecutor(FOOTER_READERS) as pool:
+        cut = dict(zip([f.uri for f in large], pool.map(lambda f: _row_groups(f, split_bytes), large), strict=True))
+    for file in files:
+        pieces += cut.get(file.uri, [file])
+    gathered: list[list[File]] = []
+    size = 0
+    for piece in pieces:
+        if not gathered or size + piece.size > split_bytes:
+            gathered.append([])
+            size = 0
+        gathered[-1].append(piece)
+        size += piece.size
+    return gathered
+
+
+def _row_groups(file: File, split_bytes: int) -> list[File]:
+    try:
+        with storage.open_random(file.uri) as stream:
+            metadata = pq.read_metadata(stream)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(file.name, f"not a readable Parquet file: {error}") from None
+    pieces: list[File] = []
+    groups: list[int] = []
+    size = 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        weight = sum(group.column(c).total_compressed_size for c in range(group.num_columns))
+        if groups and size + weight > split_bytes:
+            pieces.append(File(file.uri, file.name, size, file.version, tuple(groups)))
+            groups, size = [], 0
+        groups.append(index)
+        size += weight
+    if groups:
+        pieces.append(File(file.uri, file.name, size, file.version, tuple(groups)))
+    return pieces or [file]
+
+
+def list_all(sources: dict[str, Source]) -> dict[str, list[File]]:
+    """`list_files` for every source."""
+    return {name: list_files(name, source.read.paths) for name, source in sources.items()}

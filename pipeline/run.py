@@ -1,0 +1,132 @@
+"""One run from recipe to manifest: the phases in their order, against one output folder.
+
+Everything that is done stays done: a run that is started again skips what its ledger knows, whether it was finished,
+killed or has other settings now.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from pipeline import storage
+from pipeline.engine import MANIFEST, Engine, InputsGone
+from pipeline.ledger import Ledger
+from pipeline.plan.classifiers import with_trained_models
+from pipeline.plan.dedup import dedup_phases
+from pipeline.plan.documents import documents_phase
+from pipeline.plan.segments import Part, Segment, segments
+from pipeline.plan.sources import File, list_all
+from pipeline.plan.tokens import manifest_of, shard_phase, tokenize_phase, tokenizer_phase
+from pipeline.progress import Progress
+from pipeline.recipe import Recipe, dump
+from pipeline.summary import Summary, summarise
+from stages.tokens.shard_format import manifest_bytes
+
+RECIPE = "recipe.json"
+SUMMARY = "summary.json"
+
+
+@dataclass
+class Options:
+    """How a run is carried out: nothing here changes a byte of the result."""
+
+    out: str
+    workers: int | None = None
+    address: str | None = None
+    inline: bool = False
+    progress: Progress = field(default_factory=Progress)
+
+
+def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | None = None) -> Summary:
+    """Carry out a recipe; returns what became of every document.
+
+    Raises UserError for what the user can mend: inputs missing, no space, too many failures, another run on the
+    same output. What was done until then stays, and the next run goes on from there.
+    """
+    began = time.monotonic()
+    with storage.RunLock(options.out):
+        storage.clear_scratch(options.out)
+        ledger = Ledger(options.out)
+        engine = Engine(
+            options.out,
+            ledger,
+            workers=options.workers,
+            address=options.address,
+            inline=options.inline,
+            cache_bytes=recipe.run.cache_bytes,
+            max_failed_documents=recipe.run.failures.documents,
+            max_failed_files=recipe.run.failures.files,
+            progress=options.progress,
+        )
+        try:
+            while True:
+                try:
+                    return _carry_out(recipe, engine, files, began)
+                except InputsGone as gone:
+                    options.progress.note(f"{len(gone.keys)} tasks run again: their parts were let go")
+                    for key in gone.keys:
+                        ledger.forget(key)
+        finally:
+            engine.close()
+
+
+def _carry_out(recipe: Recipe, engine: Engine, files: dict[str, list[File]] | None, began: float) -> Summary:
+    engine.used.clear()
+    files = files or list_all(recipe.sources)
+    plan = {source: segments(recipe.sources[source]) for source in recipe.sources}
+    parts: dict[str, list[Part]] = {source: [] for source in recipe.sources}
+    for number in range(max(len(found) for found in plan.values())):
+        here = {source: found[number] for source, found in plan.items() if number < len(found)}
+        here = {source: with_trained_models(recipe, segment, source, parts, engine) for source, segment in here.items()}
+        working = {source: segment for source, segment in here.items() if number == 0 or segment.steps}
+        before = {source: list(found) for source, found in parts.items()}
+        parts.update(documents_phase(recipe, number, working, files, parts, engine))
+        for source, segment in here.items():
+            if segment.dedup:
+                name, settings = segment.dedup
+                parts[source] = dedup_phases(recipe, f"{source}/{name}", settings, {source: parts[source]}, engine)[source]
+        _release(recipe, before, parts, engine)
+    for name, settings in recipe.dedup:
+        parts = dedup_phases(recipe, f"all/{name}", settings, parts, engine)
+    tokenizer = tokenizer_phase(recipe, parts, engine)
+    tokenized = tokenize_phase(recipe, parts, tokenizer, engine)
+    shards = shard_phase(recipe, tokenized, engine)
+    manifest = manifest_of(recipe, tokenized, shards)
+    _release(recipe, parts, {}, engine)
+    if recipe.run.keep != "all":
+        for entry in (entry for entries in tokenized.values() for entry in entries):
+            files = entry["report"]["files"].values()
+            engine.ledger.release(entry["key"], [file[k] for file in files for k in ("tokens_path", "index_path")])
+    summary = summarise(recipe, manifest, engine, time.monotonic() - began)
+    _finish(recipe, manifest, summary, engine)
+    return summary
+
+
+def _release(recipe: Recipe, before: dict[str, list[Part]], now: dict[str, list[Part]], engine: Engine) -> None:
+    """Unless the recipe keeps all, let the documents go that no later phase reads; who was dropped stays on record."""
+    if recipe.run.keep == "all":
+        return
+    still = {part.path for found in now.values() for part in found}
+    for part in (part for found in before.values() for part in found if part.path not in still):
+        engine.ledger.release(part.key, [part.path])
+
+
+def _finish(recipe: Recipe, manifest: dict[str, Any], summary: Summary, engine: Engine) -> None:
+    """Write the manifest last of all; then remove what earlier settings left behind."""
+    run = engine.run_uri
+    data = manifest_bytes(manifest)
+    target = storage.join(run, MANIFEST)
+    summary.unchanged = engine.executed == 0 and storage.exists(target) and storage.read_bytes(target) == data
+    if summary.unchanged:
+        return
+    storage.write_bytes(storage.join(run, RECIPE), orjson.dumps(dump(recipe), option=orjson.OPT_INDENT_2))
+    storage.write_bytes(storage.join(run, SUMMARY), summary.to_bytes())
+    storage.write_bytes(target, data)
+    engine.ledger.sweep(engine.used)
+
+
+__all__ = ["Options", "Segment", "run_recipe"]

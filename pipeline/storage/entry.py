@@ -1,0 +1,82 @@
+"""What is known of a stored file without reading it, and what every kind of storage can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """Size in bytes and a fingerprint of the content; equal versions mean equal content.
+
+    version is the ETag on S3 and HTTP, the content hash on the hub, and modification time and size on a local disk.
+    digest, where the storage tells one, is "sha256:HEX", "md5:HEX", "crc32:HEX" or "git-sha1:HEX" of the whole file.
+    """
+
+    size: int
+    version: str
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One listed file."""
+
+    uri: str
+    size: int
+    version: str
+    digest: str = ""
+
+    @property
+    def stat(self) -> Stat:
+        return Stat(self.size, self.version, self.digest)
+
+
+class Body(Protocol):
+    """The bytes of one response. `start` is the offset of its first byte, which may be before the one asked for."""
+
+    start: int
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes, empty at the end; raises Broken when the connection breaks."""
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """What the module of one kind of storage offers to the functions over all of them."""
+
+    def stat(self, uri: str) -> Stat: ...
+
+    def list_level(self, folder: str, name_prefix: str) -> tuple[list[str], list[Entry]]:
+        """Names of the folders, and files, right under `folder` whose name starts with `name_prefix`."""
+
+    def list_tree(self, folder: str) -> Iterator[Entry]:
+        """All files under `folder`, at any depth; none if it does not exist."""
+
+
+class Remote(Backend, Protocol):
+    """A storage that is read through ranged requests."""
+
+    def has_ranges(self, uri: str, stat: Stat) -> bool:
+        """True if parts of the file can be asked for; may cost a request."""
+
+    def open_range(self, uri: str, start: int, stop: int, stat: Stat) -> Body:
+        """Bytes [start, stop) of that very version; ChangedError if the file is another by now."""
+
+
+class Writable(Backend, Protocol):
+    """A storage that runs can write to."""
+
+    def put_file(self, path: Path, uri: str, keep: bool) -> None: ...
+
+    def put_bytes(self, data: bytes, uri: str) -> None: ...
+
+    def delete_many(self, uris: Iterable[str]) -> None: ...
+
+    def delete_tree(self, folder: str) -> None: ...
+
+    def remove_leftovers(self, folder: str) -> None: ...

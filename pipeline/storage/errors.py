@@ -1,0 +1,87 @@
+"""Storage errors: one sentence that names the URI, the cause and the fix, and never a secret.
+
+Messages of other libraries are quoted only through `redact`, and errors are raised `from None`: their own text may
+hold presigned URLs, which would otherwise reach a log or a quarantined traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+
+from stages.errors import UserError
+
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+_QUERY = re.compile(r"\?[^\s'\"<>)\]]*")
+_SECRET = re.compile(r"(?i)\b(authorization|bearer|token|secret|password|signature|x-amz-[\w-]+)\b(\s*[:=]\s*|\s+)\S+")
+
+
+class StorageError(UserError):
+    """Files that cannot be listed, read or written."""
+
+
+class MissingError(StorageError):
+    """The file, object, folder or bucket does not exist."""
+
+
+class ChangedError(StorageError):
+    """The file is no longer the one that was listed, or changed while it was being read."""
+
+
+class Broken(Exception):
+    """A transfer that failed in a way that trying again may mend. Internal: it becomes a StorageError.
+
+    fix: what the user can do if trying again does not help.
+    """
+
+    def __init__(self, reason: str, fix: str = "check the network and run again") -> None:
+        super().__init__(reason)
+        self.reason, self.fix = reason, fix
+
+
+def redact(text: str) -> str:
+    """`text` without user names, passwords, tokens or query strings (where presigned URLs keep their signature)."""
+    text = _SECRET.sub(r"\1 (removed)", _QUERY.sub("", _USERINFO.sub("", text)))
+    return " ".join(text.split())[:300]
+
+
+def shown(uri: str) -> str:
+    """`uri` as messages show it: an HTTP address goes without user name and query string."""
+    return redact(uri) if uri.startswith(("http://", "https://")) else uri
+
+
+def no_space(path: str | Path, needed: int, what: str = "") -> StorageError:
+    """The error for a disk without room: names the path, the bytes needed and the bytes free."""
+    folder = Path(path)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        free = f"{shutil.disk_usage(folder).free:,} bytes"
+    except OSError:
+        free = "an unknown number of bytes"
+    needed_words = f"{needed:,} bytes needed{f' for {shown(what)}' if what else ''}, " if needed else ""
+    return StorageError(
+        f"{path}: no space left: {needed_words}{free} free; "
+        "free some space or choose a folder on another disk"
+    )
+
+
+def from_os_error(error: OSError, path: str | Path, action: str, needed: int = 0) -> StorageError:
+    """The StorageError for an error of the operating system while `action` ("read", "write", ...) ran on `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return no_space(path, needed)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return MissingError(f"{path}: no such file or folder; check the path")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return StorageError(f"{path}: no permission to {action} it; change its permissions or choose another path")
+    if error.errno == errno.EROFS:
+        return StorageError(f"{path}: the file system is read-only; choose another path")
+    if error.errno == errno.EISDIR:
+        return StorageError(f"{path}: is a folder, not a file; name a file")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return StorageError(f"{path}: too many open files; raise the limit (ulimit -n) or use fewer workers")
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StorageError(f"{path}: cannot {action} it: {reason}")

@@ -1,0 +1,197 @@
+"""The Hugging Face hub: hf://datasets/ORG/NAME[@REVISION]/PATH, and hf://ORG/NAME[@REVISION]/PATH for models.
+
+Listing goes through huggingface_hub, bytes through this package's own HTTP reader. The token comes from where
+huggingface_hub looks for it (HF_TOKEN, `hf auth login`), the server from HF_ENDPOINT. Files are known by their content
+hash (SHA-256 of large files, git's SHA-1 of small ones), so equal files have equal versions in any revision.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urljoin
+
+from requests import Response
+
+from pipeline.storage import http
+from pipeline.storage.entry import Entry, Stat
+from pipeline.storage.errors import Broken, ChangedError, MissingError, StorageError, redact
+
+ENDPOINT = "https://huggingface.co"
+
+_SHAPE = re.compile(
+    r"hf://(?P<kind>datasets/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?(?:/(?P<path>.*))?",
+    re.S,
+)
+
+
+class Place(NamedTuple):
+    """A path in a revision of a repository. root: the URI up to the path, with a slash."""
+
+    kind: str  # "dataset" or "model"
+    repo: str
+    revision: str
+    path: str
+    root: str
+
+
+def parse(uri: str) -> Place:
+    found = _SHAPE.fullmatch(uri)
+    if not found or found["repo"].startswith(("datasets/", "spaces/")):
+        raise StorageError(f"{uri}: not an address on the hub; write hf://datasets/ORG/NAME[@REVISION]/PATH")
+    path = found["path"] or ""
+    root = uri[: len(uri) - len(path)]
+    return Place(
+        "dataset" if found["kind"] else "model",
+        found["repo"],
+        unquote(found["revision"] or "main"),
+        path,
+        root if root.endswith("/") else root + "/",
+    )
+
+
+def endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+
+
+def _url(uri: str) -> str:
+    from huggingface_hub import hf_hub_url
+
+    place = parse(uri)
+    if not place.path or place.path.endswith("/"):
+        raise StorageError(f"{uri}: names a folder, not a file; name a file")
+    return hf_hub_url(
+        place.repo, place.path, repo_type=place.kind, revision=place.revision, endpoint=endpoint()
+    )
+
+
+def _headers() -> dict[str, str]:
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _refused(uri: str, response: Response) -> StorageError | None:
+    """The hub's own reasons, which it gives in a header."""
+    return _reason(uri, response.headers.get("X-Error-Code", ""), response.status_code)
+
+
+def _reason(uri: str, code: str, status: int) -> StorageError | None:
+    place = parse(uri)
+    if code == "EntryNotFound":
+        return MissingError(f"{uri}: no such file in {place.repo} at revision {place.revision}; check the path")
+    if code == "RevisionNotFound":
+        return MissingError(f"{uri}: {place.repo} has no revision {place.revision!r}; check what follows the @")
+    if code == "GatedRepo":
+        return StorageError(
+            f"{uri}: {place.repo} is gated; ask for access on its page, then set HF_TOKEN or run `hf auth login`"
+        )
+    if code == "RepoNotFound" or status == 401:
+        return MissingError(
+            f"{uri}: there is no {place.kind} {place.repo} that this user may see; check the name, "
+            "and for a private one set HF_TOKEN or run `hf auth login`"
+        )
+    if status == 403:
+        return StorageError(f"{uri}: the token may not read {place.repo}; use another HF_TOKEN")
+    return None
+
+
+def stat(uri: str) -> Stat:
+    url, headers = _url(uri), _headers()
+    try:
+        response = http.request("HEAD", url, uri, headers, allow_redirects=False, refused=_refused)
+        # A renamed repository redirects within the hub, and a large file to where its bytes are: stop before that.
+        for _ in range(5):
+            target = urljoin(url, response.headers.get("Location", ""))
+            if "X-Linked-ETag" in response.headers or target == url or not target.startswith(endpoint() + "/"):
+                break
+            url = target
+            response = http.request("HEAD", url, uri, headers, allow_redirects=False, refused=_refused)
+    except Broken as broken:
+        raise StorageError(f"{uri}: {broken}; {broken.fix}") from None
+    etag = _etag(response)
+    size = response.headers.get("X-Linked-Size") or response.headers.get("Content-Length") or ""
+    if not etag or not size.isdigit():
+        raise StorageError(f"{uri}: {endpoint()} does not answer like a hub (no size or ETag); check HF_ENDPOINT")
+    return Stat(int(size), etag, _digest(etag))
+
+
+def _etag(response: Response) -> str:
+    """The content hash: of a large file the hub states it itself, before it redirects to where the bytes are."""
+    for answer in (*response.history, response):
+        if linked := answer.headers.get("X-Linked-ETag"):
+            return linked.removeprefix("W/").strip('"')
+    return response.headers.get("ETag", "").removeprefix("W/").strip('"')
+
+
+def _digest(etag: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{64}", etag):
+        return f"sha256:{etag}"
+    return f"git-sha1:{etag}" if re.fullmatch(r"[0-9a-f]{40}", etag) else ""
+
+
+def has_ranges(uri: str, stat: Stat) -> bool:
+    return http.ranged(_url(uri), uri, _headers())
+
+
+def open_range(uri: str, start: int, stop: int, stat: Stat) -> http.HttpBody:
+    headers = {**_headers(), "Range": f"bytes={start}-{stop - 1}"}
+    response = http.request("GET", _url(uri), uri, headers, refused=_refused)
+    if _etag(response) != stat.version:
+        response.close()
+        raise ChangedError(f"{uri}: changed on the hub while it was being read; name a revision (@COMMIT), or run again")
+    return http.body_of(response, uri)
+
+
+def list_level(folder: str, name_prefix: str) -> tuple[list[str], list[Entry]]:
+    place = parse(folder)
+    base = len(place.path.rstrip("/")) + 1 if place.path else 0
+    folders: list[str] = []
+    files: list[Entry] = []
+    for item in _tree(folder, place, recursive=False):
+        if item.path[base:].startswith(name_prefix):
+            if hasattr(item, "size"):
+                files.append(_entry(place, item))
+            else:
+                folders.append(item.path[base:])
+    return folders, files
+
+
+def list_tree(folder: str) -> Iterator[Entry]:
+    place = parse(folder)
+    for item in _tree(folder, place, recursive=True):
+        if hasattr(item, "size"):
+            yield _entry(place, item)
+
+
+def _entry(place: Place, item: Any) -> Entry:
+    etag = item.lfs.sha256 if item.lfs else item.blob_id
+    return Entry(place.root + item.path, item.size, etag, _digest(etag))
+
+
+def _tree(folder: str, place: Place, recursive: bool) -> Iterator[Any]:
+    """Files and folders under a folder, page by page; none if the folder is not there."""
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    try:
+        yield from HfApi(endpoint=endpoint()).list_repo_tree(
+            place.repo, place.path.strip("/") or None, recursive=recursive, revision=place.revision, repo_type=place.kind
+        )
+    except EntryNotFoundError:
+        return
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        code = error.response.headers.get("X-Error-Code", "") if error.response is not None else ""
+        raise (
+            _reason(folder, code, status)
+            or StorageError(f"{folder}: {endpoint()} answers {status}: {redact(str(error))}; try again later")
+        ) from None
+    except (httpx.HTTPError, OSError) as error:
+        raise StorageError(
+            f"{folder}: cannot reach {redact(endpoint())} ({http.cause(error)}); check the network and HF_ENDPOINT"
+        ) from None

@@ -1,0 +1,212 @@
+"""S3 and servers that speak it: listing, ranged reads, deletion. Uploads are in s3_upload."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from pipeline.storage.entry import Entry, Stat
+from pipeline.storage.errors import Broken, MissingError, StorageError, redact
+from pipeline.storage.s3_client import client
+from pipeline.storage.s3_errors import as_broken, error_code, from_boto_error
+
+SHA256 = "headrace-sha256"
+"""Metadata key under which uploads of this package keep the file's SHA-256."""
+DELETE_BATCH = 1000  # the most that one request may name
+
+_MD5_ETAG = re.compile(r"[0-9a-f]{32}")
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key. The key is taken as it stands."""
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    if not bucket:
+        raise StorageError(f"{uri}: names no bucket; write s3://BUCKET/KEY")
+    return bucket, key
+
+
+def split_file(uri: str) -> tuple[str, str]:
+    bucket, key = split(uri)
+    if not key or key.endswith("/"):
+        raise StorageError(f"{uri}: names a folder, not an object; name an object")
+    return bucket, key
+
+
+def stat(uri: str) -> Stat:
+    bucket, key = split_file(uri)
+    s3 = client(uri)
+    try:
+        try:
+            return stat_of(s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED"))
+        except ClientError as error:
+            if not error_code(error).isdigit():
+                raise
+            # A HEAD answer has no body and so no reason: ask for one byte to be told it.
+            answer = s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            answer["Body"].close()
+            answer["ContentLength"] = int(answer["ContentRange"].rpartition("/")[2])
+            return stat_of(answer)
+    except (ClientError, BotoCoreError) as error:
+        raise from_boto_error(error, uri, "read", s3) from None
+
+
+def stat_of(answer: dict[str, Any]) -> Stat:
+    """Stat from the answer to a HEAD or GET of an object."""
+    etag = answer["ETag"].strip('"')
+    return Stat(answer["ContentLength"], etag, _digest(answer, etag))
+
+
+def _digest(answer: dict[str, Any], etag: str) -> str:
+    """The checksum of the whole object, if the answer holds one that can be computed here."""
+    if own := answer.get("Metadata", {}).get(SHA256):
+        return f"sha256:{own}"
+    if answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
+        for field, kind in (("ChecksumSHA256", "sha256"), ("ChecksumCRC32", "crc32")):
+            value = answer.get(field, "")
+            if value and "-" not in value:
+                return f"{kind}:{base64.b64decode(value).hex()}"
+    return _etag_digest(etag, encrypted=answer.get("ServerSideEncryption", "AES256") != "AES256")
+
+
+def _etag_digest(etag: str, encrypted: bool) -> str:
+    """The ETag of an object uploaded in one piece is its MD5, unless it is encrypted with a key of the customer's.
+
+    Source: Amazon S3 API Reference, "Object", ETag.
+    """
+    return f"md5:{etag}" if _MD5_ETAG.fullmatch(etag) and not encrypted else ""
+
+
+def _pages(uri: str, bucket: str, prefix: str, delimiter: str) -> Iterator[dict[str, Any]]:
+    s3 = client(uri)
+    try:
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter=delimiter)
+        yield from pages
+    except (ClientError, BotoCoreError) as error:
+        raise from_boto_error(error, uri, "list", s3) from None
+
+
+def _entries(page: dict[str, Any], bucket: str) -> Iterator[Entry]:
+    for item in page.get("Contents", []):
+        if not item["Key"].endswith("/"):  # a marker that some tools write for an empty folder
+            # A listing does not tell how an object is encrypted, so its ETag proves nothing: no digest here.
+            yield Entry(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+
+
+def list_level(folder: str, name_prefix: str) -> tuple[list[str], list[Entry]]:
+    bucket, key = split(folder)
+    base = key if not key or key.endswith("/") else key + "/"
+    folders: list[str] = []
+    files: list[Entry] = []
+    for page in _pages(folder, bucket, base + name_prefix, "/"):
+        folders += [item["Prefix"][len(base) : -1] for item in page.get("CommonPrefixes", [])]
+        files += _entries(page, bucket)
+    return folders, files
+
+
+def list_tree(folder: str) -> Iterator[Entry]:
+    bucket, key = split(folder)
+    prefix = key if not key or key.endswith("/") else key + "/"
+    for page in _pages(folder, bucket, prefix, ""):
+        yield from _entries(page, bucket)
+
+
+class S3Body:
+    """The body of one GET."""
+
+    def __init__(self, body: Any, start: int) -> None:
+        self._body, self.start = body, start
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._body.read(size)
+        except (BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
+            raise Broken(redact(f"{type(error).__name__}: {error}")) from None
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def has_ranges(uri: str, stat: Stat) -> bool:
+    return True
+
+
+def open_range(uri: str, start: int, stop: int, stat: Stat) -> S3Body:
+    bucket, key = split_file(uri)
+    s3 = client(uri)
+    try:
+        answer = s3.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}", IfMatch=f'"{stat.version}"')
+    except (ClientError, BotoCoreError, OSError) as error:
+        raise as_broken(error, s3) or from_boto_error(error, uri, "read", s3) from None
+    found = re.match(r"bytes (\d+)-", answer.get("ContentRange", ""))
+    return S3Body(answer["Body"], int(found.group(1)) if found else 0)
+
+
+def put_file(path: Path, uri: str, keep: bool) -> None:
+    from pipeline.storage.s3_upload import upload
+
+    upload(path, uri)
+    if not keep:
+        path.unlink()
+
+
+def put_bytes(data: bytes, uri: str) -> None:
+    from pipeline.storage.s3_upload import upload_bytes
+
+    upload_bytes(data, uri)
+
+
+def delete_many(uris: Iterable[str]) -> None:
+    buckets: dict[str, list[str]] = {}
+    for uri in uris:
+        bucket, key = split_file(uri)
+        buckets.setdefault(bucket, []).append(key)
+    for bucket, keys in buckets.items():
+        for i in range(0, len(keys), DELETE_BATCH):
+            _delete(bucket, keys[i : i + DELETE_BATCH])
+
+
+def _delete(bucket: str, keys: list[str]) -> None:
+    first = f"s3://{bucket}/{keys[0]}"
+    s3 = client(first)
+    try:
+        answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True})
+    except (ClientError, BotoCoreError) as error:
+        raise from_boto_error(error, first, "delete", s3) from None
+    failed = [item for item in answer.get("Errors", []) if item.get("Code") != "NoSuchKey"]
+    if failed:
+        one = ClientError({"Error": failed[0], "ResponseMetadata": {}}, "DeleteObjects")  # type: ignore[arg-type]
+        raise from_boto_error(one, f"s3://{bucket}/{failed[0].get('Key', '')}", "delete", s3)
+
+
+def delete_tree(folder: str) -> None:
+    bucket, key = split(folder)
+    prefix = key if not key or key.endswith("/") else key + "/"
+    try:
+        for page in _pages(folder, bucket, prefix, ""):
+            if keys := [item["Key"] for item in page.get("Contents", [])]:
+                _delete(bucket, keys)
+    except MissingError:
+        return
+
+
+def remove_leftovers(folder: str) -> None:
+    """Aborts unfinished multipart uploads under `folder`: S3 keeps, and bills, their parts until then."""
+    bucket, key = split(folder)
+    prefix = key if not key or key.endswith("/") else key + "/"
+    s3 = client(folder)
+    try:
+        for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Uploads", []):
+                try:
+                    s3.abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
+                except ClientError as error:
+                    if error_code(error) != "NoSuchUpload":
+                        raise
+    except (ClientError, BotoCoreError) as error:
+        raise from_boto_error(error, folder, "clean", s3) from None

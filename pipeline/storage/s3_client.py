@@ -1,0 +1,83 @@
+"""The S3 client: one for each process (and set of AWS settings), shared by its threads.
+
+All settings come from the usual boto3 chain: environment, ~/.aws, container and instance roles; AWS_PROFILE,
+AWS_REGION, AWS_ENDPOINT_URL(_S3), AWS_CA_BUNDLE, AWS_MAX_ATTEMPTS, AWS_RETRY_MODE and the rest mean what they mean to
+every AWS tool.
+
+Anonymous access: requests go unsigned exactly when that chain finds no credentials at all, so that public buckets can
+be read without an account. Credentials that are found but refused are an error and never dropped silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from typing import Any
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from pipeline.storage.errors import StorageError, redact
+from pipeline.storage.s3_errors import from_boto_error
+
+CONNECT_TIMEOUT = 10
+READ_TIMEOUT = 60
+"""Seconds without a byte after which a connection counts as broken."""
+CONNECTIONS = 64
+ATTEMPTS = 5
+"""Tries of one request, with exponential back-off (unless AWS_MAX_ATTEMPTS says otherwise)."""
+
+_lock = threading.Lock()
+_clients: dict[tuple[int, str], Any] = {}
+
+
+def client(uri: str) -> Any:
+    """The client of this process; `uri` is only named in errors."""
+    key = (os.getpid(), _settings())  # a forked child must not share its parent's sockets
+    with _lock:
+        found = _clients.get(key)
+        if found is None:
+            found = _clients[key] = _make(uri)
+        return found
+
+
+def _settings() -> str:
+    """Fingerprint of the AWS settings in the environment, so that a change of them is noticed."""
+    named = sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))
+    return hashlib.sha256(repr(named).encode()).hexdigest()
+
+
+def _make(uri: str) -> Any:
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": READ_TIMEOUT,
+        "max_pool_connections": CONNECTIONS,
+        "tcp_keepalive": True,
+        # Whole files are checked by this package itself; botocore's check would break resumed streams' last read.
+        "response_checksum_validation": "when_required",
+    }
+    retries: dict[str, Any] = {}
+    if "AWS_RETRY_MODE" not in os.environ:
+        retries["mode"] = "standard"
+    if "AWS_MAX_ATTEMPTS" not in os.environ:
+        retries["total_max_attempts"] = ATTEMPTS
+    if retries:
+        options["retries"] = retries
+    try:
+        session = boto3.session.Session()
+        if session.get_credentials() is None:
+            options["signature_version"] = UNSIGNED
+        region = session.region_name or "us-east-1"
+        return session.client("s3", region_name=region, config=Config(**options))
+    except BotoCoreError as error:
+        raise from_boto_error(error, uri, "reach", None) from None
+    except ValueError as error:  # an endpoint that is no URL
+        raise StorageError(f"{uri}: {redact(str(error))}; correct AWS_ENDPOINT_URL") from None
+
+
+def unsigned(s3: Any) -> bool:
+    """True for a client that sends no credentials."""
+    return s3.meta.config.signature_version is UNSIGNED

@@ -1,0 +1,183 @@
+"""A remote file as a sequential stream that outlives broken connections.
+
+When a connection breaks, reading goes on at the byte where it broke, in a request that is bound to the version that
+was read so far: a file that changed meanwhile is an error, never a splice of two. A whole file whose storage states
+a checksum is checked when its end is reached.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pipeline.storage import retry
+from pipeline.storage.backends import backend, remote
+from pipeline.storage.digest import Check
+from pipeline.storage.entry import Body, Remote, Stat
+from pipeline.storage.errors import Broken, ChangedError, StorageError, from_os_error, shown
+from pipeline.storage.uri import is_local, local_path
+
+BUFFER = 256 << 10
+FIRST_ATTEMPTS = 2
+"""Attempts at the first byte; each already holds the retries of the request itself."""
+
+
+class ResumingStream(io.RawIOBase):
+    """Bytes [start, stop) of one version of a remote file. Not thread-safe."""
+
+    def __init__(self, storage: Remote, uri: str, stat: Stat, start: int, stop: int) -> None:
+        self._storage, self._uri, self._stat = storage, uri, stat
+        self._position, self._stop = start, stop
+        self._body: Body | None = None
+        self._failures, self._received = 0, 0
+        whole = start == 0 and stop == stat.size
+        self._check = Check(stat.digest, stat.size) if whole and stat.digest else None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        wanted = min(len(buffer), self._stop - self._position)
+        if wanted <= 0:
+            self._finish()
+            return 0
+        data = self.read_some(wanted)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read_some(self, size: int) -> bytes:
+        """Between 1 and `size` bytes, which must not reach over the end."""
+        while True:
+            try:
+                if self._body is None:
+                    self._body = self._open()
+                data = self._body.read(size)
+                if not data:
+                    raise Broken("the connection was closed early")
+            except Broken as broken:
+                self._drop()
+                self._failures += 1
+                if not self._received and self._failures >= FIRST_ATTEMPTS:
+                    raise StorageError(f"{shown(self._uri)}: {broken}; {broken.fix}") from None
+                if self._failures >= retry.PATIENCE:
+                    raise StorageError(
+                        f"{shown(self._uri)}: reading broke off at byte {self._position:,} of {self._stat.size:,} and "
+                        f"could not be continued: {broken}; {broken.fix}"
+                    ) from None
+                retry.wait(self._failures)
+                continue
+            self._failures = 0
+            self._received += len(data)
+            self._position += len(data)
+            if self._check:
+                self._check.update(data)
+            return data
+
+    def _open(self) -> Body:
+        body = self._storage.open_range(self._uri, self._position, self._stop, self._stat)
+        ahead = self._position - body.start
+        try:
+            while ahead > 0:  # a server without ranges starts over: pass what is already read
+                skipped = body.read(min(ahead, BUFFER))
+                if not skipped:
+                    raise Broken("the connection was closed early")
+                ahead -= len(skipped)
+        except BaseException:
+            body.close()
+            raise
+        return body
+
+    def _finish(self) -> None:
+        self._drop()
+        check, self._check = self._check, None
+        if check and (difference := check.mismatch()):
+            raise StorageError(
+                f"{shown(self._uri)}: was damaged on its way: {difference}; run again, and if it comes back, "
+                "upload the file anew"
+            )
+
+    def _drop(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.close()
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+
+class LocalRange(io.RawIOBase):
+    """Bytes [start, stop) of a local file."""
+
+    def __init__(self, path: Path, start: int, stop: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._file.seek(start)
+        self._left = max(stop - start, 0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        count = self._file.readinto(memoryview(buffer)[: self._left]) or 0
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def open_stream(
+    uri: str | Path, offset: int = 0, length: int | None = None, *, stat: Stat | None = None
+) -> BinaryIO:
+    """Opens a file for reading from front to back, from byte `offset`, at most `length` bytes.
+
+    stat: what is known from a listing (saves a request); the stream then fails with ChangedError if the file is not
+    that version any more. MissingError, StorageError as everywhere.
+    """
+    text = str(uri)
+    if offset < 0 or (length is not None and length < 0):
+        raise ValueError(f"offset and length must not be negative: {offset}, {length}")
+    if is_local(text):
+        path = local_path(text)
+        known = backend(text).stat(text)
+        _same_version(text, known, stat)
+        try:
+            stop = known.size if length is None else min(known.size, offset + length)
+            raw: io.RawIOBase = LocalRange(path, offset, stop)
+        except OSError as error:
+            raise from_os_error(error, path, "read") from None
+    else:
+        storage = remote(text)
+        known = stat or storage.stat(text)
+        stop = known.size if length is None else min(known.size, offset + length)
+        raw = ResumingStream(storage, text, known, min(offset, stop), stop)
+    return cast(BinaryIO, io.BufferedReader(raw, BUFFER))
+
+
+def _same_version(uri: str, found: Stat, wanted: Stat | None) -> None:
+    if wanted is not None and found.version != wanted.version:
+        raise ChangedError(f"{uri}: changed since it was listed; start the run again")
+
+
+def read_range(storage: Remote, uri: str, stat: Stat, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) in one piece."""
+    stream = ResumingStream(storage, uri, stat, start, stop)
+    try:
+        parts, left = [], stop - start
+        while left > 0:
+            parts.append(stream.read_some(min(left, BUFFER)))
+            left -= len(parts[-1])
+        return b"".join(parts)
+    finally:
+        stream.close()
+
+
+def read_bytes(uri: str | Path) -> bytes:
+    """The whole file, checked against its checksum where the storage states one."""
+    with open_stream(uri) as stream:
+        try:
+            return stream.read()
+        except OSError as error:
+            raise from_os_error(error, str(uri), "read") from None

@@ -1,0 +1,73 @@
+"""URIs: which storage one names, and how names are joined to it.
+
+A plain path or file:// is local; s3://BUCKET/KEY, http(s)://HOST/PATH and hf://datasets/ORG/NAME[@REVISION]/PATH are
+remote. Keys of S3 and paths of the hub are taken as they stand, with no percent-decoding.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from pipeline.storage.errors import StorageError, shown
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+SCHEMES = ("file", "s3", "http", "https", "hf")
+
+
+def scheme(uri: str) -> str:
+    """The kind of storage: one of SCHEMES ("file" for plain paths); StorageError for any other."""
+    found = _SCHEME.match(uri)
+    name = found.group(1).lower() if found else "file"
+    if name == "s3a" or name == "s3n":
+        raise StorageError(f"{uri}: {name}:// is Hadoop's spelling; write s3://{uri.split('://', 1)[1]}")
+    if name not in SCHEMES:
+        raise StorageError(
+            f"{shown(uri)}: unknown kind of storage {name!r}; use a local path, s3://, https:// or hf://datasets/"
+        )
+    return name
+
+
+def is_local(uri: str | Path) -> bool:
+    """True for plain paths and file://."""
+    return isinstance(uri, Path) or scheme(uri) == "file"
+
+
+def local_path(uri: str | Path) -> Path:
+    """The path that a local URI names; file:// is percent-decoded, ~ is the user's home."""
+    text = str(uri)
+    if _SCHEME.match(text):
+        if scheme(text) != "file":
+            raise StorageError(f"{shown(text)}: not a local path")
+        host, slash, rest = text[len("file://") :].partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise StorageError(f"{text}: a file:// address of this machine starts with three slashes; write file:///PATH")
+        return Path(unquote("/" + rest))
+    if not text:
+        raise StorageError("an empty path was given; name a file or folder")
+    return Path(text).expanduser()
+
+
+def join(uri: str | Path, *names: str) -> str:
+    """`uri` with `names` (which may hold slashes) put under it; "" adds the closing slash of a folder.
+
+    Names that climb out ("..", "/x") are refused with ValueError: they come from manifests, which others write.
+    """
+    base, query = str(uri), ""
+    if scheme(base) in ("http", "https"):
+        base, mark, rest = base.partition("?")
+        query = mark + rest
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"not a name under {shown(base)}: {name!r}")
+        base = base + name if base.endswith("/") else f"{base}/{name}"
+    return base + query
+
+
+def name_of(uri: str | Path) -> str:
+    """The last name of a URI, without an HTTP query string."""
+    text = str(uri)
+    if scheme(text) in ("http", "https"):
+        text = text.partition("?")[0].partition("#")[0]
+    return text.rstrip("/").rsplit("/", 1)[-1]

@@ -1,0 +1,198 @@
+"""What became of every document: the books of a whole run, checked from end to end, and the table that shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.engine import BooksError, Engine
+from pipeline.recipe import Recipe
+from stages.books import Amount, StepBooks, imbalances
+from stages.units import show_bytes, show_count, show_seconds
+
+
+@dataclass
+class SourceSummary:
+    """One source: its books step by step, and what it gave to the mixture."""
+
+    name: str
+    books: list[StepBooks]
+    tokens: int
+    held_out_tokens: int
+    shards: int
+    budget_tokens: int
+
+    @property
+    def into(self) -> Amount:
+        return self.books[0].into
+
+    @property
+    def out(self) -> Amount:
+        return self.books[-1].out
+
+    @property
+    def failed(self) -> Amount:
+        return sum((b.failed for b in self.books), Amount())
+
+    @property
+    def dropped(self) -> dict[str, Amount]:
+        """Documents and bytes dropped, by reason, in the order of the steps."""
+        found: dict[str, Amount] = {}
+        for books in self.books:
+            for reason, amount in sorted(books.dropped.items()):
+                found[reason] = found.get(reason, Amount()) + amount
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "documents_in": self.into.docs,
+            "bytes_in": self.into.bytes,
+            "documents_kept": self.out.docs,
+            "bytes_kept": self.out.bytes,
+            "dropped": {r: {"documents": a.docs, "bytes": a.bytes} for r, a in self.dropped.items()},
+            "failed": {"documents": self.failed.docs, "bytes": self.failed.bytes},
+            "tokens": self.tokens,
+            "held_out_tokens": self.held_out_tokens,
+            "shards": self.shards,
+            "budget_tokens": self.budget_tokens,
+            "steps": [b.to_json() for b in self.books],
+        }
+
+
+@dataclass
+class Summary:
+    """A run's result for people (`show`) and for scripts (`to_json`)."""
+
+    name: str
+    profile: str | None
+    out: str
+    sources: list[SourceSummary]
+    tasks_run: int
+    tasks_known: int
+    seconds: float
+    peak_memory: int
+    notes: list[str] = field(default_factory=list)
+    unchanged: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "profile": self.profile,
+            "out": self.out,
+            "unchanged": self.unchanged,
+            "tasks_run": self.tasks_run,
+            "tasks_known": self.tasks_known,
+            "seconds": round(self.seconds, 2),
+            "peak_memory": self.peak_memory,
+            "notes": self.notes,
+            "sources": {s.name: s.to_json() for s in self.sources},
+        }
+
+    def to_bytes(self) -> bytes:
+        return orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2)
+
+
+def summarise(recipe: Recipe, manifest: dict[str, Any], engine: Engine, seconds: float) -> Summary:
+    """Add up the books of all tasks of this run. Raises BooksError where a source's chain does not close."""
+    chains: dict[str, dict[tuple[int, int], StepBooks]] = {source: {} for source in recipe.sources}
+    notes: dict[str, None] = {}
+    peak = 0
+    for key in engine.used:
+        entry = engine.ledger.entries[key]
+        peak = max(peak, entry.get("peak_memory", 0))
+        report = entry["report"]
+        if report.get("fallback"):
+            notes[report["fallback"]] = None
+        if not report.get("books") or report.get("source") not in chains:
+            continue
+        chain = chains[report["source"]]
+        for position, data in enumerate(report["books"]):
+            books = StepBooks.from_json(data)
+            place = (report["stage"], position)
+            if place in chain:
+                chain[place].add(books)
+            else:
+                chain[place] = books
+    sources = []
+    for name in recipe.sources:
+        books = [chains[name][place] for place in sorted(chains[name])]
+        if wrong := imbalances(books):
+            raise BooksError(f"the books of source {name} do not close: {'; '.join(wrong)}")
+        entry = manifest["sources"][name]
+        sources.append(
+            SourceSummary(
+                name,
+                books,
+                entry["tokens"],
+                entry["held_out"]["tokens"],
+                len(entry["shards"]) + len(entry["held_out"]["shards"]),
+                entry["budget_tokens"],
+            )
+        )
+    return Summary(
+        recipe.name, recipe.profile, engine.run_uri, sources, engine.executed, len(engine.used) - engine.executed, seconds, peak, list(notes)
+    )
+
+
+def show(summary: dict[str, Any], console: Console) -> None:
+    """Print the tables of a run's summary (as `Summary.to_json` gives it)."""
+    sources = summary["sources"]
+    table = Table(title=f"{summary['name']} ({summary['profile'] or 'no profile'})", title_justify="left")
+    table.add_column("source")
+    for heading in ("documents in", "kept", "dropped", "failed", "bytes in", "text kept", "tokens", "held out", "budget", "shards"):
+        table.add_column(heading, justify="right")
+    total = {key: 0 for key in ("in", "kept", "dropped", "failed", "bytes_in", "bytes", "tokens", "held", "budget", "shards")}
+    for name, s in sources.items():
+        row = {
+            "in": s["documents_in"],
+            "kept": s["documents_kept"],
+            "dropped": sum(a["documents"] for a in s["dropped"].values()),
+            "failed": s["failed"]["documents"],
+            "bytes_in": s["bytes_in"],
+            "bytes": s["bytes_kept"],
+            "tokens": s["tokens"],
+            "held": s["held_out_tokens"],
+            "budget": s["budget_tokens"],
+            "shards": s["shards"],
+        }
+        total = {key: total[key] + row[key] for key in total}
+        table.add_row(name, *_cells(row))
+    table.add_section()
+    table.add_row("all", *_cells(total))
+    console.print(table)
+    reasons = Table(title="dropped, by the recipe's key that drops", title_justify="left")
+    for heading, justify in (("source", "left"), ("reason", "left"), ("documents", "right"), ("bytes", "right"), ("share", "right")):
+        reasons.add_column(heading, justify=justify)
+    for name, s in sources.items():
+        for reason, amount in s["dropped"].items():
+            share = amount["documents"] / max(s["documents_in"], 1)
+            reasons.add_row(name, reason, f"{amount['documents']:,}", show_bytes(amount["bytes"]), f"{share:.1%}")
+        if s["dropped"]:
+            reasons.add_section()
+    if reasons.row_count:
+        console.print(reasons)
+    for note in summary["notes"]:
+        console.print(f"note: {note}")
+    console.print(
+        f"{summary['tasks_run']} tasks run, {summary['tasks_known']} known from before, in {show_seconds(summary['seconds'])}; "
+        f"books balance; most memory of one process {show_bytes(summary['peak_memory'])}"
+    )
+
+
+def _cells(row: dict[str, int]) -> list[str]:
+    return [
+        f"{row['in']:,}",
+        f"{row['kept']:,}",
+        f"{row['dropped']:,}",
+        f"{row['failed']:,}",
+        show_bytes(row["bytes_in"]),
+        show_bytes(row["bytes"]),
+        show_count(row["tokens"]),
+        show_count(row["held"]),
+        show_count(row["budget"]),
+        f"{row['shards']:,}",
+    ]
