@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,28 +44,3 @@ class DocumentsFailed(Exception):
     def __init__(self, failures: list[DocumentFailure], result: tuple[Any, Any], kept_rows: Any) -> None:
         super().__init__(f"{len(failures)} documents failed, the first: {failures[0].error}")
         self.failures, self.result, self.kept_rows = failures, result, kept_rows
-
-
-class DocumentFailure(NamedTuple):
-    """One document of a batch that a step could not process."""
-
-    row: int  # in the batch that the step was given
-    error_type: str
-    message: str
-    traceback: str = ""
-
-
-class DocumentsFailed(Exception):
-    """Raised by a step's `edit` when single documents failed while the rest of the batch is done.
-
-    `failures`: the documents that failed. `kept_rows`: int64 array, the rows of the given batch that remain,
-    ascending. `result`: what `edit` would have returned for a batch of those rows alone: (batch, measures).
-    """
-
-    def __init__(self, failures: list[DocumentFailure], kept_rows: np.ndarray, result: tuple) -> None:
-        first = failures[0]
-        super().__init__(f"{len(failures)} of a batch's documents failed, the first with {first.error_type}: {first.message}")
-        self.failures, self.kept_rows, self.result = failures, kept_rows, result
-
-    def __reduce__(self) -> tuple:
-        return (DocumentsFailed, (self.failures, self.kept_rows, self.result))
