@@ -156,8 +156,9 @@ class Chain:
     def _fail(
         self, name: str, books: StepBooks, docs: pa.RecordBatch, row: int, error: str, trace: str, outcome: Outcome
     ) -> None:
-        payload = docs.column("html" if "html" in docs.schema.names else "text")[row].as_py() or b""
-        payload = payload.encode() if isinstance(payload, str) else payload
+        payload = docs.column("text")[row].as_py().encode()
+        if "html" in docs.schema.names:
+            payload = payload or docs.column("html")[row].as_py() or b""
         books.failed.add(1, len(payload))
         record: dict[str, Any] = {key: docs.column(key)[row].as_py() for key in IDENTITY}
         record |= {"step": name, "error": error, "traceback": trace, "payload": payload}

