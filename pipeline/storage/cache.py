@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -69,7 +70,9 @@ class Cache:
     def __enter__(self) -> Cache:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -249,7 +252,8 @@ def _evict(folder: Path) -> bool:
             if file.name != LOCK:
                 file.unlink(missing_ok=True)
         (folder / LOCK).unlink()
-        folder.rmdir()
+        with suppress(OSError):  # another process has just begun the same entry anew
+            folder.rmdir()
     except OSError as error:
         raise from_os_error(error, folder, "delete") from None
     finally:

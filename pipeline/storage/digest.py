@@ -46,7 +46,7 @@ class Check:
         self.update = self._hasher.update
 
     def mismatch(self) -> str:
-        """"" when the bytes are right, else words that say how they differ."""
+        """ "" when the bytes are right, else words that say how they differ."""
         found = self._hasher.hexdigest()
         return "" if found == self.wanted else f"its {self.kind} is {found}, not {self.wanted}"
 

@@ -64,8 +64,7 @@ def no_space(path: str | Path, needed: int, what: str = "") -> StorageError:
         free = "an unknown number of bytes"
     needed_words = f"{needed:,} bytes needed{f' for {shown(what)}' if what else ''}, " if needed else ""
     return StorageError(
-        f"{path}: no space left: {needed_words}{free} free; "
-        "free some space or choose a folder on another disk"
+        f"{path}: no space left: {needed_words}{free} free; free some space or choose a folder on another disk"
     )
 
 

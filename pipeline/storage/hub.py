@@ -62,9 +62,7 @@ def _url(uri: str) -> str:
     place = parse(uri)
     if not place.path or place.path.endswith("/"):
         raise StorageError(f"{uri}: names a folder, not a file; name a file")
-    return hf_hub_url(
-        place.repo, place.path, repo_type=place.kind, revision=place.revision, endpoint=endpoint()
-    )
+    return hf_hub_url(place.repo, place.path, repo_type=place.kind, revision=place.revision, endpoint=endpoint())
 
 
 def _headers() -> dict[str, str]:
@@ -142,7 +140,9 @@ def open_range(uri: str, start: int, stop: int, stat: Stat) -> http.HttpBody:
     response = http.request("GET", _url(uri), uri, headers, refused=_refused)
     if _etag(response) != stat.version:
         response.close()
-        raise ChangedError(f"{uri}: changed on the hub while it was being read; name a revision (@COMMIT), or run again")
+        raise ChangedError(
+            f"{uri}: changed on the hub while it was being read; name a revision (@COMMIT), or run again"
+        )
     return http.body_of(response, uri)
 
 
@@ -180,7 +180,11 @@ def _tree(folder: str, place: Place, recursive: bool) -> Iterator[Any]:
 
     try:
         yield from HfApi(endpoint=endpoint()).list_repo_tree(
-            place.repo, place.path.strip("/") or None, recursive=recursive, revision=place.revision, repo_type=place.kind
+            place.repo,
+            place.path.strip("/") or None,
+            recursive=recursive,
+            revision=place.revision,
+            repo_type=place.kind,
         )
     except EntryNotFoundError:
         return

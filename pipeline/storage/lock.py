@@ -1,29 +1,19 @@
-"""One run per output: the lock of a run's folder.
+"""One run per output: the lock of a run's folder, RUN/run.lock.
 
-On a local disk the lock is a flock on RUN/run.lock, which the kernel lets go when its process ends, even by kill -9.
-
-On S3 it is the object RUN/run.lock, written with If-None-Match: * and written again every HEARTBEAT seconds with
-If-Match. A lock that has not been written for STALE seconds (by the server's clock) belongs to a run that is gone,
-and is taken over with If-Match, so that only one of several can; so is, at once, the lock of a process of this very
-machine that is not alive. Servers that ignore such conditions are recognised when the lock is taken; there it is only
-advisory (written, and after SETTLE seconds read back), which a warning says.
+On a local disk it is a flock, which the kernel lets go when the process ends, even by kill -9. On S3 it is an object
+with a heartbeat; see lock_s3.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
-import threading
-import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import Any, Protocol
 
 from pipeline.storage import flock
 from pipeline.storage.backends import writable
@@ -31,8 +21,93 @@ from pipeline.storage.errors import StorageError, from_os_error
 from pipeline.storage.uri import is_local, join, local_path
 
 NAME = "run.lock"
-HEARTBEAT = 10.0
-STALE = 60.0
-SETTLE = 2.0
 
-_log = logging.getLogger(__name__)
+
+class Lock(Protocol):
+    def check(self) -> None: ...
+    def release(self) -> None: ...
+
+
+class RunLock:
+    """`with RunLock(run): ...` - at most one at a time for each folder, over all processes and machines.
+
+    Entering raises StorageError, naming the holder, where the run is being written by another.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        writable(str(uri))
+        self.uri = str(uri)
+        self._lock: Lock | None = None
+
+    def __enter__(self) -> RunLock:
+        if is_local(self.uri):
+            self._lock = LocalLock(self.uri)
+        else:
+            from pipeline.storage.lock_s3 import S3Lock
+
+            self._lock = S3Lock(self.uri, join(self.uri, NAME))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+    def check(self) -> None:
+        """StorageError if the lock has been lost (no heartbeat came through for long, and another run took over).
+
+        To be called before a task's results are committed.
+        """
+        if self._lock is not None:
+            self._lock.check()
+
+
+def describe_holder() -> dict[str, Any]:
+    """Who holds a lock: process, host, and since when."""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+    }
+
+
+def parse_holder(data: bytes) -> dict[str, Any]:
+    """What `describe_holder` wrote; {} if it is unreadable (its writer may be at it)."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def taken(run: str, holder: dict[str, Any], remark: str = "") -> StorageError:
+    who = "another run"
+    if holder:
+        who += f" (pid {holder.get('pid')} on host {holder.get('host')} since {holder.get('since')})"
+    return StorageError(f"{run} is being written by {who}; wait for it, stop it, or choose another --out{remark}")
+
+
+class LocalLock:
+    """A held lock on a local folder, which is made if missing."""
+
+    def __init__(self, run: str) -> None:
+        self._path = local_path(run) / NAME
+        try:
+            descriptor = flock.acquire(self._path, exclusive=True, wait=False)
+            if descriptor is None:
+                raise taken(run, parse_holder(self._path.read_bytes() if self._path.exists() else b""))
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(describe_holder()).encode() + b"\n", 0)
+        except OSError as error:
+            raise from_os_error(error, self._path, "write") from None
+        self._descriptor = descriptor
+
+    def check(self) -> None:
+        """A flock is not lost while its process lives."""
+
+    def release(self) -> None:
+        with suppress(OSError):  # the folder may have been removed
+            self._path.unlink(missing_ok=True)
+        flock.release(self._descriptor)

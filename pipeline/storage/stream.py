@@ -128,9 +128,7 @@ class LocalRange(io.RawIOBase):
         super().close()
 
 
-def open_stream(
-    uri: str | Path, offset: int = 0, length: int | None = None, *, stat: Stat | None = None
-) -> BinaryIO:
+def open_stream(uri: str | Path, offset: int = 0, length: int | None = None, *, stat: Stat | None = None) -> BinaryIO:
     """Opens a file for reading from front to back, from byte `offset`, at most `length` bytes.
 
     stat: what is known from a listing (saves a request); the stream then fails with ChangedError if the file is not

@@ -42,7 +42,9 @@ def local_path(uri: str | Path) -> Path:
             raise StorageError(f"{shown(text)}: not a local path")
         host, slash, rest = text[len("file://") :].partition("/")
         if host not in ("", "localhost") or not slash:
-            raise StorageError(f"{text}: a file:// address of this machine starts with three slashes; write file:///PATH")
+            raise StorageError(
+                f"{text}: a file:// address of this machine starts with three slashes; write file:///PATH"
+            )
         return Path(unquote("/" + rest))
     if not text:
         raise StorageError("an empty path was given; name a file or folder")

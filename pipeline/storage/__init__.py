@@ -1,0 +1,59 @@
+"""Files wherever they lie: local disk, S3, HTTP and the Hugging Face hub, behind one set of functions.
+
+Every error is a StorageError whose text is one sentence naming the place, the cause and the fix. Credentials come
+from the usual places of each storage (the boto3 chain, ~/.netrc, the hub's token) and appear in no message.
+"""
+
+from pipeline.storage.cache import Cache, fetch
+from pipeline.storage.entry import Entry, Stat
+from pipeline.storage.errors import ChangedError, MissingError, StorageError, redact
+from pipeline.storage.listing import exists, list_files
+from pipeline.storage.local import cache_folder, scratch_folder
+from pipeline.storage.lock import RunLock
+from pipeline.storage.random_access import open_random
+from pipeline.storage.stream import open_stream, read_bytes
+from pipeline.storage.uri import is_local, join, local_path, name_of, scheme
+from pipeline.storage.writing import (
+    copy_to,
+    delete,
+    delete_many,
+    delete_tree,
+    open_output,
+    publish,
+    remove_leftovers,
+    stat,
+    write_bytes,
+)
+
+__all__ = [
+    "Cache",
+    "ChangedError",
+    "Entry",
+    "MissingError",
+    "RunLock",
+    "Stat",
+    "StorageError",
+    "cache_folder",
+    "copy_to",
+    "delete",
+    "delete_many",
+    "delete_tree",
+    "exists",
+    "fetch",
+    "is_local",
+    "join",
+    "list_files",
+    "local_path",
+    "name_of",
+    "open_output",
+    "open_random",
+    "open_stream",
+    "publish",
+    "read_bytes",
+    "redact",
+    "remove_leftovers",
+    "scheme",
+    "scratch_folder",
+    "stat",
+    "write_bytes",
+]
