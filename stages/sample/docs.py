@@ -14,15 +14,16 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.errors import UserError
-from stages.sample.environment import PACKAGES, read_source, source_files
+from stages.sample.environment import PACKAGES, rank, read_source, source_files
 
 # Modules whose pydoc page is the same on every machine with this Python, and of a size that a web page has.
-PYDOC_MODULES = """
+_MODULES = """
 abc argparse array asyncio.events asyncio.locks asyncio.queues asyncio.streams asyncio.subprocess asyncio.tasks
 asyncio.timeouts base64 bdb binascii bisect calendar cmath cmd code codecs codeop collections colorsys
 compileall concurrent.futures contextlib contextvars copy copyreg csv dataclasses datetime difflib dis doctest
@@ -40,7 +41,8 @@ unittest.mock unittest.result unittest.runner unittest.suite urllib.error urllib
 urllib.response urllib.robotparser uuid warnings wave weakref webbrowser wsgiref.handlers wsgiref.headers
 wsgiref.simple_server wsgiref.util wsgiref.validate xml.dom.pulldom xml.etree.ElementTree xml.sax.handler
 xml.sax.saxutils xml.sax.xmlreader xmlrpc.client xmlrpc.server zipapp zipfile zipimport zlib zoneinfo
-""".split()
+"""
+PYDOC_MODULES = tuple(_MODULES.split())
 MAX_PYDOC_PAGE = 100_000  # characters of HTML
 
 _NUMPY_PLACES = (
@@ -62,29 +64,43 @@ class Article:
     text: str
 
 
-def start_pydoc() -> subprocess.Popen:
-    """Begin writing pydoc's pages in a process of its own, where importing what is documented does no harm."""
-    script = Path(__file__).with_name("pydoc_html.py")
-    kept = {key: value for key, value in os.environ.items() if key in ("SYSTEMROOT", "LD_LIBRARY_PATH", "TEMP")}
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-s", "-S", "-B", str(script), *PYDOC_MODULES],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**kept, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "TZ": "UTC", "COLUMNS": "80"},
-    )
-    return process
+class PydocPages:
+    """pydoc's pages of `PYDOC_MODULES`, written by a process of its own while other text is collected.
 
+    pydoc imports what it documents; in that process this does no harm.
+    """
 
-def finish_pydoc(process: subprocess.Popen) -> list[Article]:
-    """pydoc's pages (HTML bodies), sorted by module. Raises UserError where the process failed."""
-    out, err = process.communicate()
-    if process.returncode:
-        last = err.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
-        raise UserError(f"pydoc could not document the standard library (exit {process.returncode}): {last[0]}")
-    rows = [json.loads(line) for line in out.splitlines()]
-    pages = [Article(row["module"], row["title"], row["body"]) for row in rows if len(row["body"]) <= MAX_PYDOC_PAGE]
-    return sorted(pages, key=lambda page: page.name)
+    def __init__(self) -> None:
+        self._out = tempfile.TemporaryFile()  # not a pipe: one that nobody reads yet would stop the process
+        self._err = tempfile.TemporaryFile()
+        kept = {key: value for key, value in os.environ.items() if key in ("SYSTEMROOT", "LD_LIBRARY_PATH", "TEMP")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-s", "-S", "-B", str(Path(__file__).with_name("pydoc_html.py")), *PYDOC_MODULES],
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=self._err,
+            env={**kept, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "TZ": "UTC", "COLUMNS": "80"},
+        )
+
+    def articles(self) -> list[Article]:
+        """The pages (HTML bodies), sorted by module. Waits for the process; raises UserError where it failed."""
+        code = self._process.wait()
+        self._out.seek(0)
+        self._err.seek(0)
+        if code:
+            lines = self._err.read().decode("utf-8", "replace").split("\n")
+            reason = next((line for line in reversed(lines) if line.strip()), "no message")
+            raise UserError(f"pydoc could not document the standard library (exit {code}): {reason}")
+        rows = [json.loads(line) for line in self._out]
+        pages = [Article(row["module"], row["title"], row["body"]) for row in rows]
+        return sorted((page for page in pages if len(page.text) <= MAX_PYDOC_PAGE), key=lambda page: page.name)
+
+    def close(self) -> None:
+        """End the process, where it still runs, and remove its files."""
+        self._process.kill()
+        self._process.wait()
+        self._out.close()
+        self._err.close()
 
 
 def topics() -> list[Article]:
@@ -99,17 +115,19 @@ def topics() -> list[Article]:
     return found
 
 
-def module_articles(distribution: str, min_chars: int, limit_bytes: int | None = None) -> Iterator[Article]:
+def module_articles(distribution: str, min_chars: int, limit_chars: int | None = None) -> Iterator[Article]:
     """One article a module: its docstring, then those of its classes and functions, each under its name.
 
-    Modules with less than `min_chars` of docstrings have none; reading ends after `limit_bytes` of text.
+    Modules come as their paths rank. One with less than `min_chars` of docstrings has no article; reading ends after
+    `limit_chars` of text.
     """
     total = 0
-    for path, file in source_files(distribution):
+    for path, file in sorted(source_files(distribution), key=lambda entry: rank(entry[0])):
         if file.suffix != ".py" or "/tests/" in path or "/test/" in path:
             continue
         source = read_source(file)
-        if source is None or source.count('"""') < 2:
+        # Parsing is what costs: only files with enough text between triple quotes are parsed.
+        if source is None or sum(map(len, source.split('"""')[1::2])) < min_chars:
             continue
         try:
             tree = ast.parse(source)
@@ -122,7 +140,7 @@ def module_articles(distribution: str, min_chars: int, limit_bytes: int | None =
             continue
         yield Article(name, name, text)
         total += len(text)
-        if limit_bytes is not None and total >= limit_bytes:
+        if limit_chars is not None and total >= limit_chars:
             return
 
 
@@ -142,11 +160,10 @@ def module_docstrings(distribution: str, min_chars: int) -> Iterator[Article]:
         source = read_source(file) if file.suffix == ".py" else None
         if source is None:
             continue
-        head = source[:30_000].lstrip("\ufeff")
-        if '"""' not in head:
-            continue
+        # What stands before the docstring's end is a module of its own: there is no need to parse the rest.
+        end = source.find('"""', source.find('"""') + 3) + 3
         try:
-            text = ast.get_docstring(ast.parse(source))
+            text = ast.get_docstring(ast.parse(source[:end]))
         except (SyntaxError, ValueError):
             continue
         if text and len(text) >= min_chars:

@@ -148,33 +148,38 @@ _HEADINGS = (
 )
 
 
-def _members(members: Sequence[tuple[str, str, bool, str]]) -> str:
+def _members(members: Sequence[tuple[str, str, bool, str]], shown: set[str]) -> str:
+    """A definition list of the members whose text the page does not show yet; "" where that leaves none."""
     rows = []
     for name, kind, required, text in members:
-        need = " <b>Required.</b>" if required else ""
-        rows.append(f"<dt><code>{_e(name)}</code> (<i>{_e(kind)}</i>)</dt>\n<dd>{text}{need}</dd>\n")
-    return f"<dl>\n{''.join(rows)}</dl>\n"
+        if text not in shown:
+            shown.add(text)
+            need = ", required" if required else ""
+            rows.append(f"<dt><code>{_e(name)}</code> (<i>{_e(kind)}</i>{need})</dt>\n<dd>{text}</dd>\n")
+    return f"<dl>\n{''.join(rows)}</dl>\n" if rows else ""
 
 
 def operation_main(service: Service, operation: str) -> str:
     """The main content of an operation's page: description, parameters, results, errors, and structures as fits."""
     inputs, results, errors, types = _HEADINGS[rank(service.name) % len(_HEADINGS)]
     parts = [service.documentation(operation)]
+    shown: set[str] = set()
     for heading, side in ((inputs, "input"), (results, "output")):
-        if members := service.members(operation, side):
-            parts.append(f"<h2>{heading}</h2>\n{_members(members)}")
+        if members := _members(service.members(operation, side), shown):
+            parts.append(f"<h2>{heading}</h2>\n{members}")
     if found := service.errors(operation):
         rows = "".join(f"<tr><td><code>{_e(name)}</code></td><td>{text}</td></tr>\n" for name, text in found)
         parts.append(f'<h2>{errors}</h2>\n<table class="errors"><tr><th>Name</th><th>Meaning</th></tr>\n{rows}</table>')
     size = sum(map(len, parts))
     heading = f"<h2>{types}</h2>\n"
     for shape in service.nested(operation):
-        members = service.shape_members(shape)
-        text = f"<h3>{_e(shape)}</h3>\n{service.model['shapes'][shape].get('documentation', '')}\n{_members(members)}"
+        seen = set(shown)
+        text = service.model["shapes"][shape].get("documentation", "")
+        text = f"<h3>{_e(shape)}</h3>\n{'' if text in seen else text}\n{_members(service.shape_members(shape), seen)}"
         if size + len(text) > BODY_TARGET:
             continue
         parts.append(heading + text)
-        heading = ""
+        heading, shown = "", seen
         size += len(text)
     return "\n".join(parts)
 
@@ -244,4 +249,15 @@ def topic_pages(topics: Sequence[Article]) -> list[Page]:
     return [
         web_page(site, links[i][0], article.title, _rendered(article.text), links[max(i - 5, 0) : i + 5], ("Topics",))
         for i, article in enumerate(topics)
+    ]
+
+
+def package_pages(package: str, articles: Sequence[Article]) -> list[Page]:
+    """A package's documentation by module, as pages of its site."""
+    sections = [("/start/", "Getting started"), ("/api/", "API"), ("/examples/", "Examples"), ("/community/", "Community")]
+    site = Site(f"{package.replace('_', '-')}.packages.example", f"{package} documentation", sections)
+    links = [(f"/api/{article.name}.html", article.name) for article in articles]
+    return [
+        web_page(site, links[i][0], article.title, _rendered(article.text), links[max(i - 7, 0) : i + 7], ("API",))
+        for i, article in enumerate(articles)
     ]

@@ -1,4 +1,4 @@
-"""Write pydoc's HTML page of each standard library module named on its command line to standard output, a JSON line each.
+"""Write pydoc's HTML page of each standard library module on the command line to standard output, a JSON line each.
 
 Run as a script in a process of its own (`python -P -s -S`, PYTHONHASHSEED=0), for pydoc imports what it documents.
 What differs between machines or runs is left out: values of module data, places of files, memory addresses.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gzip
 import html
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from stages.sample.environment import rank, service_models
 
@@ -92,7 +93,7 @@ class Service:
 def load(name: str, api: str, path: Path) -> Service:
     """Read one service model."""
     data = path.read_bytes()
-    return Service(name, api, json.loads(gzip.decompress(data) if path.suffix == ".gz" else data))
+    return Service(name, api, orjson.loads(gzip.decompress(data) if path.suffix == ".gz" else data))
 
 
 def ordered_models() -> list[tuple[str, str, Path]]:
@@ -145,6 +146,7 @@ def entries(service: Service, min_chars: int) -> Iterator[tuple[str, str]]:
     for name, shape in sorted(service.model["shapes"].items()):
         if shape["type"] != "structure" or shape.get("exception"):
             continue
-        text = plain_text(shape.get("documentation", ""))
+        fragment = shape.get("documentation", "")
+        text = plain_text(fragment) if len(fragment) >= min_chars else ""
         if len(text) >= min_chars:
             yield f"{name} ({service.title})", f"{name} ({service.title})\n\n{text}\n"
