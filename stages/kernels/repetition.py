@@ -13,10 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import helper, kernel
-from stages.kernels.hashing import load_u8
 from stages.kernels.numbering import clear, hash_bytes, number_of, room
 from stages.kernels.unicode_tables import ALNUM
-from stages.kernels.utf8 import count_chars, decode, properties, skip_space, skip_space_back
+from stages.kernels.utf8 import count_chars, decode, next_newline, properties, skip_space, skip_space_back
 from stages.kernels.words import plain_word_end, skip_separators, word_end
 
 MEASURES = (
@@ -32,16 +31,6 @@ _COLUMNS = len(MEASURES)
 
 
 @helper
-def _next_newline(data, start, stop, wanted):
-    """Where the next run of `wanted` (1 or 2) newlines begins; stop where there is none."""
-    while start < stop:
-        if load_u8(data, start) == 0x0A and (wanted == 1 or (start + 1 < stop and load_u8(data, start + 1) == 0x0A)):
-            return start
-        start += 1
-    return stop
-
-
-@helper
 def _duplicate_segments(data, start, stop, newlines, table, state, slots, keys, counts, lengths):
     """Shares (by count, by characters) of the segments between `newlines` newlines that occur more than once.
 
@@ -51,7 +40,7 @@ def _duplicate_segments(data, start, stop, newlines, table, state, slots, keys, 
     clear(state, slots, (stop - start) // 32)
     segments = 0
     while start <= stop:
-        end = _next_newline(data, start, stop, newlines)
+        end = next_newline(data, start, stop, newlines)
         first = skip_space(data, start, end, table)
         if first < end:
             last = skip_space_back(data, first, end, table)

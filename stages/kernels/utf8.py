@@ -1,4 +1,4 @@
-"""Code points in UTF-8 bytes: decode, count, step over white space. Never reads outside the given range.
+"""Code points in UTF-8 bytes: decode, count, step over white space, find line ends. Never reads outside the given range.
 
 Bytes that are not UTF-8 (lone surrogates that a JSON file held, a text cut within a character) are read as some code
 point or U+FFFD, one to four bytes long; no input makes a kernel fail or read past the end.
@@ -88,4 +88,14 @@ def skip_space_back(data, start, stop, table):
         if after != stop or not properties(table, point) & SPACE:
             return stop
         stop = before
+    return stop
+
+
+@helper
+def next_newline(data, start, stop, newlines):
+    """Where the next `newlines` (1 or 2) newlines in a row begin; stop where there are none."""
+    while start < stop:
+        if load_u8(data, start) == 0x0A and (newlines == 1 or (start + 1 < stop and load_u8(data, start + 1) == 0x0A)):
+            return start
+        start += 1
     return stop

@@ -50,7 +50,7 @@ _MID_NUMBERS = _bits(MIDNUM, MIDNUMLET, SINGLE_QUOTE)  # WB11, WB12
 
 
 def _joins() -> np.ndarray:
-    """For each class, the set (as bits) of classes that do not break behind it: the rules that look at one pair only."""
+    """For each class, the set (as bits) of classes that do not break behind it: the rules that look at one pair."""
     word = _LETTERS | _bits(NUMERIC)
     joins = np.zeros(32, np.int64)
     joins[[ALETTER, HEBREW_LETTER, NUMERIC]] = word | _bits(EXTENDNUMLET)  # WB5, WB8, WB9, WB10, WB13a
@@ -60,7 +60,7 @@ def _joins() -> np.ndarray:
 
 
 def _ascii_kinds() -> np.ndarray:
-    """For each byte: 1 letters, digits and underscore (no break between them), 2 what may stand amid a word, 3 not ASCII."""
+    """For each byte: 1 letters, digits and underscore (never a break between), 2 what may stand amid a word, 3 not ASCII."""
     kinds = np.zeros(256, np.uint8)
     classes = code_points()[:128] & CLASS
     kinds[:128][np.isin(classes, [ALETTER, NUMERIC, EXTENDNUMLET])] = 1
@@ -156,12 +156,11 @@ def word_end(data, start, stop, table):
                 left = properties(table, load_u8(data, at - 1)) & CLASS
                 middle = properties(table, load_u8(data, at)) & CLASS
                 right = properties(table, byte) & CLASS
-                if left == ALETTER and right == ALETTER and (_MID_LETTERS >> middle) & 1:
-                    at += 2
-                elif left == NUMERIC and right == NUMERIC and (_MID_NUMBERS >> middle) & 1:
-                    at += 2
-                else:
+                letters = left == ALETTER and right == ALETTER and (_MID_LETTERS >> middle) & 1
+                numbers = left == NUMERIC and right == NUMERIC and (_MID_NUMBERS >> middle) & 1
+                if not (letters or numbers):
                     break
+                at += 2
         return at
     if kind == 3 or (at < stop and load_u8(data, at) >= 0x80):
         return _word_end_unicode(data, start, stop, table)
@@ -237,7 +236,7 @@ def plain_word_end(data, start, stop):
 
 @kernel("int64(text, int64, int64, const_uint16, vec_int64)")
 def word_ends(data, start, stop, table, ends):
-    """Write to `ends` where each segment of data[start:stop] ends (byte positions in data); returns how many there are."""
+    """Write to `ends` where each segment of data[start:stop] ends (positions in data); returns how many there are."""
     count = 0
     while start < stop:
         start = word_end(data, start, stop, table)
