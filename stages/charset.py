@@ -34,4 +34,9 @@ def decode(data: bytes, declared: str | None = None) -> str:
                 return data.decode(encoding)
             except (UnicodeDecodeError, LookupError):
                 continue
+    return detect(data)
+
+
+def detect(data: bytes, declared: str | None = None) -> str:
+    """The text of `data` by Resiliparse's detector alone, whatever was declared."""
     return bytes_to_str(data, detect_encoding(data) or "utf-8")

@@ -1,0 +1,140 @@
+"""The step `extract`: the main text of a crawled page."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from stages.document import DOCUMENT, text_array, text_buffers
+from stages.errors import DocumentsFailed
+from stages.extract import supervisor
+from stages.step import Bounds, Labels, Limit, Measures, Step, limit
+
+_LOCK = threading.Lock()
+_RUNNING: dict[tuple[int, supervisor.Settings], supervisor.Supervisor] = {}
+
+
+class Extract(Step):
+    """Main text of HTML pages by Resiliparse, or by a function of your own, in a process of its own.
+
+    Rows whose `html` is null hold text already and stay as they are. A page that makes the parser raise, crash, hang
+    or run out of memory fails alone (DocumentsFailed). Measures: characters of the text, bytes of the page.
+    """
+
+    step: ClassVar[str] = "extract"
+
+    # "resiliparse", or "module:function" for a function that takes HTML as str and returns text (None counts as empty).
+    engine: str = Field("resiliparse", pattern=r"^resiliparse$|^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    # Options of Resiliparse's extract_plain_text; its defaults but for main_content, as DCLM uses it.
+    main_content: bool = True
+    preserve_formatting: bool | Literal["minimal_html"] = True
+    list_bullets: bool = True
+    alt_texts: bool = True
+    links: bool = False
+    form_fields: bool = False
+    noscript: bool = False
+    comments: bool = True
+    skip_elements: tuple[str, ...] = ()
+    # How bytes become characters: "declared" trusts valid UTF-8, then what header and page declare, then a detector;
+    # "detected" is Resiliparse's detector alone, as DCLM has it (it takes some UTF-8 pages for windows-1252).
+    charset: Literal["declared", "detected"] = "declared"
+
+    max_page_bytes: PositiveInt = 16 << 20  # larger pages are dropped unread
+    page_seconds: PositiveFloat = 10.0  # CPU time after which a page is given up
+    memory_mb: PositiveInt | None = 2048  # address space of the parsing process
+    characters: Limit = limit(min=1)
+
+    def limits(self) -> dict[str, Bounds | Labels]:
+        """Page size is no Limit field, since raising it must extract again; but it drops pages like one."""
+        return {"page_bytes": Bounds(max=self.max_page_bytes), **super().limits()}
+
+    def prepare(self) -> None:
+        with _LOCK:
+            self._supervisor().start()
+
+    def edit(self, docs: pa.RecordBatch) -> tuple[pa.RecordBatch, Measures]:
+        if "html" not in docs.schema.names:
+            return docs, {"characters": _characters(docs.column("text"))}
+        html = docs.column("html")
+        data, offsets = text_buffers(html)
+        sizes = np.diff(offsets)
+        is_page = np.asarray(pc.is_valid(html))
+        rows = np.flatnonzero(is_page & (sizes <= self.max_page_bytes))
+        charsets = docs.column("charset").to_pylist()
+        spans = [(int(offsets[row]), int(offsets[row + 1]), charsets[row]) for row in rows]
+        with _LOCK:
+            texts, failures = self._supervisor().extract(data, spans)
+        text = _merge(docs.column("text"), rows, texts)
+        others = docs.drop_columns(["html", "charset"])
+        batch = others.set_column(DOCUMENT.get_field_index("text"), DOCUMENT.field("text"), text)
+        page_bytes = np.where(is_page, sizes, text_sizes(text))
+        failures = [replace(failure, row=int(rows[failure.row])) for failure in failures]
+        if not failures:
+            return batch, {"characters": _characters(text), "page_bytes": page_bytes}
+        kept = np.ones(docs.num_rows, bool)
+        kept[[failure.row for failure in failures]] = False
+        batch = batch.filter(pa.array(kept))
+        measures = {"characters": _characters(batch.column("text")), "page_bytes": page_bytes[kept]}
+        raise DocumentsFailed(failures, (batch, measures), np.flatnonzero(kept))
+
+    def _supervisor(self) -> supervisor.Supervisor:
+        """This process's parsing process for these settings; a forked process starts its own."""
+        settings = supervisor.Settings(
+            engine=self.engine,
+            charset=self.charset,
+            options=(
+                ("main_content", self.main_content),
+                ("preserve_formatting", self.preserve_formatting),
+                ("list_bullets", self.list_bullets),
+                ("alt_texts", self.alt_texts),
+                ("links", self.links),
+                ("form_fields", self.form_fields),
+                ("noscript", self.noscript),
+                ("comments", self.comments),
+                ("skip_elements", self.skip_elements or None),
+            ),
+            page_seconds=self.page_seconds,
+            memory_bytes=self.memory_mb << 20 if self.memory_mb else None,
+        )
+        key = (os.getpid(), settings)
+        if key not in _RUNNING:
+            _RUNNING[key] = supervisor.Supervisor(settings)
+        return _RUNNING[key]
+
+
+def text_sizes(text: pa.Array) -> np.ndarray:
+    """Bytes of each text."""
+    return np.diff(text_buffers(text)[1])
+
+
+def _characters(text: pa.Array) -> np.ndarray:
+    return np.asarray(pc.utf8_length(text), np.int64)
+
+
+def _merge(text: pa.Array, rows: np.ndarray, texts: list[bytes]) -> pa.Array:
+    """The column `text` with the given rows replaced."""
+    values: list[bytes] = texts
+    if len(rows) < len(text):
+        values = text.cast(pa.large_binary()).to_pylist()
+        for row, value in zip(rows, texts, strict=True):
+            values[row] = value
+    offsets = np.zeros(len(values) + 1, np.int64)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    return text_array(np.frombuffer(b"".join(values), np.uint8), offsets)
+
+
+@atexit.register
+def close_all() -> None:
+    """End this process's parsing processes."""
+    for (process, _), running in list(_RUNNING.items()):
+        if process == os.getpid():
+            running.close()
+            del _RUNNING[process, running.settings]
