@@ -29,12 +29,12 @@ NGRAM_BASE = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 @intrinsic
-def load_u8(typingctx, data, index):  # noqa: ANN001, ANN201
+def load_u8(typingctx, data, index):
     """data[index] of a contiguous uint8 array, as uint64, without bounds or sign checks."""
     if not (isinstance(data, types.Array) and data.dtype == types.uint8 and data.layout == "C"):
         return None
 
-    def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
+    def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
         byte = builder.load(builder.gep(array.data, [args[1]]))
         return builder.zext(byte, ir.IntType(64))
@@ -43,12 +43,12 @@ def load_u8(typingctx, data, index):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def load_u64(typingctx, data, index):  # noqa: ANN001, ANN201
+def load_u64(typingctx, data, index):
     """The 8 bytes data[index:index + 8] of a contiguous uint8 array as one little-endian uint64, without checks."""
     if not (isinstance(data, types.Array) and data.dtype == types.uint8 and data.layout == "C"):
         return None
 
-    def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
+    def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
         pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
         return builder.load(pointer, align=1)
@@ -57,10 +57,10 @@ def load_u64(typingctx, data, index):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def multiply_high(typingctx, a, b):  # noqa: ANN001, ANN201
+def multiply_high(typingctx, a, b):
     """The upper 64 bits of the 128-bit product of two uint64."""
 
-    def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
+    def codegen(context, builder, signature, args):
         wide = ir.IntType(128)
         product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
         return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
@@ -69,10 +69,10 @@ def multiply_high(typingctx, a, b):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def trailing_zeros(typingctx, value):  # noqa: ANN001, ANN201
+def trailing_zeros(typingctx, value):
     """Number of zero bits below the lowest set bit of a uint64 (64 for 0), as int64."""
 
-    def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
+    def codegen(context, builder, signature, args):
         return builder.cttz(args[0], cgutils.false_bit)
 
     return types.int64(types.uint64), codegen
@@ -85,7 +85,7 @@ def rotate(x, r):
 
 @helper
 def mix64(x):
-    """MurmurHash3's 64-bit finalizer (Appleby, public domain): a bijection whose every output bit hangs on all inputs."""
+    """MurmurHash3's 64-bit finalizer (Appleby, public domain): a bijection; every bit hangs on all input bits."""
     x ^= x >> np.uint64(33)
     x *= _F1
     x ^= x >> np.uint64(33)

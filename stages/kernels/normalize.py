@@ -10,28 +10,13 @@ import numpy as np
 
 from stages.kernels.compile import helper, kernel
 from stages.kernels.hashing import load_u8
+from stages.kernels.utf8 import decode
 
 # An entry of the table, from the low bits: class (2), flags (4), length of the emission in bytes (4; 0: the
 # character's own bytes), its place (22).
 DROP, SPACE, DIGIT, EMIT = 0, 1, 2, 3
 SEPARATOR, CASED, IGNORABLE, SIGMA = 4, 8, 16, 32
 LENGTH_SHIFT, LENGTH_MASK, PLACE_SHIFT = 6, 15, 10
-
-
-@helper
-def decode(data, position, stop):
-    """The code point at `position` and the position behind it. The text must be valid UTF-8."""
-    b = np.int64(load_u8(data, position))
-    if b < 0x80:
-        return b, position + 1
-    if b < 0xE0:
-        return ((b & 0x1F) << 6) | np.int64(load_u8(data, position + 1) & np.uint64(0x3F)), position + 2
-    second = np.int64(load_u8(data, position + 1) & np.uint64(0x3F))
-    third = np.int64(load_u8(data, position + 2) & np.uint64(0x3F))
-    if b < 0xF0:
-        return ((b & 0x0F) << 12) | (second << 6) | third, position + 3
-    fourth = np.int64(load_u8(data, position + 3) & np.uint64(0x3F))
-    return ((b & 0x07) << 18) | (second << 12) | (third << 6) | fourth, position + 4
 
 
 @helper

@@ -1,0 +1,149 @@
+"""The list of removed documents of each part, each with the document kept for it: by id, source and address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stages.dedup.address import group_of, part_of, read_rows, row_of
+from stages.dedup.choose import CHOSEN
+from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
+from stages.dedup.spec import read_spec
+
+NAMED = pa.schema(
+    [
+        pa.field("doc", pa.int64(), nullable=False),
+        pa.field("kept", pa.int64(), nullable=False),
+        pa.field("kept_id", pa.large_string(), nullable=False),
+        pa.field("kept_source", pa.large_string(), nullable=False),
+    ]
+)
+
+REMOVALS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # of the removed document in its part; rising
+        pa.field("reason", pa.large_string(), nullable=False),
+        pa.field("representative", pa.large_string(), nullable=False),  # id of the document kept for it
+        pa.field("representative_source", pa.large_string(), nullable=False),
+        pa.field("representative_part", pa.int32(), nullable=False),  # ordinal, as handed to the dedup
+        pa.field("representative_row", pa.int64(), nullable=False),
+    ]
+)
+
+
+def _range_of_part(docs: np.ndarray, ordinal: int) -> tuple[int, int]:
+    """Where the documents of a part begin and end in a rising array of addresses."""
+    begin, end = np.searchsorted(docs, [np.int64(ordinal) << np.int64(32), np.int64(ordinal + 1) << np.int64(32)])
+    return int(begin), int(end)
+
+
+def name(
+    group: int,
+    parts: Sequence[Mapping[str, Any]],
+    chosen_paths: Sequence[str],
+    group_starts: Sequence[int],
+    out_path: str,
+    memory: int,
+    open_file: OpenFile = open_local,
+    show: int = 20,
+) -> dict[str, Any]:
+    """Look up the ids of the kept documents in one group of parts ({"ordinal", "path", "source"} each).
+
+    Returns removed, and of the clusters whose kept document lies here: sizes, [size, clusters] pairs with the kept one
+    counted, and largest, the `show` largest as {"size", "part", "row", "id", "source"}.
+    """
+    table = read_partition(chosen_paths, group, CHOSEN, ("kept", "doc"), open_file)
+    kept, doc = column_values(table, "kept"), column_values(table, "doc")
+    heads, first, counts = np.unique(kept, return_index=True, return_counts=True)
+    writer = ShuffleWriter(Path(out_path), len(group_starts), NAMED, ("doc",), memory)
+    candidates: list[dict[str, Any]] = []
+    for part in parts:
+        begin, end = _range_of_part(heads, part["ordinal"])
+        if begin == end:
+            continue
+        with open_file(part["path"]) as file:
+            for piece, batch in read_rows(file, part["path"], ["id"], row_of(heads[begin:end])):
+                ids = batch.column("id")
+                head, count, start = heads[begin:end][piece], counts[begin:end][piece], first[begin:end][piece]
+                rows = np.repeat(np.arange(len(head)), count)
+                span = slice(int(start[0]), int(start[-1] + count[-1]))
+                writer.add(
+                    group_of(doc[span], group_starts),
+                    {
+                        "doc": doc[span],
+                        "kept": head[rows],
+                        "kept_id": ids.take(pa.array(rows)),
+                        "kept_source": pa.repeat(pa.scalar(part["source"], pa.large_string()), len(rows)),
+                    },
+                )
+                for i in np.argsort(-count, kind="stable")[:show]:
+                    candidates.append(
+                        {
+                            "size": int(count[i]) + 1,
+                            "part": part["ordinal"],
+                            "row": int(row_of(head[i : i + 1])[0]),
+                            "id": ids[int(i)].as_py(),
+                            "source": part["source"],
+                        }
+                    )
+                candidates = largest_clusters(candidates, show)
+    writer.finish()
+    sizes, clusters = np.unique(counts + 1, return_counts=True)
+    return {
+        "removed": len(doc),
+        "sizes": [[int(s), int(c)] for s, c in zip(sizes, clusters, strict=True)],
+        "largest": candidates,
+    }
+
+
+def largest_clusters(clusters: Sequence[dict[str, Any]], show: int) -> list[dict[str, Any]]:
+    """The largest first, equal ones in canonical order; for merging what the tasks of `name` return."""
+    return sorted(clusters, key=lambda c: (-c["size"], c["part"], c["row"]))[:show]
+
+
+def remove(
+    spec: Mapping[str, Any],
+    group: int,
+    parts: Sequence[Mapping[str, Any]],
+    named_paths: Sequence[str],
+    out_paths: Mapping[str, str],
+    open_file: OpenFile = open_local,
+) -> dict[str, Any]:
+    """Write the removals of one group of parts: for each part a Parquet file of `REMOVALS`, sorted by row.
+
+    `out_paths` are the files to write, by the part's ordinal as text. Returns removed ({ordinal: documents}) and lost,
+    [source, source of the kept document, documents].
+    """
+    reason = read_spec(dict(spec)).reason
+    table = read_partition(named_paths, group, NAMED, ("doc",), open_file)
+    doc, kept = column_values(table, "doc"), column_values(table, "kept")
+    removed: dict[str, int] = {}
+    lost: dict[tuple[str, str], int] = {}
+    for part in parts:
+        begin, end = _range_of_part(doc, part["ordinal"])
+        mine = table.slice(begin, end - begin)
+        columns = [
+            pa.array(row_of(doc[begin:end]), pa.int64()),
+            pa.repeat(pa.scalar(reason, pa.large_string()), end - begin),
+            mine.column("kept_id").combine_chunks(),
+            mine.column("kept_source").combine_chunks(),
+            pa.array(part_of(kept[begin:end])),
+            pa.array(row_of(kept[begin:end]), pa.int64()),
+        ]
+        write_removals(pa.Table.from_arrays(columns, schema=REMOVALS), out_paths[str(part["ordinal"])])
+        removed[str(part["ordinal"])] = end - begin
+        for entry in pc.value_counts(mine.column("kept_source")):
+            pair = (part["source"], entry["values"].as_py())
+            lost[pair] = lost.get(pair, 0) + entry["counts"].as_py()
+    return {"removed": removed, "lost": [[*pair, count] for pair, count in sorted(lost.items())]}
+
+
+def write_removals(table: pa.Table, path: str) -> None:
+    """Write the removals of one part, sorted by row."""
+    pq.write_table(table, path, compression="zstd", use_dictionary=["reason", "representative_source"])

@@ -1,0 +1,143 @@
+"""Records of documents, by which copies are found: the first phase of exact, url and minhash.
+
+Each document gives one record (its 128-bit hash) or one for each band (the band's 64-bit key), sent to the partition
+of its key. Copies that one task sees itself are joined at once: of each key it sends on the first document alone, and
+edges from the others to it. So a key shared by a million documents costs each later task one record a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages.dedup.address import pack, read_remaining
+from stages.dedup.edges import EdgeWriter, stars
+from stages.dedup.normalize import normalize
+from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local, read_partition
+from stages.dedup.spec import Exact, MinHash, Url, read_spec
+from stages.dedup.urls import normalize_urls
+from stages.document import text_buffers
+from stages.kernels.hashing import hash_texts, partition_of
+from stages.kernels.minhash import band_keys, minhash_signatures, row_constants
+
+_KEY, _CHECK, _DOC = (
+    pa.field(name, type, nullable=False)
+    for name, type in (("key", pa.uint64()), ("check", pa.uint64()), ("doc", pa.int64()))
+)
+HASHED = pa.schema([_KEY, _CHECK, _DOC])
+BANDED = pa.schema([_KEY, _DOC])
+
+
+def record_schema(spec: Exact | Url | MinHash) -> tuple[pa.Schema, tuple[str, ...]]:
+    """The schema of a method's records, and the columns that copies have in common."""
+    return (BANDED, ("key",)) if isinstance(spec, MinHash) else (HASHED, ("key", "check"))
+
+
+def hashed_texts(texts: pa.Array, how: str) -> tuple[np.ndarray, np.ndarray]:
+    """128-bit hashes of normalized texts, (n, 2) uint64, and a mask of the texts that are not empty then."""
+    data, offsets = normalize(*text_buffers(texts), how)
+    hashes = np.empty((len(offsets) - 1, 2), np.uint64)
+    hash_texts(data, offsets, 0, hashes)
+    return hashes, offsets[1:] > offsets[:-1]
+
+
+def signatures(texts: pa.Array, spec: MinHash) -> tuple[np.ndarray, np.ndarray]:
+    """MinHash signatures, (n, bands * rows) uint64, and each text's number of n-grams (int64)."""
+    data, offsets = normalize(*text_buffers(texts), spec.normalize)
+    out = np.empty((len(offsets) - 1, spec.bands * spec.rows), np.uint64)
+    counts = np.empty(len(offsets) - 1, np.int64)
+    minhash_signatures(data, offsets, spec.ngram, *row_constants(spec.bands * spec.rows, spec.seed), out, counts)
+    return out, counts
+
+
+def records(batch: pa.RecordBatch, docs: np.ndarray, spec: Exact | Url | MinHash) -> dict[str, np.ndarray]:
+    """The records of a batch's documents, by column, in canonical order; none of those with nothing to compare."""
+    if isinstance(spec, MinHash):
+        signed, counts = signatures(batch.column("text"), spec)
+        signed, docs = signed[counts > 0], docs[counts > 0]
+        keys = np.empty((len(docs), spec.bands), np.uint64)
+        band_keys(np.ascontiguousarray(signed), spec.rows, keys)
+        return {"key": keys.ravel(), "doc": np.repeat(docs, spec.bands)}
+    if isinstance(spec, Url):
+        urls = normalize_urls(batch.column("url"), spec.drop_query)
+        hashes, present = hashed_texts(urls.fill_null(""), "none")
+    else:
+        hashes, present = hashed_texts(batch.column("text"), spec.normalize)
+    return {"key": hashes[present, 0], "check": hashes[present, 1], "doc": docs[present]}
+
+
+def scatter(
+    spec: Mapping[str, Any],
+    parts: Sequence[Mapping[str, Any]],
+    partitions: int,
+    records_path: str,
+    edges_path: str,
+    open_file: OpenFile = open_local,
+) -> dict[str, int]:
+    """Write the records and the first edges of some parts ({"ordinal", "path", "removals"} each, ordinals rising).
+
+    Returns documents, compared (those with records), bytes (of text read), records and edges (rows written).
+    """
+    settings = read_spec(dict(spec))
+    schema, common = record_schema(settings)
+    edges = EdgeWriter(edges_path, partitions, settings.memory // 4)
+
+    def combine(table: pa.Table) -> pa.Table:
+        first, member, centre = stars(table, common)
+        edges.add(member, centre)
+        return table if len(member) == 0 else table.filter(pa.array(first))
+
+    writer = ShuffleWriter(Path(records_path), partitions, schema, (*common, "doc"), settings.memory, combine)
+    documents = compared = size = 0
+    column = "url" if isinstance(settings, Url) else "text"
+    for part in parts:
+        for rows, batch in read_remaining(part, [column], open_file):
+            columns = records(batch, pack(part["ordinal"], rows), settings)
+            partition = np.empty(len(columns["key"]), np.int32)
+            partition_of(np.ascontiguousarray(columns["key"]), partitions, partition)
+            writer.add(partition, columns)
+            documents += batch.num_rows
+            compared += len(partition) // settings.records_per_document
+            if column == "text":
+                offsets = text_buffers(batch.column("text"))[1]
+                size += int(offsets[-1] - offsets[0])
+    written = writer.finish()
+    return {
+        "documents": documents,
+        "compared": compared,
+        "bytes": size,
+        "records": written,
+        "edges": edges.finish(),
+    }
+
+
+def group(
+    spec: Mapping[str, Any],
+    partitions: int,
+    which: Sequence[int],
+    records_paths: Sequence[str],
+    edges_path: str,
+    open_file: OpenFile = open_local,
+) -> dict[str, int]:
+    """Join the records of some partitions (`which`) across all files of `scatter`: writes their edges.
+
+    Returns records (rows read), edges (rows written) and largest (records of the largest group; a task of `scatter`
+    counts once in it).
+    """
+    settings = read_spec(dict(spec))
+    schema, common = record_schema(settings)
+    edges = EdgeWriter(edges_path, partitions, settings.memory)
+    count = largest = 0
+    for partition in which:
+        table = read_partition(records_paths, partition, schema, (*common, "doc"), open_file)
+        if not table.num_rows:
+            continue
+        first, member, centre = stars(table, common)
+        edges.add(member, centre)
+        count += table.num_rows
+        largest = max(largest, int(np.diff(np.append(np.flatnonzero(first), table.num_rows)).max()))
+    return {"records": count, "edges": edges.finish(), "largest": largest}

@@ -1,0 +1,200 @@
+"""Shuffle files: what one task writes, cut into partitions, so that another task reads just its own out of each.
+
+Layout: for each partition one block, an Arrow IPC stream compressed with zstd (no bytes where it is empty), rows
+sorted; then the partitions' byte offsets (count + 1 int64, little-endian), the count (int64) and a magic number.
+A reader seeks to the two offsets it needs: no footer that grows with the partitions is parsed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from stages.errors import InputError
+
+OpenFile = Callable[[str], BinaryIO]
+"""How a task opens an input by name, for random access: `open_local`, or the storage layer's own."""
+
+MAGIC = b"HRSHUF01"
+BATCH_ROWS = 1 << 20
+_OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
+
+
+def open_local(path: str) -> BinaryIO:
+    """The default of every task here: inputs are local files."""
+    return Path(path).open("rb")
+
+
+def sort_order(columns: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The stable order that sorts rows by these columns, the first most significant; None where they are sorted.
+
+    Each pass over a column that already stands in order is skipped: records come in canonical order.
+    """
+    order: np.ndarray | None = None
+    for column in reversed(columns):
+        values = column if order is None else column[order]
+        if len(values) > 1 and (values[1:] < values[:-1]).any():
+            step = np.argsort(values, kind="stable")
+            order = step if order is None else order[step]
+    return order
+
+
+def sort_table(
+    table: pa.Table, keys: Sequence[str], lead: np.ndarray | None = None
+) -> tuple[pa.Table, np.ndarray | None]:
+    """The table sorted by `lead` (one value a row), then by the integer columns `keys`; and `lead` in that order."""
+    columns = [column_values(table, name) for name in keys]
+    order = sort_order(columns if lead is None else [lead, *columns])
+    if order is None:
+        return table, lead
+    return table.take(pa.array(order)), None if lead is None else lead[order]
+
+
+def column_values(table: pa.Table, name: str) -> np.ndarray:
+    """A fixed-width column as a NumPy array, without a copy where it is one chunk."""
+    column = table.column(name)
+    if column.num_chunks == 1:
+        return column.chunk(0).to_numpy(zero_copy_only=False)
+    return column.to_numpy()
+
+
+class ShuffleWriter:
+    """Collects rows for partitions and writes them as one shuffle file, sorted by partition, then by `keys`.
+
+    Up to `memory` bytes of rows are held; then they are sorted and set aside in a file beside the output, and
+    merged, one partition at a time, by `finish`. `combine`, if given, gets the sorted rows of one partition and
+    returns those to write: what it leaves out it has dealt with itself (it may see a partition in pieces).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        partitions: int,
+        schema: pa.Schema,
+        keys: Sequence[str],
+        memory: int,
+        combine: Callable[[pa.Table], pa.Table] | None = None,
+    ) -> None:
+        if partitions < 1:
+            raise ValueError(f"a shuffle needs at least one partition, not {partitions}")
+        self.path, self.partitions, self.schema, self.keys = Path(path), partitions, schema, tuple(keys)
+        self.memory, self.combine = memory, combine
+        self.rows = 0
+        self._held: list[tuple[np.ndarray, pa.Table]] = []
+        self._bytes = 0
+        self._spills: list[Path] = []
+
+    def add(self, partition: np.ndarray, columns: dict[str, np.ndarray | pa.Array]) -> None:
+        """Rows, given by columns, and the partition (int32) that each goes to."""
+        if len(partition) == 0:
+            return
+        table = pa.Table.from_arrays([_as_array(columns[f.name], f.type) for f in self.schema], schema=self.schema)
+        self._held.append((partition, table))
+        self._bytes += table.nbytes + partition.nbytes
+        if self._bytes >= self.memory:
+            self._spill()
+
+    def _spill(self) -> None:
+        spill = self.path.with_name(f"{self.path.name}.spill{len(self._spills)}")
+        self._spills.append(spill)
+        self._write_held(spill)
+
+    def _sorted_held(self) -> tuple[pa.Table, np.ndarray]:
+        """What is held as one sorted table, and where each partition begins in it; nothing is held afterwards."""
+        held, self._held, self._bytes = self._held, [], 0
+        if not held:
+            return self.schema.empty_table(), np.zeros(self.partitions + 1, np.int64)
+        partition = np.concatenate([p for p, _ in held])
+        table = pa.concat_tables([t for _, t in held]).combine_chunks()
+        del held
+        table, partition = sort_table(table, self.keys, partition)
+        return table, np.searchsorted(partition, np.arange(self.partitions + 1))
+
+    def _write_held(self, path: Path) -> None:
+        table, starts = self._sorted_held()
+        pieces = (table.slice(starts[p], starts[p + 1] - starts[p]) for p in range(self.partitions))
+        self._write(path, pieces)
+
+    def _write(self, path: Path, pieces: Iterable[pa.Table]) -> int:
+        rows = 0
+        offsets = [0]
+        with path.open("wb") as file:
+            for piece in pieces:
+                if self.combine and piece.num_rows:
+                    piece = self.combine(piece)
+                if piece.num_rows:
+                    with pa.ipc.new_stream(file, self.schema, options=_OPTIONS) as stream:
+                        stream.write_table(piece, max_chunksize=BATCH_ROWS)
+                rows += piece.num_rows
+                offsets.append(file.tell())
+            file.write(np.array(offsets, "<i8").tobytes() + struct.pack("<q", self.partitions) + MAGIC)
+        return rows
+
+    def finish(self) -> int:
+        """Write the file; returns its number of rows."""
+        if not self._spills:
+            table, starts = self._sorted_held()
+            self.rows = self._write(
+                self.path, (table.slice(starts[p], starts[p + 1] - starts[p]) for p in range(self.partitions))
+            )
+            return self.rows
+        if self._held:
+            self._spill()
+        files = [open_local(str(spill)) for spill in self._spills]
+        try:
+            self.rows = self._write(self.path, (self._merged(files, p) for p in range(self.partitions)))
+        finally:
+            for file, spill in zip(files, self._spills, strict=True):
+                file.close()
+                spill.unlink()
+        return self.rows
+
+    def _merged(self, files: Sequence[BinaryIO], partition: int) -> pa.Table:
+        blocks = [read_block(f, partition, str(spill)) for f, spill in zip(files, self._spills, strict=True)]
+        pieces = [block for block in blocks if block]
+        if not pieces:
+            return self.schema.empty_table()
+        return sort_table(pa.concat_tables(pieces).combine_chunks(), self.keys)[0]
+
+
+def _as_array(values: np.ndarray | pa.Array, type: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, type)
+
+
+def read_block(file: BinaryIO, partition: int, name: str) -> pa.Table | None:
+    """One partition of an open shuffle file, or None where it is empty. Raises InputError for another kind of file."""
+    end = file.seek(0, 2)
+    tail = 8 + len(MAGIC)
+    if end >= tail:
+        file.seek(end - tail)
+        count, magic = struct.unpack(f"<q{len(MAGIC)}s", file.read(tail))
+    if end < tail or magic != MAGIC or not 0 <= partition < count or end < tail + 8 * (count + 1):
+        raise InputError(name, f"not a shuffle file with a partition {partition}: it is cut short or of another kind")
+    file.seek(end - tail - 8 * (count + 1) + 8 * partition)
+    start, stop = struct.unpack("<2q", file.read(16))
+    if stop == start:
+        return None
+    file.seek(start)
+    block = file.read(stop - start)
+    if len(block) != stop - start:
+        raise InputError(name, f"partition {partition} is cut short", offset=start)
+    return pa.ipc.open_stream(block).read_all()
+
+
+def read_partition(
+    files: Sequence[str], partition: int, schema: pa.Schema, keys: Sequence[str], open_file: OpenFile = open_local
+) -> pa.Table:
+    """One partition out of all files, as one table sorted by `keys`."""
+    pieces = []
+    for name in files:
+        with open_file(name) as file:
+            if block := read_block(file, partition, name):
+                pieces.append(block)
+    if not pieces:
+        return schema.empty_table()
+    return sort_table(pa.concat_tables(pieces).combine_chunks(), keys)[0]

@@ -1,0 +1,172 @@
+"""What a recipe says of dedup: `dedup: {method: minhash, ngram: 5, ...}`, checked when the recipe is loaded.
+
+Each method has its own class, chosen by `method`, so a key of another method is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from stages.dedup.normalize import UNICODE_VERSION, Normalization
+from stages.errors import UserError
+from stages.step import Settings
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+MEBIBYTE = 1 << 20
+
+
+class _Dedup(Settings):
+    """What all methods share."""
+
+    expected_removal: tuple[Fraction, Fraction] | None = None
+    """Share of the documents that may go, [least, most]: outside of it the run stops before it replaces anything."""
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> _Dedup:
+        if self.expected_removal and self.expected_removal[0] > self.expected_removal[1]:
+            raise ValueError(f"expected_removal: {self.expected_removal[0]:g} is above {self.expected_removal[1]:g}")
+        return self
+
+    @property
+    def reason(self) -> str:
+        """The reason on record for documents that this method removes."""
+        return f"dedup.{self.method}"  # type: ignore[attr-defined]
+
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, as JSON values: for task keys."""
+        return {"unicode": UNICODE_VERSION, "version": 1, **self.model_dump(mode="json", exclude={"expected_removal"})}
+
+    def check_removal(self, removed: int, documents: int) -> None:
+        """Raise UserError where the share removed is outside `expected_removal`."""
+        if self.expected_removal is None or documents == 0:
+            return
+        least, most = self.expected_removal
+        share = removed / documents
+        if not least <= share <= most:
+            raise UserError(
+                f"{self.reason} removed {share:.2%} of {documents:,} documents, outside expected_removal "
+                f"[{least:g}, {most:g}]: nothing was replaced; look into why, or change the key"
+            )
+
+
+class _Clustered(_Dedup):
+    """Methods that find groups of copies and keep one of each."""
+
+    keep: Literal["first", "longest", "best"] = "first"
+    """Which of a group stays: the first in canonical order, the longest in bytes of text, or the best by `best`.
+    Ties go to the first."""
+    best: str | None = None
+    """With `keep: best`, the measure (`step.measure`, a number) whose greatest value stays; a missing one is least."""
+    partitions: int | None = Field(default=None, ge=1, le=1 << 20)
+    """Partitions of every shuffle; left out, as many as `partition_bytes` asks for."""
+    partition_bytes: int = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
+    """What one partition of records is meant to hold at most, uncompressed."""
+    memory: int = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
+    """Bytes of records that one task holds before it sorts them and sets them aside on disk."""
+
+    @model_validator(mode="after")
+    def _best_names_a_measure(self) -> _Clustered:
+        if (self.keep == "best") != (self.best is not None):
+            raise ValueError("`keep: best` and `best: step.measure` go together")
+        return self
+
+    @property
+    def records_per_document(self) -> int:
+        return 1
+
+    @property
+    def record_bytes(self) -> int:
+        return 24
+
+    def partition_count(self, documents: int) -> int:
+        """How many partitions `documents` documents are shuffled through."""
+        if self.partitions:
+            return self.partitions
+        size = documents * self.records_per_document * self.record_bytes
+        return min(1 << 20, max(1, -(-size // self.partition_bytes)))
+
+    def settings(self) -> dict[str, Any]:
+        """As above; how the work is cut changes no result."""
+        return {k: v for k, v in super().settings().items() if k not in ("partitions", "partition_bytes", "memory")}
+
+
+class Exact(_Clustered):
+    """Equal texts, by the 128-bit hash of the normalized text. A text that normalizes to nothing is no copy."""
+
+    method: Literal["exact"]
+    normalize: Normalization = "whitespace"
+
+
+class Url(_Clustered):
+    """Equal URLs, normalized (see stages.dedup.urls). A document without a URL is no copy."""
+
+    method: Literal["url"]
+    drop_query: bool = False
+    """Compare without what follows `?`."""
+
+
+class MinHash(_Clustered):
+    """Near copies, by MinHash over word n-grams. Defaults: datatrove's and FineWeb's (14 x 8, 5-grams).
+
+    Words are what stands between spaces once the text is normalized. A document of fewer than `ngram` words is no copy.
+    """
+
+    method: Literal["minhash"]
+    ngram: int = Field(default=5, ge=1, le=64)
+    bands: int = Field(default=14, ge=1, le=1024)
+    rows: int = Field(default=8, ge=1, le=1024)
+    seed: int = Field(default=1, ge=0, lt=1 << 63)
+    normalize: Literal["whitespace", "simple"] = "simple"
+    verify: Fraction | None = None
+    """Remove only a document whose true Jaccard similarity to the kept one is at least this; others stay."""
+    verify_against: int = Field(default=64, ge=1)
+    """With `verify`, how many kept documents of a cluster, the first ones, each other member is compared to."""
+
+    @property
+    def records_per_document(self) -> int:
+        return self.bands
+
+    @property
+    def record_bytes(self) -> int:
+        return 16
+
+
+class Bff(_Dedup):
+    """DCLM's Bloom filter dedup of paragraphs and documents (facts in stages.dedup.bff)."""
+
+    method: Literal["bff"]
+    ngram: int = Field(default=13, ge=1, le=64)
+    threshold: Fraction = 0.8
+    """A paragraph or document goes when more than this share of its n-grams was seen before (strictly more)."""
+    fp_rate: float = Field(default=0.01, gt=0, lt=1)
+    mode: Literal["old-both", "document", "paragraph"] = "old-both"
+    shards: int = Field(default=1, ge=1)
+    """Parts of the corpus with a filter each, deduplicated apart from one another (100 in DCLM)."""
+    expected_ngrams: int | None = Field(default=None, ge=1)
+    """N-grams that each filter is sized for; left out, they are counted in a first pass."""
+    memory: int = Field(default=8 << 30, ge=1 << 16)
+    """Bytes that one filter may take: a larger one is an error before the run starts."""
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    load: str | None = None
+    """A saved filter to begin with: what it holds counts as seen (dedup of a new crawl against old ones)."""
+    save: bool = False
+    """Keep each shard's filter with the run's output."""
+
+    @model_validator(mode="after")
+    def _loaded_filters_are_not_sized(self) -> Bff:
+        if self.load and self.shards > 1:
+            raise ValueError("load: one saved filter goes with shards: 1")
+        return self
+
+
+Dedup = Annotated[Exact | Url | MinHash | Bff, Field(discriminator="method")]
+"""The type of a recipe's `dedup` entry."""
+
+ADAPTER: TypeAdapter[Exact | Url | MinHash | Bff] = TypeAdapter(Dedup)
+
+
+def read_spec(values: dict[str, Any]) -> Exact | Url | MinHash | Bff:
+    """The typed settings of a `dedup` entry. Raises pydantic.ValidationError."""
+    return ADAPTER.validate_python(values)
