@@ -15,7 +15,6 @@ from pipeline import storage
 from pipeline.recipe import Source
 from stages.errors import InputError, UserError
 from stages.read import ReadSpec
-from stages.sample import write_sample
 
 SAMPLE = "sample:"
 FOOTER_READERS = 16
@@ -44,7 +43,7 @@ class File:
 
 def sample_folder() -> Path:
     """Where the sample corpus lies on this machine, collected when it is first asked for."""
-    return storage.cache_folder() / "sample"
+    return storage.cache_folder().parent / "sample"
 
 
 def list_files(source: str, paths: Sequence[str]) -> list[File]:
@@ -58,6 +57,8 @@ def list_files(source: str, paths: Sequence[str]) -> list[File]:
         root, shown = "", ""
         place = pattern
         if pattern.startswith(SAMPLE):
+            from stages.sample.write import write_sample
+
             write_sample(sample_folder())
             root, shown = str(sample_folder()) + "/", SAMPLE
             place = root + pattern.removeprefix(SAMPLE)

@@ -4,7 +4,7 @@ Every error is a StorageError whose text is one sentence naming the place, the c
 from the usual places of each storage (the boto3 chain, ~/.netrc, the hub's token) and appear in no message.
 """
 
-from pipeline.storage.cache import Cache, fetch
+from pipeline.storage.cache import Cache, fetch, pinned
 from pipeline.storage.entry import Entry, Stat
 from pipeline.storage.errors import ChangedError, MissingError, StorageError, redact
 from pipeline.storage.listing import exists, list_files
@@ -14,13 +14,13 @@ from pipeline.storage.random_access import open_random
 from pipeline.storage.stream import open_stream, read_bytes
 from pipeline.storage.uri import is_local, join, local_path, name_of, scheme
 from pipeline.storage.writing import (
+    clear_scratch,
     copy_to,
     delete,
     delete_many,
     delete_tree,
     open_output,
     publish,
-    remove_leftovers,
     stat,
     write_bytes,
 )
@@ -34,6 +34,7 @@ __all__ = [
     "Stat",
     "StorageError",
     "cache_folder",
+    "clear_scratch",
     "copy_to",
     "delete",
     "delete_many",
@@ -48,10 +49,10 @@ __all__ = [
     "open_output",
     "open_random",
     "open_stream",
+    "pinned",
     "publish",
     "read_bytes",
     "redact",
-    "remove_leftovers",
     "scheme",
     "scratch_folder",
     "stat",

@@ -11,7 +11,8 @@ import hashlib
 import os
 import shutil
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -40,7 +41,10 @@ class Cache:
     def __init__(
         self, folder: str | Path, max_bytes: int, *, part_bytes: int = PART_BYTES, connections: int = CONNECTIONS
     ) -> None:
-        """max_bytes: of all files together, those being downloaded in full size. part_bytes, connections: of a download."""
+        """max_bytes: of all files together; those being downloaded count in full.
+
+        part_bytes: size of the parts that a download asks for. connections: how many of them at once.
+        """
         self.folder = Path(folder)
         self.max_bytes = int(max_bytes)
         self.part_bytes, self.connections = part_bytes, connections
@@ -127,6 +131,16 @@ def fetch(uri: str | Path, cache: Cache, *, stat: Stat | Entry | None = None) ->
         flock.release(descriptor)
 
 
+@contextmanager
+def pinned(uri: str | Path, cache: Cache, *, stat: Stat | Entry | None = None) -> Iterator[Path]:
+    """`fetch` for the length of a `with` block: after it, the file may be removed when room is needed."""
+    path = fetch(uri, cache, stat=stat)
+    try:
+        yield path
+    finally:
+        cache.release(path)
+
+
 def _safe_name(uri: str) -> str:
     """The file's own name (readers go by its suffix), shortened from the front if it is longer than names may be."""
     name = name_of(uri).encode()[-200:].decode(errors="ignore").lstrip(".") or "file"
@@ -211,8 +225,8 @@ def _make_room(cache: Cache, uri: str, needed: int, entry: Path) -> None:
             kept = [other for other in kept if other is not item]
     if total + needed > cache.max_bytes:
         raise StorageError(
-            f"{cache.folder}: the cache is full: {needed:,} bytes needed for {shown(uri)}, and the files that are in use "
-            f"take {total:,} of {cache.max_bytes:,} bytes; raise the cache's limit or use fewer workers"
+            f"{cache.folder}: the cache is full: {needed:,} bytes needed for {shown(uri)}, and the files in use take "
+            f"{total:,} of {cache.max_bytes:,} bytes; raise the cache's limit or use fewer workers"
         )
     if shutil.disk_usage(cache.folder).free - sum(other.missing for other in kept) < missing:
         raise no_space(cache.folder, missing, uri)

@@ -65,9 +65,8 @@ def request(
             broken = Broken(f"the server answers {response.status_code} {response.reason}", "try again later")
             pause = retry.retry_after(response.headers.get("Retry-After"))
         except exceptions.SSLError as error:
-            raise StorageError(
-                f"{shown(uri)}: no secure connection ({redact(str(error))}); check REQUESTS_CA_BUNDLE"
-            ) from None
+            reason = f"no secure connection ({redact(str(error))})"
+            raise StorageError(f"{shown(uri)}: {reason}; check REQUESTS_CA_BUNDLE") from None
         except (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError) as error:
             broken = Broken(f"cannot reach the server ({cause(error)})", "check the address and the network")
         except exceptions.RequestException as error:

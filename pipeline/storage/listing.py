@@ -12,6 +12,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from pipeline.storage import local
 from pipeline.storage.backends import backend
@@ -22,11 +23,12 @@ from pipeline.storage.uri import local_path, scheme
 _WILD = re.compile(r"[*?\[]")
 
 
-def list_files(pattern: str | Path, missing_ok: bool = False) -> list[Entry]:
-    """Files that `pattern` names, sorted by URI.
+def list_files(pattern: str | Path) -> list[Entry]:
+    """Files that `pattern` names, sorted by URI; [] if there is none.
 
-    MissingError if there is none (or [] with missing_ok): an empty source is almost always a wrong path. HTTP servers
-    have no listing, so there a pattern is always one file.
+    Files of a folder are named as the folder was given ("./runs/a" -> "./runs/a/x"); matches of a glob at file:// or ~
+    are plain paths. HTTP servers have no listing, so there a pattern is always one file. MissingError for a bucket or
+    hub repository that does not exist.
     """
     text = str(pattern)
     kind = scheme(text)
@@ -34,43 +36,40 @@ def list_files(pattern: str | Path, missing_ok: bool = False) -> list[Entry]:
     if kind in ("http", "https"):
         if "*" in text:
             raise StorageError(f"{shown(text)}: files on a web server cannot be listed; name each file without *")
-        return _one_file(storage, text, missing_ok)
-    if kind == "file":
-        text = str(local_path(text)) + ("/" if text.endswith("/") else "")
-        literal = not _WILD.search(text) or Path(text).exists()
+        found = _one_file(storage, text)
+    elif not _WILD.search(text) or (kind == "file" and local_path(text).exists()):
+        found = _local(storage, text) if kind == "file" else _remote(storage, kind, text)
+    elif kind == "file" and text.startswith(("file://", "~")):
+        found = list(_glob(storage, str(local_path(text)) + ("/" if text.endswith("/") else "")))
     else:
-        literal = not _WILD.search(text)
-    found = _file_or_folder(storage, kind, text) if literal else list(_glob(storage, text))
-    if not found and not missing_ok:
-        raise MissingError(f"{shown(text)}: no file {'there' if literal else 'matches'}; check the path")
+        found = list(_glob(storage, text))
     return sorted(found, key=lambda entry: entry.uri)
 
 
-def _one_file(storage: Backend, uri: str, missing_ok: bool) -> list[Entry]:
+def _one_file(storage: Backend, uri: str) -> list[Entry]:
     try:
-        return [_as_entry(storage, uri)]
+        stat = storage.stat(uri)
     except MissingError:
-        if missing_ok:
-            return []
-        raise
+        return []
+    return [Entry(uri, stat.size, stat.version, stat.digest)]
 
 
-def _as_entry(storage: Backend, uri: str) -> Entry:
-    stat = storage.stat(uri)
-    return Entry(uri, stat.size, stat.version, stat.digest)
+def _local(storage: Backend, uri: str) -> list[Entry]:
+    path = local_path(uri)
+    if not path.is_dir():
+        return _one_file(storage, uri)
+    base, quoted = uri.rstrip("/") if uri.strip("/") else "", uri.startswith("file://")
+    found = []
+    for entry in storage.list_tree(str(path)):
+        relative = entry.uri[len(str(path)) :].lstrip("/")
+        name = f"{base}/{quote(relative) if quoted else relative}"
+        found.append(Entry(name, entry.size, entry.version))
+    return found
 
 
-def _file_or_folder(storage: Backend, kind: str, uri: str) -> list[Entry]:
-    if kind == "file":
-        path = Path(uri)
-        if path.is_dir():
-            return list(storage.list_tree(uri))
-        return [_as_entry(storage, uri)] if path.exists() else []
-    if not uri.endswith("/") and _is_below_root(kind, uri):
-        try:
-            return [_as_entry(storage, uri)]
-        except MissingError:
-            pass
+def _remote(storage: Backend, kind: str, uri: str) -> list[Entry]:
+    if not uri.endswith("/") and _is_below_root(kind, uri) and (found := _one_file(storage, uri)):
+        return found
     return [entry for entry in storage.list_tree(uri) if not _hidden(entry.uri[len(uri) :])]
 
 

@@ -66,7 +66,7 @@ def list_tree(folder: str) -> Iterator[Entry]:
     while pending:
         current = pending.pop()
         try:
-            status = os.stat(current or ".")
+            status = Path(current).stat()
         except OSError:
             continue
         if (status.st_dev, status.st_ino) in seen:
@@ -216,7 +216,10 @@ def scratch_folder(run: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: HEADRACE_CACHE, else XDG_CACHE_HOME/headrace/files, else ~/.cache/headrace/files."""
+    """Where fetched files are kept, made if missing.
+
+    HEADRACE_CACHE if set, else headrace/files in XDG_CACHE_HOME, else in ~/.cache.
+    """
     named = os.environ.get("HEADRACE_CACHE")
     if named:
         return _made(Path(named).expanduser())

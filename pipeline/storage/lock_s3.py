@@ -106,8 +106,10 @@ class S3Lock:
 
     def _refuse_if_alive(self, holder: dict[str, Any], age: float) -> None:
         if age < STALE and not _died_here(holder):
-            left = max(1, round(STALE - age))
-            raise taken(self._run, holder, f" (if it was killed, its lock lapses in {left} s)")
+            remark = (
+                "" if _lives_here(holder) else f" (if it was killed, its lock lapses in {max(1, round(STALE - age))} s)"
+            )
+            raise taken(self._run, holder, remark)
         _log.warning("%s: taking over the lock of a run that is gone (pid %s)", self._run, holder.get("pid"))
 
     def _conditions_hold(self) -> bool:
@@ -201,7 +203,7 @@ def _process() -> dict[str, Any]:
     """What tells this process from all others: the machine (boot and container), and when it started."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return {"machine": f"{boot} {os.readlink('/proc/self/ns/pid')}", "started": _started(os.getpid())}
+        return {"machine": f"{boot} {Path('/proc/self/ns/pid').readlink()}", "started": _started(os.getpid())}
     except OSError:  # not Linux: its locks lapse, but are not taken over at once
         return {"machine": "", "started": ""}
 
@@ -214,9 +216,15 @@ def _started(pid: int) -> str:
         return ""
 
 
+def _on_this_machine(holder: dict[str, Any]) -> bool:
+    here = _process()["machine"]
+    return bool(here) and holder.get("machine") == here and isinstance(holder.get("pid"), int)
+
+
+def _lives_here(holder: dict[str, Any]) -> bool:
+    return _on_this_machine(holder) and _started(holder["pid"]) == holder.get("started")
+
+
 def _died_here(holder: dict[str, Any]) -> bool:
     """True if the holder was a process of this machine and is not alive."""
-    here = _process()["machine"]
-    if not here or holder.get("machine") != here or not isinstance(holder.get("pid"), int):
-        return False
-    return _started(holder["pid"]) != holder.get("started")
+    return _on_this_machine(holder) and _started(holder["pid"]) != holder.get("started")

@@ -97,7 +97,8 @@ def _from_server(error: ClientError, uri: str, action: str, s3: Any) -> StorageE
         return MissingError(f"{uri}: no such object; check bucket and key")
     if code in _REFUSED:
         return StorageError(
-            f"{uri}: {where} refuses the AWS credentials ({code}); check AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
+            f"{uri}: {where} refuses the AWS credentials ({code}); "
+            "check AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
         )
     if code in _EXPIRED:
         return StorageError(f"{uri}: the AWS credentials have expired ({code}); renew them, e.g. with `aws sso login`")

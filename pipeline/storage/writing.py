@@ -95,9 +95,9 @@ def delete_tree(folder: str | Path) -> None:
     writable(str(folder)).delete_tree(str(folder))
 
 
-def remove_leftovers(folder: str | Path) -> None:
-    """Removes what killed writers left under `folder`: temporary files, scratch folders, unfinished uploads to S3.
+def clear_scratch(run: str | Path) -> None:
+    """Removes what killed writers left under a run's folder: temporary files, scratch folders, unfinished uploads to S3.
 
     Call it only while the run's lock is held, before any task starts: it would take the files of running writers.
     """
-    writable(str(folder)).remove_leftovers(str(folder))
+    writable(str(run)).remove_leftovers(str(run))
