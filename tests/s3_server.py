@@ -128,7 +128,9 @@ def _start(binary: str, folder: Path, attempt: int) -> tuple[subprocess.Popen, d
         *("-volume.preStopSeconds", "0", "-master.telemetry=false"),
     ]
     with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent
+        )
     return process, ports
 
 

@@ -99,8 +99,8 @@ def _refusal(uri: str, response: Response) -> StorageError:
         return MissingError(f"{shown(uri)}: no such file on the server ({code}); check the address")
     if code in (401, 403, 407):
         return StorageError(
-            f"{shown(uri)}: the server refuses access ({code}); check the address and, if it is signed, that it has not "
-            "expired; passwords are read from ~/.netrc"
+            f"{shown(uri)}: the server refuses access ({code}); check the address, and that it has not expired if it is "
+            "a signed one; passwords are read from ~/.netrc"
         )
     if code in (412, 416):
         return ChangedError(f"{shown(uri)}: changed while it was being read; start the run again")

@@ -96,7 +96,7 @@ def delete_tree(folder: str | Path) -> None:
 
 
 def clear_scratch(run: str | Path) -> None:
-    """Removes what killed writers left under a run's folder: temporary files, scratch folders, unfinished uploads to S3.
+    """Removes what killed writers left in a run's folder: temporary files, scratch, unfinished uploads to S3.
 
     Call it only while the run's lock is held, before any task starts: it would take the files of running writers.
     """
