@@ -188,7 +188,8 @@ class Data:
         """Raise DataError unless a checkpoint that carries this fingerprint was trained on this very order of data."""
         if fingerprint != self.fingerprint:
             raise DataError(
-                f"the checkpoint was trained on other data (fingerprint {fingerprint[:12]}, here {self.fingerprint[:12]}):"
+                f"the checkpoint was trained on other data (fingerprint {fingerprint[:12]}, "
+                f"here {self.fingerprint[:12]}):"
                 " the corpus, the sequence length or the seed differs; start a new run, or name the old data"
             )
 
@@ -218,8 +219,8 @@ def open_data(
     for name, entry, source in zip(sources, entries, shards, strict=True):
         if entry["budget_tokens"] and not source.count:
             raise DataError(
-                f"source {name}: none of its shards ({entry['tokens']} tokens in {len(source.paths)}) holds one instance "
-                f"of {sequence_length} tokens; make the sequence shorter, or take the source out of the mixture"
+                f"source {name}: none of its shards ({entry['tokens']} tokens in {len(source.paths)}) holds one "
+                f"instance of {sequence_length} tokens; make the sequence shorter, or leave the source out"
             )
         asked.append(entry["budget_tokens"] * source.count // entry["tokens"] if entry["tokens"] else 0)
     seed = manifest["mixture"]["seed"] if seed is None else seed

@@ -151,12 +151,12 @@ def check_tokens(path: str | Path, dtype: np.dtype | str, tokens: int | None = N
     if size % dtype.itemsize:
         raise ShardError(f"{path}: {size} bytes is no whole number of {dtype.name} tokens; the file is cut off")
     if tokens is not None and size != tokens * dtype.itemsize:
-        raise ShardError(f"{path}: holds {size // dtype.itemsize} {dtype.name} tokens, the manifest says {tokens}")
+        raise ShardError(f"{path}: holds {size // dtype.itemsize} {dtype.name} tokens, {tokens} were expected")
     return size // dtype.itemsize
 
 
 def read_index(path: str | Path | BinaryIO) -> Iterator[Document]:
-    """The documents of a shard, in order, streamed from a path or an open file. Raises ShardError where it is damaged."""
+    """The documents of a shard, in order, streamed from a path or open file. Raises ShardError where it is damaged."""
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
