@@ -1,4 +1,4 @@
-"""Equal 64-bit keys get equal numbers 0, 1, 2, ... in the order of their first occurrence: the hash table of a document.
+"""Equal 64-bit keys get equal numbers 0, 1, 2, ... in the order of first occurrence: the hash table of a document.
 
 The table grows with the distinct keys that it holds, so a text of few distinct words stays within the processor's
 caches however long it is. It lies in three arrays that a kernel allocates once and uses again for each document:

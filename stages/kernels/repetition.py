@@ -83,7 +83,7 @@ def _number_words(data, start, stop, table, ids, ends, counts, state, slots, key
             chars += end - start
         else:
             end = word_end(data, start, stop, table)
-            point, after = decode(data, start, stop)
+            point, _ = decode(data, start, stop)
             if not properties(table, point) & ALNUM:
                 start = end
                 continue
@@ -110,7 +110,7 @@ def _strike_single(kept, places, ids, counts):
 
 @helper
 def _pair_up(kept, places, ids, pairs, counts, state, slots, keys):
-    """From the repeated n-grams (where they begin, and their numbers) make the (n+1)-grams in place; returns how many."""
+    """From the repeated n-grams (where they begin, their numbers) make the (n+1)-grams in place; returns how many."""
     left = 0
     for i in range(kept - 1):
         pairs[left] = np.uint64(ids[i]) << np.uint64(32) | np.uint64(ids[i + 1])

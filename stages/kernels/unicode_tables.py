@@ -41,7 +41,7 @@ def code_points() -> np.ndarray:
     lengths, values = numbers[0::2], numbers[1::2]
     table = np.repeat(values, lengths).astype(np.uint16)
     if len(table) != CODE_POINTS:
-        raise ValueError(f"stages/kernels/unicode_data.py is damaged: {len(table)} code points in place of {CODE_POINTS}")
+        raise ValueError(f"stages/kernels/unicode_data.py is damaged: it has {len(table)} code points")
     table.flags.writeable = False
     return table
 
@@ -70,14 +70,11 @@ def compute() -> np.ndarray:
     from uniseg.emoji import extended_pictographic
     from uniseg.wordbreak import word_break
 
-    names = ["OTHER", "CR", "LF", "NEWLINE", "EXTEND", "ZWJ", "REGIONAL_INDICATOR", "FORMAT", "KATAKANA", "HEBREW_LETTER"]
-    names += ["ALETTER", "SINGLE_QUOTE", "DOUBLE_QUOTE", "MIDNUMLET", "MIDLETTER", "MIDNUM", "NUMERIC", "EXTENDNUMLET"]
-    numbers = {name: number for number, name in enumerate([*names, "WSEGSPACE"])}
     tests = ["isalnum", "isalpha", "isspace", "isupper", "isdigit", "isdecimal"]
     table = np.zeros(CODE_POINTS, np.uint16)
     for code_point in range(CODE_POINTS):
         char = chr(code_point)
-        value = numbers[word_break(char).name] | extended_pictographic(char) << 5
+        value = globals()[word_break(char).name] | extended_pictographic(char) << 5
         for bit, test in enumerate(tests, start=6):
             value |= getattr(char, test)() << bit
         table[code_point] = value
@@ -94,12 +91,12 @@ def main() -> None:
     numbers = np.stack([lengths, table[starts].astype(np.int64)], axis=1).ravel()
     text = base64.b85encode(zlib.compress(_write_varints(numbers), 9)).decode()
     lines = "\n".join(f'    "{line}"' for line in textwrap.wrap(text, 110))
-    Path(__file__).with_name("unicode_data.py").write_text(
-        '"""Properties of all code points as runs (length, value); written by `python -m stages.kernels.unicode_tables`.\n\n'
-        f"Word_Break and Extended_Pictographic: Unicode {uniseg.unidata_version}, from uniseg {uniseg.__version__}.\n"
-        f"The str methods: Unicode {unicodedata.unidata_version}, from Python {sys.version.split()[0]}.\n"
-        f'"""\n\nRUNS = (\n{lines}\n)\n'
-    )
+    head = f"""Properties of all code points, as runs (length, value); `python -m stages.kernels.unicode_tables` writes this.
+
+Word_Break and Extended_Pictographic: Unicode {uniseg.unidata_version}, from uniseg {uniseg.__version__}.
+The str methods: Unicode {unicodedata.unidata_version}, from Python {sys.version.split()[0]}.
+"""
+    Path(__file__).with_name("unicode_data.py").write_text(f'"""{head}"""\n\nRUNS = (\n{lines}\n)\n')
 
 
 if __name__ == "__main__":

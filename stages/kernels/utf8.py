@@ -1,7 +1,7 @@
-"""Code points in UTF-8 bytes: decode, count, step over white space, find line ends. Never reads outside the given range.
+"""Code points in UTF-8 bytes: decode, count, step over white space, find line ends.
 
-Bytes that are not UTF-8 (lone surrogates that a JSON file held, a text cut within a character) are read as some code
-point or U+FFFD, one to four bytes long; no input makes a kernel fail or read past the end.
+Nothing here reads outside the given range. Bytes that are not UTF-8 (lone surrogates that a JSON file held, a text cut
+within a character) are read as some code point or U+FFFD, one to four bytes long; no input makes a kernel fail.
 """
 
 from __future__ import annotations

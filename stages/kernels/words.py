@@ -60,7 +60,7 @@ def _joins() -> np.ndarray:
 
 
 def _ascii_kinds() -> np.ndarray:
-    """For each byte: 1 letters, digits and underscore (never a break between), 2 what may stand amid a word, 3 not ASCII."""
+    """What a byte is: 1 letter, digit or underscore (no break between them), 2 may stand amid a word, 3 not ASCII."""
     kinds = np.zeros(256, np.uint8)
     classes = code_points()[:128] & CLASS
     kinds[:128][np.isin(classes, [ALETTER, NUMERIC, EXTENDNUMLET])] = 1
