@@ -96,7 +96,7 @@ class DataConfig(Section):
     """What is read, and in which order."""
 
     sequence_length: Count = 4096
-    seed: int = Field(6198, ge=0, description="of the order of the instances")
+    seed: Annotated[int, Field(ge=0)] | None = Field(None, description="of the order; none: the mixture's own")
 
 
 class OptimizerConfig(Section):

@@ -75,6 +75,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), None, None
 
 
+def next_tokens(tokens_BT: Tensor) -> Tensor:
+    """The targets of an instance: at each position the token after it; IGNORED at the last."""
+    return F.pad(tokens_BT[:, 1:], (0, 1), value=IGNORED)
+
+
 def repeats_ngram(tokens_BT: Tensor, times: int, longest: int = 13) -> Tensor:
     """Which instances hold a sequence of 1..longest tokens `times` times in a row: bool [B].
 

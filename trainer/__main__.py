@@ -1,0 +1,53 @@
+"""The trainer's command line: `python -m trainer COMMAND ...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.tokens.shard_format import ShardError
+from trainer.errors import TrainerError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status; an error that the user can mend is one line and status 2."""
+    options = _parser().parse_args(arguments)
+    sys.stdout.reconfigure(line_buffering=True)
+    try:
+        return options.run(options)
+    except (TrainerError, ShardError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a model on the shards of a finished run")
+    train.add_argument("config", type=Path, help="a YAML file, e.g. configs/trainer/olmoe_tiny.yaml")
+    train.add_argument("--data", type=Path, required=True, help="the run's folder, with manifest.json")
+    train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value")
+    train.add_argument("--out", type=Path, help="where checkpoints and metrics go (runs/train/NAME)")
+    train.add_argument(
+        "--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help="go on from the newest or this one"
+    )
+    train.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+    train.set_defaults(run=_train)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from trainer.config import load
+    from trainer.train import train
+
+    config = load(options.config, options.set)
+    out = options.out or Path("runs") / "train" / config.name
+    resume = options.resume if isinstance(options.resume, bool) else Path(options.resume)
+    return train(config, options.data, out, resume, options.device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

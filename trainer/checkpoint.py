@@ -1,0 +1,240 @@
+"""Checkpoints: safetensors files and one state.json, written beside their place and moved there whole.
+
+    step_00000300/
+        state.json                            step, tokens, position, configuration, data; each file's size and sha256
+        model-00000-of-00001.safetensors      parameters, whole, one file a process
+        optimizer-00000-of-00001.safetensors  exp_avg and exp_avg_sq of the same parameters
+        tokenizer.json
+
+Every tensor is whole in one file, so any number of processes can read what any other number wrote. A folder without
+the `.tmp-` prefix is complete. Older checkpoints go only after a newer one is in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trainer.errors import TrainerError
+from trainer.model import copy_into
+from trainer.processes import Processes
+
+FORMAT = "headrace-checkpoint"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Saver:
+    """Writes checkpoints into a folder, in the background if told to, and keeps the newest `keep`."""
+
+    def __init__(self, folder: Path, keep: int, processes: Processes, asynchronous: bool) -> None:
+        self.folder, self.keep, self.processes, self.asynchronous = folder, keep, processes, asynchronous
+        self._thread: threading.Thread | None = None
+        self._error: TrainerError | None = None
+        if processes.first:
+            for unfinished in folder.glob(".tmp-*"):
+                shutil.rmtree(unfinished)
+
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer | None, state: dict[str, Any], tokenizer: Path | None
+    ) -> None:
+        """Save the state of this step. `state` holds at least `step`. Raises TrainerError if this save, or an earlier
+        one in the background, fails (a full disk, a folder that cannot be written)."""
+        self.wait()
+        files = self._snapshot(model, optimizer)
+        if self.asynchronous:
+            self._thread = threading.Thread(target=self._write, args=(files, state, tokenizer), daemon=False)
+            self._thread.start()
+        else:
+            self._write(files, state, tokenizer)
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the background save is done. Raises its TrainerError."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _snapshot(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, dict[str, Tensor]]:
+        """This process's share of the tensors, on the host, out of training's reach."""
+        rank, count = self.processes.rank, self.processes.count
+        share = f"{rank:05d}-of-{count:05d}.safetensors"
+        kinds: dict[str, dict[str, Tensor]] = {f"model-{share}": {}}
+        if optimizer is not None:
+            kinds[f"optimizer-{share}"] = {}
+        copy = self.asynchronous
+        for index, (name, parameter) in enumerate(model.named_parameters()):
+            tensors = {name: parameter.detach()}
+            if optimizer is not None and parameter in optimizer.state:
+                tensors |= {f"{name}.{moment}": optimizer.state[parameter][moment] for moment in MOMENTS}
+            for key, tensor in tensors.items():
+                whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+                if index % count == rank:
+                    kind = f"model-{share}" if key == name else f"optimizer-{share}"
+                    kinds[kind][key] = whole.to("cpu", copy=copy).contiguous()
+        return kinds
+
+    def _write(self, files: dict[str, dict[str, Tensor]], state: dict[str, Any], tokenizer: Path | None) -> None:
+        name = step_name(state["step"])
+        part = self.folder / f".tmp-{name}"
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+            sums = {}
+            for file, tensors in files.items():
+                save_file(tensors, part / file)
+                sums[file] = {"bytes": (part / file).stat().st_size, "sha256": _sha256(part / file)}
+                _sync(part / file)
+            _write_json(part / f"sums-{self.processes.rank:05d}.json", sums)
+            if self.processes.first:
+                self._commit(part, name, state, tokenizer)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(part, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or str(error)
+            left = latest(self.folder)
+            kept = f"the last good checkpoint is {left}" if left else "there is no earlier checkpoint"
+            self._error = TrainerError(f"{self.folder / name}: the checkpoint could not be written ({reason}); {kept}")
+
+    def _commit(self, part: Path, name: str, state: dict[str, Any], tokenizer: Path | None) -> None:
+        """Wait for the other processes' files, write the state, move the folder to its name, drop old ones."""
+        parts = [part / f"sums-{rank:05d}.json" for rank in range(self.processes.count)]
+        deadline = time.monotonic() + 1800
+        while not all(path.exists() for path in parts):
+            if time.monotonic() > deadline:
+                raise OSError("another process did not write its part within 30 minutes")
+            time.sleep(0.05)
+        files: dict[str, Any] = {}
+        for path in parts:
+            files |= json.loads(path.read_text())
+            path.unlink()
+        if tokenizer is not None:
+            shutil.copyfile(tokenizer, part / "tokenizer.json")
+            _sync(part / "tokenizer.json")
+        _write_json(part / "state.json", {"format": FORMAT, "version": 1, **state, "files": files})
+        _sync(part)
+        final = self.folder / name
+        if final.exists():
+            shutil.rmtree(final)
+        part.rename(final)
+        _sync(self.folder)
+        for old in all_checkpoints(self.folder)[: -self.keep]:
+            shutil.rmtree(old)
+
+
+def step_name(step: int) -> str:
+    """The name of a step's folder; names sort as steps do."""
+    return f"step_{step:08d}"
+
+
+def all_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in a folder, oldest first."""
+    return sorted(path for path in folder.glob("step_*") if (path / "state.json").is_file())
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest complete checkpoint, if there is one."""
+    return (all_checkpoints(folder) or [None])[-1]
+
+
+def find(path: Path) -> Path:
+    """The checkpoint that a user means: a checkpoint's folder, or a training run's, whose newest it is then."""
+    if (path / "state.json").is_file():
+        return path
+    found = latest(path / "checkpoints") or latest(path)
+    if found is None:
+        raise TrainerError(f"{path}: no checkpoint there")
+    return found
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """A checkpoint's state.json. Raises TrainerError if it is missing or damaged."""
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        if state["format"] != FORMAT or not isinstance(state["files"], dict):
+            raise ValueError("not a checkpoint of this trainer")
+        return state
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _corrupt(path, f"state.json cannot be read ({error})") from None
+
+
+def verify(path: Path, processes: Processes | None = None) -> None:
+    """Compare size and sha256 of the files with the state. Several processes check a share of the files each."""
+    rank, count = (processes.rank, processes.count) if processes else (0, 1)
+    for index, (name, expected) in enumerate(sorted(read_state(path)["files"].items())):
+        file = path / name
+        size = file.stat().st_size if file.is_file() else None
+        if size is None:
+            raise _corrupt(path, f"{name} is missing")
+        if size != expected["bytes"]:
+            raise _corrupt(path, f"{name} has {size} bytes and should have {expected['bytes']}")
+        if index % count == rank and _sha256(file) != expected["sha256"]:
+            raise _corrupt(path, f"the content of {name} does not match its sha256")
+
+
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Fill a model, and an optimizer if given, from a checkpoint. Works for split parameters too."""
+    state = read_state(path)
+    where: dict[str, Path] = {}
+    for name in state["files"]:
+        try:
+            with safe_open(path / name, "pt") as file:
+                where |= dict.fromkeys(file.keys(), path / name)
+        except (OSError, SafetensorError) as error:
+            raise _corrupt(path, f"{name} cannot be read ({error})") from None
+    for name, parameter in model.named_parameters():
+        copy_into(parameter.detach(), _tensor(path, where, name, parameter))
+        if optimizer is None:
+            continue
+        moments = {moment: torch.zeros_like(parameter.detach()) for moment in MOMENTS}
+        for moment, values in moments.items():
+            copy_into(values, _tensor(path, where, f"{name}.{moment}", parameter))
+        step = torch.tensor(float(state["updates"]), device=parameter.device)
+        optimizer.state[parameter] = {"step": step, **moments}
+
+
+def _tensor(path: Path, where: dict[str, Path], name: str, like: Tensor) -> Tensor:
+    if name not in where:
+        raise _corrupt(path, f"it has no tensor {name}")
+    with safe_open(where[name], "pt") as file:
+        tensor = file.get_tensor(name)
+    if tensor.shape != like.shape:
+        raise _corrupt(path, f"{name} has the shape {list(tensor.shape)} and should have {list(like.shape)}")
+    return tensor
+
+
+def _corrupt(path: Path, what: str) -> TrainerError:
+    others = [other for other in all_checkpoints(path.parent) if other != path]
+    advice = f"; {others[-1]} is the newest other one (--resume {others[-1]})" if others else ""
+    return TrainerError(f"{path}: the checkpoint is damaged: {what}{advice}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    _sync(beside)
+    beside.rename(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,79 @@
+"""Held-out loss and bits per byte, for each source of the mixture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trainer.data import Data
+from trainer.losses import IGNORED, next_tokens
+from trainer.model import document_numbers
+from trainer.processes import Processes
+
+SHARE_INSTANCES = 65_536
+"""Instances at the start of training that tell each source's share of it; any start has the mixture's proportions."""
+
+
+@dataclass(frozen=True)
+class HeldOutResult:
+    """One source's result."""
+
+    loss: float  # nats per token
+    bits_per_byte: float  # of the text, in UTF-8
+    tokens: int  # how many were scored
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, data: Data, processes: Processes, micro_batch: int, limit: int, masking: bool = False
+) -> dict[str, HeldOutResult]:
+    """Score up to `limit` held-out instances of each source. Every process scores a part and gets the whole result.
+
+    Bits per byte = loss / ln 2 * (the source's held-out tokens / bytes of their text).
+    """
+    was_training = model.training
+    model.eval()
+    results = {}
+    for source, held_out in data.held_out.items():
+        count = min(limit, len(held_out))
+        total = torch.zeros(2, dtype=torch.float64, device=processes.device)
+        stride = micro_batch * processes.count
+        for start in range(0, count, stride):
+            first = start + micro_batch * processes.rank
+            have = max(0, min(micro_batch, count - first))
+            # Every process runs the same number of passes, as a split model needs; a spare one counts nothing.
+            tokens = as_tensor(held_out.batch(first, have) if have else held_out.batch(0, 1), processes.device)
+            documents = document_numbers(tokens, data.eos_id) if masking else None
+            targets = next_tokens(tokens)
+            losses = model(tokens, targets, documents_BT=documents, per_token=True)
+            if have:
+                total += torch.stack([losses.double().sum(), (targets != IGNORED).sum().double()])
+        loss_sum, scored = processes.sum(total).tolist()
+        if scored:
+            loss = loss_sum / scored
+            per_byte = held_out.tokens / max(1, held_out.text_bytes)
+            results[source] = HeldOutResult(loss, loss / math.log(2) * per_byte, int(scored))
+    model.train(was_training)
+    return results
+
+
+def mixture_loss(results: dict[str, HeldOutResult], data: Data) -> float:
+    """Mean loss in nats per token, each source weighing as much as it does in training."""
+    first = data.train.source_of(0, min(len(data.train), SHARE_INSTANCES))
+    shares = dict(zip(data.sources, np.bincount(first, minlength=len(data.sources)), strict=True))
+    total = sum(shares[source] for source in results)
+    if not total:
+        return sum(result.loss for result in results.values()) / max(1, len(results))
+    return sum(float(shares[source]) * result.loss for source, result in results.items()) / total
+
+
+def as_tensor(tokens: Any, device: torch.device) -> torch.Tensor:
+    """Token ids as int64 on the device."""
+    if isinstance(tokens, np.ndarray):
+        tokens = torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64))
+    return tokens.to(device, torch.int64, non_blocking=True)

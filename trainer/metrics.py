@@ -1,0 +1,128 @@
+"""What training tells: a status line a step, a JSON line a step, and TensorBoard or Weights & Biases if installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "GH200": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12}
+"""Dense bf16 operations per second of a device, by a part of its name (vendor data sheets)."""
+
+
+class Metrics:
+    """The run's metrics.jsonl and whatever else listens. Lines past `step` (from before a resume) are dropped."""
+
+    def __init__(self, folder: Path, step: int, name: str, config: dict[str, Any]) -> None:
+        self.path = folder / "metrics.jsonl"
+        kept = [line for line in read(self.path) if line["step"] <= step] if step else []
+        beside = self.path.with_suffix(".part")
+        beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        beside.rename(self.path)
+        self._file = self.path.open("a", buffering=1)
+        self._board: Any = None
+        self._wandb: Any = None
+        if importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        # Only where the user has set it up: without a key its start asks questions.
+        if importlib.util.find_spec("wandb") and os.environ.get("WANDB_PROJECT"):
+            import wandb
+
+            self._wandb = wandb.init(name=name, dir=str(folder), config=config, id=name, resume="allow")
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line; it has at least `kind` and `step`."""
+        self._file.write(json.dumps(line) + "\n")
+        numbers = {f"{line['kind']}/{key}": value for key, value in line.items() if isinstance(value, int | float)}
+        if self._board is not None:
+            for key, value in numbers.items():
+                self._board.add_scalar(key, value, line["step"])
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=line["step"])
+
+    def close(self) -> None:
+        """Flush everything."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line cut off by a kill is left out."""
+    lines = []
+    if path.exists():
+        for text in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines
+
+
+class Speed:
+    """Tokens per second over the last steps, and the time left."""
+
+    def __init__(self, window: int = 20) -> None:
+        self._marks: deque[tuple[float, int]] = deque(maxlen=window + 1)
+        self._paused = 0.0
+
+    def mark(self, tokens: int) -> None:
+        """Note how many tokens have been seen by now."""
+        self._marks.append((time.monotonic() - self._paused, tokens))
+
+    def pause(self, seconds: float) -> None:
+        """Leave this time (an evaluation, a save) out of the rate."""
+        self._paused += seconds
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second; 0 before the second mark."""
+        if len(self._marks) < 2:
+            return 0.0
+        (start, before), (end, after) = self._marks[0], self._marks[-1]
+        return (after - before) / max(end - start, 1e-9)
+
+
+def routing_numbers(totals: dict[str, torch.Tensor], top_k: int) -> dict[str, Any]:
+    """Per layer: largest and mean load, dead experts, entropy, raw losses. Loads are parts of the balanced load."""
+    counts_LE = totals["counts"]
+    share_LE = counts_LE / counts_LE.sum(1, keepdim=True) * counts_LE.shape[1]
+    return {
+        "max_load": _rounded(share_LE.amax(1)),
+        "dead_experts": (counts_LE == 0).sum(1).tolist(),
+        "router_entropy": _rounded(totals["entropy"]),
+        "load_balancing": _rounded(totals["load_balancing"]),
+        "router_z": _rounded(totals["router_z"]),
+        "load": [_rounded(row) for row in share_LE],
+    }
+
+
+def utilisation(tokens_per_second: float, flops_per_token: int, device: torch.device, count: int) -> float | None:
+    """Model FLOPs utilisation, where the device's peak is known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    peak = next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    return None if peak is None else tokens_per_second * flops_per_token / (peak * count)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 45s, 3m 20s, 2h 5m or 4d 3h."""
+    for unit, smaller, size, step in (("d", "h", 86400, 3600), ("h", "m", 3600, 60), ("m", "s", 60, 1)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit} {int(seconds % size // step)}{smaller}"
+    return f"{seconds:.0f}s"
+
+
+def _rounded(values: torch.Tensor) -> list[float]:
+    return [round(float(value), 5) for value in values]

@@ -1,0 +1,39 @@
+"""AdamW and the learning rate, both as OLMoE used them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from trainer.config import OptimizerConfig, ScheduleConfig
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over all parameters; weight decay on all of them unless the configuration spares norms or embeddings."""
+    spared = (() if config.decay_norms else ("norm.weight_D",)) + (() if config.decay_embeddings else ("embedding_VD",))
+    groups: dict[float, list[nn.Parameter]] = {config.weight_decay: [], 0.0: []}
+    for name, parameter in model.named_parameters():
+        groups[0.0 if name.endswith(spared) and spared else config.weight_decay].append(parameter)
+    return torch.optim.AdamW(
+        [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items() if parameters],
+        lr=0.0,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def learning_rate(config: ScheduleConfig, tokens: int, training_tokens: int) -> float:
+    """The learning rate of the update that brings the count of seen tokens to `tokens`."""
+    if tokens < config.warmup_tokens:
+        return config.peak * tokens / config.warmup_tokens
+    if config.kind == "constant":
+        return config.peak
+    end = config.tokens or training_tokens
+    part = min(1.0, (tokens - config.warmup_tokens) / max(1, end - config.warmup_tokens))
+    if config.kind == "linear_to_zero":
+        return config.peak * (1.0 - part)
+    floor = config.floor * config.peak
+    return floor + (config.peak - floor) * (1.0 + math.cos(math.pi * part)) / 2.0

@@ -1,0 +1,88 @@
+"""One process or many: what `torchrun` started, and the few collective operations that training needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from trainer.config import Config
+from trainer.errors import TrainerError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among all of them."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that prints and writes the run's files."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum a tensor over all processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self.count > 1:
+            dist.destroy_process_group()
+
+
+def start(device: str | None = None) -> Processes:
+    """Join the group that torchrun describes in the environment; alone if there is none."""
+    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = torch.device(device)
+    if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    if count > 1:
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    return Processes(rank, count, place)
+
+
+def spread(model: nn.Module, config: Config, processes: Processes) -> nn.Module:
+    """Share the model among the processes: DDP copies it, FSDP2 splits every parameter. Call it before the weights
+    are initialised or loaded. Returns the module to call in training."""
+    if processes.count == 1:
+        return model
+    if config.batch_instances % processes.count:
+        raise TrainerError(
+            f"a batch of {config.batch_instances} instances does not divide among {processes.count} processes; "
+            "change train.batch_tokens"
+        )
+    if config.train.parallel == "ddp":
+        return model  # wrapped by `replicate` once the weights are in place
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    compute = getattr(torch, config.train.precision)
+    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for layer in model.layers:
+        fully_shard(layer, mp_policy=policy)
+    return fully_shard(model, mp_policy=policy)
+
+
+def replicate(model: nn.Module, config: Config, processes: Processes) -> nn.Module:
+    """Wrap the model in DDP where that is how the work is shared."""
+    if processes.count == 1 or config.train.parallel != "ddp":
+        return model
+    from torch.nn.parallel import DistributedDataParallel
+
+    devices = [processes.device.index] if processes.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)

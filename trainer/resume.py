@@ -1,0 +1,53 @@
+"""Which checkpoint a run may go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trainer import checkpoint
+from trainer.config import Config, check, plain
+from trainer.errors import TrainerError
+from trainer.processes import Processes
+
+
+def resumable(
+    path: Path, config: Config, identity: dict[str, Any], processes: Processes, say: Callable[..., Any]
+) -> dict[str, Any]:
+    """The state of a checkpoint that this run may go on from. Raises TrainerError if data or model differ."""
+    checkpoint.verify(path, processes)
+    state = checkpoint.read_state(path)
+    for key, now in identity.items():
+        then = state["data"].get(key)
+        if then != now:
+            raise TrainerError(f"{path}: was trained on other data ({key} {then}, now {now}); resume needs the same")
+    before, after = state["config"], plain(config)
+    changed = dict(_differences(before, after))
+    fixed = [key for key in changed if key.startswith(("model.", "data."))]
+    if fixed:
+        told = ", ".join(f"{key} {changed[key][0]} -> {changed[key][1]}" for key in fixed)
+        raise TrainerError(f"{path}: the configuration has changed ({told}); resume needs the same model and data")
+    for key, (then, now) in changed.items():
+        say(f"note: {key} was {then} when {path.name} was saved, and is {now} now")
+    return state
+
+
+def startable(path: Path, config: Config, processes: Processes) -> dict[str, Any]:
+    """The state of a checkpoint whose weights this run starts from. Raises TrainerError if the model differs."""
+    checkpoint.verify(path, processes)
+    state = checkpoint.read_state(path)
+    changed = list(_differences(plain(check(state["config"], str(path)).model), plain(config.model)))
+    if changed:
+        told = ", ".join(f"model.{key} {then} -> {now}" for key, (then, now) in changed)
+        raise TrainerError(f"{path}: is another model ({told}); start_from needs the same")
+    return state
+
+
+def _differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    for key in before.keys() | after.keys():
+        then, now = before.get(key), after.get(key)
+        if isinstance(then, dict) and isinstance(now, dict):
+            yield from _differences(then, now, f"{prefix}{key}.")
+        elif then != now:
+            yield prefix + key, (then, now)
