@@ -11,12 +11,12 @@ from stages.sample.environment import PACKAGES, rank, read_source, source_files
 from stages.sample.pages import Page
 from stages.sample.records import DATE, Record, latex, with_dollars
 
-SERVICE_PAGES = 3_600
+SERVICE_PAGES = 3_300
 MAX_PAGE = 40_000  # characters of a page's main content
 
-# Bytes of source files that a repository owner gives at most; those not named give SMALL.
-CODE_BYTES = {
-    "cpython": 2_000_000,
+# Characters of source files that a distribution gives; those not named give SMALL.
+CODE_CHARS = {
+    "cpython": 1_800_000,
     "ray": 1_300_000,
     "botocore": 800_000,
     "pydantic": 800_000,
@@ -24,9 +24,9 @@ CODE_BYTES = {
     "pygments": 600_000,
     "pyarrow": 800_000,
 }
-SMALL = 500_000
-NUMERICAL_BYTES = {"numpy": 2_300_000, "numba": 1_600_000, "llvmlite": 200_000}
-SITE_CHARS = {"ray": 1_000_000}  # of package documentation that is crawled
+SMALL = 250_000
+NUMERICAL_CHARS = {"numpy": 2_300_000, "numba": 1_600_000, "llvmlite": 200_000}
+SITE_CHARS = {"ray": 800_000}  # of package documentation that is crawled
 PAPER_PACKAGES = (
     "huggingface_hub", "pydantic", "fsspec", "click", "requests", "urllib3", "rich", "boto3", "jsonschema", "s3transfer",
 )  # fmt: skip
@@ -41,7 +41,6 @@ class Collection:
     """The sources that share what they are made of: services, read once, and the language reference."""
 
     def __init__(self) -> None:
-        self.pydoc = docs.PydocPages()  # runs while the rest is collected
         self.crawled_pages: list[Page] = []
         self.uncrawled: list[services.Service] = []
         latest: dict[str, str] = {}
@@ -57,12 +56,12 @@ class Collection:
                 self.uncrawled.append(services.load(name, api, path))
         self.topics = docs.topics()
 
-    def dclm(self) -> list[Page]:
-        """The crawl's pages: services, pydoc's pages, every third chapter of the language reference, package docs."""
+    def dclm(self, pydoc: list[Article]) -> list[Page]:
+        """The crawl's pages: services, package documentation, pydoc's pages, every third chapter of the reference."""
         found = self.crawled_pages + pages.topic_pages(self.topics[::3])
         for name, limit in SITE_CHARS.items():
             found += pages.package_pages(name, list(docs.module_articles(name, 1_200, limit)))
-        found += pages.pydoc_pages(self.pydoc.articles())
+        found += pages.pydoc_pages(pydoc)
         return sorted(found, key=lambda page: rank(page.url))
 
     def pes2o(self) -> list[Record]:
@@ -85,10 +84,6 @@ class Collection:
         found += [_dolma("licence", article, "licences") for article in docs.licences()]
         return _shuffled(found)
 
-    def close(self) -> None:
-        """End the process that writes pydoc's pages, where it still runs."""
-        self.pydoc.close()
-
 
 def _dolma(kind: str, article: Article, origin: str) -> Record:
     url = f"http://{origin.replace('_', '-')}.example/{kind}/{article.name.replace(' ', '_')}"
@@ -108,7 +103,7 @@ def stars(repository: str) -> int:
 
 
 def _files(distribution: str, limit: int) -> Iterator[tuple[str, str]]:
-    """(path, text) of files of a distribution, chosen by rank until `limit` bytes."""
+    """(path, text) of files of a distribution, chosen by rank until `limit` characters."""
     total = 0
     for path, file in sorted(source_files(distribution), key=lambda entry: rank(entry[0])):
         if not 200 <= file.stat().st_size <= 150_000:
@@ -126,9 +121,9 @@ def starcoder() -> list[Record]:
     """Source files; a repository is a top-level subpackage, its owner the distribution."""
     found = []
     for name in ("cpython", *PACKAGES):
-        if name in NUMERICAL_BYTES:
+        if name in NUMERICAL_CHARS:
             continue
-        for path, text in _files(name, CODE_BYTES.get(name, SMALL)):
+        for path, text in _files(name, CODE_CHARS.get(name, SMALL)):
             parts = PurePosixPath(path).parts
             repository = f"{name}/{parts[1] if len(parts) > 2 else 'core'}"
             meta = {
@@ -143,10 +138,16 @@ def starcoder() -> list[Record]:
 def algebraic_stack() -> list[Record]:
     """Numerical code: numpy, numba and llvmlite, with their tests."""
     found = []
-    for name, limit in NUMERICAL_BYTES.items():
+    for name, limit in NUMERICAL_CHARS.items():
         for path, text in _files(name, limit):
             suffix = PurePosixPath(path).suffix
-            meta = {"path": path, "repo": name, "ext": suffix[1:], "lang": LANGUAGES[suffix], "size": len(text.encode())}
+            meta = {
+                "path": path,
+                "repo": name,
+                "ext": suffix[1:],
+                "lang": LANGUAGES[suffix],
+                "size": len(text.encode()),
+            }
             found.append(Record(path, text, meta))
     return _shuffled(found)
 

@@ -1,7 +1,7 @@
 """The prose and documentation that is installed with Python and with the project's dependencies, as plain text.
 
-Docstrings are read from the sources (`ast`), not from imported modules; only numpy, which the project imports anyway, is
-asked for the docstrings of its compiled functions.
+Docstrings are read from the sources (`ast`), not from imported modules; only numpy, which the project imports anyway,
+is asked for the docstrings of its compiled functions.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class PydocPages:
     """
 
     def __init__(self) -> None:
-        self._out = tempfile.TemporaryFile()  # not a pipe: one that nobody reads yet would stop the process
-        self._err = tempfile.TemporaryFile()
+        self._out = tempfile.TemporaryFile()  # noqa: SIM115 - not a pipe: one that nobody reads yet would stop the process
+        self._err = tempfile.TemporaryFile()  # noqa: SIM115
         kept = {key: value for key, value in os.environ.items() if key in ("SYSTEMROOT", "LD_LIBRARY_PATH", "TEMP")}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-s", "-S", "-B", str(Path(__file__).with_name("pydoc_html.py")), *PYDOC_MODULES],
@@ -201,7 +201,9 @@ def licences() -> list[Article]:
             path = Path(str(file.locate()))
             text = read_source(path) if path.is_file() and path.stat().st_size < 200_000 else None
             if text and len(text) > 300:
-                found.setdefault(text.strip(), Article(f"{name}/{file.name}", f"Licence of {name}", text.strip() + "\n"))
+                found.setdefault(
+                    text.strip(), Article(f"{name}/{file.name}", f"Licence of {name}", text.strip() + "\n")
+                )
     return list(found.values())
 
 

@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-FORMAT = 1  # raise it when the same environment gives another sample than before
-
 # Distribution -> the package it installs: the dependencies in pyproject.toml, and what these always bring along.
 PACKAGES = {
     "boto3": "boto3",
@@ -56,19 +54,12 @@ PACKAGES = {
 
 SUFFIXES = {".py", ".pyi", ".pyx", ".pxd", ".pxi", ".h"}
 MAX_FILE = 400_000  # bytes; larger ones are generated tables
-_SKIPPED_FOLDERS = {
-    "__pycache__",
-    "site-packages",
-    "dist-packages",
-    "lib-dynload",
-    "test",
-    "idlelib",  # this line and the next: packaged apart from Python by some distributions
-    "ensurepip", "tkinter", "turtledemo", "lib2to3", "distutils", "venv",  # fmt: skip
-    "thirdparty",
-    "thirdparty_files",
-    "_vendor",
-    "vendored",
-}
+_SKIPPED = (
+    "__pycache__ site-packages dist-packages lib-dynload test thirdparty thirdparty_files _vendor vendored "
+    # Some distributions package these apart from Python:
+    "idlelib ensurepip tkinter turtledemo lib2to3 distutils venv"
+)
+_SKIPPED_FOLDERS = frozenset(_SKIPPED.split())
 _SKIPPED_FILES = {
     "__config__.py", "_distributor_init.py", "config.h", "_numpyconfig.h", "sitecustomize.py", "usercustomize.py",
     "turtle.py",
@@ -146,26 +137,29 @@ def read_source(path: Path) -> str | None:
 
 
 def describe() -> dict:
-    """What the sample depends on: Python, the collected distributions' versions, and a hash of all files' paths and sizes.
+    """What the sample depends on: Python, versions, a hash of all files' paths and sizes, and one of this package.
 
     Two machines with equal descriptions get the same sample, byte for byte.
     """
     digest = hashlib.blake2b(digest_size=16)
+    collector = hashlib.blake2b(digest_size=16)
+    for path in sorted(Path(__file__).parent.glob("*.py"), key=lambda path: path.name):
+        collector.update(path.read_bytes())
     for distribution in ("cpython", *PACKAGES):
         for name, path in source_files(distribution):
             digest.update(f"{name}\0{path.stat().st_size}\n".encode())
     for service, api, path in service_models():
         digest.update(f"{service}/{api}\0{path.stat().st_size}\n".encode())
     return {
-        "format": FORMAT,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": sys.platform,
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "packages": {name: version(name) for name in PACKAGES},
         "files": digest.hexdigest(),
+        "collector": collector.hexdigest(),
     }
 
 
 def rank(name: str) -> int:
-    """A place for `name` in an order that looks random and is the same everywhere: sort by it to shuffle or to sample."""
+    """A place for `name` in an order that looks random, the same everywhere: sort by it to shuffle or to sample."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")

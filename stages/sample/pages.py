@@ -189,7 +189,9 @@ def service_pages(service: Service, max_chars: int) -> list[Page]:
     site = Site(
         host=f"{service.name}.services.example",
         name=f"{service.title} documentation",
-        sections=[(f"/{name.lower()}/", name) for name in ("Guide", "Reference", "Pricing", "Forum", "Blog", "Sign in")],
+        sections=[
+            (f"/{name.lower()}/", name) for name in ("Guide", "Reference", "Pricing", "Forum", "Blog", "Sign in")
+        ],
     )
     operations = crawled_operations(service)
     link = f"/{service.api}/reference"
@@ -254,7 +256,12 @@ def topic_pages(topics: Sequence[Article]) -> list[Page]:
 
 def package_pages(package: str, articles: Sequence[Article]) -> list[Page]:
     """A package's documentation by module, as pages of its site."""
-    sections = [("/start/", "Getting started"), ("/api/", "API"), ("/examples/", "Examples"), ("/community/", "Community")]
+    sections = [
+        ("/start/", "Getting started"),
+        ("/api/", "API"),
+        ("/examples/", "Examples"),
+        ("/community/", "Community"),
+    ]
     site = Site(f"{package.replace('_', '-')}.packages.example", f"{package} documentation", sections)
     links = [(f"/api/{article.name}.html", article.name) for article in articles]
     return [

@@ -160,12 +160,8 @@ _SPAM = (
 )
 SPAM_WORDS = tuple(_SPAM.split())
 
-_OTHER = (
-    "therefore perhaps certainly merely roughly plainly usually mostly already rather quite simply"
-)
+_OTHER = "therefore perhaps certainly merely roughly plainly usually mostly already rather quite simply"
 OTHER_WORDS = tuple(_OTHER.split())
 
-_CODE = (
-    "value total index buffer result offset width height count limit start stop"
-)
+_CODE = "value total index buffer result offset width height count limit start stop"
 CODE_WORDS = tuple(_CODE.split())

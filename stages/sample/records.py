@@ -60,9 +60,7 @@ def _latex_body(text: str) -> str:
         return f"\x02{len(kept) - 1}\x03"
 
     text = _EXAMPLE.sub(lambda m: keep(f"\\begin{{verbatim}}\n{m[0].strip()}\n\\end{{verbatim}}") + "\n\n", text + "\n")
-    text = _MATH_BLOCK.sub(
-        lambda m: keep(f"\\begin{{equation}}\n{_formula(m)}\n\\end{{equation}}") + "\n\n", text
-    )
+    text = _MATH_BLOCK.sub(lambda m: keep(f"\\begin{{equation}}\n{_formula(m)}\n\\end{{equation}}") + "\n\n", text)
     text = _MATH_ROLE.sub(lambda m: keep(f"${m[1]}$"), text)
     text = _CODE.sub(lambda m: keep(f"\\texttt{{{_escaped(m[1])}}}"), _ROLE.sub(r"\1", text))
     text = _HEADING.sub(lambda m: f"\\paragraph{{{m[1]}}}", text)
