@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from rich.console import Console
 
 from stages.errors import UserError
 
@@ -54,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.recipe import load_recipe
     from pipeline.run import Options, run_recipe
     from pipeline.size import check_size
-    from pipeline.summary import show
+    from pipeline.summary import console, show
 
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers}: at least 1 is needed")
@@ -71,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{out} is up to date with {args.recipe}: nothing to do")
         print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
         return 0
-    show(summary.to_json(), Console())
+    show(summary.to_json(), console())
     print(f"wrote {out}/manifest.json")
     print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
     return 0
@@ -94,12 +93,13 @@ def _add_status(commands: Any) -> None:
 
 def _status(args: argparse.Namespace) -> int:
     from pipeline.inspect import show_status, status
+    from pipeline.summary import console
 
     found = status(args.dir)
     if args.json:
         sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        show_status(found, Console())
+        show_status(found, console())
     return 0
 
 
@@ -113,10 +113,11 @@ def _add_inspect(commands: Any) -> None:
 
 def _inspect(args: argparse.Namespace) -> int:
     from pipeline.inspect import inspect, show_inspect
+    from pipeline.summary import console
 
     found = inspect(args.dir, args.show or 0)
     if args.json:
         sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        show_inspect(found, Console())
+        show_inspect(found, console())
     return 0 if not found["problems"] else 1

@@ -70,6 +70,7 @@ class Engine:
         self.progress = progress or Progress()
         self.used: set[str] = set()
         self.executed = 0
+        self.notes: dict[str, Any] = {}  # what phases found out, for the summary
         self._ray_started = False
 
     def run(self, phase: Phase) -> list[dict[str, Any]]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.ledger import Ledger
+from pipeline.summary import plain_table
 from stages.errors import UserError
 from stages.tokens.shard_format import Manifest, parse_manifest, read_index
 from stages.tokens.tokenizer import load_tokenizer
@@ -44,7 +44,7 @@ def status(run: str) -> dict[str, Any]:
 
 def show_status(found: dict[str, Any], console: Console) -> None:
     """Print what `status` found."""
-    table = Table(title=found["run"], title_justify="left")
+    table = plain_table(found["run"])
     for heading, justify in (("work", "left"), ("tasks done", "right"), ("documents in", "right"), ("out", "right"), ("core time", "right"), ("memory", "right")):
         table.add_column(heading, justify=justify)
     for name, p in found["phases"].items():
@@ -161,7 +161,7 @@ def _decode(run: str, manifest: Manifest, shard: dict[str, Any], documents: int,
 
 def show_inspect(found: dict[str, Any], console: Console) -> None:
     """Print what `inspect` found."""
-    table = Table(title=f"{found['run']}: {found['name']} ({found['profile'] or 'no profile'})", title_justify="left")
+    table = plain_table(f"{found['run']}: {found['name']} ({found['profile'] or 'no profile'})")
     table.add_column("source")
     for heading in ("documents", "tokens", "bytes/token", "tokens/document 5% 50% 95%", "budget", "share", "repeats", "held out", "shards"):
         table.add_column(heading, justify="right")

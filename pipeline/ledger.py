@@ -26,7 +26,7 @@ class Ledger:
         self.entries: dict[str, dict[str, Any]] = {}
         self.owners: dict[str, str] = {}  # output path -> key of the entry that wrote it
         self.similar: dict[str, str] = {}
-        listed = storage.list_files(run, missing_ok=True)
+        listed = storage.list_files(run)
         prefix = run.rstrip("/") + "/"
         self.sizes = {entry.uri.removeprefix(prefix): entry.size for entry in listed}
         names = [path for path in self.sizes if path.startswith(f"{FOLDER}/") and path.endswith(".json")]

@@ -83,7 +83,6 @@ def is_step_list(value: Any) -> bool:
         isinstance(value, list)
         and bool(value)
         and all(isinstance(item, str) or (isinstance(item, Mapping) and len(item) == 1) for item in value)
-        and any(isinstance(item, Mapping) for item in value)
     )
 
 

@@ -49,7 +49,7 @@ def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | 
     """
     began = time.monotonic()
     with storage.RunLock(options.out):
-        storage.remove_leftovers(options.out)
+        storage.clear_scratch(options.out)
         ledger = Ledger(options.out)
         engine = Engine(
             options.out,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -76,6 +78,7 @@ class Summary:
     seconds: float
     peak_memory: int
     notes: list[str] = field(default_factory=list)
+    dedup: dict[str, Any] = field(default_factory=dict)
     unchanged: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -89,6 +92,7 @@ class Summary:
             "seconds": round(self.seconds, 2),
             "peak_memory": self.peak_memory,
             "notes": self.notes,
+            "dedup": self.dedup,
             "sources": {s.name: s.to_json() for s in self.sources},
         }
 
@@ -134,17 +138,27 @@ def summarise(recipe: Recipe, manifest: dict[str, Any], engine: Engine, seconds:
             )
         )
     return Summary(
-        recipe.name, recipe.profile, engine.run_uri, sources, engine.executed, len(engine.used) - engine.executed, seconds, peak, list(notes)
+        recipe.name, recipe.profile, engine.run_uri, sources, engine.executed, len(engine.used) - engine.executed, seconds, peak, list(notes), engine.notes
     )
+
+
+def plain_table(title: str) -> Table:
+    """A table that reads well on a terminal, in a log and pasted into a page."""
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def console() -> Console:
+    """Where tables go; in a file or a pipe they are as wide as they need to be."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
     """Print the tables of a run's summary (as `Summary.to_json` gives it)."""
     sources = summary["sources"]
-    table = Table(title=f"{summary['name']} ({summary['profile'] or 'no profile'})", title_justify="left")
-    table.add_column("source")
-    for heading in ("documents in", "kept", "dropped", "failed", "bytes in", "text kept", "tokens", "held out", "budget", "shards"):
-        table.add_column(heading, justify="right")
+    table = plain_table(f"{summary['name']} ({summary['profile'] or 'no profile'})")
+    table.add_column("source", no_wrap=True)
+    for heading in ("documents", "kept", "dropped", "failed", "bytes", "text kept", "tokens", "held out", "budget", "shards"):
+        table.add_column(heading, justify="right", no_wrap=True)
     total = {key: 0 for key in ("in", "kept", "dropped", "failed", "bytes_in", "bytes", "tokens", "held", "budget", "shards")}
     for name, s in sources.items():
         row = {
@@ -164,9 +178,9 @@ def show(summary: dict[str, Any], console: Console) -> None:
     table.add_section()
     table.add_row("all", *_cells(total))
     console.print(table)
-    reasons = Table(title="dropped, by the recipe's key that drops", title_justify="left")
+    reasons = plain_table("dropped, by the recipe's key that drops")
     for heading, justify in (("source", "left"), ("reason", "left"), ("documents", "right"), ("bytes", "right"), ("share", "right")):
-        reasons.add_column(heading, justify=justify)
+        reasons.add_column(heading, justify=justify, no_wrap=True)
     for name, s in sources.items():
         for reason, amount in s["dropped"].items():
             share = amount["documents"] / max(s["documents_in"], 1)

@@ -24,12 +24,8 @@ def open_source(file: dict[str, Any], staged: bool, context: Context) -> Iterato
     Parquet is read at many places, so it is opened for that; everything else is one pass from the start.
     """
     if staged and not storage.is_local(file["uri"]):
-        path = storage.fetch(file["uri"], context.cache)
-        try:
-            with path.open("rb") as stream:
-                yield stream
-        finally:
-            context.cache.release(path)
+        with storage.pinned(file["uri"], context.cache) as path, path.open("rb") as stream:
+            yield stream
     elif file["random"]:
         with storage.open_random(file["uri"]) as stream:
             yield stream

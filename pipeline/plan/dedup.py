@@ -11,10 +11,9 @@ from pipeline.plan.segments import Part
 from pipeline.recipe import Recipe, dump
 from pipeline.task import Phase, Task, task_key
 from stages.dedup.phases import clustered, group_parts
-from stages.dedup.spec import read_spec
-from stages.step import content_key
 
 FUNCTION = "pipeline.jobs.dedup:run"
+GROUP_BYTES = 1 << 30  # of text that one scatter task reads
 
 
 def dedup_phases(
@@ -25,46 +24,57 @@ def dedup_phases(
     if not flat:
         return parts
     described = [
-        {"ordinal": i, "path": part.path, "source": part.source, "documents": part.docs, "bytes": part.bytes}
+        {
+            "ordinal": i,
+            "path": part.path,
+            "source": part.source,
+            "documents": part.docs,
+            "bytes": part.bytes,
+            "removals": [r["path"] for r in part.removals],
+        }
         for i, part in enumerate(flat)
     ]
-    groups = group_parts(described, 4 * recipe.run.split_bytes)
-    spec = dump(settings)
-    base = content_key(job.VERSION, read_spec(spec).settings(), [part.identity() for part in flat], [len(g) for g in groups])
-    phases = clustered(spec, groups, f"parts/dedup/{name}")
+    weights = {part.path: part.bytes for part in flat}
+    digests = {part.path: part.digest for part in flat} | {r["path"]: r["digest"] for part in flat for r in part.removals}
+    phases = clustered(dump(settings), group_parts(described, GROUP_BYTES), f"parts/dedup/{name}")
     results: list[Any] | None = None
-    digests: dict[str, str] = {}
     while True:
         try:
             phase = phases.send(results)  # type: ignore[arg-type]
         except StopIteration as end:
             summary = end.value
             break
-        tasks = [_task(base, name, task, flat) for task in phase.tasks]
+        tasks = [_task(name, task, digests, weights) for task in phase.tasks]
         entries = engine.run(Phase(f"{name}: {phase.name}", tasks))
         for entry in entries:
             digests |= {output["path"]: output["digest"] for output in entry["outputs"]}
         results = [entry["report"]["result"] for entry in entries]
-    removed = {
-        int(ordinal): {"path": path, "digest": digests[path]} for ordinal, path in summary["removals_of_part"].items()
-    }
-    numbered = iter(range(len(flat)))
-    return {
-        source: [replace(part, removals=[*part.removals, removed[i]]) for part, i in zip(found, numbered, strict=False)]
-        for source, found in parts.items()
-    }
+    engine.notes[f"dedup {name}"] = summary
+    found = iter(
+        replace(part, removals=[*part.removals, {"path": path, "digest": digests[path]}])
+        for part, path in zip(flat, (summary["removals"][str(i)] for i in range(len(flat))), strict=True)
+    )
+    return {source: [next(found) for _ in source_parts] for source, source_parts in parts.items()}
 
 
-def _task(base: str, name: str, task: Any, parts: list[Part]) -> Task:
-    outputs = task.outputs
-    writes = [path for value in outputs.values() for path in (value.values() if isinstance(value, dict) else [value])]
-    mine = task.arguments.get("parts", [])
-    spec = {
-        "function": f"{task.function.__module__}:{task.function.__name__}",
-        "arguments": task.arguments,
-        "outputs": outputs,
-        "writes": writes,
-        "reads": [part["path"] for part in mine],
-    }
-    weight = sum(parts[part["ordinal"]].bytes for part in mine)
-    return Task(task_key(FUNCTION, base, task.key), f"dedup/{name}/{task.key}", FUNCTION, spec, weight)
+def _task(name: str, task: Any, digests: dict[str, str], weights: dict[str, int]) -> Task:
+    """The engine's task for one of the dedup's own: keyed by what its inputs hold, not by where they lie."""
+    function = f"{task.function.__module__}:{task.function.__qualname__}"
+    reads: list[str] = []
+    identity = _by_content({k: v for k, v in task.arguments.items() if k != "memory"}, digests, reads)
+    writes = [path for value in task.outputs.values() for path in (value.values() if isinstance(value, dict) else [value])]
+    spec = {"function": function, "arguments": task.arguments, "outputs": task.outputs, "writes": writes, "reads": reads}
+    key = task_key(FUNCTION, job.VERSION, function, identity, task.outputs)
+    return Task(key, f"dedup/{name}/{task.key}", FUNCTION, spec, sum(weights.get(path, 0) for path in reads))
+
+
+def _by_content(value: Any, digests: dict[str, str], reads: list[str]) -> Any:
+    """Arguments with every known file's name replaced by its digest; the names are added to `reads`."""
+    if isinstance(value, dict):
+        return {k: _by_content(v, digests, reads) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_by_content(v, digests, reads) for v in value]
+    if isinstance(value, str) and value in digests:
+        reads.append(value)
+        return digests[value]
+    return value

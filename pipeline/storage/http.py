@@ -98,10 +98,8 @@ def _refusal(uri: str, response: Response) -> StorageError:
     if code in (404, 410):
         return MissingError(f"{shown(uri)}: no such file on the server ({code}); check the address")
     if code in (401, 403, 407):
-        return StorageError(
-            f"{shown(uri)}: the server refuses access ({code}); check the address, and that it has not expired if it is "
-            "a signed one; passwords are read from ~/.netrc"
-        )
+        fix = "check the address (a signed one expires); passwords are read from ~/.netrc"
+        return StorageError(f"{shown(uri)}: the server refuses access ({code}); {fix}")
     if code in (412, 416):
         return ChangedError(f"{shown(uri)}: changed while it was being read; start the run again")
     return StorageError(f"{shown(uri)}: the server answers {code} {response.reason}; check the address")
