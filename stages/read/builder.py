@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
 
 from stages.document import DOCUMENT, PAGE, text_array
+from stages.read.events import Event
 
 
-def binary_column(values: list[bytes | None], type: pa.DataType) -> pa.Array:
+def binary_column(values: Sequence[bytes | memoryview | None], type: pa.DataType) -> pa.Array:
     """A large_string or large_binary column of byte strings; one copy, where no value is null."""
     if None in values:
-        return pa.array(values, pa.large_binary()).view(type)
+        present = [value if value is not None else b"" for value in values]
+        column = binary_column(present, type)
+        valid = pa.array([value is not None for value in values])
+        return pa.Array.from_buffers(type, len(values), [valid.buffers()[1], *column.buffers()[1:]])
     offsets = np.fromiter(accumulate(map(len, values), initial=0), np.int64, len(values) + 1)
     return text_array(np.frombuffer(b"".join(values), np.uint8), offsets, type)  # type: ignore[arg-type]
 
 
-class BatchBuilder:
-    """Rows of one file, as columns. `add` a row; `take` the batch when `bytes` has reached what a batch should hold."""
+ROWS = 1 << 16  # most rows in a batch, for sources of tiny documents
+EVENTS = 1 << 10  # most events between two batches, for sources in which hardly anything is kept
 
-    def __init__(self, file: str, *, pages: bool) -> None:
-        self.file, self.schema = file, PAGE if pages else DOCUMENT
+
+class BatchBuilder:
+    """Rows of one file, as columns: `add` a row, `report` an event, and `take` the batch once it is `full`."""
+
+    def __init__(self, file: str, batch_bytes: int, on_event: Callable[[Event], None], *, pages: bool) -> None:
+        self.file, self.batch_bytes, self.on_event = file, batch_bytes, on_event
+        self.schema = PAGE if pages else DOCUMENT
         self.clear()
 
+    def report(self, event: Event) -> None:
+        """Pass an event on."""
+        self.events += 1
+        self.on_event(event)
+
+    def full(self) -> bool:
+        """Whether the batch is to be taken; it may have no rows."""
+        return self.bytes >= self.batch_bytes or self.events >= EVENTS or len(self.ids) >= ROWS
+
     def clear(self) -> None:
-        self.bytes = 0
+        self.bytes = self.events = 0
         self.ids: list[bytes] = []
         self.texts: list[bytes] = []
         self.urls: list[bytes | None] = []
         self.records: list[int] = []
         self.offsets: list[int | None] = []
         self.metadata: list[bytes | None] = []
-        self.pages: list[bytes | None] = []
+        self.pages: list[bytes | memoryview | None] = []
         self.charsets: list[bytes | None] = []
 
     def add(
@@ -44,7 +63,7 @@ class BatchBuilder:
         record: int,
         offset: int | None,
         metadata: bytes | None,
-        html: bytes | None = None,
+        html: bytes | memoryview | None = None,
         charset: bytes | None = None,
     ) -> None:
         """One row; byte strings are UTF-8, except `html`."""
@@ -56,7 +75,7 @@ class BatchBuilder:
         self.metadata.append(metadata)
         self.pages.append(html)
         self.charsets.append(charset)
-        self.bytes += len(text) + len(html or b"")
+        self.bytes += len(text) + (len(html) if html is not None else 0) + len(metadata or b"")
 
     def take(self) -> pa.RecordBatch:
         """The rows as a batch; the builder is empty again."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import bz2
 import lzma
-import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
 import zstandard
+from isal import isal_zlib  # inflates 1.5 to 2 times as fast as zlib, and checks as much
 
 MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00"}
 SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
@@ -46,7 +46,7 @@ class _Decoder(Protocol):
 
 class _Gzip:
     def __init__(self) -> None:
-        self.inner, self.done = zlib.decompressobj(31), False
+        self.inner, self.done = isal_zlib.decompressobj(31), False
 
     def take(self, data: memoryview) -> tuple[bytes, int]:
         piece = self.inner.decompress(data[:FEED_BYTES])
@@ -129,7 +129,7 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {
     "bzip2": lambda: _Bounded(bz2.BZ2Decompressor()),
     "xz": lambda: _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=1 << 30)),
 }
-_ERRORS = (zlib.error, zstandard.ZstdError, OSError, lzma.LZMAError, EOFError)
+_ERRORS = (isal_zlib.error, zstandard.ZstdError, OSError, lzma.LZMAError, EOFError)
 
 
 class Members:

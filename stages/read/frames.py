@@ -17,7 +17,7 @@ from stages.read.compression import DamagedError, Members
 MAX_HEAD = 64 << 10
 _LENGTH = re.compile(rb"(?i)\ncontent-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?\n")
 _TYPE = re.compile(rb"(?i)\nwarc-type[ \t]*:[ \t]*([a-z]+)")
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
+HEAD_END = re.compile(rb"\r?\n\r?\n")
 _NOT_NEWLINE = re.compile(rb"[^\r\n]")
 _RECORD = re.compile(rb"\n(?=WARC/\d\.\d\r?\n)")
 
@@ -99,7 +99,7 @@ class _Content:
     def take_head(self) -> bytes:
         """The record's header, consumed."""
         while True:
-            found = _HEAD_END.search(self.buffer, self.at, self.at + MAX_HEAD)
+            found = HEAD_END.search(self.buffer, self.at, self.at + MAX_HEAD)
             if found:
                 head = self.buffer[self.at : found.end()]
                 self.at, self.fresh = found.end(), False

@@ -20,20 +20,21 @@ class BodySizeError(Exception):
     """A body that is larger than allowed once it is decoded."""
 
 
-def decode_body(body: bytes, transfer: str | None, content: str | None, limit: int, *, partial: bool = False) -> bytes:
+def decode_body(
+    body: bytes | memoryview, transfer: str | None, content: str | None, limit: int, *, partial: bool = False
+) -> bytes | memoryview:
     """The body without the encodings that its headers Transfer-Encoding and Content-Encoding name.
 
     Many crawlers store the decoded body under the server's headers: a body that does not look encoded is returned
     as it is. `partial`: the crawler says that it cut the body off; what is there is then decoded.
     Raises BodyError for a damaged body and an unknown encoding, BodySizeError above `limit` bytes.
     """
-    for name in (*reversed(_names(content)), *reversed(_names(transfer))) if content or transfer else ():
-        if name not in _UNDO and name not in ("", "identity", "none") and not _is_text(body):
+    names = [*reversed(_names(transfer)), *reversed(_names(content))]
+    for name in names:
+        if name in _UNDO:
+            body = _UNDO[name](bytes(body), limit, partial)
+        elif name not in ("", "identity", "none") and not _is_text(body):
             raise BodyError(f"its encoding {name!r} is not known")
-    for name in reversed(_names(transfer)):
-        body = _UNDO.get(name, _as_is)(body, limit, partial)
-    for name in reversed(_names(content)):
-        body = _UNDO.get(name, _as_is)(body, limit, partial)
     if len(body) > limit:
         raise BodySizeError
     return body
@@ -43,12 +44,8 @@ def _names(header: str | None) -> list[str]:
     return [name.strip().lower() for name in header.split(",")] if header else []
 
 
-def _is_text(body: bytes) -> bool:
+def _is_text(body: bytes | memoryview) -> bool:
     return _CONTROLS.search(body, 0, 512) is None
-
-
-def _as_is(body: bytes, limit: int, partial: bool) -> bytes:
-    return body
 
 
 def _chunked(body: bytes, limit: int, partial: bool) -> bytes:

@@ -32,11 +32,11 @@ def read(
     stream: BinaryIO, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part
 ) -> Iterator[pa.RecordBatch]:
     """Batches of DOCUMENT; see stages.read.format.read_batches."""
-    builder = BatchBuilder(file, pages=False)
+    builder = BatchBuilder(file, batch_bytes, on_event, pages=False)
     name = PurePosixPath(file).name
     fields = Fields(spec)
     empty = repaired = 0
-    for record, offset, line in _lines(Members(stream, compression_of(file)), file, spec, part, on_event):
+    for record, offset, line in _lines(Members(stream, compression_of(file)), file, spec, part, builder.report):
         if not line or line.isspace():
             empty += 1
             continue
@@ -53,11 +53,11 @@ def read(
                 known = json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode() if metadata else None
                 repaired += 1
         except RecordError as error:
-            on_event(Problem(file, str(error), record, offset, 1, len(line)))
-            continue
-        id_bytes = row[0] or f"{name}:{record}".encode("utf-8", "replace")
-        builder.add(id_bytes, row[1], row[2], record, offset, known)
-        if builder.bytes >= batch_bytes:
+            builder.report(Problem(file, str(error), record, offset, 1, len(line)))
+        else:
+            id_bytes = row[0] or f"{name}:{record}".encode("utf-8", "replace")
+            builder.add(id_bytes, row[1], row[2], record, offset, known)
+        if builder.full():
             yield builder.take()
     if builder.ids:
         yield builder.take()

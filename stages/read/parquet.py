@@ -18,7 +18,8 @@ from stages.errors import InputError
 from stages.read.events import Dropped, Event, Problem, Repaired
 from stages.read.settings import Part, ReadSpec
 
-ROWS = 1024  # rows decoded at once, before they are cut into batches by bytes
+MAX_ROWS = 1 << 14  # decoded at once, before they are cut into batches by bytes
+PAGE_BUFFER = 1 << 20  # bytes of a column read ahead
 
 
 def read(
@@ -26,7 +27,7 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of DOCUMENT; see stages.read.format.read_batches. Record: the row's 1-based number in the file."""
     try:
-        table = pq.ParquetFile(stream, pre_buffer=False)
+        table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=PAGE_BUFFER)
     except (pa.ArrowException, OSError) as error:
         raise InputError(file, f"it is no readable Parquet file: {error}") from error
     columns = _columns(table.schema_arrow, file, spec)
@@ -37,8 +38,10 @@ def read(
         raise InputError(file, f"it has {table.num_row_groups} row groups, none with the number {outside[0]}")
     for group in groups:
         row = int(first_rows[group])
+        size = table.metadata.row_group(group)
+        at_once = max(1, min(MAX_ROWS, batch_bytes * size.num_rows // max(1, size.total_byte_size)))
         try:
-            for rows in table.iter_batches(ROWS, row_groups=[group], columns=columns, use_threads=False):
+            for rows in table.iter_batches(at_once, row_groups=[group], columns=columns, use_threads=False):
                 yield from rebatch([_documents(rows, row, file, spec, on_event)], batch_bytes)
                 row += rows.num_rows
         except (pa.ArrowException, OSError) as error:
@@ -90,7 +93,7 @@ def _documents(
     missing = np.asarray(pc.is_null(text))
     too_long = lengths > spec.max_record_bytes
     for position in np.flatnonzero(missing):
-        on_event(Problem(file, f"it has no text in the column {spec.text_field!r}", int(records[position]), documents=1))
+        on_event(Problem(file, f"it has no text in the column {spec.text_field!r}", int(records[position]), None, 1))
     for position in np.flatnonzero(too_long):
         on_event(Dropped(file, "max_record_bytes", int(records[position]), None, int(lengths[position])))
     kept = ~(missing | too_long)

@@ -13,18 +13,19 @@ from typing import BinaryIO
 
 import orjson
 import pyarrow as pa
-from fastwarc.warc import HeaderMap, WarcRecord
+from fastwarc.warc import WarcRecord
 
 from stages.charset import decode
 from stages.read.builder import BatchBuilder
 from stages.read.compression import Members, compression_of
 from stages.read.events import Dropped, Event, Problem, Skipped
-from stages.read.frames import Frame, frames
+from stages.read.frames import HEAD_END, MAX_HEAD, Frame, frames
 from stages.read.http import BodyError, BodySizeError, decode_body
 from stages.read.settings import Part, ReadSpec
 
 PLAIN_TEXT = "text/plain"
 _MARKUP = re.compile(rb"[\s\xef\xbb\xbf]*<")
+_CHARSET = re.compile(r"(?i)charset\s*=\s*[\"']?\s*([^\s\"';,]+)")
 _URL = re.compile(rb"(?i)\nwarc-target-uri[ \t]*:[ \t]*<?([^\r\n>]*)")
 _ID = re.compile(rb"(?i)\nwarc-record-id[ \t]*:[ \t]*<?([^\r\n>]*)")
 
@@ -41,7 +42,7 @@ def read(
     stream: BinaryIO, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part
 ) -> Iterator[pa.RecordBatch]:
     """Batches of PAGE; see stages.read.format.read_batches."""
-    builder = BatchBuilder(file, pages=True)
+    builder = BatchBuilder(file, batch_bytes, on_event, pages=True)
     kinds = frozenset(spec.record_types)
     name = PurePosixPath(file).name.encode("utf-8", "replace")
     skipped: dict[str, list[int]] = {}
@@ -65,13 +66,13 @@ def read(
         except _NotHttp:
             skip(f"{frame.kind} (not HTTP)", frame.length)
         except _Unwanted as reason:
-            on_event(Dropped(file, str(reason), frame.record, frame.offset, frame.length, _str(key), _str(url)))
+            builder.report(Dropped(file, str(reason), frame.record, frame.offset, frame.length, _str(key), _str(url)))
         except BodyError as error:
             is_document = frame.record is not None and frame.kind in kinds
             offset = frame.problem_offset if frame.problem_offset is not None else frame.offset
             lost = (1, frame.length) if is_document else (0, 0)
-            on_event(Problem(file, str(error), frame.record, offset, *lost, _str(key), _str(url)))
-        if builder.bytes >= batch_bytes:
+            builder.report(Problem(file, str(error), frame.record, offset, *lost, _str(key), _str(url)))
+        if builder.full():
             yield builder.take()
     if builder.ids:
         yield builder.take()
@@ -79,61 +80,68 @@ def read(
         on_event(Skipped(file, kind, records, size))
 
 
-def _page(frame: Frame, spec: ReadSpec) -> tuple[bytes | None, bytes, bytes | None, bytes]:
+def _page(frame: Frame, spec: ReadSpec) -> tuple[bytes | memoryview | None, bytes, bytes | None, bytes]:
     """html, text, charset and metadata of a record. Raises _Unwanted, _NotHttp or BodyError."""
     if frame.block is None:
         raise _Unwanted("max_record_bytes")
-    head = frame.head if b"\r\n" in frame.head else frame.head.replace(b"\n", b"\r\n")
-    record = WarcRecord.from_bytes(head + frame.block)
+    response = frame.kind == "response"
+    record, body = _parse(frame.head, frame.block, http=response)
     fields = record.headers
-    metadata: dict[str, object] = {"date": fields.get("WARC-Date")}
-    body = frame.block
-    charset = None
-    mime = (fields.get("Content-Type") or "").lower()
-    if frame.kind == "response":
-        if not mime.startswith("application/http"):
-            raise _NotHttp
-        http, body = _http(record, frame.block)
+    metadata: dict[str, object] = {"date": fields.get("WARC-Date"), "ip": fields.get("WARC-IP-Address")}
+    content_type = fields.get("Content-Type") or ""
+    if response:
+        http = record.http_headers
         if http.status_code not in spec.status:
             raise _Unwanted("status")
-        mime = (http.get("Content-Type") or "").lower()
-        charset = record.http_charset if record.is_http_parsed else None
-        metadata |= {"ip": fields.get("WARC-IP-Address"), "status": http.status_code}
-        cut = fields.get("WARC-Truncated")
-        if cut:
-            metadata["truncated"] = cut
+        content_type = http.get("Content-Type") or ""
+        metadata |= {"status": http.status_code, "truncated": fields.get("WARC-Truncated")}
         try:
             body = decode_body(
                 body,
                 http.get("Transfer-Encoding"),
                 http.get("Content-Encoding"),
                 spec.max_record_bytes,
-                partial=cut is not None,
+                partial=metadata["truncated"] is not None,
             )
         except BodySizeError:
             raise _Unwanted("max_record_bytes") from None
-    mime = mime.partition(";")[0].strip() or (fields.get("WARC-Identified-Payload-Type") or "").lower()
+    mime = content_type.partition(";")[0].strip().lower() or (fields.get("WARC-Identified-Payload-Type") or "").lower()
     if not mime and _MARKUP.match(body):
         mime = "text/html"  # the server did not say; markup is taken as a page
-    metadata["content_type"] = mime or None
     if mime not in spec.mime_types:
         raise _Unwanted("mime_types")
+    metadata["content_type"] = mime
     known = orjson.dumps({key: value for key, value in metadata.items() if value is not None})
+    found = _CHARSET.search(content_type)
+    charset = found[1] if found else None
     if mime == PLAIN_TEXT:
-        return None, decode(body, charset).encode("utf-8", "replace"), None, known
-    return body, b"", charset.strip('"').encode() if charset else None, known
+        return None, decode(bytes(body), charset).encode("utf-8", "replace"), None, known
+    return body, b"", charset.encode("utf-8", "replace") if charset else None, known
 
 
-def _http(record: WarcRecord, block: bytes) -> tuple[HeaderMap, bytes]:
-    """The HTTP header and the body as it stands in the record."""
+def _parse(head: bytes, block: bytes, http: bool) -> tuple[WarcRecord, bytes | memoryview]:
+    """The record with its headers parsed, without content; and its body, for a response that behind its HTTP header."""
     try:
+        if not http:
+            return WarcRecord.from_bytes(_line_ends(head)), block
+        end = HEAD_END.search(block, 0, MAX_HEAD)
+        if end is None and len(block) >= MAX_HEAD:
+            raise BodyError(f"its HTTP header is longer than {MAX_HEAD} bytes")
+        http_head = block[: end.end()] if end else block + b"\r\n\r\n"
+        record = WarcRecord.from_bytes(_line_ends(head) + _line_ends(http_head))
+        if not record.is_http:
+            raise _NotHttp
         record.parse_http(auto_decode="none")
-        http = record.http_headers
-        if http is not None and http.status_code is not None:
-            return http, record.reader.read()
+        if record.http_headers is not None and record.http_headers.status_code is not None:
+            return record, memoryview(block)[end.end() :] if end else b""
     except (OSError, ValueError) as error:
-        raise BodyError(f"its HTTP header cannot be read: {error}"[:200]) from error
+        raise BodyError(f"its header cannot be read: {error}"[:200]) from error
     raise BodyError(f"its HTTP header cannot be read: {block[:40]!r}")
+
+
+def _line_ends(head: bytes) -> bytes:
+    """The header with the line ends that the standard wants, where a sloppy writer put bare newlines."""
+    return head if b"\r\n" in head else head.replace(b"\n", b"\r\n")
 
 
 def _header(pattern: re.Pattern[bytes], head: bytes) -> bytes | None:
