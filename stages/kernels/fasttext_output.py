@@ -39,9 +39,20 @@ def _node_logs(x):
 
 
 @helper
-def _best_leaf(logits, left, right, nodes, scores):
+def _logit(hidden, head, output):
+    """The output layer's value for one output: its row of the head times the mean row, or folded into that already."""
+    if len(head) == 0:
+        return hidden[output]
+    width = len(hidden)
+    dot = np.float32(0)
+    for j in range(width):
+        dot += head[output * width + j] * hidden[j]
+    return dot
+
+
+@helper
+def _best_leaf(hidden, head, leaves, left, right, nodes, scores):
     """The likeliest leaf of the tree and its logarithm, in fastText's order of search; (-1, 0) where all are below 1e-5."""
-    leaves = len(logits) + 1
     best, best_score = -1, np.float32(0)
     floor = _log(np.float32(0))
     nodes[0], scores[0] = 2 * leaves - 2, np.float32(0)
@@ -54,7 +65,7 @@ def _best_leaf(logits, left, right, nodes, scores):
         if node < leaves:
             best, best_score = np.int64(node), score
             continue
-        to_left, to_right = _node_logs(logits[node - leaves])
+        to_left, to_right = _node_logs(_logit(hidden, head, node - leaves))
         nodes[size], scores[size] = right[node], score + to_right
         nodes[size + 1], scores[size + 1] = left[node], score + to_left
         size += 2
@@ -62,9 +73,8 @@ def _best_leaf(logits, left, right, nodes, scores):
 
 
 @helper
-def _leaf_log(leaf, logits, right, parent, nodes):
+def _leaf_log(leaf, hidden, head, leaves, right, parent, nodes):
     """The logarithm of one leaf's probability: the sum over its path, from the root down."""
-    leaves = len(logits) + 1
     size = 0
     node = np.int64(leaf)
     while node >= 0:
@@ -73,7 +83,7 @@ def _leaf_log(leaf, logits, right, parent, nodes):
         node = np.int64(parent[node])
     score = np.float32(0)
     for k in range(size - 1, 0, -1):
-        to_left, to_right = _node_logs(logits[nodes[k] - leaves])
+        to_left, to_right = _node_logs(_logit(hidden, head, nodes[k] - leaves))
         score += to_right if right[nodes[k]] == nodes[k - 1] else to_left
     return score
 
@@ -115,21 +125,16 @@ def top_labels(
             continue
         for j in range(width):
             hidden[j] = np.float32(sums[i * width + j] / counts[i])
-        if len(head) > 0:
-            for c in range(outputs):
-                dot = np.float32(0)
-                for j in range(width):
-                    dot += head[c * width + j] * hidden[j]
-                logits[c] = dot
-        elif layer == SOFTMAX and outputs == 2:
-            logits[1] = hidden[0]
-        else:
-            logits[:] = hidden
         if layer == HIERARCHICAL:
-            best, score = _best_leaf(logits, left, right, nodes, scores)
+            best, score = _best_leaf(hidden, head, outputs + 1, left, right, nodes, scores)
             if wanted >= 0:
-                of_wanted[i] = np.exp(_leaf_log(wanted, logits, right, parent, nodes))
+                of_wanted[i] = np.exp(_leaf_log(wanted, hidden, head, outputs + 1, right, parent, nodes))
         else:
+            if len(hidden) == 1 and outputs == 2 and len(head) == 0:
+                logits[1] = hidden[0]
+            else:
+                for c in range(outputs):
+                    logits[c] = _logit(hidden, head, c)
             if layer == SOFTMAX:
                 _softmax(logits, probabilities)
             else:

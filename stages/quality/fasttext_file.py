@@ -37,20 +37,20 @@ class Matrix:
     norm_codes: np.ndarray | None = None  # uint8 (rows)
     norms: np.ndarray | None = None  # float32 (256)
 
-    def block(self, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop, as float32 (stop - start, dim)."""
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The given rows (int64), as float32 (len(rows), dim)."""
         if self.dense is not None:
-            return self.dense[start * self.dim : stop * self.dim].reshape(-1, self.dim)
+            return self.dense.reshape(-1, self.dim)[rows]
         parts = (self.dim + self.sub_dim - 1) // self.sub_dim
-        codes = self.codes[start * parts : stop * parts].reshape(-1, parts)
-        out = np.empty((stop - start, self.dim), np.float32)
+        codes = self.codes.reshape(-1, parts)[rows]
+        out = np.empty((len(rows), self.dim), np.float32)
         for part in range(parts):
             begin = part * self.sub_dim
             size = min(self.sub_dim, self.dim - begin)
             table = self.centroids[begin * CENTROIDS : (begin + size) * CENTROIDS].reshape(CENTROIDS, size)
             out[:, begin : begin + size] = table[codes[:, part]]
         if self.norm_codes is not None:
-            out *= self.norms[self.norm_codes[start:stop]][:, None]
+            out *= self.norms[self.norm_codes[rows]][:, None]
         return out
 
 
@@ -191,8 +191,8 @@ def read_model_file(path: str | Path) -> ModelFile:
     needed = n_words + (bucket if prune_size < 0 and (word_ngrams > 1 or maxn > 0) else 0)
     if prune_size > 0:
         needed = n_words + int(pairs[:, 1].max()) + 1
-        if pairs.min() < 0:
-            raise cursor.fail("a pruned bucket below 0")
+        if pairs.min() < 0 or pairs[:, 0].max() >= bucket:
+            raise cursor.fail(f"a pruned bucket outside of 0 to {bucket}")
     if inputs.rows < needed or inputs.dim != dim or output.rows < n_labels or output.dim != dim:
         raise cursor.fail(
             f"matrices of {inputs.rows} x {inputs.dim} and {output.rows} x {output.dim} do not go with {needed} rows, "

@@ -63,7 +63,7 @@ class FastTextModel:
     settings: dict
     arrays: dict[str, np.ndarray]
     table_bytes: int = DEFAULT_TABLE_BYTES
-    _table: np.ndarray | None = None
+    _table: tuple[np.ndarray, np.ndarray, np.ndarray, int] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def predict(self, column: pa.Array, newlines: int, wanted: int = -1) -> Prediction:
@@ -75,19 +75,13 @@ class FastTextModel:
         data, offsets = text_buffers(column)
         n, s, a = len(offsets) - 1, self.settings, self.arrays
         sums, counts = np.zeros(n * s["width"]), np.zeros(n, np.int64)
-        common = (
-            data, offsets, newlines, a["words"], a["word_offsets"], a["slots"], s["n_words"], s["end_word"], a["rows"],
-            s["width"], s["bucket"], s["word_ngrams"], s["pruned"], a["prune_slots"],
-        )  # fmt: skip
-        if s["maxn"] > 0:
-            with self._lock:  # the table of summed words is this object's only state that changes
-                stride, table = self._summed_words()
-                kernels.sum_subwords(
-                    *common, s["minn"], s["maxn"], table.view(np.uint64), table.view(np.int32), table.view(np.float32),
-                    stride, sums, counts,
-                )  # fmt: skip
-        else:
-            kernels.sum_words(*common, sums, counts)
+        with self._lock:  # the table of words is this object's only state that changes
+            seen, used, keys, stride = self._word_table()
+            kernels.sum_rows(
+                data, offsets, newlines, a["words"], a["word_offsets"], a["slots"], s["n_words"], s["end_word"],
+                a["rows"], s["width"], s["bucket"], s["word_ngrams"], a["kept"], s["minn"], s["maxn"],
+                seen, used, keys, stride, sums, counts,
+            )  # fmt: skip
         label, probability, of_wanted = np.empty(n, np.int64), np.empty(n), np.empty(n)
         top_labels(
             sums, counts, s["width"], a["head"], s["outputs"], s["layer"], a["left"], a["right"], a["parent"],
@@ -103,13 +97,16 @@ class FastTextModel:
         shown = ", ".join(self.labels[:10]) + (", ..." if len(self.labels) > 10 else "")
         raise UserError(f"fastText model {self.settings['path']} has no label {label!r}; it has {shown}")
 
-    def _summed_words(self) -> tuple[int, np.ndarray]:
-        """(units of 4 bytes an entry, the table): the largest 2^k entries that `table_bytes` holds."""
-        stride = -(-(kernels.ENTRY_SUMS + self.settings["width"]) // 16) * 16
+    def _word_table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """The table of words that the kernel keeps, in `table_bytes`: (seen, used, keys, units of 8 bytes an entry)."""
+        size = -(-(4 * kernels.ENTRY_SUMS + 4 * self.settings["width"]) // ALIGNMENT) * ALIGNMENT
         if self._table is None:
-            entries = 1 << max(0, (self.table_bytes // (4 * stride)).bit_length() - 1)
-            self._table = np.zeros(entries * stride * 4, np.uint8)
-        return stride, self._table
+            entries = max(16, self.table_bytes // (size + 16))  # 8 to 16 bytes an entry are for `seen`
+            slots = 1 << (2 * entries - 1).bit_length()
+            memory = np.empty(entries * size + ALIGNMENT, np.uint8)
+            memory = memory[-memory.ctypes.data % ALIGNMENT :][: entries * size]
+            self._table = (np.zeros(slots, np.uint32), np.zeros(1, np.int64), memory.view(np.uint64), size // 8)
+        return self._table
 
 
 def load_model(path: str | Path, *, cache: Path | None = None, table_bytes: int = DEFAULT_TABLE_BYTES) -> FastTextModel:
@@ -163,40 +160,55 @@ def fold(source: ModelFile) -> tuple[dict, dict[str, np.ndarray]]:
     """
     layer = LAYERS[source.loss]
     outputs = len(source.labels) - (1 if layer == HIERARCHICAL else 0)
-    weights = source.output.block(0, source.output.rows)[:outputs]
+    weights = source.output.take(np.arange(outputs))
     difference = layer == SOFTMAX and outputs == 2
     folded = difference or outputs < source.dim
     if difference:
         weights = (weights[1].astype(np.float64) - weights[0])[None, :]
     width = len(weights) if folded else source.dim
-    rows = np.empty((source.input.rows, width), np.float32)
-    for start in range(0, source.input.rows, ROWS_PER_BLOCK):
-        stop = min(start + ROWS_PER_BLOCK, source.input.rows)
-        block = source.input.block(start, stop)
-        rows[start:stop] = block.astype(np.float64) @ weights.astype(np.float64).T if folded else block
-        if not np.isfinite(rows[start:stop]).all():
+    order, kept = _kept_buckets(source)
+    rows = np.zeros((len(order), width), np.float32)
+    for start in range(0, len(order), ROWS_PER_BLOCK):
+        chosen = order[start : start + ROWS_PER_BLOCK]
+        block = source.input.take(np.maximum(chosen, 0))
+        block = block.astype(np.float64) @ weights.astype(np.float64).T if folded else block
+        rows[start : start + len(chosen)] = np.where(chosen[:, None] < 0, 0, block)
+        if not np.isfinite(rows[start : start + len(chosen)]).all():
             raise InputError(source.path, "the model's weights hold numbers that are not finite")
     if not np.isfinite(weights).all():
         raise InputError(source.path, "the model's weights hold numbers that are not finite")
 
     slots = np.zeros(_table_size(len(source.word_offsets) - 1), np.uint64)
     kernels.fill_slots(source.words, source.word_offsets, slots)
-    prune_slots = np.zeros(_table_size(len(source.prune_from)), np.uint64)
-    kernels.fill_prune_slots(source.prune_from, source.prune_to, prune_slots)
     end = np.frombuffer(b"</s>", np.uint8)
     end_word = kernels.word_id(end, source.words, source.word_offsets, slots)
     left, right, parent = huffman_tree(source.label_counts) if layer == HIERARCHICAL else (np.zeros(0, np.int32),) * 3
     settings = {
         "labels": list(source.labels), "n_words": source.n_words, "width": width, "outputs": outputs, "layer": layer,
         "bucket": source.bucket, "word_ngrams": source.word_ngrams, "minn": source.minn, "maxn": source.maxn,
-        "pruned": source.pruned, "end_word": end_word if end_word < source.n_words else -1,
+        "end_word": end_word if end_word < source.n_words else -1,
     }  # fmt: skip
     arrays = {
-        "words": source.words, "word_offsets": source.word_offsets, "slots": slots, "prune_slots": prune_slots,
+        "words": source.words, "word_offsets": source.word_offsets, "slots": slots, "kept": kept,
         "rows": rows.ravel(), "head": np.zeros(0, np.float32) if folded else weights.ravel(),
         "left": left, "right": right, "parent": parent,
     }  # fmt: skip
     return settings, arrays
+
+
+def _kept_buckets(source: ModelFile) -> tuple[np.ndarray, np.ndarray]:
+    """(the input rows in the order that the kernel wants, -1 for a row of zeros; the kernel's `kept`)."""
+    n_words = source.n_words
+    if source.pruned < 0:
+        used = n_words + (source.bucket if source.word_ngrams > 1 or source.maxn > 0 else 0)
+        return np.arange(used, dtype=np.int64), np.zeros(0, np.uint64)
+    buckets, first = np.unique(source.prune_from[::-1], return_index=True)  # of two entries for one bucket the last
+    rows = source.prune_to[::-1][first].astype(np.int64)
+    bits = np.zeros(-(-source.bucket // 32) * 32, np.uint8)
+    bits[buckets] = 1
+    before = 1 + np.concatenate([[0], np.cumsum(bits.reshape(-1, 32).sum(1, dtype=np.int64))[:-1]])
+    kept = np.packbits(bits, bitorder="little").view("<u4").astype(np.uint64) << np.uint64(32) | before.astype(np.uint64)
+    return np.concatenate([np.arange(n_words), [-1], n_words + rows]), kept
 
 
 def huffman_tree(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,70 @@
+"""Instructions that the compiler does not find by itself: additions of 8 numbers at a time, bit counts, prefetching.
+
+A loop over the 16 numbers of a fastText row is too short for LLVM's loop vectorizer (it unrolls to 32 a turn and leaves
+the rest to scalar code), and Numba runs no other. The addition is therefore spelled out as vectors of 8.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def add_eight(typingctx: Any, sums: Any, to: Any, rows: Any, at: Any) -> Any:
+    """sums[to : to + 8] += rows[at : at + 8], for 1-D arrays: `sums` of float32 or float64, `rows` of float32.
+
+    Nothing is checked: both ranges must lie within their arrays.
+    """
+    if not (isinstance(sums, types.Array) and isinstance(rows, types.Array) and rows.dtype == types.float32):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointers = []
+        for place in (0, 2):
+            kind = signature.args[place]
+            array = context.make_array(kind)(context, builder, arguments[place])
+            eight = ir.VectorType(context.get_value_type(kind.dtype), 8).as_pointer()
+            pointers.append(builder.bitcast(builder.gep(array.data, [arguments[place + 1]]), eight))
+        wide = signature.args[0].dtype == types.float64
+        added = builder.load(pointers[1], align=4)
+        if wide:
+            added = builder.fpext(added, ir.VectorType(ir.DoubleType(), 8))
+        present = builder.load(pointers[0], align=8 if wide else 4)
+        builder.store(builder.fadd(present, added), pointers[0], align=8 if wide else 4)
+        return context.get_dummy_value()
+
+    return types.void(sums, types.int64, rows, types.int64), generate
+
+
+@intrinsic
+def prefetch(typingctx: Any, array: Any, at: Any) -> Any:
+    """Ask for the cache line of array[at] (1-D) ahead of its use. Changes no result, whatever `at` is."""
+    if not isinstance(array, types.Array):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
+        builder.call(function, [pointer, number(0), number(3), number(1)])  # for reading, to all caches, of data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@intrinsic
+def count_bits(typingctx: Any, number: Any) -> Any:
+    """How many bits of an unsigned integer are set (of the same type)."""
+    if not isinstance(number, types.Integer):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return number(number), generate
