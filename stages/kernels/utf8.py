@@ -78,12 +78,19 @@ def skip_space(data, start, stop, table):
 
 
 @helper
+def step_back(data, start, at):
+    """Where the character that ends at `at` begins; at > start."""
+    before = at - 1
+    while before > start and at - before < 4 and (np.int64(load_u8(data, before)) & 0xC0) == 0x80:
+        before -= 1
+    return before
+
+
+@helper
 def skip_space_back(data, start, stop, table):
     """The least position from which all of data[position:stop] is white space; at least `start`."""
     while stop > start:
-        before = stop - 1
-        while before > start and stop - before < 4 and (np.int64(load_u8(data, before)) & 0xC0) == 0x80:
-            before -= 1
+        before = step_back(data, start, stop)
         point, after = decode(data, before, stop)
         if after != stop or not properties(table, point) & SPACE:
             return stop
@@ -99,3 +106,11 @@ def next_newline(data, start, stop, newlines):
             return start
         start += 1
     return stop
+
+
+@helper
+def append(out, at, data, start, stop):
+    """Copy data[start:stop] to out[at:]; returns the position behind it."""
+    for i in range(stop - start):
+        out[at + i] = data[start + i]
+    return at + stop - start
