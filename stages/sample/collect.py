@@ -28,7 +28,8 @@ SMALL = 250_000
 NUMERICAL_CHARS = {"numpy": 2_300_000, "numba": 1_600_000, "llvmlite": 200_000}
 SITE_CHARS = {"ray": 800_000}  # of package documentation that is crawled
 PAPER_PACKAGES = (
-    "huggingface_hub", "pydantic", "fsspec", "click", "requests", "urllib3", "rich", "boto3", "jsonschema", "s3transfer",
+    "huggingface_hub", "pydantic", "fsspec", "click", "requests", "urllib3", "rich", "boto3", "jsonschema",
+    "s3transfer",
 )  # fmt: skip
 PAPER_CHARS = 250_000  # of one package's documentation
 GUIDES = 40  # of services that are not crawled

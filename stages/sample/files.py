@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import zstandard
 
 from stages.sample.pages import Page
-from stages.sample.plants import HOST
 from stages.sample.records import DATE, Record
 
 # One WARC record a gzip member, as crawls have it.
@@ -89,8 +88,9 @@ def _web_math(records: Sequence[Record], name: str) -> bytes:
         metadata = {"extraction_info": {"found_math": "$" in record.text}}
         if record.planted:
             metadata["planted"] = record.planted
-        url = f"http://{HOST}/{record.id.removeprefix('planted/')}" if record.planted else record.meta["url"]
-        rows.append({"url": url, "text": record.text, "date": DATE[:10], "metadata": json.dumps(metadata)})
+        rows.append(
+            {"url": record.meta["url"], "text": record.text, "date": DATE[:10], "metadata": json.dumps(metadata)}
+        )
     return zstandard.ZstdCompressor(level=3).compress(_lines(rows))
 
 

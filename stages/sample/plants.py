@@ -198,14 +198,14 @@ def crawl_plants(pages: Sequence[Page]) -> list[Page]:
 
 def _broken_pages() -> Iterator[Page]:
     for number in range(3):
-        text = _turned(ENGLISH, number, 4)
+        text = [ENGLISH[0], *_turned(ENGLISH[1:], number, 3)]  # the first has letters outside ASCII
         yield _encoded("latin1_declared", number, text, "windows-1252", "iso-8859-1", "iso-8859-1")
         yield _encoded("latin1_undeclared", number, text, "windows-1252", "")
         yield _encoded("latin1_as_utf8", number, text, "windows-1252", "utf-8", "utf-8")
     for number, (language, encoding) in enumerate(_OLD_ENCODINGS):
         yield _encoded("old_encoding", number, LANGUAGES[language], encoding, "", encoding)
     for number in range(2):
-        text = [paragraph.encode().decode("latin-1") for paragraph in _turned(ENGLISH, number, 4)]
+        text = [paragraph.encode().decode("latin-1") for paragraph in (ENGLISH[0], *_turned(ENGLISH[1:], number, 3))]
         yield _page("mojibake", number, f"mojibake {number}", _main(text))
     for number in range(3):
         yield _page("empty", number, "", "")
@@ -246,7 +246,9 @@ def _huge(pages: Sequence[Page]) -> Page:
 
 
 def _record(kind: str, number: int, text: str, like: Record) -> Record:
-    return Record(f"planted/{kind}/{number}", text, dict(like.meta), kind)
+    own = {"url": f"http://{HOST}/{kind}/{number}", "arxiv_id": f"planted.{kind}.{number}", "title": kind}
+    meta = {key: own.get(key, value) for key, value in like.meta.items()}
+    return Record(f"planted/{kind}/{number}", text, meta, kind)
 
 
 def prose_plants(records: Sequence[Record], others: Sequence[Record]) -> list[Record]:
@@ -267,14 +269,14 @@ def prose_plants(records: Sequence[Record], others: Sequence[Record]) -> list[Re
 
 
 def _dominated(number: int, words: int) -> str:
-    """Code where `words` words make up over 60% of all words."""
+    """Code where one word is 60% of all words, or where two are 29% each."""
     lines = []
     for i in range(60):
         left = CODE_WORDS[(number + i) % len(CODE_WORDS)]
         if words == 1:
             lines.append(f"push push push {left}_{i} ;")
         else:
-            lines.append(f"load store load store {left}_{i} {i} ;")
+            lines.append(f"load store load store {left}_{i} {i} {i + 1000}")
     return "\n".join(lines) + "\n"
 
 

@@ -27,36 +27,31 @@ from stages.sample.records import Record
 REPORT = "sample.json"
 Progress = Callable[[str, int, int], None]
 
-# Source -> how its files are named (`*` is a number), and how a recipe reads it.
-SOURCES: dict[str, dict[str, Any]] = {
-    "dclm": {"files": "dclm/crawl-*.warc.gz", "format": "warc"},
-    "starcoder": {
-        "files": "starcoder/train-*.parquet",
-        "format": "parquet",
-        "text_field": "content",
-        "id_field": "id",
-    },
-    "pes2o": {"files": "pes2o/pes2o-*.jsonl.gz", "format": "jsonl", "text_field": "text", "id_field": "id"},
-    "arxiv": {"files": "arxiv/arxiv-*.jsonl.zst", "format": "jsonl", "text_field": "text"},
-    "open_web_math": {
-        "files": "open_web_math/train-*.jsonl.zst",
-        "format": "jsonl",
-        "text_field": "text",
-        "url_field": "url",
-    },
-    "algebraic_stack": {"files": "algebraic_stack/python-*.jsonl.zst", "format": "jsonl", "text_field": "text"},
-    "wiki": {"files": "wiki/wiki-*.jsonl.gz", "format": "jsonl", "text_field": "text", "id_field": "id"},
+# Source -> how its files are named (`*` is a number), and how the readers are told to read them.
+SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "dclm": ("dclm/crawl-*.warc.gz", {"format": "warc"}),
+    "starcoder": (
+        "starcoder/train-*.parquet",
+        {"format": "parquet", "text_field": "content", "id_field": "id", "url_field": None},
+    ),
+    "pes2o": ("pes2o/pes2o-*.jsonl.gz", {"format": "jsonl", "id_field": "id", "url_field": "metadata.url"}),
+    "arxiv": ("arxiv/arxiv-*.jsonl.zst", {"format": "jsonl", "id_field": "meta.arxiv_id", "url_field": "meta.url"}),
+    "open_web_math": ("open_web_math/train-*.jsonl.zst", {"format": "jsonl", "id_field": "url", "url_field": "url"}),
+    "algebraic_stack": (
+        "algebraic_stack/python-*.jsonl.zst",
+        {"format": "jsonl", "id_field": None, "url_field": None},
+    ),
+    "wiki": ("wiki/wiki-*.jsonl.gz", {"format": "jsonl", "id_field": "id", "url_field": "metadata.url"}),
 }
 FILES = {"dclm": 8, "starcoder": 4}  # in how many files a source comes, where these are not two
 
 
 def sample_sources() -> dict[str, dict[str, Any]]:
-    """For each source its files, as a glob relative to the sample's folder, and how to read them.
+    """For each source where its files are, relative to the sample's folder, and its `read` settings for a recipe.
 
-    {"files": glob, "format": "warc" | "parquet" | "jsonl", "text_field": ..., "id_field": ..., "url_field": ...};
-    fields that a source lacks are left out. A record without an id field is named by its file and number.
+    {source: {"paths": [glob], "read": {"format": ..., "text_field": ..., "id_field": ..., "url_field": ...}}}
     """
-    return {name: dict(entry) for name, entry in SOURCES.items()}
+    return {name: {"paths": [files], "read": dict(read)} for name, (files, read) in SOURCES.items()}
 
 
 def write_sample(folder: Path, on_progress: Progress | None = None) -> dict[str, Any]:
@@ -110,7 +105,7 @@ def _write_all(folder: Path, on_progress: Progress | None) -> dict[str, Any]:
         files = {}
         parts = FILES.get(source, 2)
         for part in range(parts):
-            name = SOURCES[source]["files"].replace("*", f"{part:05d}")
+            name = SOURCES[source][0].replace("*", f"{part:05d}")
             rows = documents[part * len(documents) // parts : (part + 1) * len(documents) // parts]
             data = WRITERS[source](rows, name)
             (folder / name).write_bytes(data)
