@@ -54,29 +54,28 @@ def list_files(source: str, paths: Sequence[str]) -> list[File]:
     files: list[File] = []
     seen: set[str] = set()
     for pattern in paths:
-        root, shown = "", ""
-        place = pattern
-        if pattern.startswith(SAMPLE):
-            from stages.sample.write import write_sample
-
-            write_sample(sample_folder())
-            root, shown = str(sample_folder()) + "/", SAMPLE
-            place = root + pattern.removeprefix(SAMPLE)
-        found = storage.list_files(place)
+        found = _list_sample(pattern) if pattern.startswith(SAMPLE) else _list_stored(pattern)
         if not found:
             raise UserError(f"sources.{source}.read.paths: nothing found at {pattern}; check the path or pattern")
-        for entry in found:
-            name = shown + entry.uri.removeprefix(root) if root else entry.uri
-            if name not in seen:
-                seen.add(name)
-                version = _sample_version(entry, root) if root else entry.version
-                files.append(File(entry.uri, name, entry.size, version))
+        files += [file for file in found if file.name not in seen]
+        seen |= {file.name for file in found}
     return files
 
 
-def _sample_version(entry: storage.Entry, root: str) -> str:
-    """The sample is the same every time for the same environment: its files are told apart by size, not by date."""
-    return f"sample-{entry.size}"
+def _list_stored(pattern: str) -> list[File]:
+    return [File(entry.uri, entry.uri, entry.size, entry.version) for entry in storage.list_files(pattern)]
+
+
+def _list_sample(pattern: str) -> list[File]:
+    """Files of the sample corpus: named without this machine's paths, and told apart by their checksums."""
+    from stages.sample.write import write_sample
+
+    folder = sample_folder()
+    report = write_sample(folder)
+    digests = {name: digest for source in report["sources"].values() for name, digest in source["files"].items()}
+    found = storage.list_files(f"{folder}/{pattern.removeprefix(SAMPLE)}")
+    names = {entry.uri: entry.uri.removeprefix(f"{folder}/") for entry in found}
+    return [File(e.uri, SAMPLE + names[e.uri], e.size, digests[names[e.uri]]) for e in found]
 
 
 def splits(files: Sequence[File], read: ReadSpec, split_bytes: int) -> list[list[File]]:

@@ -16,7 +16,10 @@ from stages.errors import UserError
 
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _QUERY = re.compile(r"\?[^\s'\"<>)\]]*")
-_SECRET = re.compile(r"(?i)\b(authorization|bearer|token|secret|password|signature|x-amz-[\w-]+)\b(\s*[:=]\s*|\s+)\S+")
+_SECRET = re.compile(
+    r"(?i)\b(?:(authorization|token|secret|password|signature|x-amz-[\w-]+)\s*[:=]\s*(?:(?:bearer|basic)\s+)?"
+    r"|(bearer|basic)\s+)[^\s)'\",]+"
+)
 
 
 class StorageError(UserError):
@@ -44,7 +47,7 @@ class Broken(Exception):
 
 def redact(text: str) -> str:
     """`text` without user names, passwords, tokens or query strings (where presigned URLs keep their signature)."""
-    text = _SECRET.sub(r"\1 (removed)", _QUERY.sub("", _USERINFO.sub("", text)))
+    text = _SECRET.sub(r"\1\2 removed", _QUERY.sub("", _USERINFO.sub("", text)))
     return " ".join(text.split())[:300]
 
 

@@ -1,7 +1,7 @@
 """The Hugging Face hub: hf://datasets/ORG/NAME[@REVISION]/PATH, and hf://ORG/NAME[@REVISION]/PATH for models.
 
-Listing goes through huggingface_hub, bytes through this package's own HTTP reader. The token comes from where
-huggingface_hub looks for it (HF_TOKEN, `hf auth login`), the server from HF_ENDPOINT. Files are known by their content
+Requests go through this package's own HTTP reader, with its retries. The token comes from where huggingface_hub looks
+for it (HF_TOKEN, `hf auth login`), the server from HF_ENDPOINT. Files are known by their content
 hash (SHA-256 of large files, git's SHA-1 of small ones), so equal files have equal versions in any revision.
 """
 
@@ -11,11 +11,12 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urljoin
+from urllib.parse import quote, unquote, urljoin
 
 from requests import Response
+from requests.exceptions import RequestException
 
-from pipeline.storage import http
+from pipeline.storage import http, retry
 from pipeline.storage.entry import Entry, Stat
 from pipeline.storage.errors import Broken, ChangedError, MissingError, StorageError, redact
 
@@ -25,6 +26,10 @@ _SHAPE = re.compile(
     r"hf://(?P<kind>datasets/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?(?:/(?P<path>.*))?",
     re.S,
 )
+
+
+class NoEntry(MissingError):
+    """The repository and revision exist, the file or folder in it does not."""
 
 
 class Place(NamedTuple):
@@ -80,7 +85,7 @@ def _refused(uri: str, response: Response) -> StorageError | None:
 def _reason(uri: str, code: str, status: int) -> StorageError | None:
     place = parse(uri)
     if code == "EntryNotFound":
-        return MissingError(f"{uri}: no such file in {place.repo} at revision {place.revision}; check the path")
+        return NoEntry(f"{uri}: no such file in {place.repo} at revision {place.revision}; check the path")
     if code == "RevisionNotFound":
         return MissingError(f"{uri}: {place.repo} has no revision {place.revision!r}; check what follows the @")
     if code == "GatedRepo":
@@ -152,50 +157,62 @@ def list_level(folder: str, name_prefix: str) -> tuple[list[str], list[Entry]]:
     folders: list[str] = []
     files: list[Entry] = []
     for item in _tree(folder, place, recursive=False):
-        if item.path[base:].startswith(name_prefix):
-            if hasattr(item, "size"):
+        if item["path"][base:].startswith(name_prefix):
+            if item["type"] == "file":
                 files.append(_entry(place, item))
             else:
-                folders.append(item.path[base:])
+                folders.append(item["path"][base:])
     return folders, files
 
 
 def list_tree(folder: str) -> Iterator[Entry]:
     place = parse(folder)
     for item in _tree(folder, place, recursive=True):
-        if hasattr(item, "size"):
+        if item["type"] == "file":
             yield _entry(place, item)
 
 
-def _entry(place: Place, item: Any) -> Entry:
-    etag = item.lfs.sha256 if item.lfs else item.blob_id
-    return Entry(place.root + item.path, item.size, etag, _digest(etag))
+def _entry(place: Place, item: dict[str, Any]) -> Entry:
+    etag = item["lfs"]["oid"] if item.get("lfs") else item["oid"]
+    return Entry(place.root + item["path"], item["size"], etag, _digest(etag))
 
 
-def _tree(folder: str, place: Place, recursive: bool) -> Iterator[Any]:
-    """Files and folders under a folder, page by page; none if the folder is not there."""
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+def _tree(folder: str, place: Place, recursive: bool) -> Iterator[dict[str, Any]]:
+    """Files and folders under a folder; none if it is not there.
 
-    try:
-        yield from HfApi(endpoint=endpoint()).list_repo_tree(
-            place.repo,
-            place.path.strip("/") or None,
-            recursive=recursive,
-            revision=place.revision,
-            repo_type=place.kind,
-        )
-    except EntryNotFoundError:
-        return
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        code = error.response.headers.get("X-Error-Code", "") if error.response is not None else ""
-        raise (
-            _reason(folder, code, status)
-            or StorageError(f"{folder}: {endpoint()} answers {status}: {redact(str(error))}; try again later")
-        ) from None
-    except (httpx.HTTPError, OSError) as error:
-        raise StorageError(
-            f"{folder}: cannot reach {redact(endpoint())} ({http.cause(error)}); check the network and HF_ENDPOINT"
-        ) from None
+    Route and paging (Link: rel="next") are those of the hub's own client; see "list_repo_tree" in huggingface_hub.
+    """
+    path = quote(place.path.strip("/"))
+    url = (
+        f"{endpoint()}/api/{place.kind}s/{place.repo}/tree/{quote(place.revision, safe='')}{'/' + path if path else ''}"
+    )
+    url += f"?recursive={recursive}&expand=False"
+    headers = _headers()
+    while url:
+        try:
+            items, url = _page(url, folder, headers)
+        except NoEntry:
+            return
+        yield from items
+
+
+def _page(url: str, folder: str, headers: dict[str, str]) -> tuple[list[dict[str, Any]], str]:
+    """One page of a listing, and the address of the next or ""."""
+    for attempt in range(1, retry.OPEN_ATTEMPTS + 1):
+        try:
+            response = http.request("GET", url, folder, headers, refused=_refused)
+            items, following = response.json(), response.links.get("next", {}).get("url", "")
+            break
+        except Broken as broken:
+            raise StorageError(f"{folder}: {broken}; {broken.fix}") from None
+        except ValueError:
+            raise StorageError(
+                f"{folder}: {redact(endpoint())} does not answer like a hub; check HF_ENDPOINT"
+            ) from None
+        except RequestException as error:
+            if attempt == retry.OPEN_ATTEMPTS:
+                raise StorageError(f"{folder}: listing broke off ({http.cause(error)}); check the network") from None
+            retry.wait(attempt)
+    if following and not following.startswith(endpoint() + "/"):  # it would be sent the token
+        raise StorageError(f"{folder}: its listing goes on at another host; check HF_ENDPOINT")
+    return items, following
