@@ -40,6 +40,7 @@ class _Decoder(Protocol):
     """One member's decompressor. `take` consumes from the front of `data`; `done` once the member ended and checked."""
 
     done: bool
+    hungry: bool  # whether it makes nothing more without more data
 
     def take(self, data: memoryview) -> tuple[bytes, int]: ...
 
@@ -47,6 +48,7 @@ class _Decoder(Protocol):
 class _Gzip:
     def __init__(self) -> None:
         self.inner, self.done = isal_zlib.decompressobj(31), False
+        self.hungry = True
 
     def take(self, data: memoryview) -> tuple[bytes, int]:
         piece = self.inner.decompress(data[:FEED_BYTES])
@@ -59,15 +61,12 @@ class _Bounded:
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.done = inner, False
+        self.hungry = True
 
     def take(self, data: memoryview) -> tuple[bytes, int]:
-        used = 0
-        if self.inner.needs_input:
-            used = min(len(data), FEED_BYTES)
-            piece = self.inner.decompress(data[:used], PIECE_BYTES)
-        else:
-            piece = self.inner.decompress(b"", PIECE_BYTES)
-        self.done = self.inner.eof
+        used = min(len(data), FEED_BYTES) if self.hungry else 0
+        piece = self.inner.decompress(data[:used], PIECE_BYTES)
+        self.done, self.hungry = self.inner.eof, self.inner.needs_input
         return piece, used - len(self.inner.unused_data)
 
 
@@ -80,6 +79,7 @@ class _Zstd:
     def __init__(self) -> None:
         self.inner: Any = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
         self.done = False
+        self.hungry = True
         self.checksum = 0
         self.in_blocks = False
 
@@ -179,7 +179,7 @@ class Members:
             return piece
         decoder, needed = self.decoder, 1
         while decoder is not None and not decoder.done:
-            if not self._need(needed):
+            if decoder.hungry and not self._need(needed):
                 raise DamagedError(self.start, f"the file ends inside this {self.compression} member")
             try:
                 piece, used = decoder.take(memoryview(self.chunk)[self.at :])

@@ -29,6 +29,7 @@ def read(
     try:
         table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=PAGE_BUFFER)
     except (pa.ArrowException, OSError) as error:
+        _raise_if_storage(error)
         raise InputError(file, f"it is no readable Parquet file: {error}") from error
     columns = _columns(table.schema_arrow, file, spec)
     first_rows = np.cumsum([0] + [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)])
@@ -45,9 +46,16 @@ def read(
                 yield from rebatch([_documents(rows, row, file, spec, on_event)], batch_bytes)
                 row += rows.num_rows
         except (pa.ArrowException, OSError) as error:
+            _raise_if_storage(error)
             lost = int(first_rows[group + 1]) - row
             reason = f"row group {group} cannot be read from row {row + 1} on: {error}"
             on_event(Problem(file, reason, row + 1, None, lost))
+
+
+def _raise_if_storage(error: Exception) -> None:
+    """Go on raising what the system says about the disk; Arrow's own OSErrors, about the content, have no number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def _columns(schema: pa.Schema, file: str, spec: ReadSpec) -> list[str]:
