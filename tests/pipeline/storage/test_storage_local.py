@@ -1,0 +1,198 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline import storage
+from pipeline.storage import local
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    for name in (
+        "a.txt",
+        "b.gz",
+        "sub/c.txt",
+        "sub/deep/d.txt",
+        ".hidden",
+        ".git/e.txt",
+        "sub/.tmp-1-x.txt",
+        "odd[1].txt",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        (".", ["./a.txt", "./b.gz", "./odd[1].txt", "./sub/c.txt", "./sub/deep/d.txt"]),
+        ("./sub/", ["./sub/c.txt", "./sub/deep/d.txt"]),
+        ("a.txt", ["a.txt"]),
+        ("*.txt", ["a.txt", "odd[1].txt"]),
+        ("[ab].*", ["a.txt", "b.gz"]),
+        ("?.gz", ["b.gz"]),
+        ("*/*.txt", ["sub/c.txt"]),
+        ("**/*.txt", ["a.txt", "odd[1].txt", "sub/c.txt", "sub/deep/d.txt"]),
+        ("sub/**", ["sub/c.txt", "sub/deep/d.txt"]),
+        ("**/deep/*", ["sub/deep/d.txt"]),
+        ("s*/", ["sub/c.txt", "sub/deep/d.txt"]),
+        ("odd[1].txt", ["odd[1].txt"]),
+        ("odd[[]*", ["odd[1].txt"]),
+        (".git/*", [".git/e.txt"]),
+        (".h*", [".hidden"]),
+        ("missing", []),
+        ("missing/*", []),
+        ("a.txt/x", []),
+    ],
+)
+def test_list_files(tree, pattern, names):
+    found = storage.list_files(pattern)
+    assert [entry.uri for entry in found] == names
+    for entry in found:
+        assert entry.stat == storage.stat(entry.uri)
+
+
+def test_list_files_by_file_uri_and_absolute_path(tree):
+    (tree / "sub" / "with space").write_text("x")
+    base = tree.as_uri()
+    assert [e.uri for e in storage.list_files(f"{base}/sub")] == [
+        f"{base}/sub/c.txt",
+        f"{base}/sub/deep/d.txt",
+        f"{base}/sub/with%20space",
+    ]
+    assert storage.read_bytes(f"{base}/sub/with%20space") == b"x"
+    assert [e.uri for e in storage.list_files(f"{base}/s*/*.txt")] == [f"{tree}/sub/c.txt"]
+    assert [e.uri for e in storage.list_files(f"{tree}/s*/*.txt")] == [f"{tree}/sub/c.txt"]
+    assert storage.exists(tree) and storage.exists(f"{tree}/a.txt") and not storage.exists(f"{tree}/zz")
+
+
+def test_listing_ends_where_links_go_round(tree):
+    (tree / "sub" / "up").symlink_to(tree)
+    (tree / "dangling").symlink_to(tree / "nowhere")
+    assert len(storage.list_files(tree)) == 5
+
+
+def test_the_version_changes_with_the_content(tree):
+    before = storage.stat("a.txt")
+    storage.write_bytes("a.txt", b"other")
+    assert storage.stat("a.txt") != before and storage.stat("a.txt").size == 5
+    with pytest.raises(storage.ChangedError, match="changed since it was listed"):
+        storage.open_stream("a.txt", stat=before)
+
+
+def test_streams_and_random_reads(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(range(256)) * 10)
+    with storage.open_stream(path, offset=5, length=7) as stream:
+        assert stream.read() == bytes(range(5, 12))
+    with storage.open_stream(str(path), offset=2559) as stream:
+        assert stream.read(10) == b"\xff"
+    with storage.open_stream(path, offset=9999) as stream:
+        assert stream.read() == b""
+    with storage.open_random(path) as file:
+        file.seek(-1, 2)
+        assert file.read() == b"\xff"
+
+
+def test_publish_moves_or_copies_whole_files(tmp_path):
+    source = tmp_path / "new"
+    source.write_bytes(b"1")
+    storage.publish(source, tmp_path / "deep" / "er" / "x", keep=True)
+    storage.publish(source, tmp_path / "deep" / "er" / "x")
+    assert not source.exists() and (tmp_path / "deep/er/x").read_bytes() == b"1"
+    assert _names(tmp_path / "deep/er") == ["x"]
+    with pytest.raises(storage.MissingError):
+        storage.publish(source, tmp_path / "y")
+
+
+def test_publish_across_file_systems(tmp_path, monkeypatch):
+    """A rename that the kernel refuses becomes a copy that is renamed in the target's folder."""
+    source, real = tmp_path / "new", Path.replace
+    source.write_bytes(b"12")
+
+    def replace(self, target):
+        if self == source:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        assert self.parent == Path(target).parent
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    storage.publish(source, tmp_path / "to" / "x")
+    assert (tmp_path / "to/x").read_bytes() == b"12" and not source.exists() and _names(tmp_path / "to") == ["x"]
+
+
+def test_open_output_shows_whole_files_only(tmp_path):
+    target = tmp_path / "out" / "00000.npy"
+    with storage.open_output(target) as path:
+        assert path.name.endswith("00000.npy") and path.parent == target.parent
+        path.write_bytes(b"abc")
+        assert storage.list_files(tmp_path) == []
+    assert target.read_bytes() == b"abc"
+    with pytest.raises(RuntimeError), storage.open_output(target) as path:
+        path.write_bytes(b"half")
+        raise RuntimeError
+    assert target.read_bytes() == b"abc" and _names(target.parent) == ["00000.npy"]
+
+
+def test_a_full_disk_while_writing_is_one_sentence(tmp_path):
+    with pytest.raises(storage.StorageError, match="no space left"), storage.open_output(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+def test_permissions(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(storage.StorageError, match="no permission to"):
+        storage.write_bytes(tmp_path / "x", b"")
+
+
+def test_errors_of_reading(tmp_path):
+    with pytest.raises(storage.MissingError, match="no such file or folder; check the path"):
+        storage.open_stream(tmp_path / "none")
+    with pytest.raises(storage.MissingError):
+        storage.open_random(tmp_path / "none")
+    with pytest.raises(storage.StorageError, match="is a folder"):
+        storage.stat(tmp_path)
+
+
+def test_deleting(tmp_path):
+    for name in ("a", "b", "c/d"):
+        storage.write_bytes(tmp_path / name, b"")
+    storage.delete(tmp_path / "a")
+    storage.delete_many([tmp_path / "a", tmp_path / "b", tmp_path / "c/d/under-a-file"])
+    assert [e.uri for e in storage.list_files(tmp_path)] == [f"{tmp_path}/c/d"]
+    storage.delete_tree(tmp_path / "c")
+    storage.delete_tree(tmp_path / "c")
+    assert _names(tmp_path) == []
+
+
+def test_scratch_of_killed_runs_is_cleared(tmp_path):
+    scratch = Path(storage.scratch_folder(str(tmp_path)))
+    assert scratch.parent == tmp_path
+    (scratch / "headrace-x").mkdir()
+    (scratch / "headrace-x" / "half").write_bytes(b"1")
+    local.temporary(tmp_path / "parts" / "x.parquet").write_bytes(b"2")
+    storage.write_bytes(tmp_path / "parts" / "y.parquet", b"3")
+    storage.clear_scratch(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["parts", "y.parquet"]
+
+
+def test_folders_named_by_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADRACE_SCRATCH", str(tmp_path / "s"))
+    monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "c"))
+    assert storage.scratch_folder("s3://b/run") == str(tmp_path / "s") and storage.cache_folder() == tmp_path / "c"
+
+
+def test_nothing_is_written_to_the_web():
+    for uri in ("https://host/x", "hf://datasets/o/n/x"):
+        with pytest.raises(storage.StorageError, match="nothing can be written there; name a local folder or s3://"):
+            storage.write_bytes(uri, b"")
