@@ -11,9 +11,10 @@ sequence length or seed does not have. Batch size and ranks are the caller's: `b
 from __future__ import annotations
 
 import hashlib
-import mmap
+import os
 import queue
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,11 @@ import numpy as np
 
 from stages.tokens.shard_format import ShardError, canonical_json, check_tokens, load_manifest
 from trainer.errors import TrainerError
+from trainer.order import Instances as Found
 from trainer.order import Order, Permutation, key
 
-RESIDENT_BYTES = (
-    256 << 20
-)  # pages of token files mapped at once: above this they are handed back (the cache keeps them)
-FAULT_BYTES = 64 << 10  # Linux maps this much around a page that is touched
+OPEN_FILES = 512  # token files kept open at once, over all sources; the usual limit of a process is 1,024
+BLOCK = 4096  # positions of the order looked up at once
 ENTROPY_TOKENS = 10_000_000
 ENTROPY_BATCH = 1 << 20  # tokens counted at once
 
@@ -36,50 +36,77 @@ class DataError(TrainerError):
     """A run whose data cannot be trained on as asked; the text says why and what would help."""
 
 
-class Shards:
-    """The instances of one split of one source, numbered over its shards in order, read through memory maps."""
+class Files:
+    """Token files kept open for reading: the least recently used is closed when there are too many.
 
-    def __init__(self, run_dir: Path, entry: Mapping[str, Any], dtype: np.dtype, length: int, vocab_size: int) -> None:
+    Files are read (`preadv`), not mapped: a training run reads 4 to 16 KiB at random places, where a page fault costs
+    more than a call, and pages of a map would count as this process's memory until it holds the whole corpus.
+    """
+
+    def __init__(self, limit: int = OPEN_FILES) -> None:
+        self.limit = limit
+        self.lock = threading.Lock()  # held for a whole read: a file in use must not be closed
+        self._open: OrderedDict[Path, int] = OrderedDict()
+
+    def descriptor(self, path: Path) -> int:
+        """The open file's descriptor. Raises DataError where it cannot be opened."""
+        found = self._open.get(path)
+        if found is not None:
+            self._open.move_to_end(path)
+            return found
+        try:
+            found = self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataError(f"{path}: the token file cannot be read ({error.strerror})") from None
+        if len(self._open) > self.limit:
+            os.close(self._open.popitem(last=False)[1])
+        return found
+
+    def __del__(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+
+class Shards:
+    """The instances of one split of one source, numbered over its shards in order."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        entry: Mapping[str, Any],
+        dtype: np.dtype,
+        length: int,
+        vocab_size: int,
+        files: Files,
+    ) -> None:
         self.dtype, self.length, self.vocab_size = dtype, length, vocab_size
         self.paths = [run_dir / shard["path"] for shard in entry["shards"]]
         for path, shard in zip(self.paths, entry["shards"], strict=True):
             check_tokens(path, dtype, shard["tokens"])
         counts = [shard["tokens"] // length for shard in entry["shards"]]
         self.ends = np.cumsum(counts, dtype=np.int64)
+        self.starts = self.ends - np.array(counts, np.int64)
         self.count = int(sum(counts))
-        self._maps: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
-        self._touched = 0
+        self._files = files
 
-    def read(self, instances: np.ndarray, out: np.ndarray) -> None:
-        """Copy instances (numbers, any order) to `out` [len(instances), length] of the shards' dtype."""
-        shard = np.searchsorted(self.ends, instances, side="right")
-        for number in np.unique(shard):
-            where = np.flatnonzero(shard == number)
-            rows = self._rows(int(number))
-            first = int(self.ends[number]) - len(rows)
-            out[where] = rows[instances[where] - first]
-        largest = int(out.max()) if out.size else 0
-        if largest >= self.vocab_size:
-            names = ", ".join(sorted({str(self.paths[number]) for number in np.unique(shard)}))
+    def read(self, instances: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
+        """Copy instances (numbers, any order) to these rows of `out` [any, length]: contiguous, of the shards' dtype."""
+        shards = np.searchsorted(self.ends, instances, side="right")
+        size = self.length * self.dtype.itemsize
+        offsets = (instances - self.starts[shards]) * size
+        view = memoryview(out).cast("B")
+        with self._files.lock:
+            for row, shard, offset in zip(rows.tolist(), shards.tolist(), offsets.tolist(), strict=True):
+                descriptor = self._files.descriptor(self.paths[shard])
+                if os.preadv(descriptor, [view[row * size : (row + 1) * size]], offset) != size:
+                    raise DataError(f"{self.paths[shard]}: ends before byte {offset + size}; it was cut while in use")
+
+    def check(self, instances: np.ndarray, tokens: np.ndarray) -> None:
+        """Raise DataError, naming the shards, where the tokens read for these instances are beyond the vocabulary."""
+        if tokens.size and (largest := int(tokens.max())) >= self.vocab_size:
+            shards = np.unique(np.searchsorted(self.ends, instances, side="right"))
+            names = ", ".join(str(self.paths[shard]) for shard in shards)
             raise DataError(f"token {largest} lies beyond the vocabulary of {self.vocab_size}: damaged data in {names}")
-        self._touched += len(instances) * (FAULT_BYTES + self.length * self.dtype.itemsize)
-        if self._touched > RESIDENT_BYTES:
-            self.release()
-
-    def release(self) -> None:
-        """Hand the mapped pages back to the system. They stay in its cache, and are mapped again when read."""
-        self._touched = 0
-        if hasattr(mmap, "MADV_DONTNEED"):
-            for pages, _ in list(self._maps.values()):
-                pages.madvise(mmap.MADV_DONTNEED)
-
-    def _rows(self, number: int) -> np.ndarray:
-        if number not in self._maps:
-            with self.paths[number].open("rb") as file:  # the map outlives the file, so no descriptor stays open
-                pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            tokens = np.frombuffer(pages, self.dtype)
-            self._maps[number] = (pages, tokens[: len(tokens) // self.length * self.length].reshape(-1, self.length))
-        return self._maps[number][1]
 
 
 class HeldOut:
@@ -97,7 +124,9 @@ class HeldOut:
         """Instances first..first+count-1: int64 [count, sequence_length]. Raises DataError beyond the last."""
         _check_range(first, count, len(self))
         out = np.empty((count, self._shards.length), self._shards.dtype)
-        self._shards.read(self._order.apply(np.arange(first, first + count)), out)
+        instances = self._order.apply(np.arange(first, first + count))
+        self._shards.read(instances, out, np.arange(count))
+        self._shards.check(instances, out)
         return out.astype(np.int64)
 
 
@@ -107,6 +136,8 @@ class Instances:
     def __init__(self, shards: Sequence[Shards], order: Order, length: int, dtype: np.dtype) -> None:
         self._shards, self._order, self._length, self._dtype = shards, order, order.total, dtype
         self.sequence_length = length
+        self._vocab_size = max((source.vocab_size for source in shards), default=0)
+        self._block = (0, Found(*(np.zeros(0, np.int64) for _ in range(3))))
 
     def __len__(self) -> int:
         return self._length
@@ -118,13 +149,15 @@ class Instances:
     def tokens(self, first: int, count: int) -> np.ndarray:
         """Instances first..first+count-1 as they are stored: uint16 or uint32 [count, sequence_length]."""
         _check_range(first, count, len(self))
-        found = self._order.instances(np.arange(first, first + count))
+        found = self._lookup(first, count)
         out = np.empty((count, self.sequence_length), self._dtype)
         for source in np.unique(found.source):
             where = np.flatnonzero(found.source == source)
-            rows = np.empty((len(where), self.sequence_length), self._dtype)
-            self._shards[source].read(found.instance[where], rows)
-            out[where] = rows
+            self._shards[source].read(found.instance[where], out, where)
+        if int(out.max()) >= self._vocab_size:
+            for source in np.unique(found.source):
+                where = np.flatnonzero(found.source == source)
+                self._shards[source].check(found.instance[where], out[where])
         return out
 
     def batch(self, first: int, count: int) -> np.ndarray:
@@ -134,7 +167,17 @@ class Instances:
     def source_of(self, first: int, count: int) -> np.ndarray:
         """The number of the source (index into `Data.sources`) of each instance: int64 [count]."""
         _check_range(first, count, len(self))
-        return self._order.instances(np.arange(first, first + count)).source
+        return self._lookup(first, count).source.copy()
+
+    def _lookup(self, first: int, count: int) -> Found:
+        """The order at these positions. Looked up by the block, since one call costs as much as a thousand lookups."""
+        start, known = self._block
+        if not (start <= first and first + count <= start + len(known.source)):
+            start = first // BLOCK * BLOCK
+            stop = min(max(start + BLOCK, first + count), len(self))
+            known = self._order.instances(np.arange(start, stop))
+            self._block = (start, known)  # one assignment: a thread that reads ahead sees a whole block
+        return Found(*(part[first - start : first - start + count] for part in known))
 
     def batches(self, first: int, count: int, ahead: int = 2) -> Iterator[np.ndarray]:
         """Batches of `count` instances from `first` on, read in a thread up to `ahead` of the one in use.
@@ -211,8 +254,9 @@ def open_data(
         dtype, vocab_size = np.dtype(manifest["dtype"]), manifest["tokenizer"]["vocab_size"]
         sources = list(manifest["mixture"]["sources"])
         entries = [manifest["sources"][name] for name in sources]
-        shards = [Shards(run_dir, entry, dtype, sequence_length, vocab_size) for entry in entries]
-        kept = [Shards(run_dir, entry["held_out"], dtype, sequence_length, vocab_size) for entry in entries]
+        files = Files()
+        shards = [Shards(run_dir, entry, dtype, sequence_length, vocab_size, files) for entry in entries]
+        kept = [Shards(run_dir, entry["held_out"], dtype, sequence_length, vocab_size, files) for entry in entries]
     except ShardError as error:
         raise DataError(str(error)) from None
     asked = []
