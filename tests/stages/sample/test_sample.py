@@ -162,11 +162,11 @@ def test_planted_pages_are_what_they_are_called(pages):
         assert "charset" not in content_type and b"charset" not in body
     with pytest.raises(UnicodeDecodeError):
         by_kind["latin1_as_utf8"][0][1].decode()
-    assert any("風" in body.decode("shift_jis", "ignore") or "水車" in body.decode("shift_jis", "ignore")
-               for _, body in by_kind["old_encoding"])  # fmt: skip
+    assert any("水車" in body.decode("shift_jis", "ignore") for _, body in by_kind["old_encoding"])
     real = {extract_plain_text(body.decode(), main_content=True) for _, body in by_kind[""]}
     assert all(extract_plain_text(body.decode(), main_content=True) in real for _, body in by_kind["exact_copy"])
-    assert not any(extract_plain_text(body.decode(), main_content=True) in real for _, body in by_kind["near_copy"])
+    nearly = [extract_plain_text(body.decode(), main_content=True) for _, body in by_kind["near_copy"]]
+    assert not any(text in real for text in nearly)
 
 
 def test_code_has_repositories_with_stars_and_planted_domination(sample):
