@@ -26,8 +26,8 @@ class RemoveUrls(Step):
     step: ClassVar[str] = "remove_urls"
 
     urls: Literal["as_dclm", "all", "none"] = "as_dclm"
-    """`as_dclm`: URLs go only from texts that begin with a top-level domain's name (as `The` begins with `th`), which is
-    what the original does, its test being `match` where `search` was meant. `all`: from all texts."""
+    """`as_dclm`: URLs go only from texts that begin with a top-level domain's name (as `The` begins with `th`): this is
+    what the original does, whose test is `match` where `search` was meant. `all`: from all texts."""
     ip_addresses: bool = True
 
     def edit(self, docs: pa.RecordBatch) -> tuple[pa.RecordBatch, Measures]:
@@ -49,7 +49,7 @@ class RemoveUrls(Step):
 
 @functools.cache
 def _names() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The names as `cut_urls` wants them: bytes (uint8), starts (int64), and first number by first two bytes (int32)."""
+    """The names as `cut_urls` wants them: bytes (uint8), starts (int64), first number by first two bytes (int32)."""
     names = sorted(name.encode() for name in TOP_LEVEL_DOMAINS)
     starts = np.cumsum([0, *map(len, names)])
     begins = np.array([name[0] << 8 | name[1] for name in names])
@@ -59,7 +59,7 @@ def _names() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @functools.cache
 def _beginning() -> str:
-    """A pattern (RE2) for texts that begin with a name in any case; as in Python, dotted and dotless i are one letter."""
+    """A pattern (RE2) for texts that begin with a name in any case; as in Python, İ, i and ı are one letter."""
     chosen: set[str] = set()
     for name in sorted(TOP_LEVEL_DOMAINS, key=len):
         if not any(name[:length] in chosen for length in range(1, len(name))):

@@ -9,7 +9,7 @@ from stages.kernels.compile import kernel
 
 @kernel("int64(text, offsets, int64, vec_uint8, vec_int64)")
 def limit_newlines(data, offsets, most, out, out_offsets):
-    """Write the texts with at most `most` newlines in a row, one behind another, and their offsets; returns the bytes written."""
+    """Write the texts with at most `most` newlines in a row to `out`, and their offsets; returns the bytes written."""
     at = 0
     for row in range(len(offsets) - 1):
         out_offsets[row] = at

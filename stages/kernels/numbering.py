@@ -85,7 +85,7 @@ def number_of(key, state, slots, keys):
 @helper
 def hash_bytes(data, start, stop):
     """64-bit hash of data[start:stop] (stop > start). Reads nothing outside data[:stop], so it needs no padding."""
-    h = _SEED ^ np.uint64(stop - start)
+    h = _SEED + np.uint64(stop - start) * _SPREAD  # spread, so that no byte of the text can undo a difference of length
     while stop - start > 8:
         h = fold(h ^ load_u64(data, start), _STEP)
         start += 8

@@ -1,4 +1,4 @@
-"""All code points' properties as runs (length, value), written by `python -m stages.kernels.unicode_tables`.
+"""All code points' properties as runs (length, value), by `python -m stages.kernels.unicode_tables`.
 
 Word_Break and Extended_Pictographic: Unicode 16.0.0, from uniseg 0.10.1.
 The str methods: Unicode 14.0.0, from Python 3.11.7.

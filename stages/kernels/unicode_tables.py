@@ -91,7 +91,7 @@ def main() -> None:
     numbers = np.stack([lengths, table[starts].astype(np.int64)], axis=1).ravel()
     text = base64.b85encode(zlib.compress(_write_varints(numbers), 9)).decode()
     lines = "\n".join(f'    "{line}"' for line in textwrap.wrap(text, 110))
-    head = f"""All code points' properties as runs (length, value), written by `python -m stages.kernels.unicode_tables`.
+    head = f"""All code points' properties as runs (length, value), by `python -m stages.kernels.unicode_tables`.
 
 Word_Break and Extended_Pictographic: Unicode {uniseg.unidata_version}, from uniseg {uniseg.__version__}.
 The str methods: Unicode {unicodedata.unidata_version}, from Python {sys.version.split()[0]}.

@@ -24,6 +24,7 @@ TAIL_CHARS = "-()@:%_+.~#?&/="
 MOST_HOST_CHARS = 256
 MOST_WHITE = 10
 
+_FTP, _HTTP, _HTTPS = (np.frombuffer(scheme, np.uint8) for scheme in (b"ftp", b"http", b"https"))
 _DOT, _SLASH, _COLON = ord("."), ord("/"), ord(":")
 _HOST, _TAIL, _DIGIT, _LOWER, _WORD = 1, 2, 4, 8, 16
 
@@ -92,6 +93,16 @@ def _tail_end(data, at, stop):
 
 
 @helper
+def _ends_with(data, start, at, word):
+    if at - start < len(word):
+        return False
+    same = True
+    for i in range(len(word)):
+        same = same and load_u8(data, at - len(word) + i) == word[i]
+    return same
+
+
+@helper
 def _scheme_start(data, start, at):
     """Where a scheme (http://, https://, ftp://) that ends at `at` begins; `at` where there is none."""
     if at - start < 6 or not (load_u8(data, at - 1) == _SLASH and load_u8(data, at - 2) == _SLASH):
@@ -99,15 +110,11 @@ def _scheme_start(data, start, at):
     if load_u8(data, at - 3) != _COLON:
         return at
     end = at - 3
-    if load_u8(data, end - 1) == 0x70 and load_u8(data, end - 2) == 0x74:  # p, t
-        if load_u8(data, end - 3) == 0x66:  # f
-            return end - 3
-    elif load_u8(data, end - 1) == 0x73:  # s
+    if _ends_with(data, start, end, _FTP):
+        return end - len(_FTP)
+    if load_u8(data, end - 1) == _HTTPS[-1]:
         end -= 1
-    if end - start >= 4 and load_u8(data, end - 1) == 0x70 and load_u8(data, end - 2) == 0x74:
-        if load_u8(data, end - 3) == 0x74 and load_u8(data, end - 4) == 0x68:
-            return end - 4
-    return at
+    return end - len(_HTTP) if _ends_with(data, start, end, _HTTP) else at
 
 
 @helper
@@ -126,7 +133,7 @@ def _white_start(data, start, at, table):
 
 @helper
 def _find_url(data, start, stop, table, names, name_starts, first_of):
-    """(begin, end) of the first match of the first expression at or behind `start`; (stop, stop) where there is none."""
+    """(begin, end) of the first match of the first expression behind `start`; (stop, stop) where there is none."""
     for dot in range(start + 1, stop):
         if load_u8(data, dot) != _DOT or not _is(data, dot - 1, _HOST):
             continue
@@ -166,7 +173,7 @@ def _octet_end(data, start, stop):
 
 @helper
 def _find_address(data, start, stop, table):
-    """(begin, end) of the first match of the second expression at or behind `start`; (stop, stop) where there is none."""
+    """(begin, end) of the first match of the second expression behind `start`; (stop, stop) where there is none."""
     for dot in range(start + 1, stop - 5):
         if load_u8(data, dot) != _DOT or not (_is(data, dot - 1, _DIGIT) and _is(data, dot + 1, _DIGIT)):
             continue

@@ -114,3 +114,18 @@ def append(out, at, data, start, stop):
     for i in range(stop - start):
         out[at + i] = data[start + i]
     return at + stop - start
+
+
+@helper
+def white_word_end(data, start, stop, table):
+    """The first position at or behind `start` that holds white space (in the sense of str.isspace); else stop."""
+    while start < stop:
+        byte = load_u8(data, start)
+        if byte - np.uint64(0x21) < np.uint64(0x5F):  # ASCII that is neither white nor control
+            start += 1
+            continue
+        point, after = decode(data, start, stop)
+        if properties(table, point) & SPACE:
+            return start
+        start = after
+    return stop
