@@ -193,7 +193,8 @@ def crawl_plants(pages: Sequence[Page]) -> list[Page]:
         out += [_page(kind, n, f"{kind.replace('_', ' ')} {n}", _main(write(n))) for n in range(count)]
     out += _broken_pages()
     out.append(_huge(pages))
-    medium = [page for page in pages if 5_000 <= len(page.body) <= 12_000] or list(pages)
+    # Pages of ordinary size that are mostly prose, not lists of links.
+    medium = [p for p in pages if 5_000 <= len(p.body) <= 12_000 and p.body.count(b"<p>") >= 8] or list(pages)
     for number in range(20):
         source = medium[number * len(medium) // 20]
         out.append(_copied("exact_copy", number, source, source.body.decode()))
