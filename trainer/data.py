@@ -90,7 +90,7 @@ class Shards:
         self._files = files
 
     def read(self, instances: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
-        """Copy instances (numbers, any order) to these rows of `out` [any, length]: contiguous, of the shards' dtype."""
+        """Copy instances (any order) to these rows of `out` [any, length]: contiguous, the shards' dtype."""
         shards = np.searchsorted(self.ends, instances, side="right")
         size = self.length * self.dtype.itemsize
         offsets = (instances - self.starts[shards]) * size

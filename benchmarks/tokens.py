@@ -1,0 +1,150 @@
+"""Tokens, from text to batches: the tokenizer against its reference, the order, and the loader; one core each.
+
+    python benchmarks/tokens.py [--tokenizer tokenizer.json] [--text FILE.jsonl.zst ...] [--length 4096]
+
+Each text is encoded once, so what is measured is text that the engine has not seen. `cold` is a new engine's first
+part, `warm` the rest, when its cache knows the common words, as in a task after the first few megabytes. Without
+arguments the texts and OLMoE's tokenizer are taken from ../shared/data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import tokenizers
+import zstandard
+
+from stages.tokens import shard_format
+from stages.tokens.manifest import build_manifest, shard_names, source_entry
+from stages.tokens.tokenizer import EncodeRules, load_tokenizer
+from trainer.data import open_data
+from trainer.order import Order
+
+SHARED = Path(os.environ.get("HEADRACE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+OLMOE = [3860, 101, 57.2, 21.1, 12.7, 12.6, 3.69]  # tokens of its sources, in 1e9
+COLD_BYTES = 2_000_000
+REFERENCE_BYTES = 6_000_000
+
+
+def read_texts(paths: list[Path]) -> list[str]:
+    """The texts of some JSON lines files, each text once, in a fixed random order."""
+    texts: dict[str, None] = {}
+    for path in paths:
+        with path.open("rb") as file:
+            for line in io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), "utf-8"):
+                texts[json.loads(line)["text"]] = None
+    found = sorted(texts)
+    random.Random(0).shuffle(found)
+    return found
+
+
+def encode(
+    run: Callable[[list[str]], object], texts: list[str], size: int | None = None
+) -> tuple[int, float, list[object]]:
+    """Encode texts in batches of 64 up to `size` bytes: how many texts that was, MB/s of one core, the results."""
+    done, seconds, results, position = 0, 0.0, [], 0
+    while position < len(texts) and (size is None or done < size):
+        some = texts[position : position + 64]
+        began = time.process_time()
+        results.append(run(some))
+        seconds += time.process_time() - began
+        done += sum(len(text.encode()) for text in some)
+        position += len(some)
+    return position, done / seconds / 1e6, results
+
+
+def bench_tokenizer(path: Path, texts: list[str]) -> None:
+    plain = tokenizers.Tokenizer.from_file(str(path))
+    fast = load_tokenizer(path, rules=EncodeRules(strip=False, append_eos=False))
+    fast.encode(pa.array(["the kernels are compiled here"], pa.large_string()))
+    compared, slow, want = encode(
+        lambda some: [found.ids for found in plain.encode_batch_fast(some, add_special_tokens=False)],
+        texts,
+        REFERENCE_BYTES,
+    )
+    print(f"tokenizers, as a user calls it {slow:7.1f} MB/s")
+    first, rate, cold = encode(lambda some: fast.encode(pa.array(some, pa.large_string()))[0], texts, COLD_BYTES)
+    print(f"{fast.engine.name}, cold  {rate:23.1f} MB/s   x{rate / slow:.0f}")
+    _, rate, warm = encode(lambda some: fast.encode(pa.array(some, pa.large_string()))[0], texts[first:])
+    print(f"{fast.engine.name}, warm  {rate:23.1f} MB/s   x{rate / slow:.0f}")
+    reference = np.concatenate([ids for batch in want for ids in batch])
+    same = np.array_equal(np.concatenate(cold + warm)[: len(reference)], reference)
+    print(f"tokens of the first {compared} documents {'are identical' if same else 'DIFFER'}")
+
+
+def bench_order(total: int = 1_250_000_000, lookups: int = 2_000_000) -> None:
+    asked = [int(total * tokens / sum(OLMOE)) for tokens in OLMOE]
+    order = Order([int(count / 1.26) for count in asked], asked, seed=0)
+    positions = np.random.default_rng(0).integers(0, order.total, lookups)
+    began = time.process_time()
+    order.instances(positions)
+    rate = lookups / (time.process_time() - began) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(f"order of {order.total:,} instances: {rate:.1f} M random lookups/s, {peak:.0f} MB peak of the whole process")
+
+
+def bench_loader(folder: Path, length: int, shards: int = 8, tokens: int = 40_000_000) -> None:
+    written = []
+    for number in range(shards):
+        path = folder / shard_names("web", number)[0]
+        drawn = np.random.default_rng(number).integers(0, 50_000, tokens).astype(np.uint16)
+        count, digest = shard_format.write_tokens(path, [drawn], drawn.dtype)
+        written.append({"tokens": count, "documents": 1, "text_bytes": count, "sha256": digest})
+    budget = shards * tokens
+    manifest = build_manifest(
+        name="bench",
+        profile="bench",
+        recipe_hash="",
+        seed=0,
+        tokenizer_sha256="",
+        vocab_size=50_280,
+        eos_id=0,
+        pad_id=1,
+        sources={"web": source_entry("web", written, [], budget, 1.0)},
+        mixture_tokens=budget,
+        mixture_seed=0,
+    )
+    shard_format.write_bytes(folder / shard_format.MANIFEST, shard_format.manifest_bytes(manifest))
+    train = open_data(folder, length).train
+    count = max(1, (1 << 18) // length)
+    for name, read, width in (("int64", train.batch, 8), ("as stored", train.tokens, 2)):
+        began = time.process_time()
+        batches = len(train) // count
+        for number in range(batches):
+            read(number * count, count)
+        rate = batches * count * length / (time.process_time() - began)
+        print(
+            f"loader, {length} tokens, {name:9}: {rate / 1e6:7.0f} M tokens/s, {rate * width / 1e9:.1f} GB/s of batches"
+        )
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    print(f"resident after two epochs over {budget * 2 / 1e6:.0f} MB of shards: {resident:.0f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", type=Path, default=SHARED / "tokenizers" / "gpt-neox-olmo-dolma-v1_5.json")
+    parser.add_argument("--text", type=Path, nargs="*", default=sorted((SHARED / "golden").glob("*.jsonl.zst")))
+    parser.add_argument("--length", type=int, default=4096)
+    arguments = parser.parse_args()
+    bench_order()
+    with tempfile.TemporaryDirectory() as folder:
+        bench_loader(Path(folder), arguments.length)
+    if arguments.tokenizer.exists() and arguments.text:
+        bench_tokenizer(arguments.tokenizer, read_texts(arguments.text))
+    else:
+        print("no tokenizer or text to measure with; name them with --tokenizer and --text")
+
+
+if __name__ == "__main__":
+    main()
