@@ -60,6 +60,8 @@ class Chain:
     def run(self, batch: pa.RecordBatch, reached: int = 0) -> Outcome:
         """Take one batch through all steps; the measures of the first `reached` steps stand in it already."""
         outcome = Outcome(batch)
+        if batch.num_rows == 0 and not self.tracing:
+            return outcome
         docs = batch
         sizes = self._stored_sizes(docs, reached)
         for position, ((name, step), books) in enumerate(zip(self.steps, self.books, strict=True)):

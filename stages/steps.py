@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from stages.extract.extract import Extract
 from stages.filters.gopher_quality import GopherQuality
+from stages.filters.limit_newlines import LimitNewlines
+from stages.filters.remove_urls import RemoveUrls
 from stages.filters.repetition import Repetition
+from stages.filters.starcoder import StarCoder
+from stages.quality.classifier import Quality
+from stages.quality.language import Language
 from stages.step import Step
 
-CLASSES: tuple[type[Step], ...] = (Extract, GopherQuality, Repetition)
+CLASSES: tuple[type[Step], ...] = (
+    Extract,
+    GopherQuality,
+    Language,
+    LimitNewlines,
+    Quality,
+    RemoveUrls,
+    Repetition,
+    StarCoder,
+)
 
 STEPS: dict[str, type[Step]] = {step.step: step for step in CLASSES}
