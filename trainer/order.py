@@ -108,8 +108,9 @@ class Interleave:
     """Deals positions 0..total-1 to sources, source s getting counts[s] of them, evenly at every scale.
 
     A binary tree (Huffman's, so frequent sources are found first) splits the positions: a node whose two sides have a
-    and b positions gives its first n positions to the left side round(n * a / (a + b)) times. Each split is off by at
-    most 1/2, so before any position a source is within 2 of its exact share.
+    and b positions gives its first n positions to the left side round(n * a / (a + b)) times. Each split adds an error
+    of at most 1/2 and scales that from above by its side's part of the node. In Huffman's tree two such parts in a row
+    multiply to at most 1/2, so before any position a source is within 1/2 (1 + 1 + 1/2 + 1/2 + ...) = 2 of its share.
     """
 
     def __init__(self, counts: Sequence[int]) -> None:
