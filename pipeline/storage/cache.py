@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -120,7 +121,7 @@ def fetch(uri: str | Path, cache: Cache, *, stat: Stat | Entry | None = None) ->
         try:
             if not path.exists():
                 if not known.digest:
-                    known = _with_digest(storage, text, known)
+                    known = replace(known, digest=storage.find_digest(text, known))
                 _download(storage, text, known, cache, path)
             flock.share(descriptor)
             if path.exists():
@@ -145,12 +146,6 @@ def _safe_name(uri: str) -> str:
     """The file's own name (readers go by its suffix), shortened from the front if it is longer than names may be."""
     name = name_of(uri).encode()[-200:].decode(errors="ignore").lstrip(".") or "file"
     return "_" + name if name in (LOCK,) else name
-
-
-def _with_digest(storage: Remote, uri: str, known: Stat) -> Stat:
-    """Listings of S3 tell no checksum: ask for it before a download."""
-    fresh = storage.stat(uri)
-    return fresh if fresh.version == known.version else known
 
 
 def _lock(path: Path, exclusive: bool) -> int:

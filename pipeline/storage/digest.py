@@ -1,4 +1,8 @@
-"""Checksums of whole files, as storages state them ("sha256:HEX", "md5:HEX", "crc32:HEX", "git-sha1:HEX")."""
+"""Checksums of whole files, as storages state them.
+
+"sha256:HEX", "md5:HEX", "crc32:HEX"; "git-sha1:HEX", git's hash of a file; "md5-parts-SIZE:HEX-N", which S3 keeps of
+an upload in N parts of SIZE bytes: the MD5 over the parts' MD5s.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +32,42 @@ class _Crc32:
         return f"{self.value:08x}"
 
 
+class _Md5OfParts:
+    """The MD5 over the MD5s of parts of `size` bytes, then "-" and their number."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.left, self.count = size, size, 0
+        self.part, self.whole = _md5(), _md5()
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        view = memoryview(data)
+        while view:
+            piece, view = view[: self.left], view[self.left :]
+            self.part.update(piece)
+            self.left -= len(piece)
+            if not self.left:
+                self._finish_part()
+
+    def _finish_part(self) -> None:
+        self.whole.update(self.part.digest())
+        self.part, self.left, self.count = _md5(), self.size, self.count + 1
+
+    def hexdigest(self) -> str:
+        if self.left < self.size:
+            self._finish_part()
+        return f"{self.whole.hexdigest()}-{self.count}"
+
+
+def _md5() -> hashlib._Hash:
+    return hashlib.md5(usedforsecurity=False)
+
+
 def hasher(kind: str, size: int) -> Hasher:
     """A hasher of that kind for a file of `size` bytes (git hashes the size before the content)."""
     if kind == "crc32":
         return _Crc32()
+    if kind.startswith("md5-parts-"):
+        return _Md5OfParts(int(kind.rpartition("-")[2]))
     if kind == "git-sha1":
         return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     return hashlib.new(kind, usedforsecurity=False)

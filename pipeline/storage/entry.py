@@ -13,7 +13,7 @@ class Stat:
     """Size in bytes and a fingerprint of the content; equal versions mean equal content.
 
     version is the ETag on S3 and HTTP, the content hash on the hub, and modification time and size on a local disk.
-    digest, where the storage tells one, is "sha256:HEX", "md5:HEX", "crc32:HEX" or "git-sha1:HEX" of the whole file.
+    digest, where the storage tells one, is the checksum of the whole file, as module digest writes it.
     """
 
     size: int
@@ -63,6 +63,9 @@ class Remote(Backend, Protocol):
 
     def has_ranges(self, uri: str, stat: Stat) -> bool:
         """True if parts of the file can be asked for; may cost a request."""
+
+    def find_digest(self, uri: str, stat: Stat) -> str:
+        """A checksum of the whole file that `stat` lacks, or ""; may cost requests, so only downloads ask for it."""
 
     def open_range(self, uri: str, start: int, stop: int, stat: Stat) -> Body:
         """Bytes [start, stop) of that very version; ChangedError if the file is another by now."""

@@ -189,6 +189,10 @@ class HttpBody:
         self._response.close()
 
 
+def find_digest(uri: str, stat: Stat) -> str:
+    return ""  # `stat` already tells all that there is
+
+
 def has_ranges(uri: str, stat: Stat) -> bool:
     return ranged(uri, uri, {})
 

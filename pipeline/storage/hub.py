@@ -136,6 +136,10 @@ def _digest(etag: str) -> str:
     return f"git-sha1:{etag}" if re.fullmatch(r"[0-9a-f]{40}", etag) else ""
 
 
+def find_digest(uri: str, stat: Stat) -> str:
+    return ""  # `stat` already tells all that there is
+
+
 def has_ranges(uri: str, stat: Stat) -> bool:
     return http.ranged(_url(uri), uri, _headers())
 
@@ -186,7 +190,7 @@ def _tree(folder: str, place: Place, recursive: bool) -> Iterator[dict[str, Any]
     url = (
         f"{endpoint()}/api/{place.kind}s/{place.repo}/tree/{quote(place.revision, safe='')}{'/' + path if path else ''}"
     )
-    url += f"?recursive={recursive}&expand=False"
+    url += f"?recursive={str(recursive).lower()}&expand=false"
     headers = _headers()
     while url:
         try:

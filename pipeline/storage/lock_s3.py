@@ -26,9 +26,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline.storage.errors import StorageError
 from pipeline.storage.lock import describe_holder, parse_holder, taken
-from pipeline.storage.s3 import split_file
 from pipeline.storage.s3_client import client
 from pipeline.storage.s3_errors import error_code, from_boto_error, status_of
+from pipeline.storage.s3_objects import split_file
 
 HEARTBEAT = 10.0
 STALE = 60.0

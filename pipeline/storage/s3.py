@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,30 +11,13 @@ import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline.storage.entry import Entry, Stat
-from pipeline.storage.errors import Broken, MissingError, StorageError, redact
+from pipeline.storage.errors import Broken, MissingError, redact
 from pipeline.storage.s3_client import client
 from pipeline.storage.s3_errors import as_broken, error_code, from_boto_error
+from pipeline.storage.s3_objects import is_plain, parts_digest, split, split_file, stat_of
+from pipeline.storage.s3_upload import upload, upload_bytes
 
-SHA256 = "headrace-sha256"
-"""Metadata key under which uploads of this package keep the file's SHA-256."""
 DELETE_BATCH = 1000  # the most that one request may name
-
-_MD5_ETAG = re.compile(r"[0-9a-f]{32}")
-
-
-def split(uri: str) -> tuple[str, str]:
-    """Bucket and key. The key is taken as it stands."""
-    bucket, _, key = uri.partition("://")[2].partition("/")
-    if not bucket:
-        raise StorageError(f"{uri}: names no bucket; write s3://BUCKET/KEY")
-    return bucket, key
-
-
-def split_file(uri: str) -> tuple[str, str]:
-    bucket, key = split(uri)
-    if not key or key.endswith("/"):
-        raise StorageError(f"{uri}: names a folder, not an object; name an object")
-    return bucket, key
 
 
 def stat(uri: str) -> Stat:
@@ -56,32 +38,6 @@ def stat(uri: str) -> Stat:
         raise from_boto_error(error, uri, "read", s3) from None
 
 
-def stat_of(answer: dict[str, Any]) -> Stat:
-    """Stat from the answer to a HEAD or GET of an object."""
-    etag = answer["ETag"].strip('"')
-    return Stat(answer["ContentLength"], etag, _digest(answer, etag))
-
-
-def _digest(answer: dict[str, Any], etag: str) -> str:
-    """The checksum of the whole object, if the answer holds one that can be computed here."""
-    if own := answer.get("Metadata", {}).get(SHA256):
-        return f"sha256:{own}"
-    if answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
-        for field, kind in (("ChecksumSHA256", "sha256"), ("ChecksumCRC32", "crc32")):
-            value = answer.get(field, "")
-            if value and "-" not in value:
-                return f"{kind}:{base64.b64decode(value).hex()}"
-    return _etag_digest(etag, encrypted=answer.get("ServerSideEncryption", "AES256") != "AES256")
-
-
-def _etag_digest(etag: str, encrypted: bool) -> str:
-    """The ETag of an object uploaded in one piece is its MD5, unless it is encrypted with a key of the customer's.
-
-    Source: Amazon S3 API Reference, "Object", ETag.
-    """
-    return f"md5:{etag}" if _MD5_ETAG.fullmatch(etag) and not encrypted else ""
-
-
 def _pages(uri: str, bucket: str, prefix: str, delimiter: str) -> Iterator[dict[str, Any]]:
     s3 = client(uri)
     try:
@@ -96,6 +52,21 @@ def _entries(page: dict[str, Any], bucket: str) -> Iterator[Entry]:
         if not item["Key"].endswith("/"):  # a marker that some tools write for an empty folder
             # A listing does not tell how an object is encrypted, so its ETag proves nothing: no digest here.
             yield Entry(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+
+
+def find_digest(uri: str, stat: Stat) -> str:
+    """The checksum of an object that was listed, by up to three HEAD requests; "" if S3 knows none."""
+    bucket, key = split_file(uri)
+    s3 = client(uri)
+    place = {"Bucket": bucket, "Key": key, "IfMatch": f'"{stat.version}"'}
+    try:
+        answer = s3.head_object(**place, ChecksumMode="ENABLED")
+        known = stat_of(answer)
+        if known.digest or not is_plain(answer):
+            return known.digest
+        return parts_digest(known, lambda part: s3.head_object(**place, PartNumber=part))
+    except (ClientError, BotoCoreError) as error:
+        raise from_boto_error(error, uri, "read", s3) from None
 
 
 def list_level(folder: str, name_prefix: str) -> tuple[list[str], list[Entry]]:
@@ -148,16 +119,12 @@ def open_range(uri: str, start: int, stop: int, stat: Stat) -> S3Body:
 
 
 def put_file(path: Path, uri: str, keep: bool) -> None:
-    from pipeline.storage.s3_upload import upload
-
     upload(path, uri)
     if not keep:
         path.unlink()
 
 
 def put_bytes(data: bytes, uri: str) -> None:
-    from pipeline.storage.s3_upload import upload_bytes
-
     upload_bytes(data, uri)
 
 

@@ -18,9 +18,9 @@ import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline.storage.errors import StorageError, from_os_error
-from pipeline.storage.s3 import SHA256, split_file, stat_of
 from pipeline.storage.s3_client import client
 from pipeline.storage.s3_errors import from_boto_error
+from pipeline.storage.s3_objects import SHA256, is_plain, split_file, stat_of
 
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000  # S3's limit
@@ -102,14 +102,9 @@ def _checksum(s3: Any) -> dict[str, str]:
     return {} if s3.meta.config.request_checksum_calculation == "when_required" else {"ChecksumAlgorithm": "CRC32"}
 
 
-def _plain_etag(answer: dict[str, Any]) -> bool:
-    """True when the ETag is made of MD5s (it is not under encryption with KMS or customer keys)."""
-    return answer.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in answer
-
-
 def _check_etag(uri: str, answer: dict[str, Any], md5: str) -> None:
     etag = answer["ETag"].strip('"')
-    if _plain_etag(answer) and len(etag) == 32 and etag != md5:
+    if is_plain(answer) and len(etag) == 32 and etag != md5:
         raise StorageError(f"{uri}: arrived damaged: its MD5 is {etag}, not {md5}; run again")
 
 
@@ -121,5 +116,5 @@ def _check_whole(uri: str, s3: Any, bucket: str, key: str, size: int, md5s: list
     same_shape = len(stat.version) == len(wanted) and stat.version.endswith(f"-{len(md5s)}")
     if stat.size != size:
         raise StorageError(f"{uri}: arrived damaged: {stat.size:,} bytes, not {size:,}; run again")
-    if _plain_etag(answer) and same_shape and stat.version != wanted:
+    if is_plain(answer) and same_shape and stat.version != wanted:
         raise StorageError(f"{uri}: arrived damaged: its ETag is {stat.version}, not {wanted}; run again")

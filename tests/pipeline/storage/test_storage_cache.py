@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
-from pipeline.storage import download, flock
 from pipeline.storage import cache as cache_storage
+from pipeline.storage import download, flock
 
 ROOT = Path(__file__).resolve().parents[3]
 PART = 1 << 16
@@ -31,7 +31,9 @@ print(path, flush=True)
 
 
 def start_fetch(uri: str, folder: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", FETCH, uri, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH, uri, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
 
 
 def until(true, seconds=30):
@@ -176,7 +178,9 @@ def test_the_oldest_files_go_first_and_those_in_use_never(web, cache):
     assert kept(cache) == ["c", "e"] and used.exists()
     other = pickle.loads(pickle.dumps(cache))
     assert (other.folder, other.max_bytes, other.part_bytes) == (cache.folder, 1_000_000, PART)
-    with pytest.raises(storage.StorageError, match=r"the cache is full: 300,000 bytes needed .* in use take 1,000,000 of"):
+    with pytest.raises(
+        storage.StorageError, match=r"the cache is full: 300,000 bytes needed .* in use take 1,000,000 of"
+    ):
         storage.fetch(web.url("a"), other)
     cache.close()
     assert storage.fetch(web.url("a"), other).exists()

@@ -1,0 +1,168 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import storage
+from pipeline.storage import lock_s3, s3_client
+from pipeline.storage.s3_objects import split
+
+ROOT = Path(__file__).resolve().parents[3]
+
+HOLD = """
+import sys, time
+from pipeline import storage
+with storage.RunLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(params=["local", "s3"])
+def run(request, tmp_path):
+    return str(tmp_path / "runs" / "a") if request.param == "local" else request.getfixturevalue("s3").uri("runs", "a")
+
+
+def hold(run: str) -> subprocess.Popen:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, run], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_one_run_at_a_time(run):
+    with storage.RunLock(run) as lock:
+        lock.check()
+        with pytest.raises(storage.StorageError) as caught, storage.RunLock(run):
+            pass
+        text = str(caught.value)
+        assert text.startswith(f"{run} is being written by another run (pid {os.getpid()} on host ")
+        assert " since 20" in text and text.endswith("); wait for it, stop it, or choose another --out")
+        with storage.RunLock(storage.join(run, "other")):
+            pass
+    assert storage.list_files(run) == []
+    with storage.RunLock(run):
+        pass
+
+
+def test_the_lock_of_a_killed_run_is_free(run):
+    process = hold(run)
+    try:
+        with (
+            pytest.raises(storage.StorageError, match=rf"another run \(pid {process.pid} on host "),
+            storage.RunLock(run),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    with storage.RunLock(run) as lock:
+        lock.check()
+
+
+def test_only_one_of_many_gets_it(run):
+    held, refused, begin = [], [], threading.Barrier(6)
+    done = threading.Event()
+
+    def attempt():
+        begin.wait()
+        try:
+            with storage.RunLock(run):
+                held.append(1)
+                done.wait(20)
+        except storage.StorageError:
+            refused.append(1)
+        if len(refused) == 5:
+            done.set()
+
+    threads = [threading.Thread(target=attempt) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 5)
+
+
+def test_nothing_is_locked_on_the_web():
+    with pytest.raises(storage.StorageError, match="nothing can be written there"):
+        storage.RunLock("https://host/run")
+
+
+def foreign(run: str, **changes) -> None:
+    """Writes the lock of a run on another machine."""
+    holder = {"pid": 4, "host": "far", "since": "long", "machine": "other", "started": "1", "token": "t", **changes}
+    storage.write_bytes(storage.join(run, "run.lock"), json.dumps(holder).encode())
+
+
+def test_a_lock_without_heartbeat_lapses(s3, monkeypatch):
+    run = s3.uri("run")
+    foreign(run)
+    with (
+        pytest.raises(storage.StorageError, match=r"pid 4 on host far since long\).*its lock lapses in \d+ s"),
+        storage.RunLock(run),
+    ):
+        pass
+    monkeypatch.setattr(lock_s3, "STALE", 0.9)
+    time.sleep(2.1)  # the server tells whole seconds
+    with storage.RunLock(run):
+        assert json.loads(storage.read_bytes(f"{run}/run.lock"))["pid"] == os.getpid()
+
+
+def test_the_heartbeat_keeps_it_and_notices_its_loss(s3, monkeypatch):
+    run = s3.uri("run")
+    monkeypatch.setattr(lock_s3, "HEARTBEAT", 0.05)
+    with storage.RunLock(run) as lock:
+        first = storage.stat(f"{run}/run.lock").version
+        until(lambda: storage.stat(f"{run}/run.lock").version != first)
+        lock.check()
+        foreign(run)
+        until(lambda: lock._lock._lost)
+        with pytest.raises(storage.StorageError, match="has lost its lock: another run has taken it over"):
+            lock.check()
+    assert json.loads(storage.read_bytes(f"{run}/run.lock"))["host"] == "far"  # and is not let go by the loser
+
+
+def test_silence_is_a_loss_too(s3, monkeypatch):
+    with storage.RunLock(s3.uri("run")) as lock:
+        monkeypatch.setattr(lock_s3, "STALE", -1.0)
+        with pytest.raises(storage.StorageError, match="could not be renewed"):
+            lock.check()
+
+
+def until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_servers_without_conditional_writes(s3, monkeypatch, caplog):
+    """The real server, with the conditions taken off the requests: as a server does that does not know them."""
+    run = s3.uri("run")
+    monkeypatch.setattr(lock_s3, "SETTLE", 0.1)
+    monkeypatch.setattr(lock_s3, "HEARTBEAT", 0.05)
+
+    def strip(request, **_):
+        for name in ("If-None-Match", "If-Match"):
+            if name in request.headers:
+                del request.headers[name]
+
+    client = s3_client.client(run)
+    for operation in ("PutObject", "DeleteObject"):
+        client.meta.events.register(f"before-sign.s3.{operation}", strip)
+    try:
+        with storage.RunLock(run) as lock:
+            assert "the run's lock is only advisory" in caplog.text
+            until(lambda: lock._lock._holder["beat"] > 4)
+            lock.check()
+            foreign(run)
+            until(lambda: lock._lock._lost)
+        storage.delete(f"{run}/run.lock")
+    finally:
+        for operation in ("PutObject", "DeleteObject"):
+            client.meta.events.unregister(f"before-sign.s3.{operation}", strip)
+    assert split(run)[0] == s3.bucket
