@@ -110,9 +110,7 @@ def _train(
     entropy = unigram_entropy(data)
     flops = flops_per_token(config.model, length)
     say(f"{config.name}: {total:,} parameters, {active:,} active; {processes.count} process(es) on {place.type}")
-    say(
-        f"{data_dir}: {len(data.sources)} sources; {steps * batch * length:,} tokens, {steps} steps of {batch * length:,}"
-    )
+    say(f"{data_dir}: {steps * batch * length:,} tokens of {len(data.sources)} sources; {steps} steps")
     if config.train.tokens and training_tokens + length <= config.train.tokens:
         say(f"note: train.tokens asks for {config.train.tokens:,} tokens, the mixture's budget is {training_tokens:,}")
     say(f"unigram entropy of the training tokens: {entropy:.4f} nats a token; a model has learned once it is below")

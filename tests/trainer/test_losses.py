@@ -1,0 +1,66 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer import losses
+from trainer.losses import IGNORED, cross_entropy_sum, next_tokens, repeats_ngram, token_losses
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 1000])
+def test_chunks_change_neither_value_nor_gradient(monkeypatch, rows):
+    monkeypatch.setattr(losses, "_rows", lambda head, mib: rows)
+    hidden, head = torch.randn(50, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
+    targets = torch.randint(0, 40, (50,))
+    targets[[3, 20]] = IGNORED
+    ours = cross_entropy_sum(hidden, head, targets, 1)
+    theirs = F.cross_entropy(hidden @ head.T, targets, ignore_index=IGNORED, reduction="sum")
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(
+        torch.autograd.grad(ours * 0.3, [hidden, head]), torch.autograd.grad(theirs * 0.3, [hidden, head]), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    each = F.cross_entropy(hidden @ head.T, targets, ignore_index=IGNORED, reduction="none")
+    torch.testing.assert_close(token_losses(hidden, head, targets, 1), each.detach())
+
+
+def test_bfloat16_gradients_are_near():
+    hidden = torch.randn(50, 16).bfloat16().requires_grad_()
+    head = torch.randn(40, 16).bfloat16().requires_grad_()
+    targets = torch.randint(0, 40, (50,))
+    ours = torch.autograd.grad(cross_entropy_sum(hidden, head, targets, 1), [hidden, head])
+    theirs = torch.autograd.grad(
+        F.cross_entropy((hidden.float() @ head.float().T), targets, reduction="sum"), [hidden, head]
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == torch.bfloat16
+        assert (a.float() - b.float()).abs().mean() < 0.02 * b.float().abs().mean()
+
+
+def test_targets_are_the_next_tokens():
+    assert next_tokens(torch.tensor([[5, 6, 7]])).tolist() == [[6, 7, IGNORED]]
+
+
+def repeats_slowly(tokens: list[int], times: int, longest: int) -> bool:
+    for n in range(1, longest + 1):
+        for start in range(len(tokens) - n * times + 1):
+            gram = tokens[start : start + n]
+            if all(tokens[start + i * n : start + (i + 1) * n] == gram for i in range(times)):
+                return True
+    return False
+
+
+@settings(max_examples=200, deadline=None)
+@given(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=30), times=st.integers(2, 6), longest=st.integers(1, 5))
+def test_repeated_ngrams_equal_a_slow_search(tokens, times, longest):
+    assert repeats_ngram(torch.tensor([tokens]), times, longest).tolist() == [repeats_slowly(tokens, times, longest)]
+
+
+def test_repeats_at_the_limit():
+    tokens = torch.randperm(400)[None].repeat(3, 1)
+    tokens[1, 5 : 5 + 13 * 32] = torch.arange(13).repeat(31)[:395]
+    tokens[2, : 32 * 3] = torch.tensor([400, 401, 402]).repeat(32)
+    assert repeats_ngram(tokens, 32).tolist() == [False, False, True]
+    tokens[2, 32 * 3 - 1] = 7
+    assert not repeats_ngram(tokens, 32)[2]

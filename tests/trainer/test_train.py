@@ -1,0 +1,227 @@
+"""Training as a whole: it learns, stops, resumes to the bit, and refuses what it cannot go on from."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from trainer import checkpoint, metrics, train
+from trainer import config as configuration
+from trainer.errors import TrainerError
+from trainer.train import train as run
+
+ROOT = Path(__file__).parents[2]
+
+
+def lines(out: Path, kind: str) -> dict[int, dict]:
+    return {line["step"]: line for line in metrics.read(out / "metrics.jsonl") if line["kind"] == kind}
+
+
+def losses(out: Path) -> dict[int, float]:
+    return {step: line["loss"] for step, line in lines(out, "step").items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, small_run, make_config, one_thread):
+    """An uninterrupted run to compare with."""
+    out = tmp_path_factory.mktemp("whole")
+    torch.use_deterministic_algorithms(True)
+    assert run(make_config(), small_run, out, device="cpu") == 0
+    return out
+
+
+def test_learns_below_the_unigram_entropy(whole):
+    entropy = lines(whole, "start")[0]["unigram_entropy"]
+    evaluations = lines(whole, "eval")
+    assert min(evaluations) == 0
+    assert evaluations[0]["loss"] > entropy - 0.2
+    last = evaluations[max(evaluations)]
+    assert last["loss"] < entropy - 0.4
+    assert set(last["sources"]) == {"web", "code"}
+    for source in last["sources"].values():
+        # The run's text has 4 bytes for each token.
+        assert source["bits_per_byte"] == pytest.approx(source["loss"] / 0.6931471805599453 / 4)
+
+
+def test_metrics_hold_every_step_and_every_layer(whole):
+    steps = lines(whole, "step")
+    assert sorted(steps) == list(range(1, max(steps) + 1))
+    assert {"loss", "lr", "grad_norm", "tokens_per_s", "load_balancing", "router_z", "tokens"} <= set(steps[1])
+    routing = lines(whole, "routing")
+    assert 2 in routing and max(steps) in routing
+    layers = routing[2]
+    assert len(layers["load"]) == 2 and all(len(row) == 8 for row in layers["load"])
+    assert all(sum(row) == pytest.approx(8, abs=1e-3) for row in layers["load"])
+    assert layers["max_load"] == [max(row) for row in layers["load"]]
+    assert all(0 < entropy < 2.08 for entropy in layers["router_entropy"])
+    assert all(len(layers[key]) == 2 for key in ("dead_experts", "load_balancing", "router_z"))
+
+
+def test_resume_is_exact_after_kill_9(tmp_path, small_run, whole, make_config):
+    config, out = tmp_path / "c.yaml", tmp_path / "out"
+    config.write_text(yaml.safe_dump(configuration.plain(make_config())))
+    command = [sys.executable, "-m", "trainer", "train", str(config), "--data", str(small_run), "--out", str(out)]
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    for line in child.stdout:
+        if line.startswith("step 7/"):
+            child.kill()
+            break
+    child.wait()
+    child.stdout.close()
+    assert child.returncode == -signal.SIGKILL
+    begun = checkpoint.latest(out / "checkpoints")
+    assert begun is not None and checkpoint.read_state(begun)["step"] < max(losses(whole))
+    assert run(make_config(), small_run, out, resume=True, device="cpu") == 0
+    assert losses(out) == losses(whole)
+    assert lines(out, "eval")[max(losses(whole))] == lines(whole, "eval")[max(losses(whole))]
+    for name in ("model", "optimizer"):
+        parts = [checkpoint.latest(o / "checkpoints") / f"{name}-00000-of-00001.safetensors" for o in (out, whole)]
+        assert parts[0].read_bytes() == parts[1].read_bytes()
+
+
+def test_sigterm_saves_and_resume_goes_on(tmp_path, small_run, whole, make_config, monkeypatch):
+    config = make_config(checkpoint={"every_tokens": None})
+    once = []
+
+    def status(step, *rest):
+        if step == 5 and not once:
+            once.append(os.kill(os.getpid(), signal.SIGTERM))
+        return ""
+
+    monkeypatch.setattr(train, "status", status)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert run(config, small_run, tmp_path, device="cpu") == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == handler
+    saved = checkpoint.read_state(checkpoint.latest(tmp_path / "checkpoints"))["step"]
+    assert saved in (5, 6)
+    assert run(config, small_run, tmp_path, resume=True, device="cpu") == 0
+    assert losses(tmp_path) == losses(whole)
+
+
+def test_micro_batch_size_changes_nothing_but_rounding(tmp_path, small_run, whole, make_config):
+    for size in (1, 4):
+        out = tmp_path / str(size)
+        short = make_config(train={"micro_batch": size, "tokens": 10 * 128})
+        # The schedule is that of the whole run.
+        short = short.model_copy(update={"schedule": short.schedule.model_copy(update={"tokens": _tokens(whole)})})
+        assert run(short, small_run, out, device="cpu") == 0
+        for step, loss in losses(out).items():
+            assert loss == pytest.approx(losses(whole)[step], abs=2e-4)
+
+
+def _tokens(out: Path) -> int:
+    return max(line["tokens"] for line in lines(out, "step").values())
+
+
+def test_resume_refuses_other_data_and_another_model(tmp_path, small_run, whole, make_run, make_config):
+    other = make_run(tmp_path / "other", seed=5)
+    with pytest.raises(TrainerError, match="other data"):
+        run(make_config(), other, whole, resume=True, device="cpu")
+    with pytest.raises(TrainerError, match=r"model\.top_k 2 -> 3"):
+        run(make_config(model={"top_k": 3}), small_run, whole, resume=True, device="cpu")
+    with pytest.raises(TrainerError, match="other data"):
+        run(make_config(data={"seed": 9}), small_run, whole, resume=True, device="cpu")
+    with pytest.raises(TrainerError, match="--resume"):
+        run(make_config(), small_run, whole, device="cpu")
+    before = losses(whole)
+    assert run(make_config(), small_run, whole, resume=True, device="cpu") == 0
+    assert losses(whole) == before
+
+
+def test_corrupt_checkpoint_is_refused_and_the_one_before_works(tmp_path, small_run, make_config, capsys):
+    config = make_config(train={"tokens": 6 * 128})
+    assert run(config, small_run, tmp_path, device="cpu") == 0
+    kept = checkpoint.all_checkpoints(tmp_path / "checkpoints")
+    assert [path.name for path in kept] == ["step_00000004", "step_00000006"]
+    before = losses(tmp_path)
+    model = kept[-1] / "model-00000-of-00001.safetensors"
+    model.write_bytes(model.read_bytes()[:1000])
+    with pytest.raises(TrainerError, match="damaged") as error:
+        run(config, small_run, tmp_path, resume=True, device="cpu")
+    assert str(kept[0]) in str(error.value)
+    assert run(config, small_run, tmp_path, resume=kept[0], device="cpu") == 0
+    assert losses(tmp_path) == before
+    checkpoint.verify(kept[-1])
+
+
+def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, small_run, make_config, monkeypatch):
+    spoilt = train.router_losses
+
+    def router_losses(output, config):
+        value = spoilt(output, config)
+        return value * float("nan") if len(calls := seen) >= 6 or calls.append(1) else value
+
+    seen: list[int] = []
+    monkeypatch.setattr(train, "router_losses", router_losses)
+    with pytest.raises(TrainerError, match="step 4: ") as error:
+        run(make_config(), small_run, tmp_path, device="cpu")
+    good = checkpoint.latest(tmp_path / "checkpoints")
+    assert good.name == "step_00000002" and str(good) in str(error.value)
+    checkpoint.verify(good)
+
+
+def test_wrong_vocabulary_is_refused(tmp_path, small_run, make_config):
+    with pytest.raises(TrainerError, match=r"61 entries, but model\.vocab_size is 50"):
+        run(make_config(model={"vocab_size": 50}), small_run, tmp_path, device="cpu")
+
+
+def test_annealing_starts_from_a_checkpoint_in_a_fresh_order(tmp_path, small_run, whole, make_config):
+    config = make_config(
+        data={"seed": 42}, schedule={"kind": "linear_to_zero", "peak": 1e-3, "warmup_tokens": 0}, start_from=str(whole)
+    )
+    assert run(config, small_run, tmp_path, device="cpu") == 0
+    steps = lines(tmp_path, "step")
+    assert steps[1]["loss"] < lines(tmp_path, "start")[0]["unigram_entropy"] - 0.4
+    assert steps[max(steps)]["lr"] == pytest.approx(0, abs=1e-12)
+    state = checkpoint.read_state(checkpoint.latest(tmp_path / "checkpoints"))
+    before = checkpoint.read_state(checkpoint.latest(whole / "checkpoints"))
+    assert state["updates"] == before["updates"] + state["step"]
+    assert state["data"]["fingerprint"] != before["data"]["fingerprint"]
+    with pytest.raises(TrainerError, match="another model"):
+        run(config.model_copy(update={"model": make_config(model={"top_k": 3}).model}), small_run, tmp_path / "x")
+
+
+def test_second_training_into_the_same_folder_is_refused(tmp_path, small_run, make_config):
+    with train.only_one(tmp_path), pytest.raises(TrainerError, match="another training"):
+        run(make_config(), small_run, tmp_path, device="cpu")
+
+
+def test_command_line_prints_one_sentence(tmp_path, small_run, capsys):
+    from trainer.__main__ import main
+
+    (tmp_path / "c.yaml").write_text("name: c\nmodel: {d_modell: 3}\n")
+    assert main(["train", str(tmp_path / "c.yaml"), "--data", str(small_run)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1 and "model.d_model" in told
+    (tmp_path / "c.yaml").write_text("name: c\n")
+    assert main(["train", str(tmp_path / "c.yaml"), "--data", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
+    assert "manifest.json" in capsys.readouterr().err
+
+
+def test_metrics_leave_out_a_line_cut_off_by_a_kill(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "step", "step": 1}) + "\n" + '{"kind": "st')
+    assert metrics.read(tmp_path / "metrics.jsonl") == [{"kind": "step", "step": 1}]
+
+
+def test_speed_leaves_out_pauses(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    speed = metrics.Speed()
+    speed.mark(0)
+    now[0] = 10.0
+    speed.pause(8.0)
+    speed.mark(100)
+    assert speed.rate == pytest.approx(50)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(9, "9s"), (200, "3m 20s"), (7500, "2h 5m"), (356400, "4d 3h")])
+def test_durations(seconds, text):
+    assert metrics.duration(seconds) == text
