@@ -72,6 +72,15 @@ def read_batches(
             row += batch.num_rows
 
 
+def earlier_removals(part: Mapping[str, Any], open_file: OpenFile) -> np.ndarray:
+    """Rows of a part (int64, rising) that earlier dedups removed, from the files that its `removals` name, if any."""
+    removed = np.zeros(0, np.int64)
+    for path in part.get("removals", ()):
+        with open_file(path) as file:
+            removed = np.union1d(removed, np.asarray(pq.read_table(file, columns=["row"]).column("row"), np.int64))
+    return removed
+
+
 def read_remaining(
     part: Mapping[str, Any], columns: Sequence[str], open_file: OpenFile, max_bytes: int = BATCH_BYTES
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
@@ -79,10 +88,7 @@ def read_remaining(
 
     part: {"path", "removals" (files with a sorted column `row`; may be left out)}. Errors as `read_batches`.
     """
-    removed = np.zeros(0, np.int64)
-    for path in part.get("removals", ()):
-        with open_file(path) as file:
-            removed = np.union1d(removed, np.asarray(pq.read_table(file, columns=["row"]).column("row"), np.int64))
+    removed = earlier_removals(part, open_file)
     with open_file(part["path"]) as file:
         for first, batch in read_batches(file, part["path"], columns, max_bytes):
             rows = np.arange(first, first + batch.num_rows)

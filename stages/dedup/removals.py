@@ -29,10 +29,11 @@ REMOVALS = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),  # of the removed document in its part; rising
         pa.field("reason", pa.large_string(), nullable=False),
-        pa.field("representative", pa.large_string(), nullable=False),  # id of the document kept for it
-        pa.field("representative_source", pa.large_string(), nullable=False),
-        pa.field("representative_part", pa.int32(), nullable=False),  # ordinal, as handed to the dedup
-        pa.field("representative_row", pa.int64(), nullable=False),
+        # The document kept for it; null where there is none to name (a false positive, or an n-gram of a saved filter).
+        pa.field("representative", pa.large_string()),  # its id
+        pa.field("representative_source", pa.large_string()),
+        pa.field("representative_part", pa.int32()),  # its ordinal, as handed to the dedup
+        pa.field("representative_row", pa.int64()),
     ]
 )
 

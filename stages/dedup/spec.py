@@ -143,7 +143,8 @@ class Bff(_Dedup):
     fp_rate: float = Field(default=0.01, gt=0, lt=1)
     mode: Literal["old-both", "document", "paragraph"] = "old-both"
     shards: int = Field(default=1, ge=1)
-    """Parts of the corpus with a filter each, deduplicated apart from one another (100 in DCLM)."""
+    """Shares of the corpus with a filter each, deduplicated apart from one another (100 in DCLM): a source file, by a
+    hash of its name, belongs to one of them as a whole."""
     expected_ngrams: int | None = Field(default=None, ge=1)
     """N-grams that each filter is sized for; left out, they are counted in a first pass."""
     memory: int = Field(default=8 << 30, ge=1 << 16)
@@ -153,6 +154,15 @@ class Bff(_Dedup):
     """A saved filter to begin with: what it holds counts as seen (dedup of a new crawl against old ones)."""
     save: bool = False
     """Keep each shard's filter with the run's output."""
+    name_holders: bool = True
+    """Read the texts once more to name, for whatever was removed, the document that held its n-grams first."""
+
+    witness_memory: int = Field(default=256 * MEBIBYTE, ge=1 << 16)
+    """Bytes of removed spans that one task looks for at a time, with `name_holders`."""
+
+    def settings(self) -> dict[str, Any]:
+        """As above; what the work may take changes no result."""
+        return {k: v for k, v in super().settings().items() if k not in ("memory", "witness_memory")}
 
     @model_validator(mode="after")
     def _loaded_filters_are_not_sized(self) -> Bff:

@@ -13,8 +13,6 @@ from numba.extending import intrinsic
 
 from stages.kernels.compile import helper, kernel
 
-PADDING = 8  # bytes that must be readable behind the last text by kernels that hash words
-
 _C1 = np.uint64(0x87C37B91114253D5)
 _C2 = np.uint64(0x4CF5AD432745937F)
 _FIVE, _N1, _N2 = np.uint64(5), np.uint64(0x52DCE729), np.uint64(0x38495AB5)
@@ -78,6 +76,24 @@ def trailing_zeros(typingctx, value):
     return types.int64(types.uint64), codegen
 
 
+@intrinsic
+def prefetch(typingctx, data, index):
+    """Ask for the cache line of data[index] (a contiguous uint64 array), for reading and writing; never faults."""
+    if not (isinstance(data, types.Array) and data.dtype == types.uint64 and data.layout == "C"):
+        return None
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        byte, word = ir.IntType(8), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), byte.as_pointer())
+        builder.call(function, [pointer, word(1), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(data, types.int64), codegen
+
+
 @helper
 def rotate(x, r):
     return (x << np.uint64(r)) | (x >> np.uint64(64 - r))
@@ -100,21 +116,13 @@ def fold(a, b):
 
 
 @helper
-def hash_word(data, start, stop):
-    """64-bit hash of data[start:stop]. Reads up to 8 bytes past `stop`: see PADDING."""
-    h = _WORD_SEED ^ np.uint64(stop - start)
-    while stop - start > 8:
-        h = fold(h ^ load_u64(data, start), _WORD_1)
-        start += 8
-    tail = load_u64(data, start)
-    rest = stop - start
-    if rest < 8:
-        tail &= (np.uint64(1) << np.uint64(8 * rest)) - np.uint64(1)
-    return mix64(fold(h ^ tail, _WORD_2))
-
-
-@helper
 def _read_tail(data, start, stop):
+    """data[start:stop], at most 8 bytes, as a little-endian word; nothing past the array's end is read."""
+    if start + 8 <= len(data):
+        word = load_u64(data, start)
+        if stop - start < 8:
+            word &= (np.uint64(1) << np.uint64(8 * (stop - start))) - np.uint64(1)
+        return word
     word = np.uint64(0)
     shift = np.uint64(0)
     while start < stop:
@@ -122,6 +130,16 @@ def _read_tail(data, start, stop):
         shift += np.uint64(8)
         start += 1
     return word
+
+
+@helper
+def hash_word(data, start, stop):
+    """64-bit hash of data[start:stop]."""
+    h = _WORD_SEED ^ np.uint64(stop - start)
+    while stop - start > 8:
+        h = fold(h ^ load_u64(data, start), _WORD_1)
+        start += 8
+    return mix64(fold(h ^ _read_tail(data, start, stop), _WORD_2))
 
 
 @kernel("void(text, offsets, uint64, Array(uint64, 2, 'C'))")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import helper, kernel
-from stages.kernels.hashing import NGRAM_BASE, fold, hash_word, load_u64, mix64, trailing_zeros
+from stages.kernels.hashing import NGRAM_BASE, fold, hash_word, load_u8, load_u64, mix64, trailing_zeros
 
 BLOCK = 512  # n-grams hashed before the rows are brought up to date: both fit in the first-level cache
 
@@ -24,7 +24,7 @@ _BAND = np.uint64(0xA0761D6478BD642F)
 
 
 def row_constants(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(xor, multiply) of each row of the signature, uint64: splitmix64 (Steele et al. 2014) of the seed; the second odd."""
+    """(xor, multiply) of each row of the signature, uint64: splitmix64 (Steele et al. 2014); the second odd."""
     with np.errstate(over="ignore"):
         z = np.uint64(seed) * np.uint64(0xD1B54A32D192ED03) + np.arange(1, 2 * rows + 1, dtype=np.uint64) * _SPLIT
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -35,8 +35,12 @@ def row_constants(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @helper
 def word_end(data, start, stop):
-    """Where the word that begins at `start` ends: the next space, or `stop`. Reads up to 8 bytes past `stop`."""
+    """Where the word that begins at `start` ends: the next space, or `stop`."""
     while start < stop:
+        if start + 8 > len(data):
+            while start < stop and load_u8(data, start) != 32:
+                start += 1
+            return start
         x = load_u64(data, start) ^ _SPACES
         found = (x - _ONES) & ~x & _HIGHS
         if found:
@@ -90,7 +94,6 @@ def minhash_signatures(data, offsets, ngram, xors, multipliers, signatures, coun
     """Signature of each text (out: `signatures` (n, rows)) and its number of n-grams, repeated ones too (`counts`).
 
     Words stand between spaces. A text of fewer than `ngram` words has no n-gram: count 0, and rows of 2^64 - 1.
-    `data` must be readable 8 bytes past the last text.
     """
     hashes = np.empty(BLOCK, np.uint64)
     window = np.empty(ngram, np.uint64)

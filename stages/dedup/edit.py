@@ -1,0 +1,188 @@
+"""What bff leaves of each part: the texts without the removed paragraphs, and the removals of whole documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.dedup.address import BATCH_BYTES, earlier_removals, pack, part_of, row_of
+from stages.dedup.bff import SPAN, SPAN_KEYS
+from stages.dedup.holders import HOLDER, HOLDER_KEYS
+from stages.dedup.removals import REMOVALS, write_removals
+from stages.dedup.shuffle import OpenFile, column_values, open_local, read_partition
+from stages.dedup.spec import read_spec
+from stages.document import replace_column, text_array, text_buffers
+from stages.kernels.bloom import WHOLE, blank, cut_spans
+from stages.kernels.unicode_tables import code_points
+from stages.parts import PartWriter, read_part
+
+CUTS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),  # bytes of the document's text before the dedup
+        pa.field("stop", pa.int64(), nullable=False),
+        *(f for f in REMOVALS if f.name.startswith("representative")),
+    ]
+)
+"""Paragraphs that were cut out of documents which stay, sorted by row and start."""
+
+
+def edit(
+    spec: Mapping[str, Any],
+    group: int,
+    parts: Sequence[Mapping[str, Any]],
+    spans_paths: Sequence[str],
+    holders_paths: Sequence[str],
+    part_paths: Mapping[str, str],
+    removals_paths: Mapping[str, str],
+    cuts_paths: Mapping[str, str],
+    open_file: OpenFile = open_local,
+) -> dict[str, dict[str, int]]:
+    """Write one group of parts anew: the same rows with their texts cut, the removals, and the paragraphs cut out.
+
+    Documents that go keep their row and their text, and are listed in the removals; rows that an earlier dedup removed
+    are copied as they are. Outputs go by the part's ordinal as text. Returns, by part: documents, bytes (of text, of
+    documents not removed earlier), removed, removed_bytes, paragraphs and cut_bytes (of the documents that stay).
+    """
+    reason = read_spec(dict(spec)).reason
+    spans = _with_holders(
+        read_partition(spans_paths, group, SPAN, SPAN_KEYS, open_file),
+        read_partition(holders_paths, group, HOLDER, HOLDER_KEYS, open_file),
+    )
+    report = {}
+    for part in parts:
+        key = str(part["ordinal"])
+        report[key] = _edit_part(
+            part, spans, reason, part_paths[key], removals_paths[key], cuts_paths[key], open_file
+        )
+    return report
+
+
+def _with_holders(spans: pa.Table, found: pa.Table) -> pa.Table:
+    """Spans, sorted, with the representative of each: the first holder, or null."""
+    span = np.rec.fromarrays([column_values(spans, n) for n in SPAN_KEYS], names=list(SPAN_KEYS))
+    held = np.rec.fromarrays([column_values(found, n) for n in SPAN_KEYS], names=list(SPAN_KEYS))
+    first = np.ones(len(held), bool)
+    first[1:] = held[1:] != held[:-1]
+    first = np.flatnonzero(first)
+    place = np.full(len(span), -1, np.int64)
+    if len(first):
+        place[np.isin(span, held[first])] = first  # both sorted, without repetition
+    take = pa.array(place, mask=place < 0)
+    holder = column_values(found, "holder")
+    chosen = {
+        "representative": found.column("holder_id").combine_chunks().take(take),
+        "representative_source": found.column("holder_source").combine_chunks().take(take),
+        "representative_part": pa.array(part_of(holder)).take(take),
+        "representative_row": pa.array(row_of(holder), pa.int64()).take(take),
+    }
+    for name, values in chosen.items():
+        spans = spans.append_column(name, values)
+    return spans
+
+
+def _edit_part(
+    part: Mapping[str, Any],
+    spans: pa.Table,
+    reason: str,
+    part_path: str,
+    removals_path: str,
+    cuts_path: str,
+    open_file: OpenFile,
+) -> dict[str, int]:
+    begin, end = np.searchsorted(
+        column_values(spans, "doc"), [pack(part["ordinal"], np.array(0)), pack(part["ordinal"] + 1, np.array(0))]
+    )
+    spans = spans.slice(begin, end - begin)
+    span_rows = row_of(column_values(spans, "doc")).astype(np.int64)
+    earlier = earlier_removals(part, open_file)
+    removals, cuts = [], []
+    report = dict.fromkeys(("documents", "bytes", "removed", "removed_bytes", "paragraphs", "cut_bytes"), 0)
+    with open_file(part["path"]) as file, ExitStack() as stack:
+        writer = None
+        for first, batch in read_part(file, BATCH_BYTES):
+            here = slice(*np.searchsorted(span_rows, [first, first + batch.num_rows]))
+            mine = spans.slice(here.start, here.stop - here.start)
+            stays_out = earlier[slice(*np.searchsorted(earlier, [first, first + batch.num_rows]))] - first
+            batch, goes, cut = _edit_batch(batch, mine, span_rows[here] - first, stays_out, report)
+            removals.append(_removals(goes, first, mine, span_rows[here], reason))
+            cuts.append(_cuts(mine.filter(pa.array(cut)), span_rows[here][cut]))
+            if writer is None:
+                writer = stack.enter_context(PartWriter(Path(part_path), batch.schema))
+            writer.write(batch)
+        if writer is None:
+            file.seek(0)
+            stack.enter_context(PartWriter(Path(part_path), pq.ParquetFile(file).schema_arrow))
+    write_removals(pa.concat_tables(removals) if removals else REMOVALS.empty_table(), removals_path)
+    pq.write_table(pa.concat_tables(cuts) if cuts else CUTS.empty_table(), cuts_path, compression="zstd")
+    return report
+
+
+def _edit_batch(
+    batch: pa.RecordBatch, spans: pa.Table, rows: np.ndarray, stays_out: np.ndarray, report: dict[str, int]
+) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray]:
+    """The batch with its texts cut, the rows that go, and the mask of the spans cut out of rows that stay."""
+    data, offsets = text_buffers(batch.column("text"))
+    lengths = offsets[1:] - offsets[:-1]
+    start, stop = column_values(spans, "start"), column_values(spans, "stop")
+    cut = stop != WHOLE
+    text = _cut(data, offsets, rows[cut], start[cut], stop[cut])
+    gone = np.empty(batch.num_rows, np.uint8)
+    blank(*text, code_points(), gone)
+    gone[rows[~cut]] = 1
+    gone[stays_out] = 0
+    goes = np.flatnonzero(gone)
+    if gone[rows[cut]].any():  # what goes keeps its text
+        cut &= gone[rows] == 0
+        text = _cut(data, offsets, rows[cut], start[cut], stop[cut])
+    live = np.ones(batch.num_rows, bool)
+    live[stays_out] = False
+    report["documents"] += int(live.sum())
+    report["bytes"] += int(lengths[live].sum())
+    report["removed"] += len(goes)
+    report["removed_bytes"] += int(lengths[goes].sum())
+    report["paragraphs"] += int(cut.sum())
+    report["cut_bytes"] += int((stop - start)[cut].sum())
+    if cut.any():
+        batch = replace_column(batch, "text", text_array(*text))
+    return batch, goes, cut
+
+
+def _cut(
+    data: np.ndarray, offsets: np.ndarray, rows: np.ndarray, start: np.ndarray, stop: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    if not len(rows):
+        return data, offsets
+    out, out_offsets = np.empty(int(offsets[-1] - offsets[0]), np.uint8), np.empty(len(offsets), np.int64)
+    size = cut_spans(data, offsets, rows, start, stop, out, out_offsets)
+    return out[:size], out_offsets
+
+
+def _removals(goes: np.ndarray, first: int, spans: pa.Table, span_rows: np.ndarray, reason: str) -> pa.Table:
+    """The removals of a batch: rows `goes` of it, each with the representative of its first span, if it has one.
+
+    The span of a whole document stands before those of its paragraphs.
+    """
+    rows = goes + first
+    place = np.searchsorted(span_rows, rows)
+    has = place < len(span_rows)
+    has[has] = span_rows[place[has]] == rows[has]
+    take = pa.array(place, mask=~has)
+    columns = [pa.array(rows), pa.repeat(pa.scalar(reason, pa.large_string()), len(rows))]
+    columns += [_combined(spans.column(f.name)).take(take) for f in REMOVALS if f.name.startswith("representative")]
+    return pa.Table.from_arrays(columns, schema=REMOVALS)
+
+
+def _cuts(spans: pa.Table, rows: np.ndarray) -> pa.Table:
+    columns = [pa.array(rows), *(spans.column(f.name) for f in CUTS if f.name != "row")]
+    return pa.Table.from_arrays([_combined(c) for c in columns], schema=CUTS)
+
+
+def _combined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

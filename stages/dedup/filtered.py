@@ -1,0 +1,124 @@
+"""Bff dedup as phases, from parts to edited parts.
+
+    count        a group of parts -> documents and n-grams of each part, by shard
+    filter       a shard, in order -> the paragraphs and documents that go
+    holders      a group of parts and a shard -> who held first what went (only with name_holders)
+    edit         a group of parts -> its parts anew, their removals, and the paragraphs cut out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.dedup.bff import count, deduplicate
+from stages.dedup.bloom import check_memory
+from stages.dedup.edit import edit
+from stages.dedup.holders import holders
+from stages.dedup.spec import Bff, read_spec
+from stages.dedup.tasks import Phase, Phases, Task, file_name, part_fields
+
+
+def filtered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
+    """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
+
+    Returns a summary: method, documents, removed, shards (what `deduplicate` returns of each that has documents, with
+    its number, and its filter's file where filters are kept), and of each part, by its ordinal as text:
+    removed_of_part, reports (what `edit` returns), parts (the new file), removals and cuts (files). Raises UserError
+    where a filter does not fit, or where the share removed is outside `expected_removal`.
+    """
+    settings: Bff = read_spec(dict(spec))  # type: ignore[assignment]
+    spec = settings.model_dump(mode="json")
+    starts = [parts[0]["ordinal"] for parts in groups]
+    counting = Phase(
+        "count",
+        [
+            Task(f"count-{g:05d}", count, {"spec": spec, "parts": part_fields(parts)}, {})
+            for g, parts in enumerate(groups)
+        ],
+    )
+    counts = {part: shards for result in (yield counting) for part, shards in result.items()}
+
+    filtering = Phase("filter")
+    for shard in range(settings.shards):
+        parts = [part for parts in groups for part in parts if str(shard) in counts[str(part["ordinal"])]]
+        if not parts:
+            continue
+        ngrams = sum(counts[str(part["ordinal"])][str(shard)][1] for part in parts)
+        if settings.load is None:
+            name = f"{settings.reason}, shard {shard}"
+            check_memory(settings.expected_ngrams or ngrams, settings.fp_rate, settings.memory, name)
+        arguments = {
+            "spec": spec,
+            "shard": shard,
+            "ngrams": ngrams,
+            "parts": part_fields(parts),
+            "group_starts": starts,
+            "loaded_path": settings.load,
+        }
+        outputs = {"spans_path": file_name(folder, "spans", shard)}
+        if settings.save:
+            outputs["filter_path"] = file_name(folder, "filter", shard, ".bloom")
+        filtering.tasks.append(Task(f"filter-{shard:05d}", deduplicate, arguments, outputs))
+    shards = yield filtering
+    spans = {task.arguments["shard"]: task.outputs["spans_path"] for task in filtering.tasks}
+
+    found: list[list[str]] = [[] for _ in groups]
+    if settings.name_holders:
+        holding = Phase("holders")
+        for g, parts in enumerate(groups):
+            for shard, path in spans.items():
+                here = [part for part in parts if str(shard) in counts[str(part["ordinal"])]]
+                if not here:
+                    continue
+                arguments = {
+                    "spec": spec,
+                    "group": g,
+                    "shard": shard,
+                    "parts": part_fields(here),
+                    "spans_path": path,
+                    "group_starts": starts,
+                }
+                out = file_name(folder, f"holders-{shard:05d}", g)
+                holding.tasks.append(Task(f"holders-{shard:05d}-{g:05d}", holders, arguments, {"out_path": out}))
+        yield holding
+        # What was lost in a group was held first in it or in one before it.
+        ends = [(task.arguments["group"], task.outputs["out_path"]) for task in holding.tasks]
+        found = [[path for group, path in ends if group <= g] for g in range(len(groups))]
+
+    editing = Phase("edit")
+    for g, parts in enumerate(groups):
+        arguments = {
+            "spec": spec,
+            "group": g,
+            "parts": part_fields(parts),
+            "spans_paths": list(spans.values()),
+            "holders_paths": found[g],
+        }
+        outputs = {
+            f"{kind}_paths": {
+                str(part["ordinal"]): file_name(folder, kind, part["ordinal"], ".parquet") for part in parts
+            }
+            for kind in ("part", "removals", "cuts")
+        }
+        editing.tasks.append(Task(f"edit-{g:05d}", edit, arguments, outputs))
+    reports = {part: report for result in (yield editing) for part, report in result.items()}
+
+    documents = sum(report["documents"] for report in reports.values())
+    removed = sum(report["removed"] for report in reports.values())
+    settings.check_removal(removed, documents)
+    described = []
+    for task, result in zip(filtering.tasks, shards, strict=True):
+        described.append({"shard": task.arguments["shard"], **result, "filter": task.outputs.get("filter_path")})
+    return {
+        "method": settings.method,
+        "documents": documents,
+        "removed": removed,
+        "shards": described,
+        "removed_of_part": {part: report["removed"] for part, report in reports.items()},
+        "reports": reports,
+        **{
+            name: {part: path for task in editing.tasks for part, path in task.outputs[f"{kind}_paths"].items()}
+            for name, kind in (("parts", "part"), ("removals", "removals"), ("cuts", "cuts"))
+        },
+    }

@@ -1,0 +1,83 @@
+"""How dedup is cut into tasks: phases of calls that any runner can carry out.
+
+A method is a generator (`clustered`, `filtered`): it yields one phase after another, a list of tasks that may run in
+any order and place, and is sent the list of what they returned; it ends by returning a summary (`run_inline` shows
+how). A task calls `function(**arguments, **outputs, open_file=...)`: arguments are JSON values; outputs map the names
+of further arguments to the files to write, which a runner may replace by local paths that it publishes later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.dedup.shuffle import OpenFile, open_local
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call: `function(**arguments, **outputs, open_file=...)`."""
+
+    key: str  # unique within the dedup, and good as a file name
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+    outputs: dict[str, Any]  # argument name -> file to write, or {name: file}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Tasks that need nothing of one another."""
+
+    name: str
+    tasks: list[Task] = field(default_factory=list)
+
+
+Phases = Generator[Phase, list[Any], dict[str, Any]]
+
+
+def group_parts(parts: Sequence[Mapping[str, Any]], target_bytes: int = 1 << 30) -> list[list[dict[str, Any]]]:
+    """Consecutive parts in groups of about `target_bytes`.
+
+    A part is {"ordinal", "path", "source", "documents", "bytes", "removals"}: removals (may be left
+    out) are files of earlier dedups, with a sorted column `row`: these rows are passed over.
+    """
+    groups: list[list[dict[str, Any]]] = []
+    size = 0
+    for part in parts:
+        if not groups or size + part["bytes"] > target_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(dict(part))
+        size += part["bytes"]
+    return groups
+
+
+def part_fields(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a task needs to know of parts."""
+    return [{k: part[k] for k in ("ordinal", "path", "source", "removals") if k in part} for part in parts]
+
+
+def file_name(folder: str, kind: str, number: int, end: str = "") -> str:
+    """The name of a file of a phase's: `folder/kind-00012`."""
+    return f"{folder.rstrip('/')}/{kind}-{number:05d}{end}"
+
+
+def output_files(phase: Phase, output: str = "out_path") -> list[str]:
+    """The files that the tasks of a phase write as one of their outputs."""
+    return [task.outputs[output] for task in phase.tasks]
+
+
+def run_inline(
+    phases: Phases, open_file: OpenFile = open_local, on_phase: Callable[[Phase], None] | None = None
+) -> dict[str, Any]:
+    """Run all phases in this process, one task after another; returns the summary."""
+    results: list[Any] | None = None
+    while True:
+        try:
+            phase = phases.send(results)  # type: ignore[arg-type]
+        except StopIteration as end:
+            return end.value
+        if on_phase:
+            on_phase(phase)
+        results = [task.function(**task.arguments, **task.outputs, open_file=open_file) for task in phase.tasks]
