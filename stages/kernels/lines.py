@@ -1,0 +1,301 @@
+"""RefinedWeb's line edits as DCLM makes them: lines dropped, and three phrases of web pages cut out of short lines.
+
+Each edit is a function of mlfoundations/dclm, baselines/mappers/modifiers.py, named below. One after another they
+rewrite the whole text, and most strip its ends when done, which changes what the next one sees of the first and the
+last line; so the edits are made one after another here too, in place, in a buffer that holds one text.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.kernels.compile import helper, kernel
+from stages.kernels.hashing import load_u8
+from stages.kernels.unicode_tables import ALNUM, DECIMAL, DIGIT, SPACE, UPPER
+from stages.kernels.utf8 import (
+    append,
+    count_chars,
+    decode,
+    next_newline,
+    properties,
+    skip_space,
+    skip_space_back,
+    step_back,
+    white_word_end,
+)
+
+_NEWLINE, _UNDERSCORE, _COMMA, _DOT = (ord(char) for char in "\n_,.")
+_COUNTED = b"likes shares comments retweets reposts quotes bookmarks upvotes downvotes downloads views followers".split()
+_NAMES = np.frombuffer(b"".join(_COUNTED), np.uint8)
+_NAME_STARTS = np.cumsum([0, *map(len, _COUNTED)])
+_ITEMS, _READ, _SIGN = (np.frombuffer(phrase, np.uint8) for phrase in (b"items in cart", b"read more...", b"sign-in"))
+_DOTTED_I, _DOTLESS_I, _LONG_S, _KELVIN = 0x130, 0x131, 0x17F, 0x212A
+
+
+@helper
+def _lower(point):
+    """ASCII in lower case, and the Kelvin sign as k: all that str.lower() turns into one ASCII letter."""
+    if 0x41 <= point <= 0x5A:
+        return point + 0x20
+    return 0x6B if point == _KELVIN else point
+
+
+@helper
+def _fold(point):
+    """The ASCII letter that re.IGNORECASE takes a character for; else the character in lower case."""
+    if point == _DOTTED_I or point == _DOTLESS_I:
+        return 0x69
+    return 0x73 if point == _LONG_S else _lower(point)
+
+
+@helper
+def _share(data, start, stop, table, wanted):
+    """Share of the characters that have the property `wanted`; 0 for an empty line."""
+    if start == stop:
+        return 0.0
+    at = start
+    found = 0
+    while at < stop:
+        point, at = decode(data, at, stop)
+        found += np.int64(properties(table, point) & wanted != 0)
+    return found / count_chars(data, start, stop)
+
+
+@helper
+def _words_up_to(data, at, stop, table, most):
+    """Number of words that str.split() gives, counted no further than `most`."""
+    words = 0
+    while words < most:
+        at = skip_space(data, at, stop, table)
+        if at >= stop:
+            break
+        at = white_word_end(data, at, stop, table)
+        words += 1
+    return words
+
+
+@helper
+def _skip_symbols(data, at, stop, table):
+    """Over all that is no letter, digit or underscore (`\\W*`)."""
+    while at < stop:
+        point, after = decode(data, at, stop)
+        if point == _UNDERSCORE or properties(table, point) & ALNUM:
+            break
+        at = after
+    return at
+
+
+@helper
+def _is_counter(data, at, stop, table):
+    """Whether a line is a count of reactions, such as "3 likes" or "1.2K views" (counter_line_modifier)."""
+    at = _skip_symbols(data, at, stop, table)
+    if at >= stop:
+        return False
+    point, at = decode(data, at, stop)
+    if not properties(table, point) & DECIMAL:
+        return False
+    after = at
+    while at < stop:
+        point, after = decode(data, at, stop)
+        if not (point == _COMMA or point == _DOT or properties(table, point) & DECIMAL):
+            break
+        at = after
+    if at < stop and _lower(point) in (0x6B, 0x6D, 0x62):  # k, m, b
+        at = after
+    word = skip_space(data, at, stop, table)
+    if word == at:
+        return False
+    for number in range(len(_NAME_STARTS) - 1):
+        at = word
+        letter = _NAME_STARTS[number]
+        while at < stop and letter < _NAME_STARTS[number + 1]:
+            point, after = decode(data, at, stop)
+            if _lower(point) != _NAMES[letter]:
+                break
+            letter += 1
+            at = after
+        if letter == _NAME_STARTS[number + 1] and _skip_symbols(data, at, stop, table) == stop:
+            return True
+    return False
+
+
+_UPPER_CASE, _DIGITS, _COUNTERS, _FEW_WORDS = range(4)
+
+
+@helper
+def _drop_lines(text, start, stop, table, rule, amount):
+    """Close up the lines of text[start:stop] that a rule lets stay; returns the end of what is left.
+
+    _UPPER_CASE, _DIGITS: lines whose share of such characters is above `amount` go (uppercase_ratio_line_modifier,
+    numeric_ratio_line_modifier). _COUNTERS: lines that count reactions. _FEW_WORDS: lines of fewer words than `amount`,
+    but not empty ones (line_length_modifier).
+    """
+    out = start
+    at = start
+    while at <= stop:
+        end = next_newline(text, at, stop, 1)
+        if rule == _COUNTERS:
+            goes = _is_counter(text, at, end, table)
+        elif rule == _FEW_WORDS:
+            goes = end > at and _words_up_to(text, at, end, table, np.int64(amount)) < amount
+        else:
+            goes = _share(text, at, end, table, UPPER if rule == _UPPER_CASE else DIGIT) > amount
+        if not goes:
+            out = append(text, out, text, at, end) if out < at else end
+            if end < stop:
+                text[out] = _NEWLINE
+            out += 1
+        at = end + 1
+    return max(start, out - 1)
+
+
+@helper
+def _phrase_end(text, at, stop, phrase):
+    """Where a phrase that begins at `at` ends, in any case, a dot of it standing for any character; else -1."""
+    for letter in phrase:
+        if at >= stop:
+            return -1
+        point, at = decode(text, at, stop)
+        if letter != _DOT and _fold(point) != letter:
+            return -1
+    return at
+
+
+@helper
+def _cut_anywhere(text, at, stop, out, table, phrase):
+    """Copy text[at:stop] to text[out:] without a phrase, wherever it stands, nor the white space before it."""
+    here = at
+    while here < stop:
+        end = -1
+        byte = np.int64(load_u8(text, here))
+        if _fold(byte) == phrase[0] or byte >= 0xC0:
+            end = _phrase_end(text, here, stop, phrase)
+        if end < 0:
+            here += 1
+            continue
+        out = append(text, out, text, at, _space_before(text, at, here, table))
+        at = here = end
+    return append(text, out, text, at, stop)
+
+
+@helper
+def _cut_end(text, at, stop, out, table, phrase):
+    """The same of a phrase that ends the line."""
+    begin = stop
+    for _ in range(len(phrase)):
+        if begin == at:
+            return append(text, out, text, at, stop)
+        begin = step_back(text, at, begin)
+    if _phrase_end(text, begin, stop, phrase) == stop:
+        stop = _space_before(text, at, begin, table)
+    return append(text, out, text, at, stop)
+
+
+@helper
+def _cut_beginning(text, at, stop, out, table, phrase):
+    """The same of a phrase that begins the line, with the white space behind it."""
+    end = _phrase_end(text, at, stop, phrase)
+    if end >= 0:
+        at = end
+        if end < stop:
+            point, after = decode(text, end, stop)
+            at = after if properties(table, point) & SPACE else end
+    return append(text, out, text, at, stop)
+
+
+@helper
+def _space_before(text, start, at, table):
+    """Where the one white space character before `at` begins; `at` where there is none."""
+    if at > start:
+        before = step_back(text, start, at)
+        point, _ = decode(text, before, at)
+        if properties(table, point) & SPACE:
+            return before
+    return at
+
+
+@helper
+def _cut_phrase(text, start, stop, table, which, most_words):
+    """Cut the phrase number `which` out of the lines of at most `most_words` words (substring_line_modifier).
+
+    A line of which only white space stays goes. Returns the end of what is left.
+    """
+    out = start
+    at = start
+    while at <= stop:
+        end = next_newline(text, at, stop, 1)
+        stays = True
+        if _words_up_to(text, at, end, table, most_words + 1) <= most_words:
+            if which == 0:
+                left = _cut_anywhere(text, at, end, out, table, _ITEMS)
+            elif which == 1:
+                left = _cut_end(text, at, end, out, table, _READ)
+            else:
+                left = _cut_beginning(text, at, end, out, table, _SIGN)
+            stays = end == at or skip_space(text, out, left, table) < left
+        else:
+            left = append(text, out, text, at, end) if out < at else end
+        if stays:
+            out = left
+            if end < stop:
+                text[out] = _NEWLINE
+            out += 1
+        at = end + 1
+    return max(start, out - 1)
+
+
+@helper
+def _count_cut_words(data, start, stop, table):
+    """Number of words, parted by ASCII white space or zero bytes as fastText does, that begin with a letter or digit."""
+    words = 0
+    inside = False
+    at = start
+    while at < stop:
+        byte = load_u8(data, at)
+        if byte == 0x20 or (byte >= 0x09 and byte <= 0x0D) or byte == 0:
+            inside = False
+        elif not inside:
+            inside = True
+            point, _ = decode(data, at, stop)
+            words += np.int64(properties(table, point) & ALNUM != 0)
+        at += 1
+    return words
+
+
+@kernel(
+    "int64(text, offsets, const_uint16, float64, float64, int64, int64, int64, vec_uint8, vec_int64, vec_float64)",
+)
+def edit_lines(
+    data, offsets, table, max_upper_case, max_digits, counters, min_words, phrase_words, out, out_offsets, removed
+):
+    """Write the edited texts to `out` one behind another, and where each begins to `out_offsets` (n + 1).
+
+    `removed`: the share of its words (as fastText cuts them) that each text lost; 1 for a text that had none. Returns
+    the bytes written.
+    """
+    first = 0
+    for row in range(len(offsets) - 1):
+        out_offsets[row] = first
+        before = _count_cut_words(data, offsets[row], offsets[row + 1], table)
+        start = first
+        stop = append(out, first, data, offsets[row], offsets[row + 1])
+        for edit in range(7):
+            if edit == 0:
+                stop = _drop_lines(out, start, stop, table, _UPPER_CASE, max_upper_case)
+            elif edit == 1:
+                stop = _drop_lines(out, start, stop, table, _DIGITS, max_digits)
+            elif edit == 2:
+                if counters:
+                    stop = _drop_lines(out, start, stop, table, _COUNTERS, 0.0)
+            elif edit == 3:
+                stop = _drop_lines(out, start, stop, table, _FEW_WORDS, np.float64(min_words))
+                continue  # without stripping
+            else:
+                stop = _cut_phrase(out, start, stop, table, edit - 4, phrase_words)
+            start = skip_space(out, start, stop, table)
+            stop = skip_space_back(out, start, stop, table)
+        after = _count_cut_words(out, start, stop, table)
+        removed[row] = (before - after) / before if before else 1.0
+        first = append(out, first, out, start, stop)
+    out_offsets[len(offsets) - 1] = first
+    return first
