@@ -19,6 +19,7 @@ MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd", "bzip2": b"BZh", 
 SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 RAW_BYTES = 256 << 10  # compressed bytes taken from the stream at once
 FEED_BYTES = 32 << 10  # compressed bytes given to a decompressor at once; deflate makes at most 33 MB of them
+SALVAGE_BYTES = 64  # fed at once to get out what stands before damage
 PIECE_BYTES = 1 << 20  # most decompressed bytes in one piece, where the decompressor can be told
 MAX_WINDOW = 1 << 31  # zstd --long=31
 
@@ -192,6 +193,24 @@ class Members:
             needed = 1 if used else len(self.chunk) - self.at + 1
         self.decoder = None
         return b""
+
+    def salvage(self, size: int) -> bytes:
+        """After damage: the first bytes of the damaged member, as far as they decompress and are still held."""
+        raw, base = self.before + self.chunk, self.base - len(self.before)
+        if self.compression is None or self.start < base:
+            return b""
+        content, decoder = b"", _DECODERS[self.compression]()
+        view = memoryview(raw)[self.start - base :]
+        try:
+            while view and len(content) < size and not decoder.done:
+                piece, used = decoder.take(view[:SALVAGE_BYTES] if self.compression == "gzip" else view)
+                if not used:
+                    break
+                content += piece
+                view = view[used:]
+        except _ERRORS:
+            pass
+        return content[:size]
 
     def recover(self, begins: bytes) -> bool:
         """After damage: go to the next member whose content begins with `begins`; False where there is none."""

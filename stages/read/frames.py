@@ -35,6 +35,14 @@ class Frame:
     problem: str | None = None
     problem_offset: int | None = None  # where the damaged member, or record, begins
 
+    def read_head(self, head: bytes) -> bool:
+        """Take the kind and length from the header; False where it has no valid length."""
+        kind, length = _TYPE.search(head), _LENGTH.search(head)
+        self.head = head
+        self.kind = kind[1].decode().lower() if kind else "unknown"
+        self.length = int(length[1]) if length else 0
+        return length is not None
+
 
 class _RecordError(Exception):
     """A record that contradicts itself; reading goes on at the next record header."""
@@ -94,7 +102,7 @@ class _Content:
         """Whether a record header begins here."""
         while len(self.buffer) - self.at < 5 and self.more():
             pass
-        return self.buffer.startswith(b"WARC/", self.at)
+        return b"WARC/".startswith(self.buffer[self.at : self.at + 5])  # a cut file may end within these five
 
     def take_head(self) -> bytes:
         """The record's header, consumed."""
@@ -104,10 +112,10 @@ class _Content:
                 head = self.buffer[self.at : found.end()]
                 self.at, self.fresh = found.end(), False
                 return head
-            if len(self.buffer) - self.at >= MAX_HEAD:
-                raise _RecordError(f"its header is longer than {MAX_HEAD} bytes")
-            if not self.more():
-                raise _RecordError("its header is cut off")
+            if len(self.buffer) - self.at >= MAX_HEAD or not self.more():
+                reason = f"is longer than {MAX_HEAD} bytes" if self.inside else "is cut off"
+                self.at += 5  # so that the search for the next record does not find this one
+                raise _RecordError(f"its header {reason}")
 
     def take_block(self, length: int, keep: bool) -> bytes | None:
         """The next `length` bytes, consumed; None if they were not to be kept."""
@@ -154,6 +162,14 @@ class _Content:
                 self.at = len(self.buffer)
                 return
 
+    def salvage_head(self) -> bytes:
+        """The header of a record whose member gave nothing before it turned out damaged; empty if that is lost too."""
+        if not (self.inside and self.fresh) or self.at < len(self.buffer):
+            return b""
+        content = self.members.salvage(MAX_HEAD)
+        found = HEAD_END.search(content) if content.startswith(b"WARC/") else None
+        return content[: found.end()] if found else b""
+
     def recover(self) -> bool:
         """After damage: go to the next member that begins with a record; False where there is none."""
         self.base += len(self.buffer)
@@ -180,13 +196,8 @@ def frames(members: Members, wanted: Callable[[str], bool], limit: int) -> Itera
                 raise _RecordError("no WARC record begins here")
             count += 1
             frame.record = count
-            frame.head = content.take_head()
-            kind = _TYPE.search(frame.head)
-            frame.kind = kind[1].decode().lower() if kind else "unknown"
-            length = _LENGTH.search(frame.head)
-            if length is None:
+            if not frame.read_head(content.take_head()):
                 raise _RecordError("it has no valid Content-Length")
-            frame.length = int(length[1])
             block = content.take_block(frame.length, wanted(frame.kind) and frame.length <= limit)
             if content.skip_newlines() and not content.at_record():
                 content.find_swallowed(block or b"")
@@ -194,6 +205,10 @@ def frames(members: Members, wanted: Callable[[str], bool], limit: int) -> Itera
             frame.block = block
         except DamagedError as error:
             frame.problem, frame.problem_offset = error.reason, error.offset
+            if frame.record is None and (head := content.salvage_head()):
+                count += 1
+                frame.record = count
+                frame.read_head(head)
             yield frame
             if not content.recover():
                 return

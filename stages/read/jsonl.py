@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -22,6 +23,9 @@ from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
 from stages.read.settings import Part, ReadSpec
 
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
+
+# A number that may have been an integer of more than 64 bits, which orjson makes a float; json keeps it exact.
+_LARGE = re.compile(rb"[:,\[]-?\d(?:\.\d+)?e\+?[1-9]")
 
 
 class RecordError(Exception):
@@ -46,11 +50,13 @@ def read(
                 id, text, url, metadata = fields.take(values)
                 row = (id.encode(), text.encode(), url.encode() if url is not None else None)
                 known = orjson.dumps(metadata) if metadata else None
+                if known is not None and _LARGE.search(known):
+                    known = _dump(fields.take(json.loads(line))[3])
             except (orjson.JSONDecodeError, UnicodeEncodeError, TypeError):
                 values = parse_leniently(line)
                 id, text, url, metadata = fields.take(values)
                 row = (id.encode(), text.encode(), url.encode() if url is not None else None)
-                known = json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode() if metadata else None
+                known = _dump(metadata)
                 repaired += 1
         except RecordError as error:
             builder.report(Problem(file, str(error), record, offset, 1, len(line)))
@@ -103,6 +109,10 @@ def _field(values: dict[str, Any], name: str) -> Any:
 
 def _kind(value: Any) -> str:
     return _KINDS.get(type(value), "a number")
+
+
+def _dump(metadata: dict[str, Any] | None) -> bytes | None:
+    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode() if metadata else None
 
 
 def parse_leniently(line: bytes) -> Any:

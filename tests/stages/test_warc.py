@@ -1,0 +1,336 @@
+"""WARC: whole files are read whole, damage costs what it touches and is located, nothing is lost unsaid."""
+
+import gzip
+import io
+import json
+import random
+import zlib
+
+import pytest
+import zstandard
+from fastwarc.stream_io import BrotliWriter
+
+from stages.document import PAGE
+from stages.read import Dropped, Problem, ReadSpec, Skipped, read_batches
+
+PAGE_HTML = b"<html><title>t</title><body><p>Water turns the wheel.</p></body></html>"
+
+
+def record(
+    number, kind="response", body=PAGE_HTML, http="Content-Type: text/html", extra="", status="200 OK", length=None
+):
+    block = body
+    if kind in ("response", "revisit"):
+        block = f"HTTP/1.1 {status}\r\n{http}\r\n\r\n".encode() + body
+        extra = "Content-Type: application/http; msgtype=response\r\n" + extra
+    head = (
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Record-ID: <urn:uuid:{number}>\r\n"
+        f"WARC-Target-URI: http://a.org/{number}\r\nWARC-Date: 2024-01-01T00:00:00Z\r\n{extra}"
+        f"Content-Length: {len(block) if length is None else length}\r\n\r\n"
+    )
+    return head.encode() + block + b"\r\n\r\n"
+
+
+def members(*records):
+    return b"".join(gzip.compress(one, mtime=0) for one in records)
+
+
+def read(raw, name="x.warc.gz", batch_bytes=1 << 20, **spec):
+    events = []
+    batches = list(
+        read_batches(io.BytesIO(raw), name, ReadSpec(**spec), batch_bytes=batch_bytes, on_event=events.append)
+    )
+    for batch in batches:
+        assert batch.schema == PAGE
+        batch.validate(full=True)
+    return [row for batch in batches for row in batch.to_pylist()], events
+
+
+def problems(events):
+    return [(event.record, event.offset, event.documents) for event in events if isinstance(event, Problem)]
+
+
+def dropped(events):
+    return [(event.record, event.reason) for event in events if isinstance(event, Dropped)]
+
+
+WHOLE = [
+    record(1, "warcinfo", b"software: x"),
+    record(2),
+    record(3, "request", b"GET /"),
+    record(4, body=b"<p>\xe4</p>"),
+]
+
+
+@pytest.mark.parametrize("name", ["x.warc", "x.warc.gz", "x.warc.zst", "one.warc.gz"])
+def test_a_whole_file(name):
+    raws = {
+        "x.warc": b"".join(WHOLE),
+        "x.warc.gz": members(*WHOLE),
+        "x.warc.zst": b"".join(zstandard.compress(one) for one in WHOLE),
+        "one.warc.gz": gzip.compress(b"".join(WHOLE), mtime=0),
+    }
+    rows, events = read(raws[name], name)
+    assert [(row["id"], row["url"], row["record"], row["html"], row["text"]) for row in rows] == [
+        ("urn:uuid:2", "http://a.org/2", 2, PAGE_HTML, ""),
+        ("urn:uuid:4", "http://a.org/4", 4, b"<p>\xe4</p>", ""),
+    ]
+    known = {"date": "2024-01-01T00:00:00Z", "status": 200, "content_type": "text/html"}
+    assert json.loads(rows[0]["metadata"]) == known
+    assert [(event.kind, event.records) for event in events if isinstance(event, Skipped)] == [
+        ("request", 1),
+        ("warcinfo", 1),
+    ]
+    assert len(events) == 2
+    starts = {
+        "x.warc": [len(WHOLE[0]), sum(map(len, WHOLE[:3]))],
+        "x.warc.gz": [len(members(WHOLE[0])), len(members(*WHOLE[:3]))],
+        "one.warc.gz": [None, None],
+    }
+    if name in starts:
+        assert [row["offset"] for row in rows] == starts[name]
+
+
+def test_batches_are_bounded_and_keep_order():
+    raw = members(*[record(i, body=b"<p>" + bytes([65 + i % 26]) * 1000) for i in range(50)])
+    events = []
+    batches = list(read_batches(io.BytesIO(raw), "x.warc.gz", ReadSpec(), batch_bytes=5000, on_event=events.append))
+    assert [batch.num_rows for batch in batches] == [5] * 10
+    assert [i for batch in batches for i in batch.column("record").to_pylist()] == list(range(1, 51))
+
+
+@pytest.mark.parametrize("kind", ["plain", "members", "one member"])
+def test_every_cut_is_reported_and_costs_only_what_it_touches(kind):
+    records = [record(1), record(2, "request", b"GET /"), record(3)]
+    parts = {"plain": records, "members": [members(one) for one in records], "one member": None}[kind]
+    raw = b"".join(parts) if parts else gzip.compress(b"".join(records), mtime=0)
+    name = "x.warc" if kind == "plain" else "x.warc.gz"
+    ends = [sum(map(len, parts[: i + 1])) for i in range(3)] if parts else []
+    for cut in range(1, len(raw)):
+        rows, events = read(raw[:cut], name)
+        whole = sum(end - (4 if kind == "plain" else 0) <= cut for end in ends)
+        if parts:  # the two line ends that close a record hold nothing
+            assert [row["record"] for row in rows] == [i for i in (1, 3) if i <= whole]
+        boundary = cut in ends or (kind == "plain" and any(end - 4 <= cut <= end for end in ends))
+        assert len(problems(events)) == (0 if boundary else 1), cut
+
+
+DAMAGE = {
+    "content": lambda raw: raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 0xFF]) + raw[len(raw) // 2 + 1 :],
+    "checksum": lambda raw: raw[:-6] + bytes([raw[-6] ^ 1]) + raw[-5:],
+    "cut": lambda raw: raw[: len(raw) * 2 // 3],
+    "junk behind": lambda raw: raw + b"junk" * 300,
+    "zeros within": lambda raw: raw[:1000] + bytes(200) + raw[1200:],
+    "zeros in the header": lambda raw: raw[:50] + bytes(200) + raw[250:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_member_costs_itself(damage):
+    noise = random.Random(0).randbytes(3000).hex().encode()
+    good = [members(record(i, body=noise)) for i in range(1, 6)]
+    raw = b"".join([*good[:2], DAMAGE[damage](good[2]), *good[3:]])
+    rows, events = read(raw)
+    expected = [1, 2, 3, 4, 5] if damage == "junk behind" else [1, 2, 4, 5]
+    assert [row["id"][-1] for row in rows] == [str(i) for i in expected]
+    assert len(problems(events)) == 1
+    at = len(good[0]) + len(good[1]) + (len(good[2]) if damage == "junk behind" else 0)
+    found = problems(events)[0]
+    assert found[1] == at
+    assert found[2] == (0 if damage in ("junk behind", "zeros in the header") else 1)
+
+
+@pytest.mark.parametrize("name", ["x.warc", "x.warc.gz"])
+@pytest.mark.parametrize("length", [10, 100_000, 10**15, "abc", -1, ""])
+def test_a_wrong_content_length_costs_its_record(name, length):
+    records = [record(1), record(2, length=length), record(3), record(4)]
+    raw = members(*records) if name.endswith(".gz") else b"".join(records)
+    rows, events = read(raw, name)
+    lost_all = name == "x.warc" and length == 10**15  # too large to be held, so what it takes in is not seen
+    assert [row["id"][-1] for row in rows] == (["1"] if lost_all else ["1", "3", "4"])
+    assert len(problems(events)) == 1
+    start = len(members(records[0])) if name.endswith(".gz") else len(records[0])
+    assert problems(events)[0] == (2, start, 1)
+
+
+def test_line_ends_too_many_and_too_few_are_forgiven():
+    raw = b"\r\n" + record(1) + b"\r\n\r\n\r\n" + record(2)[:-2] + record(3)[:-4] + record(4)
+    rows, events = read(raw, "x.warc")
+    assert [row["id"][-1] for row in rows] == ["1", "2", "3", "4"]
+    assert events == []
+    rows, events = read(b"".join(WHOLE).replace(b"\r\n", b"\n"), "x.warc")
+    assert problems(events)  # bare newlines make the lengths wrong; with right lengths they are read:
+    bare = record(1).split(b"HTTP/1.1")[0].replace(b"\r\n", b"\n") + b"HTTP/1.1" + record(1).split(b"HTTP/1.1")[1]
+    assert [row["id"] for row in read(bare, "x.warc")[0]] == ["urn:uuid:1"]
+
+
+def test_garbage_and_nothing():
+    assert read(b"", "x.warc") == ([], [])
+    assert read(b"", "x.warc.gz") == ([], [])
+    for raw, name in (
+        (b"no warc " * 1000, "x.warc"),
+        (b"no gzip", "x.warc.gz"),
+        (gzip.compress(b"no warc"), "x.warc.gz"),
+    ):
+        rows, events = read(raw, name)
+        assert rows == []
+        assert problems(events) == [(None, 0, 0)]
+    rows, events = read(b"WARC/1.0\r\nX: " + b"y" * 100_000 + b"\r\n\r\n" + record(2), "x.warc")
+    assert [row["record"] for row in rows] == [2]
+    assert problems(events) == [(1, 0, 0)]
+
+
+def _chunked(body):
+    return (
+        b"".join(b"%x\r\n%s\r\n" % (len(body[i : i + 20]), body[i : i + 20]) for i in range(0, len(body), 20))
+        + b"0\r\n\r\n"
+    )
+
+
+def _brotli(body):
+    target = io.BytesIO()
+    with BrotliWriter(target) as writer:
+        writer.write(body)
+    return target.getvalue()
+
+
+def _bare_deflate(body):
+    deflate = zlib.compressobj(wbits=-15)
+    return deflate.compress(body) + deflate.flush()
+
+
+ENCODED = {
+    "Content-Encoding: gzip": gzip.compress,
+    "Content-Encoding: x-gzip": gzip.compress,
+    "Content-Encoding: GZIP": gzip.compress,
+    "Content-Encoding: deflate": zlib.compress,
+    "Content-Encoding: deflate ": _bare_deflate,
+    "Content-Encoding: br": _brotli,
+    "Content-Encoding: zstd": zstandard.compress,
+    "Content-Encoding: identity": bytes,
+    "Content-Encoding: gzip, gzip": lambda body: gzip.compress(gzip.compress(body)),
+    "Transfer-Encoding: chunked": _chunked,
+    "Transfer-Encoding: chunked\r\nContent-Encoding: gzip": lambda body: _chunked(gzip.compress(body)),
+}
+
+
+@pytest.mark.parametrize("header", ENCODED)
+def test_encodings_are_undone_or_were_already(header):
+    http = f"Content-Type: text/html\r\n{header}"
+    for body in (ENCODED[header](PAGE_HTML), PAGE_HTML):
+        rows, events = read(members(record(1, body=body, http=http)))
+        assert events == []
+        assert [row["html"] for row in rows] == [PAGE_HTML]
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        ("Content-Encoding: gzip", gzip.compress(random.Random(1).randbytes(500))[:-100]),
+        ("Content-Encoding: zstd", zstandard.compress(PAGE_HTML * 10)[:-5]),
+        ("Content-Encoding: secret", b"\0\1\2"),
+        ("Content-Encoding: br", b"\xff\0\1\2\3"),
+        ("Transfer-Encoding: chunked", _chunked(PAGE_HTML)[:-30]),
+        ("Transfer-Encoding: chunked", _chunked(PAGE_HTML).replace(b"\r\n14\r\n", b"\r\nzz\r\n")),
+    ],
+)
+def test_a_damaged_body_costs_its_page(header, body):
+    rows, events = read(members(record(1, body=body, http=f"Content-Type: text/html\r\n{header}"), record(2)))
+    assert [row["record"] for row in rows] == [2]
+    assert problems(events) == [(1, 0, 1)]
+
+
+def test_a_body_that_the_crawler_cut_is_kept_as_far_as_it_goes():
+    body = gzip.compress(PAGE_HTML + random.Random(1).randbytes(500).hex().encode())[:-100]
+    http = "Content-Type: text/html\r\nContent-Encoding: gzip"
+    rows, events = read(members(record(1, body=body, http=http, extra="WARC-Truncated: length\r\n")))
+    assert rows[0]["html"].startswith(PAGE_HTML)
+    assert json.loads(rows[0]["metadata"])["truncated"] == "length"
+    assert events == []
+
+
+def test_what_is_left_out_is_named():
+    raw = members(
+        record(1, status="404 Not Found"),
+        record(2, http="Content-Type: image/png"),
+        record(3, body=b"x" * 2000),
+        record(4, body=gzip.compress(bytes(10_000_000)), http="Content-Type: text/html\r\nContent-Encoding: gzip"),
+        record(5, http="Server: x"),
+        record(6, body=b"%PDF", http="Server: x"),
+        record(7, "resource", b"<p>r", extra="Content-Type: text/html\r\n"),
+        record(8).replace(b"application/http; msgtype=response", b"text/dns" + b" " * 26),
+        record(9, status="no status"),
+    )
+    rows, events = read(raw, max_record_bytes=1500)
+    assert [row["record"] for row in rows] == [5]
+    assert dropped(events) == [
+        (1, "status"),
+        (2, "mime_types"),
+        (3, "max_record_bytes"),
+        (4, "max_record_bytes"),
+        (6, "mime_types"),
+    ]
+    assert problems(events) == [(9, len(raw) - len(members(record(9, status="no status"))), 1)]
+    assert {event.kind for event in events if isinstance(event, Skipped)} == {"resource", "response (not HTTP)"}
+    rows, events = read(raw, status=(200, 404), mime_types=("image/png",))
+    assert [row["record"] for row in rows] == [2]
+
+
+def test_charset_of_the_header_and_plain_text():
+    text = "Mühle".encode("latin-1")
+    raw = members(
+        record(1, body=text, http='Content-Type: text/html; charset="ISO-8859-1"'),
+        record(2, body=text, http="Content-Type: text/plain; charset=iso-8859-1"),
+        record(3, "conversion", "Mühle".encode(), extra="Content-Type: text/plain\r\n"),
+    )
+    spec = {"record_types": ("response", "conversion"), "mime_types": ("text/html", "text/plain")}
+    rows, events = read(raw, **spec)
+    assert events == []
+    assert [(row["html"], row["charset"], row["text"]) for row in rows] == [
+        (text, "ISO-8859-1", ""),
+        (None, None, "Mühle"),
+        (None, None, "Mühle"),
+    ]
+
+
+# pages, documents dropped, problems as (record, offset, documents)
+EDGE = {
+    "allenai-sample-0000.warc.gz": (22, 0, []),
+    "chatnoir-eu-block-sized-records.warc": (0, 0, []),  # three records without a type
+    "chatnoir-eu-clipped.warc.gz": (0, 0, [(1, 0, 1)]),  # ends inside its only member
+    "chatnoir-eu-warcfile.warc": (16, 0, []),
+    "iipc-cc.warc.gz": (1, 0, []),
+    "webrecorder-dupes.warc.gz": (1, 2, []),
+    "webrecorder-example-digest.warc": (0, 0, []),  # requests only
+    "webrecorder-example-resource.warc.gz": (0, 0, []),  # a resource, which is read on demand
+    "webrecorder-example-trunc.warc": (0, 0, [(3, 1197, 1)]),  # Content-Length two bytes short
+    "webrecorder-example-url-agnostic-orig.warc.gz": (1, 0, []),
+    "webrecorder-example-wget-1-14.warc.gz": (1, 0, []),
+    "webrecorder-example-wrong-chunks.warc.gz": (1, 0, []),  # says chunked, is not
+    "webrecorder-example.warc": (1, 1, [(5, 4061, 0)]),  # a request with a Content-Length three bytes short
+    "webrecorder-example.warc.gz": (1, 0, []),
+    "webrecorder-example2.warc.gz": (1, 0, []),
+    "webrecorder-iana.warc.gz": (16, 32, []),
+    "webrecorder-post-test.warc.gz": (0, 3, []),
+}
+
+
+def test_edge_files(shared_data):
+    files = sorted(path.name for path in (shared_data / "warc-edge").iterdir())
+    assert files == sorted(EDGE)
+    for name, expected in EDGE.items():
+        rows, events = read((shared_data / "warc-edge" / name).read_bytes(), name)
+        assert (len(rows), len(dropped(events)), problems(events)) == expected, name
+    resource = (shared_data / "warc-edge" / "webrecorder-example-resource.warc.gz").read_bytes()
+    rows, _ = read(resource, record_types=("resource",))
+    assert [row["url"] for row in rows] == ["http://example.com/"]
+
+
+def test_web_pages(shared_data):
+    truth = json.loads((shared_data / "web-extraction-truth.json").read_text())
+    found = []
+    for name in ("web-a.warc.gz", "web-b.warc.gz"):
+        rows, events = read((shared_data / name).read_bytes(), name, batch_bytes=4 << 20)
+        assert [type(event) for event in events] == [Skipped]
+        found += [row["url"] for row in rows]
+    assert sorted(found) == sorted(truth)
