@@ -25,22 +25,20 @@ from stages.sample.environment import PACKAGES, rank, read_source, source_files
 # Modules whose pydoc page is the same on every machine with this Python, and of a size that a web page has.
 _MODULES = """
 abc argparse array asyncio.events asyncio.locks asyncio.queues asyncio.streams asyncio.subprocess asyncio.tasks
-asyncio.timeouts base64 bdb binascii bisect calendar cmath cmd code codecs codeop collections colorsys
-compileall concurrent.futures contextlib contextvars copy copyreg csv dataclasses datetime difflib dis doctest
-email email.charset email.encoders email.header email.headerregistry email.iterators email.message email.parser
-email.policy email.utils filecmp fileinput fnmatch fractions ftplib functools gc genericpath getopt getpass
-gettext glob graphlib gzip hashlib heapq hmac html html.parser http http.client http.cookiejar http.cookies
-http.server imaplib importlib importlib.abc importlib.metadata importlib.resources importlib.util inspect
-ipaddress itertools json json.decoder json.encoder keyword linecache locale logging logging.config math
-mimetypes modulefinder multiprocessing.managers multiprocessing.pool numbers operator optparse os.path pathlib
-pdb pickle pickletools pkgutil plistlib poplib pprint profile pstats py_compile pyclbr pydoc queue quopri random
-re reprlib rlcompleter runpy sched secrets selectors shelve shlex shutil smtplib socketserver stat statistics
-string struct subprocess symtable tabnanny tarfile tempfile textwrap threading time timeit token tokenize
-tomllib trace traceback tracemalloc types unicodedata unittest.async_case unittest.case unittest.loader
-unittest.mock unittest.result unittest.runner unittest.suite urllib.error urllib.parse urllib.request
-urllib.response urllib.robotparser uuid warnings wave weakref webbrowser wsgiref.handlers wsgiref.headers
-wsgiref.simple_server wsgiref.util wsgiref.validate xml.dom.pulldom xml.etree.ElementTree xml.sax.handler
-xml.sax.saxutils xml.sax.xmlreader xmlrpc.client xmlrpc.server zipapp zipfile zipimport zlib zoneinfo
+asyncio.timeouts base64 bdb binascii bisect cmath cmd code codecs codeop colorsys compileall concurrent.futures
+contextlib contextvars copy copyreg csv dataclasses datetime difflib dis email email.charset email.encoders
+email.header email.iterators email.message email.parser email.policy email.utils filecmp fileinput fnmatch
+fractions ftplib functools gc genericpath getopt getpass gettext glob graphlib gzip hashlib heapq hmac html
+html.parser http http.cookiejar http.cookies importlib importlib.abc importlib.metadata importlib.resources
+importlib.util itertools json json.decoder json.encoder keyword linecache locale logging.config math mimetypes
+modulefinder multiprocessing.managers multiprocessing.pool numbers operator os.path pickle pickletools pkgutil
+plistlib poplib pprint profile pstats py_compile pyclbr pydoc queue quopri random re reprlib rlcompleter runpy
+sched secrets selectors shelve shlex shutil stat statistics string struct subprocess symtable tabnanny tempfile
+textwrap time timeit token tokenize tomllib trace traceback tracemalloc unicodedata unittest.async_case
+unittest.loader unittest.result unittest.runner unittest.suite urllib.error urllib.response urllib.robotparser
+uuid warnings wave webbrowser wsgiref.handlers wsgiref.headers wsgiref.simple_server wsgiref.util
+wsgiref.validate xml.dom.pulldom xml.etree.ElementTree xml.sax.handler xml.sax.saxutils xml.sax.xmlreader zipapp
+zipfile zipimport zlib zoneinfo
 """
 PYDOC_MODULES = tuple(_MODULES.split())
 MAX_PYDOC_PAGE = 100_000  # characters of HTML
