@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -51,7 +52,8 @@ def read(
                 row = (id.encode(), text.encode(), url.encode() if url is not None else None)
                 known = orjson.dumps(metadata) if metadata else None
                 if known is not None and _LARGE.search(known):
-                    known = _dump(fields.take(json.loads(line))[3])
+                    with suppress(ValueError, RecursionError):  # over 4,300 digits it stays a float
+                        known = _dump(fields.take(json.loads(line))[3])
             except (orjson.JSONDecodeError, UnicodeEncodeError, TypeError):
                 values = parse_leniently(line)
                 id, text, url, metadata = fields.take(values)
