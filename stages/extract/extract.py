@@ -42,6 +42,7 @@ class Extract(Step):
     form_fields: bool = False
     noscript: bool = False
     comments: bool = True
+    post_meta: bool = True
     skip_elements: tuple[str, ...] = ()
     # How bytes become characters: "declared" trusts valid UTF-8, then what header and page declare, then a detector;
     # "detected" is Resiliparse's detector alone, as DCLM has it (it takes some UTF-8 pages for windows-1252).
@@ -99,6 +100,7 @@ class Extract(Step):
                 ("form_fields", self.form_fields),
                 ("noscript", self.noscript),
                 ("comments", self.comments),
+                ("post_meta", self.post_meta),
                 ("skip_elements", self.skip_elements or None),
             ),
             page_seconds=self.page_seconds,
