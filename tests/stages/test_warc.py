@@ -4,11 +4,14 @@ import gzip
 import io
 import json
 import random
+import tracemalloc
 import zlib
 
 import pytest
 import zstandard
 from fastwarc.stream_io import BrotliWriter
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages.document import PAGE
 from stages.read import Dropped, Problem, ReadSpec, Skipped, read_batches
@@ -291,6 +294,59 @@ def test_charset_of_the_header_and_plain_text():
         (None, None, "Mühle"),
         (None, None, "Mühle"),
     ]
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_no_damage_crashes_or_hangs_or_duplicates(data):
+    """Pages that come out of a file damaged anywhere are pages of the file, in order and whole, or named as problems."""
+    name = data.draw(st.sampled_from(["x.warc", "x.warc.gz", "x.warc.zst"]))
+    bodies = [b"<p>%d " % i + b"water " * (i * 5) for i in range(6)]
+    records = [record(i, body=body) for i, body in enumerate(bodies)]
+    packed = {"x.warc": records, "x.warc.gz": [members(one) for one in records]}
+    raw = bytearray(b"".join(packed.get(name, [zstandard.compress(one) for one in records])))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(raw) - 1))
+        size = data.draw(st.integers(1, 60))
+        what = data.draw(st.sampled_from(["change", "remove", "insert"]))
+        noise = random.Random(size).randbytes(size)
+        raw[at : at + (0 if what == "insert" else size)] = b"" if what == "remove" else noise
+    rows, events = read(bytes(raw), name)
+    numbers = [row["record"] for row in rows]
+    assert numbers == sorted(set(numbers))
+    if name == "x.warc.gz":  # the checksum of each member tells
+        assert [row["html"] for row in rows] == [body for body in bodies if body in {row["html"] for row in rows}]
+    assert len(rows) + len(events) >= 1
+
+
+def test_memory_does_not_grow_with_the_file():
+    one = members(record(1, body=b"<p>" + random.Random(0).randbytes(40_000).hex().encode()))
+    peaks = []
+    for copies in (50, 500):
+        tracemalloc.start()
+        stream = io.BytesIO(one * copies)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        count = 0
+        for batch in read_batches(stream, "x.warc.gz", ReadSpec(), batch_bytes=1 << 20, on_event=print):
+            count += batch.num_rows
+        peaks.append(tracemalloc.get_traced_memory()[1] - held)
+        tracemalloc.stop()
+        assert count == copies
+    assert peaks[1] < peaks[0] * 1.2
+    assert peaks[1] < 8 << 20
+
+
+def test_a_record_far_over_the_limit_is_not_held():
+    huge = record(2, body=bytes(60_000_000))
+    for name, raw in (("x.warc.gz", members(record(1), huge, record(3))), ("x.warc", record(1) + huge + record(3))):
+        tracemalloc.start()
+        rows, events = read(raw, name, max_record_bytes=1_000_000)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert [row["record"] for row in rows] == [1, 3]
+        assert dropped(events) == [(2, "max_record_bytes")]
+        assert peak < 75_000_000  # two pieces of what 32 KiB of deflate can hold at most
 
 
 # pages, documents dropped, problems as (record, offset, documents)
