@@ -14,87 +14,31 @@ import numpy as np
 
 from stages.kernels.compile import helper, kernel
 from stages.kernels.fasttext_lines import one_line
-from stages.kernels.vectors import add_eight, count_bits, prefetch
+from stages.kernels.fasttext_words import END_HASH, FNV_OFFSET, find_word, fnv, is_end, is_label, is_space, mix
+from stages.kernels.hashing import load_u8, load_u64, prefetch, trailing_zeros
+from stages.kernels.vectors import add_eight, count_bits
 
-FNV_OFFSET = np.uint32(2166136261)
-FNV_PRIME = np.uint32(16777619)
-END_HASH = np.uint32(3617362777)  # of "</s>"
 NGRAM_FACTOR = np.uint64(116049371)
 
 # An entry of the table of words, in units of 4 bytes: the word (32 bytes, zeros behind it), then at these places the
-# number of its rows (or LABEL or END), its hash, and the sum of its rows. Longer words are summed anew each time.
+# number of its rows (or LABEL or END), its hash, whether it was met again, and the sum of its rows. Longer words are
+# summed anew each time.
 KEY_BYTES = 32
-ENTRY_COUNT, ENTRY_HASH, ENTRY_SUMS = 8, 9, 10
+ENTRY_COUNT, ENTRY_HASH, ENTRY_AGAIN, ENTRY_SUMS = 8, 9, 10, 12
 BLOCK = 64  # words that are looked up together
 LABEL, END = -1, -2  # a word that begins like a label, and so is none; the word that ends the text
 
 LOW_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
 HIGH_BITS = np.uint64(0x8080808080808080)
 AT_LEAST_33 = np.uint64(0x5F5F5F5F5F5F5F5F)  # added to 7 bits, sets the 8th where they are 33 or more
-BYTE_PLACES = np.uint64(0x0001020304050607)  # times 2 ** (8 k), has k in its highest byte
+LOW_HALF = np.uint64(0xFFFFFFFF)
+CONTINUES, CONTINUATION = np.uint64(0xC0), np.uint64(0x80)  # the bytes of UTF-8 that continue a character
 KEY_FACTORS = (  # odd numbers with bits in no pattern, to spread words over the table
     np.uint64(0x9E3779B97F4A7C15),
     np.uint64(0xC2B2AE3D27D4EB4F),
     np.uint64(0x165667B19E3779F9),
     np.uint64(0xD6E8FEB86659FD93),
 )
-
-
-@helper
-def is_space(byte):
-    """The white space of `Dictionary::readWord`: space, tab, line feed, vertical tab, form feed, return and NUL."""
-    return byte == 32 or (9 <= byte <= 13) or byte == 0
-
-
-@helper
-def _mix(value, byte):
-    """One step of FNV-1a as fastText has it: the byte is sign-extended before it is mixed in."""
-    return np.uint32((value ^ np.uint32(np.int32(np.int8(byte)))) * FNV_PRIME)
-
-
-@helper
-def fnv(data, start, stop):
-    """The hash of the word data[start:stop]."""
-    value = FNV_OFFSET
-    for at in range(start, stop):
-        value = _mix(value, data[at])
-    return value
-
-
-@helper
-def _slot(value, mask):
-    return np.int64(value ^ (value >> np.uint32(15))) & mask
-
-
-@helper
-def find_word(data, start, stop, value, words, word_offsets, slots):
-    """(id of the word data[start:stop] with hash `value`, its slot); the id is -1 where it is not in the dictionary."""
-    mask = len(slots) - 1
-    slot = _slot(value, mask)
-    while True:
-        entry = slots[slot]
-        if entry == 0:
-            return -1, slot
-        if np.uint32(entry >> np.uint64(32)) == value:
-            word = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
-            begin = word_offsets[word]
-            if word_offsets[word + 1] - begin == stop - start:
-                k = 0
-                while k < stop - start and words[begin + k] == data[start + k]:
-                    k += 1
-                if k == stop - start:
-                    return word, slot
-        slot = (slot + 1) & mask
-
-
-@kernel("void(const_uint8, const_int64, vec_uint64)")
-def fill_slots(words, word_offsets, slots):
-    """Fill the (zeroed) hash table of a dictionary: hash << 32 | id + 1. A word that stands twice gets its later id."""
-    for word in range(len(word_offsets) - 1):
-        start, stop = word_offsets[word], word_offsets[word + 1]
-        value = fnv(words, start, stop)
-        _, slot = find_word(words, start, stop, value, words, word_offsets, slots)
-        slots[slot] = (np.uint64(value) << np.uint64(32)) | np.uint64(word + 1)
 
 
 @helper
@@ -108,30 +52,6 @@ def _bucket_row(bucket, kept, n_words):
     is_kept = np.int64((bits >> place) & np.uint32(1))
     before = np.int64(count_bits(np.uint32(bits & np.uint32((np.uint32(1) << place) - np.uint32(1)))))
     return n_words + is_kept * (np.int64(entry & np.uint64(0xFFFFFFFF)) + before), is_kept
-
-
-@helper
-def _is_label(data, start, stop):
-    """Whether a word begins with fastText's label prefix, `__label__`."""
-    if stop - start < 9 or data[start] != 95:
-        return False
-    prefix = (95, 95, 108, 97, 98, 101, 108, 95, 95)
-    for k in range(9):
-        if data[start + k] != prefix[k]:
-            return False
-    return True
-
-
-@helper
-def _is_end(data, start, stop):
-    """Whether a word is fastText's end-of-sentence word, `</s>`."""
-    return (
-        stop - start == 4
-        and data[start] == 60
-        and data[start + 1] == 47
-        and data[start + 2] == 115
-        and data[start + 3] == 62
-    )
 
 
 @helper
@@ -149,27 +69,37 @@ def _add(sums, to, rows, at, width):
 
 
 @helper
-def _add_char_ngrams(text, start, stop, minn, maxn, bucket, kept, rows, width, n_words, sums, to):
-    """Add the rows of the n-grams of minn..maxn characters of text[start:stop], a word in `<` and `>`; returns how many."""
-    found = 0
+def _add_char_ngrams(text, start, stop, minn, maxn, bucket, kept, rows, width, n_words, sums, to, found):
+    """Add the rows of the n-grams of minn..maxn characters of text[start:stop], a word in `<` and `>`; returns how many.
+
+    `found` is room for row numbers, more than maxn of them. Rows are found first and added afterwards: whether a bucket
+    was kept is not to be foreseen, so finding has no branch on it.
+    """
+    total, waiting = 0, 0
     for i in range(start, stop):
-        if text[i] & 0xC0 == 0x80:
+        if load_u8(text, i) & CONTINUES == CONTINUATION:
             continue
         value = FNV_OFFSET
         j, n = i, 1
         while j < stop and n <= maxn:
-            value = _mix(value, text[j])
+            value = mix(value, load_u8(text, j))
             j += 1
-            while j < stop and text[j] & 0xC0 == 0x80:
-                value = _mix(value, text[j])
+            while j < stop and load_u8(text, j) & CONTINUES == CONTINUATION:
+                value = mix(value, load_u8(text, j))
                 j += 1
             if n >= minn and not (n == 1 and (i == start or j == stop)):
                 row, is_kept = _bucket_row(np.int64(value % np.uint32(bucket)), kept, n_words)
-                if is_kept:
-                    _add(sums, to, rows, row * width, width)
-                    found += 1
+                found[waiting] = row
+                waiting += is_kept
             n += 1
-    return found
+        if waiting + maxn >= len(found):
+            for k in range(waiting):
+                _add(sums, to, rows, found[k] * width, width)
+            total += waiting
+            waiting = 0
+    for k in range(waiting):
+        _add(sums, to, rows, found[k] * width, width)
+    return total + waiting
 
 
 @helper
@@ -205,16 +135,16 @@ def _longest(offsets):
 @helper
 def _sum_word(
     line, start, stop, value, words, word_offsets, slots, n_words, rows, width,
-    bucket, kept, minn, maxn, sums, to,
+    bucket, kept, minn, maxn, sums, to, room,
 ):  # fmt: skip
     """Add a word's own row and those of its character n-grams; returns how many, or LABEL or END where it is no word.
 
     The bytes of `line` on both sides of the word, which are white space already read, are overwritten by `<` and `>`.
     """
     word, _ = find_word(line, start, stop, value, words, word_offsets, slots)
-    if word >= n_words or (word < 0 and _is_label(line, start, stop)):
+    if word >= n_words or (word < 0 and is_label(line, start, stop)):
         return LABEL
-    if _is_end(line, start, stop):
+    if is_end(line, start, stop):
         return END
     found = 0
     if word >= 0:
@@ -225,21 +155,14 @@ def _sum_word(
     line[start - 1] = 60
     line[stop] = 62
     found += _add_char_ngrams(
-        line, start - 1, stop + 1, minn, maxn, bucket, kept, rows, width, n_words, sums, to
+        line, start - 1, stop + 1, minn, maxn, bucket, kept, rows, width, n_words, sums, to, room
     )
     line[stop] = 32
     return found
 
 
 @helper
-def _eight_bytes(units, at):
-    """The 8 bytes from `at` on, as one number, of a text given as whole 8-byte units."""
-    shift = np.uint64((at & 7) << 3)
-    return (units[at >> 3] >> shift) | ((units[(at >> 3) + 1] << np.uint64(1)) << (np.uint64(63) - shift))
-
-
-@helper
-def _scan_word(units, line, at, parts, to):
+def _scan_word(line, at, parts, to):
     """Where the word that begins at `at` ends; its first 32 bytes, zeros behind it, go to parts[to : to + 4].
 
     The word is read 8 bytes at a time, and ends at the first of the seven bytes that are white space.
@@ -247,7 +170,7 @@ def _scan_word(units, line, at, parts, to):
     parts[to + 1] = parts[to + 2] = parts[to + 3] = 0
     k = 0
     while True:
-        eight = _eight_bytes(units, at)
+        eight = load_u64(line, at)
         # The high bit of each byte that is at most 0x20: no sum of 7 bits carries into the next byte.
         low = ~(((eight & LOW_BITS) + AT_LEAST_33) | eight) & HIGH_BITS
         if low == 0:
@@ -256,11 +179,11 @@ def _scan_word(units, line, at, parts, to):
             k += 1
             at += 8
             continue
-        first = (low & (~low + np.uint64(1))) >> np.uint64(7)  # 2 ** (8 * the place of the first such byte)
-        end = at + np.int64((first * BYTE_PLACES) >> np.uint64(56))
-        if is_space(line[end]):
+        place = trailing_zeros(low) >> 3
+        end = at + place
+        if is_space(load_u8(line, end)):
             if k < 4:
-                parts[to + k] = eight & (first - np.uint64(1))
+                parts[to + k] = eight & ((np.uint64(1) << np.uint64(8 * place)) - np.uint64(1))
             return end
         # A control character that fastText takes for a letter: go on byte by byte, as happens next to never.
         start = at - 8 * k
@@ -278,30 +201,57 @@ def _spread(parts, at):
     """A hash of a word's 32 bytes, cheaper than fastText's: where its search in the table of words begins."""
     value = parts[at] ^ (parts[at + 1] * KEY_FACTORS[1]) ^ (parts[at + 2] * KEY_FACTORS[2])
     value = (value ^ (parts[at + 3] * KEY_FACTORS[3])) * KEY_FACTORS[0]
-    return np.int64(value >> np.uint64(32))
+    return value ^ (value >> np.uint64(32))
+
+
+@helper
+def _clear_out(seen, keys, stride, used):
+    """Make room in a full table of words: keep those met again since the last time, or none if that is most of them."""
+    numbers = keys.view(np.uint32)
+    mask = len(seen) - 1
+    seen[:] = 0
+    to = 0
+    for at in range(0, len(keys), stride):
+        if numbers[2 * at + ENTRY_AGAIN] == 0:
+            continue
+        for k in range(stride):
+            keys[to + k] = keys[at + k]
+        numbers[2 * to + ENTRY_AGAIN] = 0
+        to += stride
+    if 4 * to > 3 * len(keys):
+        to = 0
+    for at in range(0, to, stride):
+        value = _spread(keys, at)
+        slot = np.int64(value) & mask
+        while seen[slot] != 0:
+            slot = (slot + 1) & mask
+        seen[slot] = (value & ~LOW_HALF) | np.uint64(at + stride)
+    used[0] = to
 
 
 @helper
 def _entry(parts, of, value, seen, keys, stride, used):
     """(the entry of a word of up to 32 bytes in the table of words, whether the word stands there already).
 
-    Where it does not, it is given the next free entry; where none is free, the whole table is emptied first.
+    Where it does not, it is given the next free entry; where none is free, room is made first.
     """
     mask = len(seen) - 1
-    slot = value & mask
+    slot = np.int64(value) & mask
     while seen[slot] != 0:
-        at = np.int64(seen[slot] - 1) * stride
-        differ = (keys[at] ^ parts[of]) | (keys[at + 1] ^ parts[of + 1])
-        if differ | (keys[at + 2] ^ parts[of + 2]) | (keys[at + 3] ^ parts[of + 3]) == 0:
-            return at, True
+        if seen[slot] >> np.uint64(32) == value >> np.uint64(32):
+            at = np.int64(seen[slot] & LOW_HALF) - stride
+            differ = (keys[at] ^ parts[of]) | (keys[at + 1] ^ parts[of + 1])
+            if differ | (keys[at + 2] ^ parts[of + 2]) | (keys[at + 3] ^ parts[of + 3]) == 0:
+                return at, True
         slot = (slot + 1) & mask
-    if used[0] * stride == len(keys):
-        used[0] = 0
-        seen[:] = 0
-        slot = value & mask
-    at = used[0] * stride
-    used[0] += 1
-    seen[slot] = used[0]
+    if used[0] == len(keys):
+        _clear_out(seen, keys, stride, used)
+        slot = np.int64(value) & mask
+        while seen[slot] != 0:
+            slot = (slot + 1) & mask
+    at = used[0]
+    used[0] += stride
+    seen[slot] = (value & ~LOW_HALF) | np.uint64(used[0])
     for k in range(4):
         keys[at + k] = parts[of + k]
     return at, False
@@ -309,7 +259,7 @@ def _entry(parts, of, value, seen, keys, stride, used):
 
 @kernel(
     "void(text, offsets, int64, const_uint8, const_int64, const_uint64, int64, int64, const_float32, int64, "
-    "int64, int64, const_uint64, int64, int64, vec_uint32, vec_int64, vec_uint64, int64, vec_float64, vec_int64)"
+    "int64, int64, const_uint64, int64, int64, vec_uint64, vec_int64, vec_uint64, int64, vec_float64, vec_int64)"
 )
 def sum_rows(
     data, offsets, newlines, words, word_offsets, slots, n_words, end_word, rows, width,
@@ -324,14 +274,14 @@ def sum_rows(
 
     The table of words remembers, of each distinct word met, its hash and the sum of its rows: text repeats its words,
     so this is met in the cache far more often than the dictionary would be. `keys` are its entries, of `stride` units
-    of 8 bytes; `seen` a hash table of 2^k slots (entry + 1; 0 = free) over them, at least twice as many; `used[0]`
-    the entries in use. What the table holds never changes a result: a word's sum is the same from the table or anew.
+    of 8 bytes; `seen` a hash table of 2^k slots over them, more than there are entries: high half of the hash |
+    where the entry ends in `keys`, 0 where the slot is free; `used[0]` where the next free entry begins. What the table holds never changes a result: a word's sum is the same from the table or anew.
     """
-    units = np.empty((_longest(offsets) + 2) // 8 + 6, np.uint64)
-    line = units.view(np.uint8)
+    line = np.empty(_longest(offsets) + 10, np.uint8)  # a byte before, the white space behind, 8 to read past
+    room = np.empty(256 + max(maxn, 0), np.int64)
     numbers, part_sums = keys.view(np.uint32), keys.view(np.float32)
     chains = np.empty(max(word_ngrams - 1, 1), np.uint64)
-    starts, sizes, values = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
+    starts, sizes, values = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64), np.empty(BLOCK, np.uint64)
     parts = np.empty(4 * BLOCK, np.uint64)
     mask = len(seen) - 1
     for i in range(len(offsets) - 1):
@@ -347,13 +297,13 @@ def sum_rows(
                     at += 1
                     continue
                 starts[block] = at
-                at = _scan_word(units, line, at, parts, 4 * block)
+                at = _scan_word(line, at, parts, 4 * block)
                 sizes[block] = at - starts[block]
                 values[block] = _spread(parts, 4 * block)
-                prefetch(seen, values[block] & mask)
+                prefetch(seen, np.int64(values[block]) & mask)
                 block += 1
             for k in range(block):
-                entry = (np.int64(seen[values[k] & mask]) - 1) * stride
+                entry = np.int64(seen[np.int64(values[k]) & mask] & LOW_HALF) - stride
                 prefetch(keys, entry)
                 prefetch(keys, entry + 8)
             for k in range(block):
@@ -366,9 +316,10 @@ def sum_rows(
                         value = fnv(line, starts[k], starts[k] + sizes[k])
                         found = _sum_word(
                             line, starts[k], starts[k] + sizes[k], value, words, word_offsets, slots, n_words, rows, width,
-                            bucket, kept, minn, maxn, part_sums, part,
+                            bucket, kept, minn, maxn, part_sums, part, room,
                         )  # fmt: skip
                         numbers[2 * entry + ENTRY_COUNT], numbers[2 * entry + ENTRY_HASH] = found, value
+                    numbers[2 * entry + ENTRY_AGAIN] = known
                     found = np.int64(np.int32(numbers[2 * entry + ENTRY_COUNT]))
                     value = numbers[2 * entry + ENTRY_HASH]
                     if found > 0:
@@ -377,7 +328,7 @@ def sum_rows(
                     value = fnv(line, starts[k], starts[k] + sizes[k])
                     found = _sum_word(
                         line, starts[k], starts[k] + sizes[k], value, words, word_offsets, slots, n_words, rows, width,
-                        bucket, kept, minn, maxn, sums, to,
+                        bucket, kept, minn, maxn, sums, to, room,
                     )  # fmt: skip
                 if found == END:
                     at = stop
@@ -398,9 +349,3 @@ def sum_rows(
                 END_HASH, chains, active, bucket, kept, rows, width, n_words, sums, to
             )[1]
         counts[i] = count
-
-
-@kernel("int64(const_uint8, const_uint8, const_int64, const_uint64)")
-def word_id(word, words, word_offsets, slots):
-    """The id of one word (its bytes) in the dictionary, or -1."""
-    return find_word(word, 0, len(word), fnv(word, 0, len(word)), words, word_offsets, slots)[0]

@@ -1,4 +1,4 @@
-"""Instructions that the compiler does not find by itself: additions of 8 numbers at a time, bit counts, prefetching.
+"""Instructions that the compiler does not find by itself: additions of 8 numbers at a time, and bit counts.
 
 A loop over the 16 numbers of a fastText row is too short for LLVM's loop vectorizer (it unrolls to 32 a turn and leaves
 the rest to scalar code), and Numba runs no other. The addition is therefore spelled out as vectors of 8.
@@ -38,24 +38,6 @@ def add_eight(typingctx: Any, sums: Any, to: Any, rows: Any, at: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(sums, types.int64, rows, types.int64), generate
-
-
-@intrinsic
-def prefetch(typingctx: Any, array: Any, at: Any) -> Any:
-    """Ask for the cache line of array[at] (1-D) ahead of its use. Changes no result, whatever `at` is."""
-    if not isinstance(array, types.Array):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        pointer = builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
-        builder.call(function, [pointer, number(0), number(3), number(1)])  # for reading, to all caches, of data
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), generate
 
 
 @intrinsic

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.errors import InputError, UserError
-from stages.kernels.compile import kernel
+from stages.kernels.fasttext_words import copy_words, scan_dictionary
 
 MAGIC = 793712314
 VERSIONS = (11, 12)
@@ -104,31 +104,6 @@ class _Cursor:
         return np.frombuffer(self.take(count * size, what), dtype)
 
 
-@kernel("int64(const_uint8, int64, vec_int64, vec_int64, vec_uint8)")
-def _scan_dictionary(data: np.ndarray, at: int, starts: np.ndarray, counts: np.ndarray, kinds: np.ndarray) -> int:
-    """Find where each entry's word begins, its count and kind; returns where the entries end, -1 past the file's end."""
-    for entry in range(len(starts)):
-        starts[entry] = at
-        while at < len(data) and data[at] != 0:
-            at += 1
-        if at + 10 > len(data):
-            return -1
-        count = np.int64(0)
-        for k in range(8):
-            count |= np.int64(data[at + 1 + k]) << (8 * k)
-        counts[entry], kinds[entry] = count, data[at + 9]
-        at += 10
-    return at
-
-
-@kernel("void(const_uint8, const_int64, const_int64, vec_uint8)")
-def _copy_words(data: np.ndarray, starts: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> None:
-    """Copy each word to its place, end to end."""
-    for word in range(len(starts)):
-        for k in range(offsets[word + 1] - offsets[word]):
-            out[offsets[word] + k] = data[starts[word] + k]
-
-
 def read_model_file(path: str | Path) -> ModelFile:
     """Open a supervised fastText model file.
 
@@ -167,7 +142,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     if entries * 10 > len(cursor.data):
         raise cursor.fail("the file ends within the dictionary")
     starts, counts, kinds = np.zeros(entries, np.int64), np.zeros(entries, np.int64), np.zeros(entries, np.uint8)
-    end = _scan_dictionary(cursor.data, cursor.at, starts, counts, kinds)
+    end = scan_dictionary(cursor.data, cursor.at, starts, counts, kinds)
     if end < 0:
         raise cursor.fail("the file ends within the dictionary")
     if kinds[:n_words].any() or not (kinds[n_words:] == 1).all():
@@ -175,7 +150,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     ends = np.append(starts[1:], end) - 10
     offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
     words = np.empty(offsets[-1], np.uint8)
-    _copy_words(cursor.data, starts, offsets, words)
+    copy_words(cursor.data, starts, offsets, words)
     cursor.at = int(end)
     labels = tuple(
         words[offsets[i] : offsets[i + 1]].tobytes().decode("utf-8", "replace") for i in range(n_words, entries)

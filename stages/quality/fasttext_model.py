@@ -31,13 +31,14 @@ from stages.document import text_buffers
 from stages.errors import InputError, UserError
 from stages.kernels import fasttext as kernels
 from stages.kernels.fasttext_output import BINARY, HIERARCHICAL, SOFTMAX, top_labels
+from stages.kernels.fasttext_words import fill_slots, word_id
 from stages.quality.fasttext_file import ModelFile, read_model_file
 
-FORMAT = b"HRFOLD01"
+FORMAT = b"HRFOLD02"
 ALIGNMENT = 64
 ROWS_PER_BLOCK = 1 << 16
 LAYERS = {"softmax": SOFTMAX, "hs": HIERARCHICAL, "ns": BINARY, "ova": BINARY}
-DEFAULT_TABLE_BYTES = 16 << 20
+DEFAULT_TABLE_BYTES = 32 << 20
 
 
 def cache_folder() -> Path:
@@ -101,11 +102,11 @@ class FastTextModel:
         """The table of words that the kernel keeps, in `table_bytes`: (seen, used, keys, units of 8 bytes an entry)."""
         size = -(-(4 * kernels.ENTRY_SUMS + 4 * self.settings["width"]) // ALIGNMENT) * ALIGNMENT
         if self._table is None:
-            entries = max(16, self.table_bytes // (size + 16))  # 8 to 16 bytes an entry are for `seen`
+            entries = min(max(16, self.table_bytes // (size + 24)), (1 << 31) // size)  # 16 to 32 bytes are for `seen`
             slots = 1 << (2 * entries - 1).bit_length()
             memory = np.empty(entries * size + ALIGNMENT, np.uint8)
             memory = memory[-memory.ctypes.data % ALIGNMENT :][: entries * size]
-            self._table = (np.zeros(slots, np.uint32), np.zeros(1, np.int64), memory.view(np.uint64), size // 8)
+            self._table = (np.zeros(slots, np.uint64), np.zeros(1, np.int64), memory.view(np.uint64), size // 8)
         return self._table
 
 
@@ -147,6 +148,11 @@ def content_hash(path: str | Path) -> str:
         raise UserError(f"fastText model {path}: {error.strerror or error}") from error
 
 
+def model_content(path: str | Path) -> str:
+    """What a step's results hang on: the hash of the model file's content; the path itself where it is not here (yet)."""
+    return f"sha256:{content_hash(path)}" if Path(path).is_file() else str(path)
+
+
 @lru_cache(maxsize=32)
 def _content_hash(path: str, size: int, modified: int, inode: int) -> str:
     with Path(path).open("rb") as file:
@@ -179,9 +185,9 @@ def fold(source: ModelFile) -> tuple[dict, dict[str, np.ndarray]]:
         raise InputError(source.path, "the model's weights hold numbers that are not finite")
 
     slots = np.zeros(_table_size(len(source.word_offsets) - 1), np.uint64)
-    kernels.fill_slots(source.words, source.word_offsets, slots)
+    fill_slots(source.words, source.word_offsets, slots)
     end = np.frombuffer(b"</s>", np.uint8)
-    end_word = kernels.word_id(end, source.words, source.word_offsets, slots)
+    end_word = word_id(end, source.words, source.word_offsets, slots)
     left, right, parent = huffman_tree(source.label_counts) if layer == HIERARCHICAL else (np.zeros(0, np.int32),) * 3
     settings = {
         "labels": list(source.labels), "n_words": source.n_words, "width": width, "outputs": outputs, "layer": layer,

@@ -1,0 +1,1 @@
+"""Classifiers: language, quality, and the training of the latter."""

@@ -1,0 +1,80 @@
+"""The quality of a text, by a fastText classifier of good against ordinary text."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, PrivateAttr
+
+from stages.errors import UserError
+from stages.kernels.fasttext_lines import JOIN_LINES
+from stages.quality.fasttext_model import FastTextModel, load_model, model_content
+from stages.step import Limit, Measures, Step, limit
+
+
+class Quality(Step):
+    """Drops texts that a classifier finds unlike good text.
+
+    As in DCLM-Baseline (mlfoundations/dclm, baselines/mappers/enrichers/quality_prediction_enrichers_calc_fasttext.py):
+    the text is stripped and its lines joined by spaces, and the score is the probability of the best label, or 1 minus
+    it where that is the label of ordinary text. The default limit is DCLM's, meant to keep the top tenth under its
+    own model; another model needs another limit (the model card that training writes names it).
+    """
+
+    step: ClassVar[str] = "quality"
+
+    score: Limit = limit(min=0.018112)
+    """The probability that the text is good, 0 to 1."""
+    model: str
+    """A supervised fastText model file (.bin or .ftz)."""
+    positive: str = "hq"
+    """The label of good text in the model, with or without `__label__`."""
+    negative: str | None = None
+    """The label of ordinary text. Without it, the other label of a model of two; DCLM's is `cc`."""
+    table_mb: int = Field(default=32, ge=1)
+    """MB of memory, a process, for the table of words already met. Changes speed, not results."""
+
+    _model: FastTextModel | None = PrivateAttr(default=None)
+
+    def prepare(self) -> None:
+        """Map the model, folding it first where this machine has not, and check that it has the labels."""
+        if self._model is None:
+            model = load_model(self.model, table_bytes=self.table_mb << 20)
+            positive_negative(model, self.positive, self.negative)
+            self._model = model
+
+    def settings(self) -> dict[str, Any]:
+        """As of any step, but with the model's content in place of its path, and without what changes only speed."""
+        settings = super().settings()
+        settings.pop("table_mb")
+        return settings | {"model": model_content(self.model)}
+
+    def measure(self, docs: pa.RecordBatch) -> Measures:
+        """`score` (float64) of each text; NaN where the model knows nothing of the text."""
+        self.prepare()
+        return {"score": good_probability(self._model, docs.column("text"), self.positive, self.negative)}
+
+
+def positive_negative(model: FastTextModel, positive: str, negative: str | None) -> tuple[int, int]:
+    """Indices of the labels of good and of ordinary text; the latter -1 where a model of several labels has none named.
+
+    Raises UserError where the model lacks a label, or both are the same.
+    """
+    first = model.label_index(positive)
+    second = model.label_index(negative) if negative is not None else (1 - first if len(model.labels) == 2 else -1)
+    if first == second:
+        raise UserError(f"fastText model {model.settings['path']}: positive and negative are both {positive!r}")
+    return first, second
+
+
+def good_probability(model: FastTextModel, texts: pa.Array, positive: str, negative: str | None = None) -> np.ndarray:
+    """The probability (float64) of the label `positive` for each text, its lines joined.
+
+    Where the best label is `negative`, it is 1 minus that label's probability, which under fastText's rounding differs
+    from the other by about 2e-5. Raises UserError as `positive_negative`.
+    """
+    good, ordinary = positive_negative(model, positive, negative)
+    found = model.predict(texts, JOIN_LINES, wanted=good)
+    return np.where(found.label == ordinary, 1.0 - found.probability, found.of_wanted)
