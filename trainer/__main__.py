@@ -36,6 +36,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     train.set_defaults(run=_train)
+
+    export = commands.add_parser("export", help="write a checkpoint as a Hugging Face OlmoeForCausalLM folder")
+    export.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
+    export.add_argument("--out", type=Path, required=True, help="a new folder")
+    export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    export.set_defaults(run=_export)
+
+    import_ = commands.add_parser("import", help="turn a Hugging Face OlmoeForCausalLM folder into a checkpoint")
+    import_.add_argument("folder", type=Path, help="a folder with config.json and safetensors")
+    import_.add_argument("--out", type=Path, required=True, help="a training's folder; start_from can name it")
+    import_.set_defaults(run=_import)
+
+    upcycle = commands.add_parser("upcycle", help="make a mixture of experts from a dense checkpoint")
+    upcycle.add_argument("checkpoint", type=Path, help="the dense checkpoint, or its training's folder")
+    upcycle.add_argument("config", type=Path, help="the configuration of the model to make")
+    upcycle.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value")
+    upcycle.add_argument("--noise", type=float, default=0.5, help="part of each expert's values drawn anew (0.5)")
+    upcycle.add_argument("--out", type=Path, required=True, help="a training's folder; start_from can name it")
+    upcycle.set_defaults(run=_upcycle)
     return parser
 
 
@@ -47,6 +66,29 @@ def _train(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / "train" / config.name
     resume = options.resume if isinstance(options.resume, bool) else Path(options.resume)
     return train(config, options.data, out, resume, options.device)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from trainer.hf import export
+
+    export(options.checkpoint, options.out, options.dtype)
+    print(f"{options.out}: load it with transformers' OlmoeForCausalLM.from_pretrained")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from trainer.hf import import_
+
+    print(import_(options.folder, options.out))
+    return 0
+
+
+def _upcycle(options: argparse.Namespace) -> int:
+    from trainer.config import load
+    from trainer.upcycle import upcycle
+
+    print(upcycle(options.checkpoint, load(options.config, options.set), options.out, options.noise))
+    return 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,31 +185,44 @@ def verify(path: Path, processes: Processes | None = None) -> None:
 
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Fill a model, and an optimizer if given, from a checkpoint. Works for split parameters too."""
-    state = read_state(path)
+    """Fill a model, and an optimizer if given, from a checkpoint. Works for split parameters too.
+
+    A checkpoint without optimizer state (imported, upcycled) leaves the optimizer as it is: new.
+    """
+    state, read = read_state(path), reader(path)
+    with_moments = optimizer is not None and any(name.startswith("optimizer-") for name in state["files"])
+    for name, parameter in model.named_parameters():
+        copy_into(parameter.detach(), _shaped(path, name, read(name), parameter))
+        if not with_moments:
+            continue
+        moments = {moment: torch.zeros_like(parameter.detach()) for moment in MOMENTS}
+        for moment, values in moments.items():
+            key = f"{name}.{moment}"
+            copy_into(values, _shaped(path, key, read(key), parameter))
+        step = torch.tensor(float(state["updates"]), device=parameter.device)
+        optimizer.state[parameter] = {"step": step, **moments}
+
+
+def reader(path: Path) -> Callable[[str], Tensor]:
+    """A function that reads one whole tensor of a checkpoint by its name. Raises TrainerError if it has no such."""
     where: dict[str, Path] = {}
-    for name in state["files"]:
+    for name in read_state(path)["files"]:
         try:
             with safe_open(path / name, "pt") as file:
                 where |= dict.fromkeys(file.keys(), path / name)
         except (OSError, SafetensorError) as error:
             raise _corrupt(path, f"{name} cannot be read ({error})") from None
-    for name, parameter in model.named_parameters():
-        copy_into(parameter.detach(), _tensor(path, where, name, parameter))
-        if optimizer is None:
-            continue
-        moments = {moment: torch.zeros_like(parameter.detach()) for moment in MOMENTS}
-        for moment, values in moments.items():
-            copy_into(values, _tensor(path, where, f"{name}.{moment}", parameter))
-        step = torch.tensor(float(state["updates"]), device=parameter.device)
-        optimizer.state[parameter] = {"step": step, **moments}
+
+    def read(name: str) -> Tensor:
+        if name not in where:
+            raise _corrupt(path, f"it has no tensor {name}")
+        with safe_open(where[name], "pt") as file:
+            return file.get_tensor(name)
+
+    return read
 
 
-def _tensor(path: Path, where: dict[str, Path], name: str, like: Tensor) -> Tensor:
-    if name not in where:
-        raise _corrupt(path, f"it has no tensor {name}")
-    with safe_open(where[name], "pt") as file:
-        tensor = file.get_tensor(name)
+def _shaped(path: Path, name: str, tensor: Tensor, like: Tensor) -> Tensor:
     if tensor.shape != like.shape:
         raise _corrupt(path, f"{name} has the shape {list(tensor.shape)} and should have {list(like.shape)}")
     return tensor

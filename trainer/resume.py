@@ -23,7 +23,7 @@ def resumable(
         if then != now:
             raise TrainerError(f"{path}: was trained on other data ({key} {then}, now {now}); resume needs the same")
     before, after = state["config"], plain(config)
-    changed = dict(_differences(before, after))
+    changed = dict(differences(before, after))
     fixed = [key for key in changed if key.startswith(("model.", "data."))]
     if fixed:
         told = ", ".join(f"{key} {changed[key][0]} -> {changed[key][1]}" for key in fixed)
@@ -37,17 +37,18 @@ def startable(path: Path, config: Config, processes: Processes) -> dict[str, Any
     """The state of a checkpoint whose weights this run starts from. Raises TrainerError if the model differs."""
     checkpoint.verify(path, processes)
     state = checkpoint.read_state(path)
-    changed = list(_differences(plain(check(state["config"], str(path)).model), plain(config.model)))
+    changed = list(differences(plain(check(state["config"], str(path)).model), plain(config.model)))
     if changed:
         told = ", ".join(f"model.{key} {then} -> {now}" for key, (then, now) in changed)
         raise TrainerError(f"{path}: is another model ({told}); start_from needs the same")
     return state
 
 
-def _differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
-    for key in before.keys() | after.keys():
+def differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """(dotted key, (value before, value after)) of everything that differs between two nested configurations."""
+    for key in sorted(before.keys() | after.keys()):
         then, now = before.get(key), after.get(key)
         if isinstance(then, dict) and isinstance(now, dict):
-            yield from _differences(then, now, f"{prefix}{key}.")
+            yield from differences(then, now, f"{prefix}{key}.")
         elif then != now:
             yield prefix + key, (then, now)
