@@ -117,7 +117,7 @@ TEXTS: dict[str, tuple[int, Callable[[int], list[str]]]] = {
 # Copies.
 
 
-_STEPS = (60, 100, 160)  # words between two changes: with 5-grams, Jaccard similarities of about 0.85, 0.9 and 0.94
+_STEPS = (60, 100, 160)  # words between two changes: with 5-grams, Jaccard similarities from about 0.86 on
 
 
 def near_copy(text: str, number: int) -> str:
@@ -294,7 +294,8 @@ def code_plants(records: Sequence[Record], others: Sequence[Record] = ()) -> lis
     out = [_record("one_word", n, _dominated(n, 1), like) for n in range(5)]
     out += [_record("two_words", n, _dominated(n, 2), like) for n in range(5)]
     for number in range(2):
-        table = ", ".join(["0x00"] * (600 + number))
+        # Five values in turn: none dominates, so the StarCoder rule lets it pass; the period is about ten tokens.
+        table = ", ".join([str(value + number) for value in range(1, 6)] * 200)
         out.append(_record("periodic_tokens", number, f"static const int table[] = {{\n{table}\n}};\n", like))
     out.append(_record("empty", 0, "", like))
     out.append(_record("empty", 1, " \n\n\t\n", like))
