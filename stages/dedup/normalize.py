@@ -54,10 +54,10 @@ def simple_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     def entry(c: str) -> int:
         lower = c.lower()
         flags = (SEPARATOR if lower in separators else 0) | _case_flags(c)
+        if unicodedata.category(lower[0]) == "Nd":  # numbers are replaced first: one digit is in the list of punctuation
+            return DIGIT | flags
         if any(x.isspace() or x in punctuation for x in lower):
             return SPACE | flags
-        if unicodedata.category(lower[0]) == "Nd":
-            return DIGIT | flags
         lowers = (lower, "ς") if c == "Σ" else (lower,)  # the form at a word's end stands behind the other
         forms = [_without_marks(x).encode("utf-8", "surrogatepass") for x in lowers]
         if not forms[0]:
