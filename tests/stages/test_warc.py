@@ -299,7 +299,7 @@ def test_charset_of_the_header_and_plain_text():
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_no_damage_crashes_or_hangs_or_duplicates(data):
-    """Pages that come out of a file damaged anywhere are pages of the file, in order and whole, or named as problems."""
+    """Pages that come out of a damaged file are pages of the file, in order and whole, or named as problems."""
     name = data.draw(st.sampled_from(["x.warc", "x.warc.gz", "x.warc.zst"]))
     bodies = [b"<p>%d " % i + b"water " * (i * 5) for i in range(6)]
     records = [record(i, body=body) for i, body in enumerate(bodies)]
