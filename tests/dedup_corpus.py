@@ -15,7 +15,7 @@ import zstandard
 from stages.dedup.phases import group_parts, phases, run_inline
 from stages.document import DOCUMENT
 
-WORDS = [a + b + c for a in ("ka", "lo", "mi", "su", "te") for b in ("ra", "ne", "vi", "do") for c in ("", "n", "s", "lu")]
+WORDS = [a + b + c for a in ("ka", "lo", "mi", "su", "te") for b in ("ra", "ne", "vi", "do") for c in ("", "n", "lu")]
 
 
 def prose(rng: random.Random, words: int, line: int = 12) -> str:

@@ -54,7 +54,7 @@ def simple_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     def entry(c: str) -> int:
         lower = c.lower()
         flags = (SEPARATOR if lower in separators else 0) | _case_flags(c)
-        if unicodedata.category(lower[0]) == "Nd":  # numbers are replaced first: one digit is in the list of punctuation
+        if unicodedata.category(lower[0]) == "Nd":  # before punctuation: the list has a digit
             return DIGIT | flags
         if any(x.isspace() or x in punctuation for x in lower):
             return SPACE | flags

@@ -16,7 +16,7 @@ from stages.errors import InputError, UserError
 
 
 def corpus(rng: random.Random, extra: list[str] = ()) -> list[dict[str, Any]]:  # type: ignore[assignment]
-    """Documents with exact copies, copies in other white space, near copies, a chain A ~ B ~ C, short and empty ones."""
+    """Documents with exact copies, copies in other white space, near copies, a chain A ~ B ~ C, and short ones."""
     base = [prose(rng, rng.randrange(60, 200)) for _ in range(60)] + list(extra)
     texts = list(base)
     texts += [rng.choice(base) for _ in range(40)]
@@ -45,7 +45,8 @@ def clusters(documents: list[dict[str, Any]], spec: dict[str, Any]) -> list[list
     else:
         found, counts = signatures(pa.array(texts, pa.large_string()), settings)
         bands = found.reshape(len(texts), settings.bands, settings.rows)
-        alike = [[(b, bands[i, b].tobytes()) for b in range(settings.bands)] if counts[i] else [] for i in range(len(texts))]
+        keys = [[(b, band.tobytes()) for b, band in enumerate(bands[i])] for i in range(len(texts))]
+        alike = [own if count else [] for own, count in zip(keys, counts, strict=True)]
     parent = list(range(len(texts)))
 
     def root(i: int) -> int:
@@ -74,7 +75,7 @@ def expected(documents: list[dict[str, Any]], spec: dict[str, Any]) -> dict[int,
             scores = {i: documents[i]["score"] for i in members}
             members = sorted(members, key=lambda i: -(scores[i] if scores[i] is not None else -np.inf))
         if spec.get("verify") is None:
-            result |= {i: f"d{members[0]}" for i in members[1:]}
+            result |= dict.fromkeys(members[1:], f"d{members[0]}")
             continue
         heads: list[int] = []
         for i in members:
@@ -110,7 +111,8 @@ def test_equals_brute_force_however_the_work_is_cut(tmp_path, spec) -> None:
     wanted = expected(documents, spec)
     assert len(wanted) > 30
     seen = []
-    for rows, group_bytes, partitions, memory in ((13, 1, 3, 1 << 20), (13, 1 << 30, 1, 1 << 28), (1000, 1, 5, 1 << 20)):
+    cuts = ((13, 1, 3, 1 << 20), (13, 1 << 30, 1, 1 << 28), (1000, 1, 5, 1 << 20))
+    for rows, group_bytes, partitions, memory in cuts:
         folder = tmp_path / f"{rows}-{group_bytes}"
         parts = write_parts(folder / "in", documents, rows, ("a", "b"))
         cut = {"partitions": partitions, "memory": memory}
@@ -147,7 +149,7 @@ def test_long_chains_settle_in_few_rounds(tmp_path) -> None:
     documents = [documents[i] for i in order]
     parts = write_parts(tmp_path / "in", documents, 9)
     summary, removed = deduplicate(tmp_path / "out", spec, parts)
-    assert removed == {i: "d0" for i in range(1, len(documents))}
+    assert removed == dict.fromkeys(range(1, len(documents)), "d0")
     assert 1 <= summary["rounds"] <= 8
 
 

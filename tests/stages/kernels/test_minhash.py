@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -71,7 +72,7 @@ def test_long_documents_cross_the_blocks() -> None:
 
 
 def _pairs(rng: random.Random, count: int, size: int, jaccard: float) -> tuple[list[str], float]:
-    """Pairs of documents of `size` unlike words (single words are the n-grams) that share some; and their similarity."""
+    """Pairs of documents of `size` unlike words (the n-grams are single words) that share some; their similarity."""
     shared = round(2 * size * jaccard / (1 + jaccard))
     texts = []
     for _ in range(count):
@@ -136,7 +137,7 @@ def test_verified_choice_is_greedy(clusters: list[list[list[int]]], least: float
     kept = np.empty(len(members), np.int64)
     choose_verified(starts, values[:size], out, least, limit, kept)
     expected = []
-    for begin, end in zip(starts, starts[1:], strict=False):
+    for begin, end in itertools.pairwise(starts):
         heads: list[int] = []
         for i in range(begin, end):
             alike = [h for h in heads if _jaccard(sets[h], sets[i]) >= least]

@@ -43,7 +43,8 @@ TEXT = st.text(
 
 @settings(max_examples=250, deadline=None)
 @given(st.lists(TEXT, max_size=4))
-@example(["ΑΣ", "ΑΣ.", "Σ", "ΑΣΑ", "Α\u00adΣ\u0301", "Σ́Α", "1.2.3", "1,234,567", "1.", ".1", "1̀2", "a ̀ b", "́", "1⎖2", "1⎖a"])
+@example(["ΑΣ", "ΑΣ.", "Σ", "ΑΣΑ", "Α\u00adΣ\u0301", "Σ\u0301Α", "a \u0300 b", "\u0301"])
+@example(["1.2.3", "1,234,567", "1.", ".1", "1\u03002", "1⎖2", "1⎖a"])
 def test_simple_equals_the_rules(texts: list[str]) -> None:
     assert run(texts, "simple") == [simplified(t) for t in texts]
 
