@@ -25,7 +25,8 @@ from stages.kernels.utf8 import (
 )
 
 _NEWLINE, _UNDERSCORE, _COMMA, _DOT = (ord(char) for char in "\n_,.")
-_COUNTED = b"likes shares comments retweets reposts quotes bookmarks upvotes downvotes downloads views followers".split()
+_COUNTED = b"likes shares comments retweets reposts quotes bookmarks upvotes downvotes downloads views followers"
+_COUNTED = _COUNTED.split()
 _NAMES = np.frombuffer(b"".join(_COUNTED), np.uint8)
 _NAME_STARTS = np.cumsum([0, *map(len, _COUNTED)])
 _ITEMS, _READ, _SIGN = (np.frombuffer(phrase, np.uint8) for phrase in (b"items in cart", b"read more...", b"sign-in"))
@@ -43,7 +44,7 @@ def _lower(point):
 @helper
 def _fold(point):
     """The ASCII letter that re.IGNORECASE takes a character for; else the character in lower case."""
-    if point == _DOTTED_I or point == _DOTLESS_I:
+    if point in (_DOTTED_I, _DOTLESS_I):
         return 0x69
     return 0x73 if point == _LONG_S else _lower(point)
 
@@ -97,7 +98,7 @@ def _is_counter(data, at, stop, table):
     after = at
     while at < stop:
         point, after = decode(data, at, stop)
-        if not (point == _COMMA or point == _DOT or properties(table, point) & DECIMAL):
+        if not (point in (_COMMA, _DOT) or properties(table, point) & DECIMAL):
             break
         at = after
     if at < stop and _lower(point) in (0x6B, 0x6D, 0x62):  # k, m, b
@@ -246,7 +247,7 @@ def _cut_phrase(text, start, stop, table, which, most_words):
 
 @helper
 def _count_cut_words(data, start, stop, table):
-    """Number of words, parted by ASCII white space or zero bytes as fastText does, that begin with a letter or digit."""
+    """Number of words, cut at ASCII white space and zero bytes as by fastText, that begin with a letter or digit."""
     words = 0
     inside = False
     at = start
@@ -276,22 +277,18 @@ def edit_lines(
     first = 0
     for row in range(len(offsets) - 1):
         out_offsets[row] = first
+        amounts = (max_upper_case, max_digits, 0.0, np.float64(min_words))
         before = _count_cut_words(data, offsets[row], offsets[row + 1], table)
         start = first
         stop = append(out, first, data, offsets[row], offsets[row + 1])
-        for edit in range(7):
-            if edit == 0:
-                stop = _drop_lines(out, start, stop, table, _UPPER_CASE, max_upper_case)
-            elif edit == 1:
-                stop = _drop_lines(out, start, stop, table, _DIGITS, max_digits)
-            elif edit == 2:
-                if counters:
-                    stop = _drop_lines(out, start, stop, table, _COUNTERS, 0.0)
-            elif edit == 3:
-                stop = _drop_lines(out, start, stop, table, _FEW_WORDS, np.float64(min_words))
-                continue  # without stripping
-            else:
-                stop = _cut_phrase(out, start, stop, table, edit - 4, phrase_words)
+        for rule in range(4):
+            if rule != _COUNTERS or counters:
+                stop = _drop_lines(out, start, stop, table, rule, amounts[rule])
+            if rule != _FEW_WORDS:
+                start = skip_space(out, start, stop, table)
+                stop = skip_space_back(out, start, stop, table)
+        for phrase in range(3):
+            stop = _cut_phrase(out, start, stop, table, phrase, phrase_words)
             start = skip_space(out, start, stop, table)
             stop = skip_space_back(out, start, stop, table)
         after = _count_cut_words(out, start, stop, table)

@@ -169,8 +169,9 @@ def repetition(data, offsets, table):
     out = np.zeros((documents, _COLUMNS), np.float64)
     for row in range(documents):
         start, stop = offsets[row], offsets[row + 1]
-        out[row, 0], out[row, 2] = _duplicate_segments(data, start, stop, 1, table, state, slots, keys, counts, ends)
-        out[row, 1], out[row, 3] = _duplicate_segments(data, start, stop, 2, table, state, slots, keys, counts, ends)
+        for newlines in range(1, 3):
+            found = _duplicate_segments(data, start, stop, newlines, table, state, slots, keys, counts, ends)
+            out[row, newlines - 1], out[row, newlines + 1] = found
         words = _number_words(data, start, stop, table, ids, ends, counts, state, slots, keys)
         for i in range(words):
             places[i] = i

@@ -7,6 +7,9 @@ within a character) are read as some code point or U+FFFD, one to four bytes lon
 from __future__ import annotations
 
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from stages.kernels.compile import helper
 from stages.kernels.hashing import load_u8, load_u64
@@ -108,11 +111,25 @@ def next_newline(data, start, stop, newlines):
     return stop
 
 
+@intrinsic
+def _move(typingctx, out, at, data, start, count):  # noqa: ANN001, ANN202
+    """memmove of `count` bytes from data[start:] to out[at:], two contiguous uint8 arrays, without checks."""
+    if not all(isinstance(a, types.Array) and a.dtype == types.uint8 and a.layout == "C" for a in (out, data)):
+        return None
+
+    def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
+        target = context.make_array(signature.args[0])(context, builder, args[0])
+        source = context.make_array(signature.args[2])(context, builder, args[2])
+        to, origin = builder.gep(target.data, [args[1]]), builder.gep(source.data, [args[3]])
+        cgutils.raw_memmove(builder, to, origin, args[4], 1)
+
+    return types.void(out, types.int64, data, types.int64, types.int64), codegen
+
+
 @helper
 def append(out, at, data, start, stop):
-    """Copy data[start:stop] to out[at:]; returns the position behind it."""
-    for i in range(stop - start):
-        out[at + i] = data[start + i]
+    """Copy data[start:stop] to out[at:], which may overlap it; returns the position behind the copy."""
+    _move(out, at, data, start, stop - start)
     return at + stop - start
 
 
