@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from dedup_corpus import altered, deduplicate, prose, shared_texts, write_parts
+from dedup_corpus import altered, deduplicate, new_word, prose, shared_texts, write_parts
 
 from stages.dedup.scatter import signatures
 from stages.dedup.spec import read_spec
@@ -139,9 +139,9 @@ def test_verified_dedup_keeps_what_is_not_alike(tmp_path) -> None:
 
 
 def test_long_chains_settle_in_few_rounds(tmp_path) -> None:
-    # URLs and texts are no chain; a chain of near copies is: each alike only to the ones beside it.
+    # Each document is alike to the ones beside it, and shares nothing with those ten places away.
     rng = random.Random(5)
-    words = [f"w{rng.randrange(10**9)}" for _ in range(3000)]
+    words = [new_word(rng) for _ in range(3000)]
     documents = [{"text": " ".join(words[i : i + 200])} for i in range(0, 2000, 20)]
     spec = {"method": "minhash", "bands": 60, "rows": 2, "ngram": 1, "partitions": 4}
     order = list(range(len(documents)))
