@@ -16,7 +16,9 @@ EPILOG = "Each command tells more with --help. Start with: python -m pipeline ru
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    parser = argparse.ArgumentParser("python -m pipeline", description="From text where it lies to token shards.", epilog=EPILOG)
+    parser = argparse.ArgumentParser(
+        "python -m pipeline", description="From text where it lies to token shards.", epilog=EPILOG
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_run, _add_status, _add_inspect):
         add(commands)
@@ -34,11 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_run(commands: Any) -> None:
-    parser = commands.add_parser("run", help="carry out a recipe", description="Carry out a recipe, or what is left of it.")
+    parser = commands.add_parser(
+        "run", help="carry out a recipe", description="Carry out a recipe, or what is left of it."
+    )
     parser.add_argument("recipe", help="YAML file")
     parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key, a.b.c=value; again for more")
-    parser.add_argument("--out", help="output folder or s3:// prefix (default: runs/NAME, runs/NAME-PROFILE for other profiles)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key, a.b.c=value; again for more"
+    )
+    parser.add_argument(
+        "--out", help="output folder or s3:// prefix (default: runs/NAME, runs/NAME-PROFILE for other profiles)"
+    )
     parser.add_argument("--address", help="address of a running Ray cluster (default: this machine)")
     parser.add_argument("--workers", type=int, help="Ray workers on this machine (default: all cores)")
     parser.add_argument("--inline", action="store_true", help="no Ray: all tasks in this process, one after the other")
@@ -85,7 +93,9 @@ def default_out(path: str, name: str, profile: str | None, asked: str | None) ->
 
 
 def _add_status(commands: Any) -> None:
-    parser = commands.add_parser("status", help="how far a run is", description="How far a run is, from its ledger; also while it goes on.")
+    parser = commands.add_parser(
+        "status", help="how far a run is", description="How far a run is, from its ledger; also while it goes on."
+    )
     parser.add_argument("dir", help="a run's folder")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(call=_status)
@@ -104,7 +114,9 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _add_inspect(commands: Any) -> None:
-    parser = commands.add_parser("inspect", help="what a finished run holds", description="What a finished run holds: sources, shards, tokens.")
+    parser = commands.add_parser(
+        "inspect", help="what a finished run holds", description="What a finished run holds: sources, shards, tokens."
+    )
     parser.add_argument("dir", help="a run's folder")
     parser.add_argument("--show", type=int, metavar="N", help="decode the first N documents of each source")
     parser.add_argument("--json", action="store_true")

@@ -200,7 +200,9 @@ class Engine:
             try:
                 ray.init(**options)
             except (ConnectionError, RuntimeError, ValueError) as error:
-                raise UserError(f"Ray could not be started{f' at {self.address}' if self.address else ''}: {error}") from None
+                raise UserError(
+                    f"Ray could not be started{f' at {self.address}' if self.address else ''}: {error}"
+                ) from None
             self._ray_started = True
         return ray
 

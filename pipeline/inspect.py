@@ -25,7 +25,9 @@ def status(run: str) -> dict[str, Any]:
     phases: dict[str, dict[str, Any]] = {}
     for entry in ledger.entries.values():
         name = "/".join(entry["name"].split("/")[:2])
-        phase = phases.setdefault(name, {"tasks": 0, "documents_in": 0, "documents_out": 0, "cpu_seconds": 0.0, "peak_memory": 0})
+        phase = phases.setdefault(
+            name, {"tasks": 0, "documents_in": 0, "documents_out": 0, "cpu_seconds": 0.0, "peak_memory": 0}
+        )
         phase["tasks"] += 1
         phase["cpu_seconds"] += entry["cpu_seconds"]
         phase["peak_memory"] = max(phase["peak_memory"], entry["peak_memory"])
@@ -45,7 +47,14 @@ def status(run: str) -> dict[str, Any]:
 def show_status(found: dict[str, Any], console: Console) -> None:
     """Print what `status` found."""
     table = plain_table(found["run"])
-    for heading, justify in (("work", "left"), ("tasks done", "right"), ("documents in", "right"), ("out", "right"), ("core time", "right"), ("memory", "right")):
+    for heading, justify in (
+        ("work", "left"),
+        ("tasks done", "right"),
+        ("documents in", "right"),
+        ("out", "right"),
+        ("core time", "right"),
+        ("memory", "right"),
+    ):
         table.add_column(heading, justify=justify)
     for name, p in found["phases"].items():
         table.add_row(
@@ -67,7 +76,9 @@ def read_manifest(run: str) -> Manifest:
     """The manifest of a finished run. Raises UserError where there is none, or it is damaged."""
     uri = storage.join(run, MANIFEST)
     if not storage.exists(uri):
-        raise UserError(f"{run} holds no finished run (no {MANIFEST}); python -m pipeline status {run} tells how far it is")
+        raise UserError(
+            f"{run} holds no finished run (no {MANIFEST}); python -m pipeline status {run} tells how far it is"
+        )
     return parse_manifest(storage.read_bytes(uri), uri)
 
 
@@ -91,9 +102,14 @@ def inspect(run: str, documents: int = 0) -> dict[str, Any]:
                 uri = storage.join(run, shard["path"])
                 size = storage.stat(uri).size if storage.exists(uri) else None
                 if size != shard["tokens"] * dtype.itemsize:
-                    problems.append(f"{shard['path']}: {size} bytes, the manifest says {shard['tokens'] * dtype.itemsize}")
+                    problems.append(
+                        f"{shard['path']}: {size} bytes, the manifest says {shard['tokens'] * dtype.itemsize}"
+                    )
                     continue
-                with storage.open_random(uri) as stream, storage.open_stream(storage.join(run, shard["index"])) as index:
+                with (
+                    storage.open_random(uri) as stream,
+                    storage.open_stream(storage.join(run, shard["index"])) as index,
+                ):
                     lengths.append(_check_shard(shard, stream, index, dtype, eos, problems))
         all_lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
         total = entry["tokens"] + entry["held_out"]["tokens"]
@@ -102,7 +118,9 @@ def inspect(run: str, documents: int = 0) -> dict[str, Any]:
             "tokens": entry["tokens"],
             "text_bytes": entry["text_bytes"],
             "bytes_per_token": round((entry["text_bytes"] + entry["held_out"]["text_bytes"]) / max(total, 1), 3),
-            "tokens_per_document": [int(q) for q in np.percentile(all_lengths, [5, 50, 95])] if len(all_lengths) else [],
+            "tokens_per_document": [int(q) for q in np.percentile(all_lengths, [5, 50, 95])]
+            if len(all_lengths)
+            else [],
             "budget_tokens": entry["budget_tokens"],
             "share": round(entry["budget_tokens"] / max(manifest["mixture"]["tokens"], 1), 6),
             "repeats": round(entry["budget_tokens"] / max(entry["tokens"], 1), 4),
@@ -128,11 +146,15 @@ def inspect(run: str, documents: int = 0) -> dict[str, Any]:
     }
 
 
-def _check_shard(shard: dict[str, Any], stream: Any, index: Any, dtype: np.dtype, eos: int, problems: list[str]) -> np.ndarray:
+def _check_shard(
+    shard: dict[str, Any], stream: Any, index: Any, dtype: np.dtype, eos: int, problems: list[str]
+) -> np.ndarray:
     """Token counts of a shard's documents; what is wrong with their ends is added to `problems`."""
     rows = [(start, end) for start, end, *_ in read_index(index)]
     bounds = np.array(rows, np.int64).reshape(-1, 2)
-    if len(bounds) != shard["documents"] or (len(bounds) and (bounds[-1, 1] != shard["tokens"] or (bounds[1:, 0] != bounds[:-1, 1]).any())):
+    if len(bounds) != shard["documents"] or (
+        len(bounds) and (bounds[-1, 1] != shard["tokens"] or (bounds[1:, 0] != bounds[:-1, 1]).any())
+    ):
         problems.append(f"{shard['index']}: its documents do not cover the shard's {shard['tokens']:,} tokens")
         return bounds[:, 1] - bounds[:, 0]
     missing, position = 0, 0
@@ -147,15 +169,22 @@ def _check_shard(shard: dict[str, Any], stream: Any, index: Any, dtype: np.dtype
     return bounds[:, 1] - bounds[:, 0]
 
 
-def _decode(run: str, manifest: Manifest, shard: dict[str, Any], documents: int, dtype: np.dtype) -> list[dict[str, Any]]:
+def _decode(
+    run: str, manifest: Manifest, shard: dict[str, Any], documents: int, dtype: np.dtype
+) -> list[dict[str, Any]]:
     cache = storage.Cache(storage.cache_folder(), 1 << 30)
     tokenizer = load_tokenizer(storage.fetch(storage.join(run, manifest["tokenizer"]["path"]), cache))
     found = []
-    with storage.open_random(storage.join(run, shard["path"])) as stream, storage.open_stream(storage.join(run, shard["index"])) as index:
+    with (
+        storage.open_random(storage.join(run, shard["path"])) as stream,
+        storage.open_stream(storage.join(run, shard["index"])) as index,
+    ):
         for (start, end, name, src, loc), _ in zip(read_index(index), range(documents), strict=False):
             stream.seek(start * dtype.itemsize)
             tokens = np.frombuffer(stream.read((end - start) * dtype.itemsize), dtype)
-            found.append({"id": name, "file": src, "record": loc, "tokens": end - start, "text": tokenizer.decode(tokens)})
+            found.append(
+                {"id": name, "file": src, "record": loc, "tokens": end - start, "text": tokenizer.decode(tokens)}
+            )
     return found
 
 
@@ -163,7 +192,17 @@ def show_inspect(found: dict[str, Any], console: Console) -> None:
     """Print what `inspect` found."""
     table = plain_table(f"{found['run']}: {found['name']} ({found['profile'] or 'no profile'})")
     table.add_column("source")
-    for heading in ("documents", "tokens", "bytes/token", "tokens/document 5% 50% 95%", "budget", "share", "repeats", "held out", "shards"):
+    for heading in (
+        "documents",
+        "tokens",
+        "bytes/token",
+        "tokens/document 5% 50% 95%",
+        "budget",
+        "share",
+        "repeats",
+        "held out",
+        "shards",
+    ):
         table.add_column(heading, justify="right")
     for name, s in found["sources"].items():
         table.add_row(
@@ -186,7 +225,10 @@ def show_inspect(found: dict[str, Any], console: Console) -> None:
     )
     for name, samples in found["samples"].items():
         for sample in samples:
-            console.rule(f"{name}: {sample['id']} ({sample['tokens']:,} tokens; {sample['file']}, record {sample['record']})", align="left")
+            console.rule(
+                f"{name}: {sample['id']} ({sample['tokens']:,} tokens; {sample['file']}, record {sample['record']})",
+                align="left",
+            )
             console.print(sample["text"], markup=False, highlight=False)
     for problem in found["problems"]:
         console.print(f"problem: {problem}", style="bold", markup=False)

@@ -107,4 +107,6 @@ class Ledger:
 
 def write_entry(run: str, entry: dict[str, Any]) -> None:
     """Write one entry, atomically: the moment from which its task is done."""
-    storage.write_bytes(storage.join(run, FOLDER, f"{entry['key']}.json"), orjson.dumps(entry, option=orjson.OPT_INDENT_2))
+    storage.write_bytes(
+        storage.join(run, FOLDER, f"{entry['key']}.json"), orjson.dumps(entry, option=orjson.OPT_INDENT_2)
+    )

@@ -133,10 +133,14 @@ class Recipe(Settings):
     def _consistent(self) -> Recipe:
         for name, item in self.dedup:
             if isinstance(item, Step):
-                raise _nested(["dedup", name], None, "only dedup may run over the whole mixture; put steps into a source")
+                raise _nested(
+                    ["dedup", name], None, "only dedup may run over the whole mixture; put steps into a source"
+                )
         for name in self.mixture.per_source:
             if name not in self.sources:
-                raise _nested(["mixture", "per_source", name], None, "no such source" + nearest(name, list(self.sources)))
+                raise _nested(
+                    ["mixture", "per_source", name], None, "no such source" + nearest(name, list(self.sources))
+                )
         return self
 
     def content(self) -> str:
@@ -225,7 +229,11 @@ def _first(error: ValidationError, model: Any) -> tuple[list, Any, str]:
         return path, value, "unknown key" + nearest(str(path[-1]), names)
     if details["type"] == "missing":
         return path, None, "this key is needed"
-    return path, value, text.removeprefix("Value error, ").removeprefix("Input should be ").replace("Field required", "")
+    return (
+        path,
+        value,
+        text.removeprefix("Value error, ").removeprefix("Input should be ").replace("Field required", ""),
+    )
 
 
 def _model_at(model: Any, path: list) -> type[BaseModel] | None:
@@ -251,7 +259,12 @@ def _model_at(model: Any, path: list) -> type[BaseModel] | None:
 
 def _tags(model: type[BaseModel]) -> list[Any]:
     """The values of a union's tag field that choose this model (`method: minhash`)."""
-    return [a for field in model.model_fields.values() if get_origin(field.annotation) is Literal for a in get_args(field.annotation)]
+    return [
+        a
+        for field in model.model_fields.values()
+        if get_origin(field.annotation) is Literal
+        for a in get_args(field.annotation)
+    ]
 
 
 def _unwrap(annotation: Any) -> list[Any]:

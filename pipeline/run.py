@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.engine import MANIFEST, Engine, InputsGone
 from pipeline.ledger import Ledger
 from pipeline.plan.classifiers import with_trained_models
-from pipeline.plan.dedup import dedup_phases
+from pipeline.plan.dedup import Job, dedup_phases
 from pipeline.plan.documents import documents_phase
 from pipeline.plan.segments import Part, Segment, segments
 from pipeline.plan.sources import File, list_all
@@ -85,13 +85,17 @@ def _carry_out(recipe: Recipe, engine: Engine, files: dict[str, list[File]] | No
         working = {source: segment for source, segment in here.items() if number == 0 or segment.steps}
         before = {source: list(found) for source, found in parts.items()}
         parts.update(documents_phase(recipe, number, working, files, parts, engine))
-        for source, segment in here.items():
-            if segment.dedup:
-                name, settings = segment.dedup
-                parts[source] = dedup_phases(recipe, f"{source}/{name}", settings, {source: parts[source]}, engine)[source]
+        jobs = {
+            s: Job(f"{s}/{segment.dedup[0]}", segment.dedup[1], parts[s])
+            for s, segment in here.items()
+            if segment.dedup
+        }
+        parts.update(zip(jobs, dedup_phases(list(jobs.values()), engine), strict=True))
         _release(recipe, before, parts, engine)
     for name, settings in recipe.dedup:
-        parts = dedup_phases(recipe, f"all/{name}", settings, parts, engine)
+        flat = [part for found in parts.values() for part in found]
+        left = iter(dedup_phases([Job(f"all/{name}", settings, flat)], engine)[0])
+        parts = {source: [next(left) for _ in found] for source, found in parts.items()}
     tokenizer = tokenizer_phase(recipe, parts, engine)
     tokenized = tokenize_phase(recipe, parts, tokenizer, engine)
     shards = shard_phase(recipe, tokenized, engine)

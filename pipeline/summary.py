@@ -138,7 +138,16 @@ def summarise(recipe: Recipe, manifest: dict[str, Any], engine: Engine, seconds:
             )
         )
     return Summary(
-        recipe.name, recipe.profile, engine.run_uri, sources, engine.executed, len(engine.used) - engine.executed, seconds, peak, list(notes), engine.notes
+        recipe.name,
+        recipe.profile,
+        engine.run_uri,
+        sources,
+        engine.executed,
+        len(engine.used) - engine.executed,
+        seconds,
+        peak,
+        list(notes),
+        engine.notes,
     )
 
 
@@ -157,9 +166,22 @@ def show(summary: dict[str, Any], console: Console) -> None:
     sources = summary["sources"]
     table = plain_table(f"{summary['name']} ({summary['profile'] or 'no profile'})")
     table.add_column("source", no_wrap=True)
-    for heading in ("documents", "kept", "dropped", "failed", "bytes", "text kept", "tokens", "held out", "budget", "shards"):
+    for heading in (
+        "documents",
+        "kept",
+        "dropped",
+        "failed",
+        "bytes",
+        "text kept",
+        "tokens",
+        "held out",
+        "budget",
+        "shards",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
-    total = {key: 0 for key in ("in", "kept", "dropped", "failed", "bytes_in", "bytes", "tokens", "held", "budget", "shards")}
+    total = dict.fromkeys(
+        ("in", "kept", "dropped", "failed", "bytes_in", "bytes", "tokens", "held", "budget", "shards"), 0
+    )
     for name, s in sources.items():
         row = {
             "in": s["documents_in"],
@@ -179,7 +201,13 @@ def show(summary: dict[str, Any], console: Console) -> None:
     table.add_row("all", *_cells(total))
     console.print(table)
     reasons = plain_table("dropped, by the recipe's key that drops")
-    for heading, justify in (("source", "left"), ("reason", "left"), ("documents", "right"), ("bytes", "right"), ("share", "right")):
+    for heading, justify in (
+        ("source", "left"),
+        ("reason", "left"),
+        ("documents", "right"),
+        ("bytes", "right"),
+        ("share", "right"),
+    ):
         reasons.add_column(heading, justify=justify, no_wrap=True)
     for name, s in sources.items():
         for reason, amount in s["dropped"].items():

@@ -140,7 +140,9 @@ class Chain:
             if len(values) != len(everyone):
                 raise UserError(f"step {name}: {len(values)} values of {measure} for {len(everyone)} documents")
         if edited.num_rows != len(everyone):
-            raise UserError(f"step {name} returned {edited.num_rows} documents for {len(everyone)}: an edit keeps all rows")
+            raise UserError(
+                f"step {name} returned {edited.num_rows} documents for {len(everyone)}: an edit keeps all rows"
+            )
         return edited, measures, everyone
 
     def _apply_in_halves(

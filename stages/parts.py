@@ -25,7 +25,9 @@ class PartWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.schema = schema
-        plain = [f.name for f in schema if f.name in ("file", "source", "reason", "charset") or f.name.endswith(".label")]
+        plain = [
+            f.name for f in schema if f.name in ("file", "source", "reason", "charset") or f.name.endswith(".label")
+        ]
         self.writer = pq.ParquetWriter(
             path, schema, compression="zstd", compression_level=LEVEL, use_dictionary=plain, write_statistics=False
         )
@@ -38,7 +40,8 @@ class PartWriter:
         if batch.num_rows == 0:
             return
         columns = [
-            batch.column(f.name) if f.name in batch.schema.names else pa.nulls(batch.num_rows, f.type) for f in self.schema
+            batch.column(f.name) if f.name in batch.schema.names else pa.nulls(batch.num_rows, f.type)
+            for f in self.schema
         ]
         self.waiting.append(pa.RecordBatch.from_arrays(columns, schema=self.schema))
         self.waiting_bytes += batch.nbytes
@@ -107,7 +110,9 @@ def normalise(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
-def without_rows(start: int, batch: pa.RecordBatch, removed: np.ndarray) -> tuple[pa.RecordBatch, pa.RecordBatch, np.ndarray]:
+def without_rows(
+    start: int, batch: pa.RecordBatch, removed: np.ndarray
+) -> tuple[pa.RecordBatch, pa.RecordBatch, np.ndarray]:
     """Split a batch that begins at row `start` by a sorted list of removed rows (int64, row numbers in the part).
 
     Returns the rows that stay, the rows removed, and which entries of `removed` these are.

@@ -140,9 +140,7 @@ class Step(Settings):
     def limits(self) -> dict[str, Bounds | Labels]:
         """Measure name -> the limit that the recipe sets on it, in the order in which they decide."""
         return {
-            name: value
-            for name in type(self).model_fields
-            if isinstance(value := getattr(self, name), Bounds | Labels)
+            name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Bounds | Labels)
         }
 
     def settings(self) -> dict[str, Any]:
@@ -160,7 +158,11 @@ class Step(Settings):
         reason = 0
         for name, bounds in self.limits().items():
             values = measures.get(name)
-            sides = ["keep"] if isinstance(bounds, Labels) else [s for s in ("min", "max") if getattr(bounds, s) is not None]
+            sides = (
+                ["keep"]
+                if isinstance(bounds, Labels)
+                else [s for s in ("min", "max") if getattr(bounds, s) is not None]
+            )
             if values is None:
                 reason += len(sides)
                 continue
@@ -181,7 +183,11 @@ class Step(Settings):
         """The reasons that `decide` may give, each the key in the recipe of the limit that drops: `word_length.mean.max`."""
         found = []
         for name, bounds in self.limits().items():
-            sides = ["keep"] if isinstance(bounds, Labels) else [s for s in ("min", "max") if getattr(bounds, s) is not None]
+            sides = (
+                ["keep"]
+                if isinstance(bounds, Labels)
+                else [s for s in ("min", "max") if getattr(bounds, s) is not None]
+            )
             found += [f"{name}.{side}" for side in sides]
         return found
 

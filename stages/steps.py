@@ -5,6 +5,7 @@ from __future__ import annotations
 from stages.extract.extract import Extract
 from stages.filters.gopher_quality import GopherQuality
 from stages.filters.limit_newlines import LimitNewlines
+from stages.filters.refinedweb_lines import RefinedWebLines
 from stages.filters.remove_urls import RemoveUrls
 from stages.filters.repetition import Repetition
 from stages.filters.starcoder import StarCoder
@@ -19,6 +20,7 @@ CLASSES: tuple[type[Step], ...] = (
     LimitNewlines,
     Quality,
     RemoveUrls,
+    RefinedWebLines,
     Repetition,
     StarCoder,
 )

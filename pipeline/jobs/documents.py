@@ -233,7 +233,9 @@ def _guarded(
 
 
 def _left_out(dropped: list[Dropped], row: int, intake: Intake) -> pa.RecordBatch:
-    columns: dict[str, list] = {name: [] for name in ("id", "url", "file", "record", "offset", "row", "bytes", "reason")}
+    columns: dict[str, list] = {
+        name: [] for name in ("id", "url", "file", "record", "offset", "row", "bytes", "reason")
+    }
     for place, event in enumerate(dropped):
         reason = f"{intake.books.step}.{event.reason}"
         intake.books.into.add(1, event.bytes)
@@ -296,7 +298,11 @@ def _lent(
             if probe.run(batch, reached).kept.num_rows:
                 raise NeedsPages
         later = tuple(f"{name}." for name in names[reached:])
-        columns = [c for c in batch.schema.names if not c.startswith(later) and c not in ("reason", "reached", "representative")]
+        columns = [
+            c
+            for c in batch.schema.names
+            if not c.startswith(later) and c not in ("reason", "reached", "representative")
+        ]
         return Piece(batch.select(columns), reached)
 
     with context.open(lender["kept"]) as kept_file, context.open(lender["dropped"]) as dropped_file:

@@ -64,7 +64,13 @@ def tokenize(spec: dict[str, Any], context: Context) -> dict[str, Any]:
             tokenizer_path, engine=spec["engine"], eos_token=spec["eos_token"], pad_token=spec["pad_token"], rules=rules
         )
         dropped_path = stack.enter_context(context.output(f"{prefix}.dropped.parquet"))
-        schema = pa.schema([(name, pa.large_string() if name in ("id", "url", "file") else pa.int64()) for name in COLUMNS if name != "text"])
+        schema = pa.schema(
+            [
+                (name, pa.large_string() if name in ("id", "url", "file") else pa.int64())
+                for name in COLUMNS
+                if name != "text"
+            ]
+        )
         dropped_file = stack.enter_context(PartWriter(dropped_path, dropped_schema(schema, with_text=False)))
         batches = _remaining(spec, context, tokenizer, intake, dropped_file)
         local = context.scratch / "tokens"
@@ -128,7 +134,9 @@ def shard(spec: dict[str, Any], context: Context) -> dict[str, Any]:
     with ExitStack() as stack:
         files = []
         for file in spec["files"]:
-            local = {field: str(stack.enter_context(context.local(file[field]))) for field in ("tokens_path", "index_path")}
+            local = {
+                field: str(stack.enter_context(context.local(file[field]))) for field in ("tokens_path", "index_path")
+            }
             files.append(TokenFile(**(file | local)))
         pieces = [Piece(*piece) for piece in spec["pieces"]]
         path = stack.enter_context(context.output(spec["path"]))

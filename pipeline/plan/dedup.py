@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.engine import Engine
 from pipeline.jobs import dedup as job
 from pipeline.plan.segments import Part
-from pipeline.recipe import Recipe, dump
+from pipeline.recipe import dump
 from pipeline.task import Phase, Task, task_key
 from stages.dedup.phases import clustered, group_parts
 
@@ -16,45 +16,77 @@ FUNCTION = "pipeline.jobs.dedup:run"
 GROUP_BYTES = 1 << 30  # of text that one scatter task reads
 
 
-def dedup_phases(
-    recipe: Recipe, name: str, settings: Any, parts: dict[str, list[Part]], engine: Engine
-) -> dict[str, list[Part]]:
-    """Run one dedup over all given parts, in canonical order; returns them with their removals."""
-    flat = [part for found in parts.values() for part in found]
-    if not flat:
-        return parts
-    described = [
-        {
-            "ordinal": i,
-            "path": part.path,
-            "source": part.source,
-            "documents": part.docs,
-            "bytes": part.bytes,
-            "removals": [r["path"] for r in part.removals],
-        }
-        for i, part in enumerate(flat)
-    ]
-    weights = {part.path: part.bytes for part in flat}
-    digests = {part.path: part.digest for part in flat} | {r["path"]: r["digest"] for part in flat for r in part.removals}
-    phases = clustered(dump(settings), group_parts(described, GROUP_BYTES), f"parts/dedup/{name}")
-    results: list[Any] | None = None
-    while True:
-        try:
-            phase = phases.send(results)  # type: ignore[arg-type]
-        except StopIteration as end:
-            summary = end.value
-            break
-        tasks = [_task(name, task, digests, weights) for task in phase.tasks]
-        entries = engine.run(Phase(f"{name}: {phase.name}", tasks))
+@dataclass
+class Job:
+    """One dedup: its name in the run, its settings, and the parts that it runs over."""
+
+    name: str
+    settings: Any
+    parts: list[Part]
+
+
+def dedup_phases(jobs: list[Job], engine: Engine) -> list[list[Part]]:
+    """Run dedups side by side, each over its parts in canonical order; returns the parts with their removals.
+
+    Their phases are merged: all scatter at once, then all group, and so on, so that small ones do not wait in a row.
+    """
+    running = [_Running(job) for job in jobs if job.parts]
+    number = 0
+    while waiting := [one for one in running if one.phase is not None]:
+        number += 1
+        tasks = [(one, task) for one in waiting for task in one.tasks()]
+        names = dict.fromkeys(one.phase.name for one in waiting)
+        entries = engine.run(Phase(f"dedup {number}: {', '.join(names)}", [task for _, task in tasks]))
+        for one in waiting:
+            one.advance([entry for (owner, _), entry in zip(tasks, entries, strict=True) if owner is one])
+    for one in running:
+        engine.notes[f"dedup {one.job.name}"] = one.summary
+    done = iter(running)
+    return [next(done).parts_left() if job.parts else [] for job in jobs]
+
+
+class _Running:
+    """A dedup on its way: the stage's generator of phases, and what its files hold."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        described = [
+            {
+                "ordinal": i,
+                "path": part.path,
+                "source": part.source,
+                "documents": part.docs,
+                "bytes": part.bytes,
+                "removals": [r["path"] for r in part.removals],
+            }
+            for i, part in enumerate(job.parts)
+        ]
+        self.digests = {part.path: part.digest for part in job.parts}
+        self.digests |= {r["path"]: r["digest"] for part in job.parts for r in part.removals}
+        self.weights = {part.path: part.bytes for part in job.parts}
+        self.phases = clustered(dump(job.settings), group_parts(described, GROUP_BYTES), f"parts/dedup/{job.name}")
+        self.summary: dict[str, Any] = {}
+        self.phase: Any = next(self.phases)
+
+    def tasks(self) -> list[Task]:
+        return [_task(self.job.name, task, self.digests, self.weights) for task in self.phase.tasks]
+
+    def advance(self, entries: list[dict[str, Any]]) -> None:
+        """Hand the results of the present phase in; `phase` is then the next one, or None at the end."""
         for entry in entries:
-            digests |= {output["path"]: output["digest"] for output in entry["outputs"]}
-        results = [entry["report"]["result"] for entry in entries]
-    engine.notes[f"dedup {name}"] = summary
-    found = iter(
-        replace(part, removals=[*part.removals, {"path": path, "digest": digests[path]}])
-        for part, path in zip(flat, (summary["removals"][str(i)] for i in range(len(flat))), strict=True)
-    )
-    return {source: [next(found) for _ in source_parts] for source, source_parts in parts.items()}
+            self.digests |= {output["path"]: output["digest"] for output in entry["outputs"]}
+        try:
+            self.phase = self.phases.send([entry["report"]["result"] for entry in entries])
+        except StopIteration as end:
+            self.phase, self.summary = None, end.value
+
+    def parts_left(self) -> list[Part]:
+        """The parts with the removals that this dedup found."""
+        found = []
+        for i, part in enumerate(self.job.parts):
+            path = self.summary["removals"][str(i)]
+            found.append(replace(part, removals=[*part.removals, {"path": path, "digest": self.digests[path]}]))
+        return found
 
 
 def _task(name: str, task: Any, digests: dict[str, str], weights: dict[str, int]) -> Task:
@@ -62,8 +94,16 @@ def _task(name: str, task: Any, digests: dict[str, str], weights: dict[str, int]
     function = f"{task.function.__module__}:{task.function.__qualname__}"
     reads: list[str] = []
     identity = _by_content({k: v for k, v in task.arguments.items() if k != "memory"}, digests, reads)
-    writes = [path for value in task.outputs.values() for path in (value.values() if isinstance(value, dict) else [value])]
-    spec = {"function": function, "arguments": task.arguments, "outputs": task.outputs, "writes": writes, "reads": reads}
+    writes = [
+        path for value in task.outputs.values() for path in (value.values() if isinstance(value, dict) else [value])
+    ]
+    spec = {
+        "function": function,
+        "arguments": task.arguments,
+        "outputs": task.outputs,
+        "writes": writes,
+        "reads": reads,
+    }
     key = task_key(FUNCTION, job.VERSION, function, identity, task.outputs)
     return Task(key, f"dedup/{name}/{task.key}", FUNCTION, spec, sum(weights.get(path, 0) for path in reads))
 

@@ -28,7 +28,9 @@ def documents_phase(
     for source, segment in plan.items():
         if number == 0:
             read = recipe.sources[source].read
-            inputs = [_split_input(split, recipe, source) for split in splits(files[source], read, recipe.run.split_bytes)]
+            inputs = [
+                _split_input(split, recipe, source) for split in splits(files[source], read, recipe.run.split_bytes)
+            ]
         else:
             inputs = [_part_input(part) for part in parts[source]]
         for ordinal, (identity, spec, weight) in enumerate(inputs):
@@ -76,8 +78,8 @@ def _task(
     weight: int,
     engine: Engine,
 ) -> Task:
-    key = task_key(FUNCTION, documents.VERSION, identity, step_identity(segment.steps, limits=True), recipe.run.keep)
-    similar = similar_key(FUNCTION, documents.VERSION, identity, step_identity(segment.steps, limits=False), recipe.run.keep)
+    key = task_key(FUNCTION, documents.VERSION, identity, step_identity(segment, limits=True), recipe.run.keep)
+    similar = similar_key(FUNCTION, documents.VERSION, identity, step_identity(segment, limits=False), recipe.run.keep)
     prefix = f"parts/{source}/{number}/{ordinal:05d}-{key}"
     spec = spec | {
         "source": source,
@@ -96,4 +98,9 @@ def _lender(engine: Engine, similar: str) -> dict[str, Any] | None:
     if entry is None or entry["report"]["failed_documents"] or entry["report"]["failed_files"]:
         return None
     report = entry["report"]
-    return {"kept": report["part"], "dropped": report["dropped"], "entry_books": report["books"][0], "notes": report["notes"]}
+    return {
+        "kept": report["part"],
+        "dropped": report["dropped"],
+        "entry_books": report["books"][0],
+        "notes": report["notes"],
+    }

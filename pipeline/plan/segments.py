@@ -16,6 +16,7 @@ class Segment:
 
     steps: list[tuple[str, Step]] = field(default_factory=list)
     dedup: tuple[str, Any] | None = None
+    digests: dict[str, str] = field(default_factory=dict)  # of files that the run made and steps name
 
 
 @dataclass
@@ -54,17 +55,17 @@ def step_data(steps: list[tuple[str, Step]]) -> list[list[Any]]:
     return [[name, step.step, dump(step)] for name, step in steps]
 
 
-def step_identity(steps: list[tuple[str, Step]], *, limits: bool) -> list[Any]:
+def step_identity(segment: Segment, *, limits: bool) -> list[Any]:
     """What decides the outcome of steps; without their limits, what decides the measures alone.
 
     A file that a step reads (a model, a word list) counts by its content's version, not by its path.
     """
     found = []
-    for name, step in steps:
+    for name, step in segment.steps:
         settings = dump(step) if limits else step.settings()
         settings = {**settings, "version": step.version}
         for key, uris in file_fields(step).items():
-            settings[key] = [storage.stat(uri).version for uri in uris]
+            settings[key] = [segment.digests.get(uri) or storage.stat(uri).version for uri in uris]
         found.append([name, step.step, settings])
     return found
 

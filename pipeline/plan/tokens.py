@@ -89,7 +89,9 @@ def tokenize_phase(
     return found
 
 
-def shard_phase(recipe: Recipe, tokenized: dict[str, list[dict[str, Any]]], engine: Engine) -> dict[str, dict[str, list]]:
+def shard_phase(
+    recipe: Recipe, tokenized: dict[str, list[dict[str, Any]]], engine: Engine
+) -> dict[str, dict[str, list]]:
     """Cut token files into shards; returns source -> split -> the manifest's facts of each shard."""
     dtype = token_dtype(_tokenizer_facts(tokenized)["vocab_size"])
     tasks: list[Task] = []
@@ -149,7 +151,9 @@ def manifest_of(
     available = {source: sum(s["tokens"] for s in splits["train"]) for source, splits in shards.items()}
     budgets = {budget.source: budget for budget in compile_mixture(recipe.mixture, available)}
     sources = {
-        source: source_entry(source, splits["train"], splits["held_out"], budgets[source].asked, budgets[source].max_repeats)
+        source: source_entry(
+            source, splits["train"], splits["held_out"], budgets[source].asked, budgets[source].max_repeats
+        )
         for source, splits in shards.items()
     }
     return build_manifest(

@@ -37,7 +37,9 @@ _KERNELS: list[Kernel] = []
 def cache_folder() -> Path:
     """Where compiled kernels lie: HEADRACE_KERNEL_CACHE, else the user's cache folder; named by what was compiled."""
     base = os.environ.get("HEADRACE_KERNEL_CACHE")
-    root = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "headrace" / "kernels"
+    root = (
+        Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "headrace" / "kernels"
+    )
     digest = hashlib.blake2b(f"{numba.__version__}".encode(), digest_size=8)
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())

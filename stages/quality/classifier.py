@@ -6,12 +6,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from stages.errors import UserError
 from stages.kernels.fasttext_lines import JOIN_LINES
 from stages.quality.fasttext_model import FastTextModel, load_model, model_content
-from stages.step import Limit, Measures, Step, limit
+from stages.quality.settings import TrainSettings
+from stages.step import Limit, Measures, Settings, Step, limit
+from stages.units import Bytes
+
+
+class TrainQuality(Settings):
+    """A classifier that the run trains itself, on its own documents as they are before the step."""
+
+    positive: tuple[str, ...] = Field(min_length=1)
+    """Sources of good text."""
+    negative: tuple[str, ...] = Field(min_length=1)
+    """Sources of ordinary text."""
+    max_bytes: Bytes = Field(256 * 2**20, gt=0)
+    """Text of each kind that is trained on at most: documents chosen by hash, evenly over the sources."""
+    settings: TrainSettings = TrainSettings()
 
 
 class Quality(Step):
@@ -27,8 +41,10 @@ class Quality(Step):
 
     score: Limit = limit(min=0.018112)
     """The probability that the text is good, 0 to 1."""
-    model: str
+    model: str | None = Field(default=None, json_schema_extra={"file": True})
     """A supervised fastText model file (.bin or .ftz)."""
+    train: TrainQuality | None = None
+    """In place of a model: train one."""
     positive: str = "hq"
     """The label of good text in the model, with or without `__label__`."""
     negative: str | None = None
@@ -37,6 +53,12 @@ class Quality(Step):
     """MB of memory, a process, for the table of words already met. Changes speed, not results."""
 
     _model: FastTextModel | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Quality:
+        if (self.model is None) == (self.train is None):
+            raise ValueError("name a model, or say in train what to train one on: one of the two")
+        return self
 
     def prepare(self) -> None:
         """Map the model, folding it first where this machine has not, and check that it has the labels."""

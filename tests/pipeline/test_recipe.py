@@ -43,8 +43,14 @@ def test_a_recipe_is_typed() -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("sources.web.steps.gopher_quality.word=3", r"sources.web.steps.gopher_quality.word = 3: unknown key; did you mean words\?"),
-        ("sources.web.steps.gopher_qualty.words=3", r"sources.web.steps.gopher_qualty: no such step here; did you mean gopher_quality\?"),
+        (
+            "sources.web.steps.gopher_quality.word=3",
+            r"sources.web.steps.gopher_quality.word = 3: unknown key; did you mean words\?",
+        ),
+        (
+            "sources.web.steps.gopher_qualty.words=3",
+            r"sources.web.steps.gopher_qualty: no such step here; did you mean gopher_quality\?",
+        ),
         ("sources.web.steps.repetition.top_2gram=high", r"sources.web.steps.repetition.top_2gram.*'high'"),
         ("sources.web.steps.gopher_quality.words=[5, 1]", r"min 5 is above max 1: no document could pass"),
         ("sources.web.steps.dedup.bands=3", r"sources.web.steps.dedup.*bands.*unknown key"),
@@ -89,7 +95,12 @@ def test_a_missing_recipe_names_the_nearest_file() -> None:
 
 
 def test_profiles_lie_over_the_recipe_and_assignments_over_both() -> None:
-    base = data() | {"profiles": {"small": {"seed": 1, "sources": {"web": {"steps": {"repetition": {"top_2gram": 0.5}}}}}, "big": {"seed": 2}}}
+    base = data() | {
+        "profiles": {
+            "small": {"seed": 1, "sources": {"web": {"steps": {"repetition": {"top_2gram": 0.5}}}}},
+            "big": {"seed": 2},
+        }
+    }
     assert build_recipe(base).profile == "small"
     assert build_recipe(base).sources["web"].steps[1][1].top_2gram.max == 0.5
     assert build_recipe(base, "big").seed == 2
@@ -101,7 +112,12 @@ def test_profiles_lie_over_the_recipe_and_assignments_over_both() -> None:
 def test_a_step_that_comes_twice_has_two_names() -> None:
     twice = data()
     twice["sources"]["web"]["steps"].append("repetition")
-    assert [name for name, _ in build_recipe(twice).sources["web"].steps] == ["gopher_quality", "repetition", "dedup", "repetition_2"]
+    assert [name for name, _ in build_recipe(twice).sources["web"].steps] == [
+        "gopher_quality",
+        "repetition",
+        "dedup",
+        "repetition_2",
+    ]
 
 
 def test_merge_replaces_lists_and_merges_mappings() -> None:
