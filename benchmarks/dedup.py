@@ -1,0 +1,215 @@
+"""Dedup, one core: the kernels and whole methods in MB/s of text, beside datatrove's MinHash where it is installed.
+
+    python -m benchmarks.dedup [--size 60] [--copies 0.3] [--datatrove 4] [--folder DIR]
+
+The corpus is made of the real documents of ../shared/data. To be larger than they are, each further round through them
+exchanges their words for one another by its own random permutation, so that its documents are new ones of the same
+shape; then a share of documents (`--copies`) is planted a second time, a third of these with a few words changed. All
+phases run in this process. Times are of the processor, not of the clock, so that other work beside does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import re
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from stages.dedup import bff, scatter
+from stages.dedup.bloom import make_filter
+from stages.dedup.normalize import normalize
+from stages.dedup.phases import group_parts, phases, run_inline
+from stages.dedup.spec import read_spec
+from stages.document import DOCUMENT, text_buffers
+from stages.kernels.hashing import hash_texts
+from stages.kernels.minhash import minhash_signatures, row_constants
+
+SHARED = Path(os.environ.get("HEADRACE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+FILES = ("c4", "books", "code", "wikipedia", "wiki-en", "wiki-fr", "wiki-es", "golden/dclm-web", "golden/dclm-text")
+PART_BYTES = 16_000_000
+LONG_WORD = re.compile(r"[^\W\d_]{4,}")
+
+
+def real_texts() -> list[str]:
+    texts: dict[str, None] = {}
+    for name in FILES:
+        with (SHARED / f"{name}.jsonl.zst").open("rb") as file:
+            for line in io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), "utf-8"):
+                texts[json.loads(line)["text"]] = None
+    return list(texts)
+
+
+def corpus(size: int, copies: float) -> list[str]:
+    """About `size` bytes of documents, `copies` of them planted a second time."""
+    rng = random.Random(0)
+    base = real_texts()
+    words = sorted({word for text in base for word in LONG_WORD.findall(text)})
+    texts: list[str] = []
+    done = 0
+    exchange: dict[str, str] | None = None
+    while done < size:
+        for text in base:
+            if exchange is not None:
+                text = LONG_WORD.sub(lambda m: exchange[m.group()], text)  # noqa: B023
+            texts.append(text)
+            done += len(text)
+            if rng.random() < copies:
+                texts.append(text if rng.random() < 2 / 3 else altered(rng, text))
+                done += len(text)
+            if done >= size:
+                break
+        exchange = dict(zip(words, rng.sample(words, len(words)), strict=True))
+    rng.shuffle(texts)
+    return texts
+
+
+def altered(rng: random.Random, text: str) -> str:
+    words = text.split(" ")
+    for _ in range(1 + len(words) // 200):
+        words[rng.randrange(len(words))] = rng.choice(words)
+    return " ".join(words)
+
+
+def write_parts(texts: list[str], folder: Path) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    begin = 0
+    while begin < len(texts):
+        end, size = begin, 0
+        while end < len(texts) and size < PART_BYTES:
+            size += len(texts[end].encode())
+            end += 1
+        n = end - begin
+        columns = [
+            [f"d{i}" for i in range(begin, end)], texts[begin:end], [None] * n, ["f"] * n, list(range(n)), [None] * n, [None] * n,
+        ]  # fmt: skip
+        path = folder / f"{len(parts):05d}.parquet"
+        pq.write_table(pa.table([pa.array(c, f.type) for c, f in zip(columns, DOCUMENT, strict=True)], DOCUMENT), path)
+        parts.append({"ordinal": len(parts), "path": str(path), "source": "a", "documents": n, "bytes": size})
+        begin = end
+    return parts
+
+
+def timed(name: str, size: int, call: Any, rounds: int = 3) -> float:
+    """MB/s of the best of some rounds, by processor time."""
+    best = float("inf")
+    for _ in range(rounds):
+        began = time.process_time()
+        call()
+        best = min(best, time.process_time() - began)
+    rate = size / best / 1e6
+    print(f"{name:44s} {rate:9.2f} MB/s")
+    return rate
+
+
+def bench_kernels(texts: list[str]) -> float:
+    """The kernels on a few megabytes; returns MB/s of signatures, normalization included."""
+    column = pa.array(texts, pa.large_string())
+    data, offsets = text_buffers(column)
+    size = int(offsets[-1])
+    spec = read_spec({"method": "minhash"})
+    simple = normalize(data, offsets, "simple")
+    out, counts = np.empty((len(texts), 112), np.uint64), np.empty(len(texts), np.int64)
+    constants = row_constants(112, 1)
+    hashes = np.empty((len(texts), 2), np.uint64)
+    timed("normalize (simple)", size, lambda: normalize(data, offsets, "simple"))
+    timed("MinHash of normalized text, 112 rows", size, lambda: minhash_signatures(*simple, 5, *constants, out, counts))
+    rate = timed("MinHash signatures, both", size, lambda: scatter.signatures(column, spec))
+    timed("128-bit hash of plain text", size, lambda: hash_texts(data, offsets, 0, hashes))
+    timed("128-bit hash, white space normalized", size, lambda: scatter.hashed_texts(column, "whitespace"))
+    bloom = read_spec({"method": "bff"})
+    timed("n-grams of Unicode tokens (bff)", size, lambda: bff.hash_texts(column, bloom))
+    docs = np.arange(len(texts))
+    for capacity in (10**6, 850_000_000):
+        filter = make_filter(capacity, 0.01, 13, 0, 1 << 31, "bench")
+        filter.bits[:] = 0
+        name = f"bff, filter of {filter.size / 2**20:,.0f} MiB"
+        timed(name, size, lambda: bff._pass(column, docs, bloom, filter))  # noqa: B023
+    return rate
+
+
+def bench_method(spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path) -> float:
+    folder.mkdir()
+    size = sum(part["bytes"] for part in parts)
+    marks = [("", time.process_time())]
+    began = time.process_time()
+    summary = run_inline(
+        phases(spec, group_parts(parts, 1 << 26), str(folder)),
+        on_phase=lambda phase: marks.append((phase.name, time.process_time())),
+    )
+    seconds = time.process_time() - began
+    ends = [t for _, t in marks[2:]] + [time.process_time()]
+    steps = ", ".join(f"{name} {end - start:.2f}" for (name, start), end in zip(marks[1:], ends, strict=True))
+    print(f"{spec['method'] + ', all phases':44s} {size / seconds / 1e6:9.2f} MB/s")
+    print(f"    {summary['removed']:,} of {summary['documents']:,} documents removed; seconds: {steps}")
+    return size / seconds / 1e6
+
+
+def bench_datatrove(texts: list[str], folder: Path) -> tuple[float, float]:
+    """MB/s of datatrove's signatures, and of its four steps, on the given texts."""
+    from datatrove.data import Document
+    from datatrove.pipeline.dedup import (
+        MinhashConfig,
+        MinhashDedupBuckets,
+        MinhashDedupCluster,
+        MinhashDedupFilter,
+        MinhashDedupSignature,
+    )
+
+    config = MinhashConfig()
+    size = sum(len(text.encode()) for text in texts)
+    documents = [Document(text=text, id=str(i)) for i, text in enumerate(texts)]
+    signature = MinhashDedupSignature(str(folder / "sig"), config)
+    signature.get_signature(signature.get_shingles("load the word tokenizer first, please"))
+    began = time.process_time()
+    signature.run(iter(documents), 0, 1)
+    first = time.process_time() - began
+    for bucket in range(config.num_buckets):
+        MinhashDedupBuckets(str(folder / "sig"), str(folder / "buckets"), config=config).run(
+            None, bucket, config.num_buckets
+        )
+    MinhashDedupCluster(str(folder / "buckets"), str(folder / "remove"), config=config).run(None, 0, 1)
+    left = sum(1 for _ in MinhashDedupFilter(str(folder / "remove")).run(iter(documents), 0, 1))
+    whole = time.process_time() - began
+    print(f"{'datatrove: MinHash signatures':44s} {size / first / 1e6:9.2f} MB/s")
+    print(f"{'datatrove: all four steps':44s} {size / whole / 1e6:9.2f} MB/s")
+    print(f"    {len(texts) - left:,} of {len(texts):,} documents removed")
+    return size / first / 1e6, size / whole / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=float, default=60, help="MB of text for the whole methods")
+    parser.add_argument("--copies", type=float, default=0.3, help="share of documents planted a second time")
+    parser.add_argument("--datatrove", type=float, default=4, help="MB of text for datatrove; 0: leave it out")
+    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    args = parser.parse_args()
+    texts = corpus(int(args.size * 1e6), args.copies)
+    few = texts[: max(1, int(len(texts) * min(1, 12 / args.size)))]
+    signatures = bench_kernels(few)
+    with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
+        folder = Path(temporary)
+        parts = write_parts(texts, folder)
+        bench_method({"method": "exact"}, parts, folder / "exact")
+        whole = bench_method({"method": "minhash"}, parts, folder / "minhash")
+        bench_method({"method": "bff"}, parts, folder / "bff")
+        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:,.0f} MiB (texts included)")
+        if args.datatrove:
+            some = texts[: max(1, int(len(texts) * args.datatrove / args.size))]
+            theirs, theirs_whole = bench_datatrove(some, folder)
+            print(f"signatures {signatures / theirs:.0f} times as fast, all phases {whole / theirs_whole:.0f} times")
+
+
+if __name__ == "__main__":
+    main()
