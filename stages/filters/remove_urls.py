@@ -68,5 +68,7 @@ def _beginning() -> str:
 
 
 def _begins_with_name(texts: pa.Array) -> np.ndarray:
-    beginnings = pc.utf8_slice_codeunits(texts, 0, max(map(len, TOP_LEVEL_DOMAINS)))
+    # Cut as bytes and only called a string again, since text that is not valid UTF-8 must not stop a run.
+    longest = max(len(name.encode()) for name in TOP_LEVEL_DOMAINS)
+    beginnings = pc.binary_slice(texts.view(pa.large_binary()), 0, longest).view(pa.large_string())
     return np.asarray(pc.match_substring_regex(beginnings, _beginning())).astype(np.uint8)

@@ -157,7 +157,9 @@ def repetition(data, offsets, table):
     longest = 0
     for row in range(documents):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    most = longest // 2 + 2  # no word that begins with a letter or digit and no line takes less than two bytes
+    # No more words than two in three bytes ("a²a²"): ASCII letters and digits part only at a character of other bytes.
+    # No more lines than one in two.
+    most = 2 * longest // 3 + 4
     slots = np.empty(room(most), np.int32)
     keys = np.empty(most, np.uint64)
     state = np.zeros(2, np.int64)
