@@ -37,6 +37,29 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     train.set_defaults(run=_train)
 
+    evaluate = commands.add_parser("eval", help="held-out bits per byte, and tasks from request files")
+    evaluate.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
+    evaluate.add_argument("--data", type=Path, help="a run's folder: score its held-out shards")
+    evaluate.add_argument("--tasks", type=Path, help="a folder of tasks (config.json, requests.jsonl.gz), at any depth")
+    evaluate.add_argument("--limit", type=int, help="at most this many instances of a source, documents of a task")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+    evaluate.set_defaults(run=_eval)
+
+    sample = commands.add_parser("sample", help="write text with a trained model")
+    sample.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
+    sample.add_argument("--prompt", default="", help="what to go on from (nothing: a new document)")
+    sample.add_argument("--tokens", type=int, default=128, help="at most this many new tokens (128)")
+    sample.add_argument("--temperature", type=float, default=0.8, help="0: always the most probable token (0.8)")
+    sample.add_argument("--top-p", type=float, default=0.95, help="the most probable tokens up to this sum (0.95)")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+    sample.set_defaults(run=_sample)
+
+    plot = commands.add_parser("plot", help="draw a training's losses and expert loads")
+    plot.add_argument("folder", type=Path, help="the training's folder, with metrics.jsonl")
+    plot.set_defaults(run=_plot)
+
     export = commands.add_parser("export", help="write a checkpoint as a Hugging Face OlmoeForCausalLM folder")
     export.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
     export.add_argument("--out", type=Path, required=True, help="a new folder")
@@ -66,6 +89,41 @@ def _train(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / "train" / config.name
     resume = options.resume if isinstance(options.resume, bool) else Path(options.resume)
     return train(config, options.data, out, resume, options.device)
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from trainer.report import evaluate_checkpoint
+
+    if options.data is None and options.tasks is None:
+        raise TrainerError("eval needs --data (a run with held-out shards), --tasks (a folder of tasks), or both")
+    evaluate_checkpoint(options.checkpoint, options.data, options.tasks, options.limit, options.json, options.device)
+    return 0
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from trainer.inference import open_trained
+    from trainer.sample import write
+
+    trained = open_trained(options.checkpoint, options.device)
+    write(
+        trained,
+        options.prompt,
+        options.tokens,
+        options.temperature,
+        options.top_p,
+        options.seed,
+        lambda text: print(text, end="", flush=True),
+    )
+    print()
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from trainer.plot import plot
+
+    for path in plot(options.folder):
+        print(path)
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -28,12 +28,11 @@ def cross_entropy_sum(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chu
 def token_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mib: int) -> Tensor:
     """-log probability of each target, in nats, fp32 [N], without gradient. 0 where the target is IGNORED."""
     rows = _rows(head_VD, chunk_mib)
-    return torch.cat(
-        [
-            F.cross_entropy(F.linear(hidden, head_VD).float(), targets, ignore_index=IGNORED, reduction="none")
-            for hidden, targets in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
-        ]
-    )
+    losses_N = torch.zeros(len(targets_N), device=hidden_ND.device)
+    for places in (targets_N != IGNORED).nonzero().squeeze(1).split(rows):
+        logits = F.linear(hidden_ND[places], head_VD).float()
+        losses_N[places] = F.cross_entropy(logits, targets_N[places], reduction="none")
+    return losses_N
 
 
 def _rows(head_VD: Tensor, chunk_mib: int) -> int:

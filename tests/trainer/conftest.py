@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from stages.tokens import manifest, shard_format
 from trainer.config import Config, check
@@ -70,12 +71,16 @@ def write_run(folder: Path, seed: int = 0, vocab: int = VOCAB, sources: tuple[st
             facts[split] = [{"tokens": count, "documents": documents, "text_bytes": 4 * count, "sha256": sha256}]
         budget = facts["train"][0]["tokens"] * 3 // 2
         entries[source] = manifest.source_entry(source, facts["train"], facts["held_out"], budget, 4.0)
+    (folder / "tokenizer").mkdir(exist_ok=True)
+    words = Tokenizer(models.WordLevel({f"t{number}": number for number in range(vocab)}, "t2"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.save(str(folder / "tokenizer" / "tokenizer.json"))
     built = manifest.build_manifest(
         name="small",
         profile="sample",
         recipe_hash="0" * 64,
         seed=seed,
-        tokenizer_sha256="0" * 64,
+        tokenizer_sha256=shard_format.sha256_file(folder / "tokenizer" / "tokenizer.json"),
         vocab_size=vocab,
         eos_id=EOS,
         pad_id=PAD,

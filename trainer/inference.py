@@ -1,0 +1,67 @@
+"""A trained model, ready for use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from trainer import checkpoint
+from trainer.config import Config, check
+from trainer.errors import TrainerError
+from trainer.model import Olmoe
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint holds."""
+
+    path: Path
+    model: Olmoe
+    config: Config
+    data: dict[str, Any]  # vocab_size, eos_id, pad_id, fingerprint
+    device: torch.device
+
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer. Raises TrainerError if it carries none, or not the one it was trained with."""
+        path = self.path / "tokenizer.json"
+        if not path.is_file():
+            raise TrainerError(f"{self.path}: has no tokenizer.json; copy the run's tokenizer/tokenizer.json there")
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises bare Exception
+            raise TrainerError(f"{path}: cannot be read ({error})") from None
+        entries = tokenizer.get_vocab_size()
+        if entries != self.data["vocab_size"]:
+            raise TrainerError(
+                f"{path}: is another tokenizer: it has {entries} entries, the model was trained with "
+                f"{self.data['vocab_size']}"
+            )
+        return tokenizer
+
+    def require_causal(self) -> None:
+        """Raise TrainerError if a token's output depends on later tokens."""
+        if self.config.model.routing == "expert_choice":
+            raise TrainerError(
+                f"{self.path}: with expert choice a token's route depends on the tokens after it, so the model can "
+                "neither write text nor be scored on answers"
+            )
+
+
+def open_trained(path: Path, device: str | None = None) -> Trained:
+    """Load a checkpoint, or the newest of a training's folder, for use. Raises TrainerError if it is damaged."""
+    path = checkpoint.find(path)
+    checkpoint.verify(path)
+    state = checkpoint.read_state(path)
+    config = check(state["config"], str(path))
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with torch.device("meta"):
+        model = Olmoe(config.model, config.train.loss_chunk_mib)
+    model.to_empty(device=place)
+    checkpoint.load(path, model)
+    if place.type == "cuda":
+        model.dtype = getattr(torch, config.train.precision)
+    return Trained(path, model.requires_grad_(False).eval(), config, state["data"], place)

@@ -1,0 +1,61 @@
+"""`python -m trainer eval`: a checkpoint's scores as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from trainer.data import open_data
+from trainer.errors import TrainerError
+from trainer.evaluate import evaluate, mixture_loss
+from trainer.inference import Trained, open_trained
+from trainer.processes import Processes
+from trainer.tasks import find_tasks, run_task
+
+
+def evaluate_checkpoint(
+    path: Path, data_dir: Path | None, tasks: Path | None, limit: int | None, as_json: bool, device: str | None
+) -> dict[str, Any]:
+    """Score a checkpoint on held-out shards, on tasks, or on both; print and return the result."""
+    trained = open_trained(path, device)
+    result: dict[str, Any] = {"checkpoint": str(trained.path)}
+    if data_dir is not None:
+        result["held_out"] = _held_out(trained, data_dir, limit)
+        if not as_json:
+            _print_held_out(result["held_out"])
+    if tasks is not None:
+        result["tasks"] = {}
+        for folder in find_tasks(tasks):
+            task = run_task(trained, folder, limit)
+            result["tasks"][task.name] = vars(task)
+            if not as_json:
+                others = "  ".join(f"{name} {value:.4f}" for name, value in task.metrics.items())
+                best = f"{task.primary}: {task.metrics[task.primary]:.4f}"
+                print(f"{task.name:<36} {task.documents:>6} documents  {best}")
+                print(f"    {others}")
+    if as_json:
+        print(json.dumps(result, indent=1))
+    return result
+
+
+def _held_out(trained: Trained, data_dir: Path, limit: int | None) -> dict[str, Any]:
+    data = open_data(data_dir, trained.config.data.sequence_length)
+    if data.vocab_size != trained.data["vocab_size"]:
+        raise TrainerError(
+            f"{data_dir}: its tokenizer has {data.vocab_size} entries, the model was trained with "
+            f"{trained.data['vocab_size']}: shards of another tokenizer"
+        )
+    config, alone = trained.config, Processes(0, 1, trained.device)
+    masking = config.model.document_masking
+    results = evaluate(trained.model, data, alone, config.train.micro_batch, limit or 2**62, masking)
+    return {"loss": mixture_loss(results, data), "sources": {source: vars(one) for source, one in results.items()}}
+
+
+def _print_held_out(held_out: dict[str, Any]) -> None:
+    print(f"{'source':<24} {'tokens':>12} {'nats/token':>11} {'perplexity':>11} {'bits/byte':>10}")
+    for source, one in held_out["sources"].items():
+        numbers = f"{one['loss']:>11.4f} {math.exp(one['loss']):>11.2f} {one['bits_per_byte']:>10.4f}"
+        print(f"{source:<24} {one['tokens']:>12,} {numbers}")
+    print(f"{'as mixed in training':<24} {'':>12} {held_out['loss']:>11.4f} {math.exp(held_out['loss']):>11.2f}")
