@@ -64,7 +64,8 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
 def merge(base: Any, patch: Any, path: str = "") -> Any:
     """`base` with `patch` laid over it: mappings merge key by key, anything else is replaced.
 
-    A list of steps (`- name: {...}`) may be patched by a mapping from step name to settings.
+    A list of steps (`- name: {...}`) may be patched by a mapping from step name to settings, and a limit written
+    [min, max] by one of its sides.
     """
     if isinstance(base, Mapping) and isinstance(patch, Mapping):
         merged = dict(base)
@@ -72,9 +73,16 @@ def merge(base: Any, patch: Any, path: str = "") -> Any:
             inner = f"{path}.{key}" if path else str(key)
             merged[key] = merge(base[key], value, inner) if key in base else value
         return merged
+    if _is_pair(base) and isinstance(patch, Mapping) and set(patch) <= {"min", "max"}:
+        return {"min": base[0], "max": base[1], **patch}
     if is_step_list(base) and isinstance(patch, Mapping):
         return _merge_steps(base, patch, path)
     return patch
+
+
+def _is_pair(value: Any) -> bool:
+    """True for a limit written as [min, max]."""
+    return isinstance(value, list) and len(value) == 2 and all(v is None or isinstance(v, int | float) for v in value)
 
 
 def is_step_list(value: Any) -> bool:

@@ -77,10 +77,8 @@ class Labels(Settings):
 
 def limit(*, min: float | None = None, max: float | None = None) -> Any:
     """The default of a `Limit` field. In the recipe a plain number stands for the one bound that the default sets."""
-    return Field(
-        default=Bounds(min=min, max=max),
-        json_schema_extra={"limit": "min" if max is None and min is not None else "max"},
-    )
+    side = None if min is not None and max is not None else "min" if min is not None else "max"
+    return Field(default=Bounds(min=min, max=max), json_schema_extra={"limit": side})
 
 
 def _read_limit(value: Any) -> Any:
@@ -123,6 +121,8 @@ class Step(Settings):
             if isinstance(extra, dict) and "limit" in extra and isinstance(values.get(name), int | float):
                 if isinstance(values[name], bool):
                     raise ValueError(f"{name}: a limit is a number, not {values[name]}")
+                if extra["limit"] is None:
+                    raise ValueError(f"{name}: this limit has two sides; write [min, max], or {{min: {values[name]}}}")
                 values[name] = {extra["limit"]: values[name]}
         return values
 

@@ -53,6 +53,7 @@ def test_a_recipe_is_typed() -> None:
         ),
         ("sources.web.steps.repetition.top_2gram=high", r"sources.web.steps.repetition.top_2gram.*'high'"),
         ("sources.web.steps.gopher_quality.words=[5, 1]", r"min 5 is above max 1: no document could pass"),
+        ("sources.web.steps.gopher_quality.words=5", r"words: this limit has two sides; write \[min, max\]"),
         ("sources.web.steps.dedup.bands=3", r"sources.web.steps.dedup.*bands.*unknown key"),
         ("sources.web.steps.dedup.method=exakt", r"sources.web.steps.dedup.*exakt"),
         ("shard.bytes=1GiB", r"shard = .*unknown key; did you mean shards\?|shard: unknown key; did you mean shards\?"),
@@ -118,6 +119,11 @@ def test_a_step_that_comes_twice_has_two_names() -> None:
         "dedup",
         "repetition_2",
     ]
+
+
+def test_one_side_of_a_limit_can_be_set() -> None:
+    words = build_recipe(data(), None, ["sources.web.steps.gopher_quality.words.min=60"]).sources["web"].steps[0][1].words
+    assert (words.min, words.max) == (60, 1000)
 
 
 def test_merge_replaces_lists_and_merges_mappings() -> None:
