@@ -103,7 +103,7 @@ def make_filter(ngrams: int, fp_rate: float, ngram: int, seed: int, memory: int,
 
 def _allocate(size: int) -> np.ndarray:
     """Zeroed uint64 memory that begins on a page, in huge pages where the system has them: fewer misses of the TLB."""
-    memory = mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint64)

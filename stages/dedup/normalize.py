@@ -75,27 +75,27 @@ def simple_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         sigma = SIGMA if c == "Σ" else 0
         return EMIT | flags | sigma | len(forms[0]) << LENGTH_SHIFT | place << PLACE_SHIFT
 
-    pages, table = _paged(entry, skip_plain=True)
+    pages, table = _paged(entry, _is_plain)
     return pages, table, np.frombuffer(bytes(emissions), np.uint8)
 
 
 @lru_cache(maxsize=2)
 def space_table() -> tuple[np.ndarray, np.ndarray]:
     """(page of each block of 256 code points, entries) for `squeeze_space`: str.isspace() characters are SPACE."""
-    return _paged(lambda c: SPACE if c.isspace() else EMIT)
+    return _paged(lambda c: SPACE if c.isspace() else EMIT, lambda some: "".join(some.split()) == some)
 
 
-def _paged(entry: Callable[[str], int], skip_plain: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def _paged(entry: Callable[[str], int], is_plain: Callable[[str], bool]) -> tuple[np.ndarray, np.ndarray]:
     """A two-stage table over all code points: equal pages are stored once.
 
-    `skip_plain`: do not ask for each character of the many pages of letters without case, marks or decomposition.
+    `is_plain`: whether a page of characters needs no look at each of them, all being EMIT.
     """
     pages = np.zeros(0x1100, np.uint16)
     known: dict[bytes, int] = {}
     stored: list[np.ndarray] = []
     for page in range(0x1100):
         characters = "".join(map(chr, range(page << 8, (page + 1) << 8)))
-        if skip_plain and _is_plain(characters):
+        if is_plain(characters):
             values = np.full(256, EMIT, np.uint32)
         else:
             values = np.array([entry(c) for c in characters], np.uint32)
@@ -109,7 +109,7 @@ def _is_plain(characters: str) -> bool:
     """All are letters without case (Latin-1's two ordinal signs are of this category, and cased), or unassigned."""
     return (
         ord(characters[0]) > 0xFF
-        and all(unicodedata.category(c) in ("Lo", "Cn", "Co", "Cs") for c in characters)
+        and set(map(unicodedata.category, characters)) <= {"Lo", "Cn", "Co", "Cs"}
         and unicodedata.normalize("NFD", characters) == characters
     )
 

@@ -20,7 +20,7 @@ WHOLE = -1  # in place of the paragraph's number: the whole document goes
 
 _PROBE = np.uint64(0x9E3779B97F4A7C15)
 _NINE, _MASK = np.uint64(9), np.uint64(511)
-_AHEAD = 32  # how many n-grams ahead of the look-ups their blocks are asked for
+_AHEAD = 128  # how many n-grams ahead of the look-ups their blocks are asked for
 
 
 @helper

@@ -19,6 +19,18 @@ SEPARATOR, CASED, IGNORABLE, SIGMA = 4, 8, 16, 32
 LENGTH_SHIFT, LENGTH_MASK, PLACE_SHIFT = 6, 15, 10
 
 
+def _letters() -> np.ndarray:
+    """For each byte the lower case of the ASCII letter that it is, else 0."""
+    letters = np.zeros(256, np.uint8)
+    lower = np.arange(ord("a"), ord("z") + 1)
+    letters[lower] = lower
+    letters[lower - 32] = lower
+    return letters
+
+
+_LETTERS = _letters()
+
+
 @helper
 def _entry(pages, table, point):
     return np.int64(table[(np.int64(pages[point >> 8]) << 8) | (point & 0xFF)])
@@ -55,6 +67,27 @@ def simplify(data, offsets, pages, table, emissions, out, out_offsets):
         while i < stop:
             begin = i
             point = np.int64(load_u8(data, i))
+            letter = _LETTERS[point]
+            if letter:  # most of most texts: a run of ASCII letters, of which only the first has anything to settle
+                if spaces:
+                    if at > first:
+                        for _ in range(spaces):
+                            out[at] = 32
+                            at += 1
+                    spaces = 0
+                while True:
+                    out[at] = letter
+                    at += 1
+                    i += 1
+                    if i == stop:
+                        break
+                    letter = _LETTERS[load_u8(data, i)]
+                    if letter == 0:
+                        break
+                in_space = False
+                in_number = 0
+                after_cased = True
+                continue
             if point < 0x80:
                 entry = np.int64(table[point])
                 i += 1
