@@ -28,7 +28,8 @@ def read_batches(
 
     `stream`: read in order; seekable for Parquet. With `part.offset`, it holds only that part.
     `file`: as the recipe names it; its suffix tells the compression.
-    Batches have the schema DOCUMENT, or PAGE for WARC (where `html` is null, `text` already holds the text).
+    Batches have the schema DOCUMENT, or PAGE for WARC (where `html` is null, `text` already holds the text). A batch
+    may have no rows: events are handed over between batches, and no more than some thousands are let pile up.
     Raises InputError only where nothing can be read: an unknown format, no Parquet footer, a missing column.
     """
     return _READERS[spec.format_of(file)](stream, file, spec, batch_bytes, on_event, part or Part())

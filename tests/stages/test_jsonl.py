@@ -195,7 +195,7 @@ JSON_VALUES = st.recursive(
     st.lists(st.dictionaries(st.sampled_from(["text", "id", "url", "n", "a b"]), JSON_VALUES), max_size=6),
     st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_against_the_standard_library(values, ascii_only):
     raw = b"".join(json.dumps(v, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass") + b"\n" for v in values)
     rows, events = read(raw)
