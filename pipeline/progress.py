@@ -19,6 +19,7 @@ class Progress:
         self._began = time.monotonic()
         self._phase = ""
         self._width = 0
+        self._compiling = False
 
     def begin(self, phase: str, tasks: int, already: int, weight: int) -> None:
         """A phase starts: so many tasks, so many of them done before, so many bytes to go."""
@@ -66,12 +67,13 @@ class Progress:
         elif self.lines:
             print(text, file=sys.stderr, flush=True)
 
-    def compiling(self, name: str, done: int, total: int) -> None:
-        """A kernel is being compiled."""
+    def compiling(self, done: int, total: int) -> None:
+        """Kernels are being compiled."""
         if self.terminal:
-            self._write(f"compiling kernels (once a machine): {done}/{total} {name}")
-        elif self.lines and done == 0:
+            self._write(f"compiling kernels (once a machine): {done} of {total}")
+        elif self.lines and not self._compiling:
             print(f"compiling {total} kernels (once a machine)", file=sys.stderr, flush=True)
+        self._compiling = True
 
     def _status(self, now: float, final: bool = False) -> str:
         elapsed = max(now - self._phase_began, 1e-3)

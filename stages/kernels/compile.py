@@ -3,8 +3,8 @@
     @kernel("float64[:](text, offsets)")
     def mean_word_length(data, offsets): ...
 
-A kernel is compiled (or loaded) at its first call, so importing a step is cheap. `warm` compiles all of them ahead,
-so that workers only load. The cache lies in a folder named by a hash of all kernel sources and Numba's version:
+A kernel is compiled (or loaded) at its first call, so importing a step is cheap. `ensure_warm` compiles all of them ahead,
+on all cores, so that workers only load. The cache lies in a folder named by a hash of all kernel sources and Numba's version:
 no stale code, no write into the installed package. `helper` marks functions that only kernels call.
 """
 
@@ -14,6 +14,9 @@ import fcntl
 import hashlib
 import os
 import pkgutil
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -75,9 +78,9 @@ def kernel(signature: str, *, fastmath: bool = False) -> Callable[[Callable[...,
     return lambda function: Kernel(function, signature, fastmath)
 
 
-def helper(function: Callable[..., Any]) -> Callable[..., Any]:
+def helper(function: Callable[..., Any], *, inline: bool = False) -> Callable[..., Any]:
     """Decorator for a function that kernels call: compiled into each of them, never by itself."""
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher = numba.njit(nogil=True, error_model="numpy", forceinline=inline)(function)
     # Numba would compile it again for each constant that an argument may be: half of all compile time.
     general = dispatcher.get_call_template
     dispatcher.get_call_template = lambda args, kws: general(
@@ -86,20 +89,20 @@ def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     return dispatcher
 
 
-def warm(on_kernel: Callable[[str, int, int], None] | None = None) -> float:
-    """Import every kernel module and compile or load every kernel; returns seconds taken.
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `helper`, but put into the very place of each call: for what inner loops call.
 
-    `on_kernel(name, done, total)` is called before each, for progress.
+    LLVM decides about a helper by its size, and a call costs more than it looks: an array is passed as seven values.
     """
-    began = time.perf_counter()
+    return helper(function, inline=True)
+
+
+def kernels() -> list[Kernel]:
+    """All kernels of the project, the largest first."""
     package = import_module("stages.kernels")
     for module in pkgutil.iter_modules(package.__path__):
         import_module(f"stages.kernels.{module.name}")
-    for done, item in enumerate(_KERNELS):
-        if on_kernel:
-            on_kernel(item.__name__, done, len(_KERNELS))
-        item.load()
-    return time.perf_counter() - began
+    return sorted(_KERNELS, key=lambda k: -len(k.function.__code__.co_code))
 
 
 def is_warm() -> bool:
@@ -107,8 +110,11 @@ def is_warm() -> bool:
     return (cache_folder() / "complete").exists()
 
 
-def ensure_warm(on_kernel: Callable[[str, int, int], None] | None = None) -> None:
-    """Compile all kernels unless this machine's cache has them; one process compiles while others wait."""
+def ensure_warm(on_kernel: Callable[[int, int], None] | None = None) -> None:
+    """Compile all kernels unless this machine's cache has them; one process does it, on all cores, while others wait.
+
+    `on_kernel(done, total)` is called now and then, for progress.
+    """
     if is_warm():
         return
     folder = cache_folder()
@@ -116,5 +122,40 @@ def ensure_warm(on_kernel: Callable[[str, int, int], None] | None = None) -> Non
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_warm():
-            warm(on_kernel)
+            _compile_all(folder, on_kernel)
             (folder / "complete").touch()
+
+
+def _compile_all(folder: Path, on_kernel: Callable[[int, int], None] | None) -> None:
+    claims = folder / "claims"
+    shutil.rmtree(claims, ignore_errors=True)
+    claims.mkdir()
+    total = len(kernels())
+    root = str(Path(__file__).resolve().parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)}
+    command = [sys.executable, "-m", "stages.kernels.compile", str(claims)]
+    helpers = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(min(8, os.cpu_count() or 1))]
+    while any(helper.poll() is None for helper in helpers):
+        if on_kernel:
+            on_kernel(max(0, len(list(claims.iterdir())) - len(helpers)), total)
+        time.sleep(0.2)
+    for helper in helpers:
+        if helper.returncode != 0:
+            said = helper.stderr.read().decode(errors="replace") if helper.stderr else ""
+            raise RuntimeError(f"kernels could not be compiled:\n{said}")
+
+
+def _compile_unclaimed(claims: Path) -> None:
+    """Compile each kernel that no other process has claimed, until none is left."""
+    for item in kernels():
+        try:
+            (claims / f"{item.function.__module__}.{item.__name__}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        item.load()
+
+
+if __name__ == "__main__":
+    from stages.kernels.compile import _compile_unclaimed as compile_unclaimed  # the module's one list, not __main__'s
+
+    compile_unclaimed(Path(sys.argv[1]))
