@@ -95,10 +95,7 @@ def _paged(entry: Callable[[str], int], is_plain: Callable[[str], bool]) -> tupl
     stored: list[np.ndarray] = []
     for page in range(0x1100):
         characters = "".join(map(chr, range(page << 8, (page + 1) << 8)))
-        if is_plain(characters):
-            values = np.full(256, EMIT, np.uint32)
-        else:
-            values = np.array([entry(c) for c in characters], np.uint32)
+        values = np.array([EMIT] * 256 if is_plain(characters) else [entry(c) for c in characters], np.uint32)
         pages[page] = known.setdefault(values.tobytes(), len(stored))
         if pages[page] == len(stored):
             stored.append(values)
