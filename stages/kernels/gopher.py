@@ -54,10 +54,10 @@ def _is_stop_word(data, start, end):
         letter = (word >> np.uint64(8 * byte)) & np.uint64(0xFF)
         if letter >= 0x41 and letter <= 0x5A:
             word |= np.uint64(0x20) << np.uint64(8 * byte)
+    found = False
     for stop_word in _STOP:
-        if word == stop_word:
-            return True
-    return False
+        found = found or word == stop_word
+    return found
 
 
 @helper
@@ -149,10 +149,10 @@ def _is_ellipsis(data, at):
 
 @helper
 def _is_spaced_ellipsis(data, at):
+    found = True
     for i in range(5):
-        if load_u8(data, at + i) != (0x20 if i % 2 else _DOT):
-            return False
-    return True
+        found = found and load_u8(data, at + i) == (0x20 if i % 2 else _DOT)
+    return found
 
 
 @helper

@@ -112,12 +112,12 @@ def next_newline(data, start, stop, newlines):
 
 
 @intrinsic
-def _move(typingctx, out, at, data, start, count):  # noqa: ANN001, ANN202
+def _move(typingctx, out, at, data, start, count):
     """memmove of `count` bytes from data[start:] to out[at:], two contiguous uint8 arrays, without checks."""
     if not all(isinstance(a, types.Array) and a.dtype == types.uint8 and a.layout == "C" for a in (out, data)):
         return None
 
-    def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
+    def codegen(context, builder, signature, args):
         target = context.make_array(signature.args[0])(context, builder, args[0])
         source = context.make_array(signature.args[2])(context, builder, args[2])
         to, origin = builder.gep(target.data, [args[1]]), builder.gep(source.data, [args[3]])
