@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.kernels.compile import helper, kernel
+from stages.kernels.compile import helper, inlined, kernel
 from stages.kernels.fasttext_lines import one_line
 from stages.kernels.fasttext_words import END_HASH, FNV_OFFSET, find_word, fnv, is_end, is_label, is_space, mix
-from stages.kernels.hashing import load_u8, load_u64, prefetch, trailing_zeros
+from stages.kernels.hashing import load_u8, load_u64, multiply_high, prefetch, trailing_zeros
 from stages.kernels.vectors import add_eight, count_bits
 
 NGRAM_FACTOR = np.uint64(116049371)
@@ -41,7 +41,7 @@ KEY_FACTORS = (  # odd numbers with bits in no pattern, to spread words over the
 )
 
 
-@helper
+@inlined
 def _bucket_row(bucket, kept, n_words):
     """(the row of a hash bucket, 1), or, where pruning took it, (a row of zeros, 0): no branch, for none foresees it."""
     if len(kept) == 0:
@@ -54,7 +54,7 @@ def _bucket_row(bucket, kept, n_words):
     return n_words + is_kept * (np.int64(entry & np.uint64(0xFFFFFFFF)) + before), is_kept
 
 
-@helper
+@inlined
 def _add(sums, to, rows, at, width):
     """sums[to : to + width] += rows[at : at + width]"""
     stop = at + width
@@ -66,6 +66,13 @@ def _add(sums, to, rows, at, width):
         sums[to] += rows[at]
         at += 1
         to += 1
+
+
+@inlined
+def _remainder(value, bucket, reciprocal):
+    """value % bucket (uint64, int64), given floor((2^64 - 1) / bucket): the estimate of the quotient is 1 short at most."""
+    rest = value - multiply_high(value, reciprocal) * np.uint64(bucket)
+    return np.int64(rest - np.uint64(bucket) if rest >= np.uint64(bucket) else rest)
 
 
 @helper
@@ -93,35 +100,45 @@ def _add_char_ngrams(text, start, stop, minn, maxn, bucket, kept, rows, width, n
                 waiting += is_kept
             n += 1
         if waiting + maxn >= len(found):
-            for k in range(waiting):
-                _add(sums, to, rows, found[k] * width, width)
+            _add_found(found, waiting, rows, width, sums, to)
             total += waiting
             waiting = 0
-    for k in range(waiting):
-        _add(sums, to, rows, found[k] * width, width)
+    _add_found(found, waiting, rows, width, sums, to)
     return total + waiting
 
 
-@helper
-def _add_word_ngrams(value, chains, active, bucket, kept, rows, width, n_words, sums, to):
+@inlined
+def _word_ngrams(value, chains, active, bucket, reciprocal, kept, n_words, found, waiting):
     """Extend the open chains, one for each of the words before, by the word hashed `value`, and begin its own.
 
-    Each extended chain is the hash of a word n-gram whose row is added. Returns (chains now open, rows added).
+    Each extended chain is the hash of a word n-gram, whose row joins the `waiting` ones in `found`. Returns (chains now
+    open, rows now waiting).
     """
     signed = np.uint64(np.int64(np.int32(value)))  # fastText keeps hashes as int32: they are sign-extended
-    found = 0
     for k in range(active):
         chains[k] = chains[k] * NGRAM_FACTOR + signed
-        row, is_kept = _bucket_row(np.int64(chains[k] % np.uint64(bucket)), kept, n_words)
-        if is_kept:
-            _add(sums, to, rows, row * width, width)
-            found += 1
+        row, is_kept = _bucket_row(_remainder(chains[k], bucket, reciprocal), kept, n_words)
+        found[waiting] = row
+        waiting += is_kept
     if active == len(chains):
         for k in range(active - 1):
             chains[k] = chains[k + 1]
         active -= 1
     chains[active] = signed
-    return active + 1, found
+    return active + 1, waiting
+
+
+@helper
+def _add_found(found, waiting, rows, width, sums, to):
+    """Add the rows that wait."""
+    if width == 1:
+        total = 0.0
+        for k in range(waiting):
+            total += rows[found[k]]
+        sums[to] += total
+    else:
+        for k in range(waiting):
+            _add(sums, to, rows, found[k] * width, width)
 
 
 @helper
@@ -161,7 +178,7 @@ def _sum_word(
     return found
 
 
-@helper
+@inlined
 def _scan_word(line, at, parts, to):
     """Where the word that begins at `at` ends; its first 32 bytes, zeros behind it, go to parts[to : to + 4].
 
@@ -196,7 +213,7 @@ def _scan_word(line, at, parts, to):
         return end
 
 
-@helper
+@inlined
 def _spread(parts, at):
     """A hash of a word's 32 bytes, cheaper than fastText's: where its search in the table of words begins."""
     value = parts[at] ^ (parts[at + 1] * KEY_FACTORS[1]) ^ (parts[at + 2] * KEY_FACTORS[2])
@@ -229,32 +246,35 @@ def _clear_out(seen, keys, stride, used):
     used[0] = to
 
 
-@helper
-def _entry(parts, of, value, seen, keys, stride, used):
-    """(the entry of a word of up to 32 bytes in the table of words, whether the word stands there already).
-
-    Where it does not, it is given the next free entry; where none is free, room is made first.
-    """
-    mask = len(seen) - 1
+@inlined
+def _find_entry(parts, of, value, seen, keys, stride, mask):
+    """The entry of a word (of up to 32 bytes) in the table of words, or -1. Small, so that it is inlined."""
     slot = np.int64(value) & mask
     while seen[slot] != 0:
         if seen[slot] >> np.uint64(32) == value >> np.uint64(32):
             at = np.int64(seen[slot] & LOW_HALF) - stride
             differ = (keys[at] ^ parts[of]) | (keys[at + 1] ^ parts[of + 1])
             if differ | (keys[at + 2] ^ parts[of + 2]) | (keys[at + 3] ^ parts[of + 3]) == 0:
-                return at, True
+                return at
         slot = (slot + 1) & mask
+    return -1
+
+
+@helper
+def _new_entry(parts, of, value, seen, keys, stride, used):
+    """An entry for a word that is not in the table of words: the next free one; where none is, room is made first."""
     if used[0] == len(keys):
         _clear_out(seen, keys, stride, used)
-        slot = np.int64(value) & mask
-        while seen[slot] != 0:
-            slot = (slot + 1) & mask
+    mask = len(seen) - 1
+    slot = np.int64(value) & mask
+    while seen[slot] != 0:
+        slot = (slot + 1) & mask
     at = used[0]
     used[0] += stride
     seen[slot] = (value & ~LOW_HALF) | np.uint64(used[0])
     for k in range(4):
         keys[at + k] = parts[of + k]
-    return at, False
+    return at
 
 
 @kernel(
@@ -279,6 +299,8 @@ def sum_rows(
     """
     line = np.empty(_longest(offsets) + 10, np.uint8)  # a byte before, the white space behind, 8 to read past
     room = np.empty(256 + max(maxn, 0), np.int64)
+    ngram_rows = np.empty(BLOCK * max(word_ngrams, 1), np.int64)
+    reciprocal = np.uint64(0xFFFFFFFFFFFFFFFF) // np.uint64(max(bucket, 1))
     numbers, part_sums = keys.view(np.uint32), keys.view(np.float32)
     chains = np.empty(max(word_ngrams - 1, 1), np.uint64)
     starts, sizes, values = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64), np.empty(BLOCK, np.uint64)
@@ -291,7 +313,7 @@ def sum_rows(
         count, active, at = 0, 0, 1
         while at < stop:
             # Words are looked up in blocks, so that memory is asked for all of a block's entries at once.
-            block = 0
+            block, waiting = 0, 0
             while at < stop and block < BLOCK:
                 if is_space(line[at]):
                     at += 1
@@ -308,7 +330,10 @@ def sum_rows(
                 prefetch(keys, entry + 8)
             for k in range(block):
                 if sizes[k] <= KEY_BYTES:
-                    entry, known = _entry(parts, 4 * k, values[k], seen, keys, stride, used)
+                    entry = _find_entry(parts, 4 * k, values[k], seen, keys, stride, mask)
+                    known = entry >= 0
+                    if not known:
+                        entry = _new_entry(parts, 4 * k, values[k], seen, keys, stride, used)
                     part = 2 * entry + ENTRY_SUMS
                     if not known:
                         for j in range(width):
@@ -337,15 +362,16 @@ def sum_rows(
                     continue
                 count += found
                 if word_ngrams > 1:
-                    active, found = _add_word_ngrams(
-                        value, chains, active, bucket, kept, rows, width, n_words, sums, to
+                    active, waiting = _word_ngrams(
+                        value, chains, active, bucket, reciprocal, kept, n_words, ngram_rows, waiting
                     )
-                    count += found
+            _add_found(ngram_rows, waiting, rows, width, sums, to)
+            count += waiting
         if end_word >= 0:
             _add(sums, to, rows, end_word * width, width)
             count += 1
         if word_ngrams > 1:
-            count += _add_word_ngrams(
-                END_HASH, chains, active, bucket, kept, rows, width, n_words, sums, to
-            )[1]
+            waiting = _word_ngrams(END_HASH, chains, active, bucket, reciprocal, kept, n_words, ngram_rows, 0)[1]
+            _add_found(ngram_rows, waiting, rows, width, sums, to)
+            count += waiting
         counts[i] = count

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.kernels.compile import helper, kernel
+from stages.kernels.compile import helper, inlined, kernel
 from stages.kernels.hashing import load_u8
 
 FNV_OFFSET = np.uint32(2166136261)
@@ -16,19 +16,19 @@ FNV_PRIME = np.uint32(16777619)
 END_HASH = np.uint32(3617362777)  # of "</s>"
 
 
-@helper
+@inlined
 def is_space(byte):
     """The white space of `Dictionary::readWord`: space, tab, line feed, vertical tab, form feed, return and NUL."""
     return byte == 32 or (9 <= byte <= 13) or byte == 0
 
 
-@helper
+@inlined
 def mix(value, byte):
     """One step of FNV-1a as fastText has it: the byte is sign-extended before it is mixed in."""
     return np.uint32((value ^ np.uint32(np.int32(np.int8(byte)))) * FNV_PRIME)
 
 
-@helper
+@inlined
 def fnv(data, start, stop):
     """The hash of the word data[start:stop]."""
     value = FNV_OFFSET
@@ -37,7 +37,7 @@ def fnv(data, start, stop):
     return value
 
 
-@helper
+@inlined
 def word_slot(value, mask):
     return np.int64(value ^ (value >> np.uint32(15))) & mask
 
