@@ -62,12 +62,14 @@ class Engine:
         max_failed_documents: float = 0.0,
         max_failed_files: int = 0,
         progress: Progress | None = None,
+        still_ours: Callable[[], None] = lambda: None,
     ) -> None:
         self.run_uri, self.ledger = run, ledger
         self.workers, self.address, self.inline = workers, address, inline
         self.cache_bytes = cache_bytes
         self.max_failed_documents, self.max_failed_files = max_failed_documents, max_failed_files
         self.progress = progress or Progress()
+        self.still_ours = still_ours  # raises where the run's lock was lost
         self.used: set[str] = set()
         self.executed = 0
         self.notes: dict[str, Any] = {}  # what phases found out, for the summary
@@ -83,6 +85,7 @@ class Engine:
         self.used.update(task.key for task in phase.tasks)
         self.progress.begin(phase.name, len(phase.tasks), len(entries), sum(t.weight for t in waiting))
         if waiting:
+            self.still_ours()
             self._check_inputs(waiting)
             self.ledger.make_room([path for task in waiting for path in task.spec.get("writes", [])])
             run_all = self._inline if self.inline else self._on_ray

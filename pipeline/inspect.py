@@ -37,7 +37,7 @@ def status(run: str) -> dict[str, Any]:
     return {
         "run": run,
         "finished": MANIFEST in ledger.sizes,
-        "holder": storage.RunLock(run).holder(),
+        "holder": storage.lock_holder(run),
         "tasks": len(ledger.entries),
         "bytes": sum(ledger.sizes.values()),
         "phases": dict(sorted(phases.items())),

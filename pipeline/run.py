@@ -48,7 +48,7 @@ def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | 
     same output. What was done until then stays, and the next run goes on from there.
     """
     began = time.monotonic()
-    with storage.RunLock(options.out):
+    with storage.RunLock(options.out) as lock:
         storage.clear_scratch(options.out)
         ledger = Ledger(options.out)
         engine = Engine(
@@ -61,6 +61,7 @@ def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | 
             max_failed_documents=recipe.run.failures.documents,
             max_failed_files=recipe.run.failures.files,
             progress=options.progress,
+            still_ours=lock.check,
         )
         try:
             while True:
@@ -85,17 +86,20 @@ def _carry_out(recipe: Recipe, engine: Engine, files: dict[str, list[File]] | No
         working = {source: segment for source, segment in here.items() if number == 0 or segment.steps}
         before = {source: list(found) for source, found in parts.items()}
         parts.update(documents_phase(recipe, number, working, files, parts, engine))
+        read = {source: list(found) for source, found in parts.items()}
         jobs = {
             s: Job(f"{s}/{segment.dedup[0]}", segment.dedup[1], parts[s])
             for s, segment in here.items()
             if segment.dedup
         }
         parts.update(zip(jobs, dedup_phases(list(jobs.values()), engine), strict=True))
-        _release(recipe, before, parts, engine)
+        _release(recipe, before, read, engine)
+        _release(recipe, read, parts, engine)
     for name, settings in recipe.dedup:
         flat = [part for found in parts.values() for part in found]
         left = iter(dedup_phases([Job(f"all/{name}", settings, flat)], engine)[0])
-        parts = {source: [next(left) for _ in found] for source, found in parts.items()}
+        read, parts = parts, {source: [next(left) for _ in found] for source, found in parts.items()}
+        _release(recipe, read, parts, engine)
     tokenizer = tokenizer_phase(recipe, parts, engine)
     tokenized = tokenize_phase(recipe, parts, tokenizer, engine)
     shards = shard_phase(recipe, tokenized, engine)
@@ -122,6 +126,7 @@ def _release(recipe: Recipe, before: dict[str, list[Part]], now: dict[str, list[
 def _finish(recipe: Recipe, manifest: dict[str, Any], summary: Summary, engine: Engine) -> None:
     """Write the manifest last of all; then remove what earlier settings left behind."""
     run = engine.run_uri
+    engine.still_ours()
     data = manifest_bytes(manifest)
     target = storage.join(run, MANIFEST)
     summary.unchanged = engine.executed == 0 and storage.exists(target) and storage.read_bytes(target) == data

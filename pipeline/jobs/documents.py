@@ -195,7 +195,7 @@ def _read(spec: dict[str, Any], intake: Intake, context: Context) -> Iterator[li
                 if isinstance(event, Skipped):
                     skipped[event.kind] = skipped.get(event.kind, 0) + event.records
             events.clear()
-            damaged = damaged or any(p.documents == 0 for p in problems)
+            damaged = damaged or any(p.damage for p in problems)
             if problems and intake.first_failure is None:
                 intake.first_failure = str(problems[0].error())
             pieces = [Piece(dropped=_left_out(dropped, row, intake))] if dropped else []
@@ -270,6 +270,8 @@ def _unreadable(problems: list[Problem], step: str, intake: Intake) -> pa.Record
 
 def _part(spec: dict[str, Any], intake: Intake, context: Context) -> Iterator[list[Piece]]:
     """The documents of a part, without those that dedup removed: these are dropped here, and entered in the books."""
+    intake.books.into.add(0, spec["edited"])
+    intake.books.edited += spec["edited"]
     for _, kept, gone in part_batches(spec["part"], spec["removals"], context, spec["batch_bytes"]):
         intake.books.into.add(kept.num_rows + gone.num_rows, total_bytes(kept) + total_bytes(gone))
         intake.books.out.add(kept.num_rows, total_bytes(kept))

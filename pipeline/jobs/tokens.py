@@ -102,6 +102,8 @@ def _remaining(
     spec: dict[str, Any], context: Context, tokenizer: Tokenizer, intake: StepBooks, dropped_file: PartWriter
 ) -> Iterator[pa.RecordBatch]:
     """The documents that are tokenized; duplicates and empty ones are entered in the books and put on record."""
+    intake.into.add(0, spec["edited"])
+    intake.edited += spec["edited"]
     for _, kept, gone in part_batches(spec["part"], spec["removals"], context, spec["batch_bytes"], COLUMNS):
         intake.into.add(kept.num_rows + gone.num_rows, total_bytes(kept) + total_bytes(gone))
         if tokenizer.rules.skip_empty and kept.num_rows:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline import storage
 from pipeline.engine import Engine
 from pipeline.jobs import dedup as job
 from pipeline.plan.segments import Part
 from pipeline.recipe import dump
 from pipeline.task import Phase, Task, task_key
-from stages.dedup.phases import clustered, group_parts
+from stages.dedup.phases import group_parts, phases
 
 FUNCTION = "pipeline.jobs.dedup:run"
 GROUP_BYTES = 1 << 30  # of text that one scatter task reads
@@ -64,32 +65,47 @@ class _Running:
         self.digests = {part.path: part.digest for part in job.parts}
         self.digests |= {r["path"]: r["digest"] for part in job.parts for r in part.removals}
         self.weights = {part.path: part.bytes for part in job.parts}
-        self.phases = clustered(dump(job.settings), group_parts(described, GROUP_BYTES), f"parts/dedup/{job.name}")
+        self.outside = [path for path in (getattr(job.settings, "load", None),) if path]
+        self.digests |= {path: storage.stat(path).version for path in self.outside}
+        self.writers: dict[str, str] = {}
+        self.phases = phases(dump(job.settings), group_parts(described, GROUP_BYTES), f"parts/dedup/{job.name}")
         self.summary: dict[str, Any] = {}
         self.phase: Any = next(self.phases)
 
     def tasks(self) -> list[Task]:
-        return [_task(self.job.name, task, self.digests, self.weights) for task in self.phase.tasks]
+        return [_task(self.job.name, task, self.digests, self.weights, self.outside) for task in self.phase.tasks]
 
     def advance(self, entries: list[dict[str, Any]]) -> None:
         """Hand the results of the present phase in; `phase` is then the next one, or None at the end."""
         for entry in entries:
             self.digests |= {output["path"]: output["digest"] for output in entry["outputs"]}
+            self.writers |= {output["path"]: entry["key"] for output in entry["outputs"]}
         try:
             self.phase = self.phases.send([entry["report"]["result"] for entry in entries])
         except StopIteration as end:
             self.phase, self.summary = None, end.value
 
     def parts_left(self) -> list[Part]:
-        """The parts with the removals that this dedup found."""
+        """The parts with the removals that this dedup found; where it cut texts, the new parts in place of the old."""
         found = []
         for i, part in enumerate(self.job.parts):
             path = self.summary["removals"][str(i)]
-            found.append(replace(part, removals=[*part.removals, {"path": path, "digest": self.digests[path]}]))
+            removals = [*part.removals, {"path": path, "digest": self.digests[path]}]
+            if "parts" in self.summary:
+                new, report = self.summary["parts"][str(i)], self.summary["reports"][str(i)]
+                part = replace(
+                    part,
+                    path=new,
+                    digest=self.digests[new],
+                    key=self.writers[new],
+                    bytes=part.bytes - report["cut_bytes"],
+                    edited=part.edited + report["cut_bytes"],
+                )
+            found.append(replace(part, removals=removals))
         return found
 
 
-def _task(name: str, task: Any, digests: dict[str, str], weights: dict[str, int]) -> Task:
+def _task(name: str, task: Any, digests: dict[str, str], weights: dict[str, int], outside: list[str]) -> Task:
     """The engine's task for one of the dedup's own: keyed by what its inputs hold, not by where they lie."""
     function = f"{task.function.__module__}:{task.function.__qualname__}"
     reads: list[str] = []
@@ -102,7 +118,8 @@ def _task(name: str, task: Any, digests: dict[str, str], weights: dict[str, int]
         "arguments": task.arguments,
         "outputs": task.outputs,
         "writes": writes,
-        "reads": reads,
+        "reads": [path for path in reads if path not in outside],
+        "outside": outside,
     }
     key = task_key(FUNCTION, job.VERSION, function, identity, task.outputs)
     return Task(key, f"dedup/{name}/{task.key}", FUNCTION, spec, sum(weights.get(path, 0) for path in reads))

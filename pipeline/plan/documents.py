@@ -62,6 +62,7 @@ def _part_input(part: Part) -> tuple[Any, dict[str, Any], int]:
         "entry": "dedup",
         "part": part.path,
         "removals": part.removals,
+        "edited": part.edited,
         "reads": [part.path, *(r["path"] for r in part.removals)],
     }
     return part.identity(), spec, part.bytes

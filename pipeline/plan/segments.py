@@ -21,7 +21,10 @@ class Segment:
 
 @dataclass
 class Part:
-    """A file of documents between stages. digest: of its bytes; removals: files with rows that dedup took from it."""
+    """A file of documents between stages. digest: of its bytes; removals: files with rows that dedup took from it.
+
+    edited: bytes that dedup cut out of documents which stay; the next task that reads the part enters them in its books.
+    """
 
     source: str
     path: str
@@ -30,10 +33,11 @@ class Part:
     bytes: int
     key: str  # of the task that wrote it
     removals: list[dict[str, str]] = field(default_factory=list)
+    edited: int = 0
 
     def identity(self) -> list[Any]:
         """What decides the documents in it."""
-        return [self.digest, [r["digest"] for r in self.removals]]
+        return [self.digest, [r["digest"] for r in self.removals], self.edited]
 
 
 def segments(source: Source) -> list[Segment]:

@@ -75,6 +75,7 @@ def tokenize_phase(
                 "stage": LAST_STAGE,
                 "part": part.path,
                 "removals": part.removals,
+                "edited": part.edited,
                 "tokenizer": TOKENIZER_PATH,
                 "engine": recipe.tokenizer.engine,
                 "batch_bytes": recipe.run.batch_bytes,

@@ -9,7 +9,7 @@ from pipeline.storage.entry import Entry, Stat
 from pipeline.storage.errors import ChangedError, MissingError, StorageError, redact
 from pipeline.storage.listing import exists, list_files
 from pipeline.storage.local import cache_folder, scratch_folder
-from pipeline.storage.lock import RunLock
+from pipeline.storage.lock import RunLock, lock_holder
 from pipeline.storage.random_access import open_random
 from pipeline.storage.stream import open_stream, read_bytes
 from pipeline.storage.uri import is_local, join, local_path, name_of, scheme
@@ -45,6 +45,7 @@ __all__ = [
     "join",
     "list_files",
     "local_path",
+    "lock_holder",
     "name_of",
     "open_output",
     "open_random",

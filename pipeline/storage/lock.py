@@ -18,6 +18,8 @@ from typing import Any, Protocol
 from pipeline.storage import flock
 from pipeline.storage.backends import writable
 from pipeline.storage.errors import StorageError, from_os_error
+from pipeline.storage.listing import exists
+from pipeline.storage.stream import read_bytes
 from pipeline.storage.uri import is_local, join, local_path
 
 NAME = "run.lock"
@@ -87,6 +89,22 @@ def taken(run: str, holder: dict[str, Any], remark: str = "") -> StorageError:
     if holder:
         who += f" (pid {holder.get('pid')} on host {holder.get('host')} since {holder.get('since')})"
     return StorageError(f"{run} is being written by {who}; wait for it, stop it, or choose another --out{remark}")
+
+
+def lock_holder(run: str | Path) -> str | None:
+    """Who is writing a run's folder now, in words; None if no one is."""
+    place = join(str(run), NAME)
+    if is_local(run):
+        path = local_path(run) / NAME
+        descriptor = flock.acquire(path, exclusive=False, wait=False) if path.exists() else None
+        if descriptor is not None:
+            flock.release(descriptor)
+        if descriptor is not None or not path.exists():
+            return None
+    elif not exists(place):
+        return None
+    holder = parse_holder(read_bytes(place))
+    return f"pid {holder.get('pid')} on host {holder.get('host')} since {holder.get('since')}"
 
 
 class LocalLock:

@@ -22,6 +22,7 @@ class Problem:
     bytes: int = 0  # bytes of those documents, as far as they are known
     id: str | None = None
     url: str | None = None
+    damage: bool = True  # of the file itself; False for a whole record that is no document
 
     def error(self) -> InputError:
         """The same as an exception, for a run that allows no failures."""

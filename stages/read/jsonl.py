@@ -108,7 +108,7 @@ class _Lines:
                     place[row] = behind + len(builder.ids) - 1
                 except RecordError as error:
                     where = (int(records[row]), int(offsets[row]))
-                    self.on_event(Problem(self.file, str(error), *where, 1, len(line)))
+                    self.on_event(Problem(self.file, str(error), *where, 1, len(line), damage=False))
         batches.append(builder.take())
         return pa.concat_batches(batches).take(pa.array(place[place >= 0]))
 
