@@ -22,10 +22,12 @@ def call(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def bucket(s3: Any) -> str:
     """A folder of 1,020 small JSON lines files."""
     folder = s3.uri("many")
+    if storage.exists(folder):
+        return folder
     for number in range(1020):
         row = {"id": f"d{number}", "text": f"This is document {number} of the many that lie here, and it has its number {number}."}
         storage.write_bytes(storage.join(folder, f"{number:05d}.jsonl"), json.dumps(row).encode() + b"\n")
