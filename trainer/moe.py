@@ -136,12 +136,17 @@ def apply_experts(x_ND: Tensor, routing: Routing, gate_up_EGD: Tensor, down_EDF:
     """
     token_S, slot_NK, weight_S, counts_E = routing
     if not grouped_products(x_ND.device, x_ND.dtype):
-        return _PerExpert.apply(x_ND, weight_S, gate_up_EGD, down_EDF, token_S, slot_NK, counts_E)
+        return _one_by_one(x_ND, weight_S, gate_up_EGD, down_EDF, token_S, slot_NK, counts_E)
     ends_E = counts_E.cumsum(0).to(torch.int32)
     x_SD = _Dispatch.apply(x_ND, token_S, slot_NK)
     gate_SF, up_SF = F.grouped_mm(x_SD, gate_up_EGD.transpose(1, 2), offs=ends_E).chunk(2, dim=-1)
     act_SF = (F.silu(gate_SF) * up_SF * weight_S[:, None]).to(x_ND.dtype)
     return _Combine.apply(F.grouped_mm(act_SF, down_EDF.transpose(1, 2), offs=ends_E), token_S, slot_NK, len(x_ND))
+
+
+@torch.compiler.disable
+def _one_by_one(*arguments: Tensor | None) -> Tensor:
+    return _PerExpert.apply(*arguments)
 
 
 @functools.cache

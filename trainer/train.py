@@ -77,6 +77,9 @@ def _train(
     with torch.device("meta"):
         bare = Olmoe(config.model, config.train.loss_chunk_mib)
     bare.dtype = getattr(torch, config.train.precision)
+    if config.train.compile:
+        for layer in bare.layers:
+            layer.compile()  # all layers are alike, so one is compiled for all
     procs.spread(bare, config, processes)
     bare.to_empty(device=place)
     optimizer = optim.build_optimizer(bare, config.optimizer)
@@ -103,8 +106,6 @@ def _train(
             say(f"{out} holds no checkpoint: starting from the beginning")
     processes.wait()
     model = procs.replicate(bare, config, processes)
-    if config.train.compile:
-        model = torch.compile(model)
 
     total, active = parameter_counts(config.model)
     entropy = unigram_entropy(data)

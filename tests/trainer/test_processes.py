@@ -1,0 +1,68 @@
+"""Two processes give the losses of one, and either can go on from the other's checkpoint."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trainer import checkpoint, metrics
+from trainer.config import plain
+from trainer.errors import TrainerError
+from trainer.processes import Processes, spread
+from trainer.train import train
+
+ROOT = Path(__file__).parents[2]
+
+
+def steps(out: Path) -> dict[int, dict]:
+    return {line["step"]: line for line in metrics.read(out / "metrics.jsonl") if line["kind"] == "step"}
+
+
+def two(config, data: Path, out: Path, *more: str) -> subprocess.CompletedProcess:
+    out.mkdir(exist_ok=True)
+    (out / "config.yaml").write_text(yaml.safe_dump(plain(config)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer"]
+    command += ["train", str(out / "config.yaml"), "--data", str(data), "--out", str(out), "--device", "cpu", *more]
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, small_run, make_config, one_thread):
+    """Eight steps in one process."""
+    out = tmp_path_factory.mktemp("alone")
+    assert train(eight(make_config), small_run, out, device="cpu") == 0
+    return steps(out)
+
+
+def eight(make_config, **changes):
+    changes["train"] = {"tokens": 8 * 128, "micro_batch": 1, **changes.get("train", {})}
+    return make_config(**changes)
+
+
+@pytest.mark.parametrize(("parallel", "before"), [("ddp", 0), ("fsdp", 2)])
+def test_two_processes_train_as_one(tmp_path, small_run, make_config, alone, parallel, before):
+    def until(step: int, **options):
+        return eight(make_config, train={"tokens": step * 128, **options}, schedule={"tokens": 8 * 128})
+
+    if before:  # from one process to two
+        assert train(until(before), small_run, tmp_path, device="cpu") == 0
+    done = two(until(5, parallel=parallel), small_run, tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("done: ") == 1  # said once, not by each
+    saved = checkpoint.latest(tmp_path / "checkpoints")
+    assert len(checkpoint.read_state(saved)["files"]) == 4
+    assert train(until(8), small_run, tmp_path, resume=True, device="cpu") == 0  # and back to one
+    found = steps(tmp_path)
+    assert sorted(found) == list(range(1, 9))
+    for step, line in found.items():
+        for key in ("loss", "grad_norm", "load_balancing", "router_z"):
+            assert line[key] == pytest.approx(alone[step][key], abs=2e-4), (step, key)
+
+
+def test_a_batch_must_divide_among_processes(make_config):
+    with pytest.raises(TrainerError, match="4 instances does not divide among 3 processes"):
+        spread(None, make_config(), Processes(0, 3, None))
