@@ -10,12 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import helper, kernel
-from stages.kernels.hashing import load_u8
+from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
 from stages.kernels.unicode_tables import ALNUM, DECIMAL, DIGIT, SPACE, UPPER
 from stages.kernels.utf8 import (
     append,
     count_chars,
     decode,
+    last_bytes,
     next_newline,
     properties,
     skip_space,
@@ -23,6 +24,7 @@ from stages.kernels.utf8 import (
     step_back,
     white_word_end,
 )
+from stages.kernels.words import letters_or_digits
 
 _NEWLINE, _UNDERSCORE, _COMMA, _DOT = (ord(char) for char in "\n_,.")
 _COUNTED = b"likes shares comments retweets reposts quotes bookmarks upvotes downvotes downloads views followers"
@@ -30,6 +32,11 @@ _COUNTED = _COUNTED.split()
 _NAMES = np.frombuffer(b"".join(_COUNTED), np.uint8)
 _NAME_STARTS = np.cumsum([0, *map(len, _COUNTED)])
 _ITEMS, _READ, _SIGN = (np.frombuffer(phrase, np.uint8) for phrase in (b"items in cart", b"read more...", b"sign-in"))
+_ONES, _HIGH_BITS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+# Added to bytes below 0x80, these set the high bit of those at or above the character.
+_FROM_A, _ABOVE_Z, _FROM_0, _ABOVE_9 = (np.uint64(0x80 - ord(char)) * _ONES for char in "A[0:")
+_FROM_TAB, _ABOVE_CR = (np.uint64(0x80 - byte) * _ONES for byte in (0x09, 0x0E))
+_SPACES = np.uint64(0x20) * _ONES
 _DOTTED_I, _DOTLESS_I, _LONG_S, _KELVIN = 0x130, 0x131, 0x17F, 0x212A
 
 
@@ -51,12 +58,20 @@ def _fold(point):
 
 @helper
 def _share(data, start, stop, table, wanted):
-    """Share of the characters that have the property `wanted`; 0 for an empty line."""
+    """Share of the characters that are UPPER or DIGIT, whichever is `wanted`; 0 for an empty line."""
     if start == stop:
         return 0.0
+    first, beyond = (_FROM_A, _ABOVE_Z) if wanted == UPPER else (_FROM_0, _ABOVE_9)
     at = start
     found = 0
     while at < stop:
+        if stop - at >= 8:
+            word = load_u64(data, at)
+            if not word & _HIGH_BITS:  # eight times ASCII
+                bits = (word + first) & ~(word + beyond) & _HIGH_BITS
+                found += np.int64(((bits >> np.uint64(7)) * _ONES) >> np.uint64(56))
+                at += 8
+                continue
         point, at = decode(data, at, stop)
         found += np.int64(properties(table, point) & wanted != 0)
     return found / count_chars(data, start, stop)
@@ -180,28 +195,24 @@ def _cut_anywhere(text, at, stop, out, table, phrase):
 
 
 @helper
-def _cut_end(text, at, stop, out, table, phrase):
-    """The same of a phrase that ends the line."""
+def _ending(text, start, stop, phrase):
+    """Where a phrase that ends text[start:stop] begins; stop where none does."""
     begin = stop
     for _ in range(len(phrase)):
-        if begin == at:
-            return append(text, out, text, at, stop)
-        begin = step_back(text, at, begin)
-    if _phrase_end(text, begin, stop, phrase) == stop:
-        stop = _space_before(text, at, begin, table)
-    return append(text, out, text, at, stop)
+        if begin == start:
+            return stop
+        begin = step_back(text, start, begin)
+    return begin if _phrase_end(text, begin, stop, phrase) == stop else stop
 
 
 @helper
-def _cut_beginning(text, at, stop, out, table, phrase):
-    """The same of a phrase that begins the line, with the white space behind it."""
-    end = _phrase_end(text, at, stop, phrase)
-    if end >= 0:
-        at = end
-        if end < stop:
-            point, after = decode(text, end, stop)
-            at = after if properties(table, point) & SPACE else end
-    return append(text, out, text, at, stop)
+def _space_behind(text, at, stop, table):
+    """Where the one white space character at `at` ends; `at` where there is none."""
+    if at < stop:
+        point, after = decode(text, at, stop)
+        if properties(table, point) & SPACE:
+            return after
+    return at
 
 
 @helper
@@ -215,27 +226,39 @@ def _space_before(text, start, at, table):
     return at
 
 
+_ITEMS_IN_CART, _READ_MORE, _SIGN_IN = range(3)
+
+
 @helper
 def _cut_phrase(text, start, stop, table, which, most_words):
-    """Cut the phrase number `which` out of the lines of at most `most_words` words (substring_line_modifier).
+    """Cut a phrase (`which`) out of the lines of at most `most_words` words (substring_line_modifier).
 
     A line of which only white space stays goes. Returns the end of what is left.
     """
-    out = start
+    out = left = start
     at = start
     while at <= stop:
         end = next_newline(text, at, stop, 1)
+        first, last = at, end  # what is left of the line, where the phrase ends or begins it
+        if which == _READ_MORE:
+            last = _ending(text, at, end, _READ)
+        elif which == _SIGN_IN:
+            first = max(at, _phrase_end(text, at, end, _SIGN))
         stays = True
-        if _words_up_to(text, at, end, table, most_words + 1) <= most_words:
-            if which == 0:
-                left = _cut_anywhere(text, at, end, out, table, _ITEMS)
-            elif which == 1:
-                left = _cut_end(text, at, end, out, table, _READ)
-            else:
-                left = _cut_beginning(text, at, end, out, table, _SIGN)
-            stays = end == at or skip_space(text, out, left, table) < left
-        else:
+        if at < end and skip_space(text, at, end, table) == end:
+            stays = False
+        elif (which != _ITEMS_IN_CART and first == at and last == end) or (
+            _words_up_to(text, at, end, table, most_words + 1) > most_words
+        ):
             left = append(text, out, text, at, end) if out < at else end
+        else:
+            if which == _ITEMS_IN_CART:
+                left = _cut_anywhere(text, at, end, out, table, _ITEMS)
+            elif which == _READ_MORE:
+                left = append(text, out, text, at, _space_before(text, at, last, table))
+            else:
+                left = append(text, out, text, _space_behind(text, first, end, table), end)
+            stays = end == at or skip_space(text, out, left, table) < left
         if stays:
             out = left
             if end < stop:
@@ -249,17 +272,28 @@ def _cut_phrase(text, start, stop, table, which, most_words):
 def _count_cut_words(data, start, stop, table):
     """Number of words, cut at ASCII white space and zero bytes as by fastText, that begin with a letter or digit."""
     words = 0
-    inside = False
+    behind = np.uint64(0x80)  # this bit: the character before is one that cuts
     at = start
     while at < stop:
-        byte = load_u8(data, at)
-        if byte == 0x20 or (byte >= 0x09 and byte <= 0x0D) or byte == 0:
-            inside = False
-        elif not inside:
-            inside = True
-            point, _ = decode(data, at, stop)
+        if stop - at >= 8:
+            word = load_u64(data, at)
+            width = 8
+        else:
+            word = last_bytes(data, at, stop)
+            width = stop - at
+        low = word & ~_HIGH_BITS
+        zeros = ~(low + ~_HIGH_BITS)
+        spaces = ~((low ^ _SPACES) + ~_HIGH_BITS)
+        cuts = (zeros | spaces | ((low + _FROM_TAB) & ~(low + _ABOVE_CR))) & ~word & _HIGH_BITS
+        firsts = ~cuts & (cuts << np.uint64(8) | behind) & _HIGH_BITS
+        behind = cuts >> np.uint64(56)
+        words += np.int64((((firsts & letters_or_digits(word)) >> np.uint64(7)) * _ONES) >> np.uint64(56))
+        others = firsts & word  # first characters that are not ASCII
+        while others:
+            point, _ = decode(data, at + (trailing_zeros(others) >> 3), stop)
             words += np.int64(properties(table, point) & ALNUM != 0)
-        at += 1
+            others &= others - np.uint64(1)
+        at += width
     return words
 
 
@@ -287,7 +321,7 @@ def edit_lines(
             if rule != _FEW_WORDS:
                 start = skip_space(out, start, stop, table)
                 stop = skip_space_back(out, start, stop, table)
-        for phrase in range(3):
+        for phrase in range(3 if phrase_words >= 0 else 0):
             stop = _cut_phrase(out, start, stop, table, phrase, phrase_words)
             start = skip_space(out, start, stop, table)
             stop = skip_space_back(out, start, stop, table)

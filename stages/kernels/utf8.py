@@ -12,11 +12,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from stages.kernels.compile import helper
-from stages.kernels.hashing import load_u8, load_u64
+from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
 from stages.kernels.unicode_tables import SPACE
 
 _REPLACEMENT = 0xFFFD
-_ONES = np.uint64(0x0101010101010101)
+_ONES, _HIGH_BITS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+_NEWLINES = np.uint64(0x0A0A0A0A0A0A0A0A)
 
 
 @helper
@@ -105,9 +106,17 @@ def skip_space_back(data, start, stop, table):
 def next_newline(data, start, stop, newlines):
     """Where the next `newlines` (1 or 2) newlines in a row begin; stop where there are none."""
     while start < stop:
-        if load_u8(data, start) == 0x0A and (newlines == 1 or (start + 1 < stop and load_u8(data, start + 1) == 0x0A)):
-            return start
-        start += 1
+        if start + 8 <= len(data):
+            word = load_u64(data, start) ^ _NEWLINES
+            start += trailing_zeros((word - _ONES) & ~word & _HIGH_BITS) >> 3  # to the first zero byte, else over all 8
+            if start >= stop:
+                break
+        if load_u8(data, start) == 0x0A:
+            if newlines == 1 or (start + 1 < stop and load_u8(data, start + 1) == 0x0A):
+                return start
+            start += 1
+        elif start + 8 > len(data):
+            start += 1
     return stop
 
 

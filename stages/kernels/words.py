@@ -173,7 +173,7 @@ def word_end(data, start, stop, table):
 
 
 @helper
-def _letters_or_digits(word):
+def letters_or_digits(word):
     """Of eight bytes, the high bit of each that is an ASCII letter or digit."""
     low = word & _LOW_BITS
     folded = low | _CASE
@@ -193,7 +193,7 @@ def skip_separators(data, start, stop):
         if start + 8 <= len(data):
             word = load_u64(data, start)
             underscores = ~((word ^ _UNDERSCORES) + _LOW_BITS)
-            count = trailing_zeros((_letters_or_digits(word) | underscores | word) & _HIGH_BITS) >> 3
+            count = trailing_zeros((letters_or_digits(word) | underscores | word) & _HIGH_BITS) >> 3
             if count == 0:
                 return start
             if start + count >= stop:
@@ -222,7 +222,7 @@ def plain_word_end(data, start, stop):
         if at + 8 > len(data):
             return start
         word = load_u64(data, at)
-        count = trailing_zeros(~_letters_or_digits(word) & _HIGH_BITS) >> 3
+        count = trailing_zeros(~letters_or_digits(word) & _HIGH_BITS) >> 3
         at += count
         if at >= stop:
             return stop
