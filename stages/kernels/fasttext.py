@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import helper, inlined, kernel
-from stages.kernels.fasttext_lines import one_line
 from stages.kernels.fasttext_words import END_HASH, FNV_OFFSET, find_word, fnv, is_end, is_label, is_space, mix
 from stages.kernels.hashing import load_u8, load_u64, multiply_high, prefetch, trailing_zeros
 from stages.kernels.vectors import add_eight, count_bits
@@ -142,14 +141,6 @@ def _add_found(found, waiting, rows, width, sums, to):
 
 
 @helper
-def _longest(offsets):
-    longest = 0
-    for i in range(len(offsets) - 1):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    return longest
-
-
-@helper
 def _sum_word(
     line, start, stop, value, words, word_offsets, slots, n_words, rows, width,
     bucket, kept, minn, maxn, sums, to, room,
@@ -227,8 +218,8 @@ def _clear_out(seen, keys, stride, used):
     numbers = keys.view(np.uint32)
     mask = len(seen) - 1
     seen[:] = 0
-    to = 0
-    for at in range(0, len(keys), stride):
+    to = stride
+    for at in range(stride, len(keys), stride):
         if numbers[2 * at + ENTRY_AGAIN] == 0:
             continue
         for k in range(stride):
@@ -236,8 +227,8 @@ def _clear_out(seen, keys, stride, used):
         numbers[2 * to + ENTRY_AGAIN] = 0
         to += stride
     if 4 * to > 3 * len(keys):
-        to = 0
-    for at in range(0, to, stride):
+        to = stride
+    for at in range(stride, to, stride):
         value = _spread(keys, at)
         slot = np.int64(value) & mask
         while seen[slot] != 0:
@@ -278,15 +269,16 @@ def _new_entry(parts, of, value, seen, keys, stride, used):
 
 
 @kernel(
-    "void(text, offsets, int64, const_uint8, const_int64, const_uint64, int64, int64, const_float32, int64, "
+    "void(vec_uint8, vec_int64, const_uint8, const_int64, const_uint64, int64, int64, const_float32, int64, "
     "int64, int64, const_uint64, int64, int64, vec_uint64, vec_int64, vec_uint64, int64, vec_float64, vec_int64)"
 )
 def sum_rows(
-    data, offsets, newlines, words, word_offsets, slots, n_words, end_word, rows, width,
+    line, begins, words, word_offsets, slots, n_words, end_word, rows, width,
     bucket, word_ngrams, kept, minn, maxn, seen, used, keys, stride, sums, counts,
 ):  # fmt: skip
     """Sum the rows of each text: of its words, their character n-grams, and its word n-grams.
 
+    The texts are given as `join_lines` leaves them, with a gap of one; the white space in them is overwritten here.
     `sums` (float64, width a text) and `counts` (int64, rows a text) are zeroed by the caller and filled here.
 
     `rows` are those of the words, then those of the buckets. Where pruning took some buckets, a row of zeros stands
@@ -295,9 +287,10 @@ def sum_rows(
     The table of words remembers, of each distinct word met, its hash and the sum of its rows: text repeats its words,
     so this is met in the cache far more often than the dictionary would be. `keys` are its entries, of `stride` units
     of 8 bytes; `seen` a hash table of 2^k slots over them, more than there are entries: high half of the hash |
-    where the entry ends in `keys`, 0 where the slot is free; `used[0]` where the next free entry begins. What the table holds never changes a result: a word's sum is the same from the table or anew.
+    where the entry ends in `keys`, 0 where the slot is free; `used[0]` where the next free entry begins. The first entry
+    is for words too long for the table. What the table holds never changes a result: a word's sum is the same from
+    the table or anew.
     """
-    line = np.empty(_longest(offsets) + 10, np.uint8)  # a byte before, the white space behind, 8 to read past
     room = np.empty(256 + max(maxn, 0), np.int64)
     ngram_rows = np.empty(BLOCK * max(word_ngrams, 1), np.int64)
     reciprocal = np.uint64(0xFFFFFFFFFFFFFFFF) // np.uint64(max(bucket, 1))
@@ -306,21 +299,20 @@ def sum_rows(
     starts, sizes, values = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64), np.empty(BLOCK, np.uint64)
     parts = np.empty(4 * BLOCK, np.uint64)
     mask = len(seen) - 1
-    for i in range(len(offsets) - 1):
-        stop = one_line(data, offsets[i], offsets[i + 1], newlines, line, 1)
-        line[stop] = 32
+    for i in range(len(begins) - 1):
+        stop = begins[i + 1] - 1
         to = i * width
-        count, active, at = 0, 0, 1
-        while at < stop:
+        count, active, next_word = 0, 0, begins[i]
+        while next_word < stop:
             # Words are looked up in blocks, so that memory is asked for all of a block's entries at once.
             block, waiting = 0, 0
-            while at < stop and block < BLOCK:
-                if is_space(line[at]):
-                    at += 1
+            while next_word < stop and block < BLOCK:
+                if is_space(load_u8(line, next_word)):
+                    next_word += 1
                     continue
-                starts[block] = at
-                at = _scan_word(line, at, parts, 4 * block)
-                sizes[block] = at - starts[block]
+                starts[block] = next_word
+                next_word = _scan_word(line, next_word, parts, 4 * block)
+                sizes[block] = next_word - starts[block]
                 values[block] = _spread(parts, 4 * block)
                 prefetch(seen, np.int64(values[block]) & mask)
                 block += 1
@@ -329,41 +321,34 @@ def sum_rows(
                 prefetch(keys, entry)
                 prefetch(keys, entry + 8)
             for k in range(block):
+                entry, known = 0, False
                 if sizes[k] <= KEY_BYTES:
                     entry = _find_entry(parts, 4 * k, values[k], seen, keys, stride, mask)
                     known = entry >= 0
                     if not known:
                         entry = _new_entry(parts, 4 * k, values[k], seen, keys, stride, used)
-                    part = 2 * entry + ENTRY_SUMS
-                    if not known:
-                        for j in range(width):
-                            part_sums[part + j] = 0
-                        value = fnv(line, starts[k], starts[k] + sizes[k])
-                        found = _sum_word(
-                            line, starts[k], starts[k] + sizes[k], value, words, word_offsets, slots, n_words, rows, width,
-                            bucket, kept, minn, maxn, part_sums, part, room,
-                        )  # fmt: skip
-                        numbers[2 * entry + ENTRY_COUNT], numbers[2 * entry + ENTRY_HASH] = found, value
-                    numbers[2 * entry + ENTRY_AGAIN] = known
-                    found = np.int64(np.int32(numbers[2 * entry + ENTRY_COUNT]))
-                    value = numbers[2 * entry + ENTRY_HASH]
-                    if found > 0:
-                        _add(sums, to, part_sums, part, width)
-                else:
+                at = 2 * entry
+                if not known:
+                    for j in range(width):
+                        part_sums[at + ENTRY_SUMS + j] = 0
                     value = fnv(line, starts[k], starts[k] + sizes[k])
-                    found = _sum_word(
+                    numbers[at + ENTRY_COUNT] = _sum_word(
                         line, starts[k], starts[k] + sizes[k], value, words, word_offsets, slots, n_words, rows, width,
-                        bucket, kept, minn, maxn, sums, to, room,
+                        bucket, kept, minn, maxn, part_sums, at + ENTRY_SUMS, room,
                     )  # fmt: skip
+                    numbers[at + ENTRY_HASH] = value
+                numbers[at + ENTRY_AGAIN] = known
+                found = np.int64(np.int32(numbers[at + ENTRY_COUNT]))
                 if found == END:
-                    at = stop
+                    next_word = stop
                     break
                 if found == LABEL:
                     continue
                 count += found
+                _add(sums, to, part_sums, at + ENTRY_SUMS, width)
                 if word_ngrams > 1:
                     active, waiting = _word_ngrams(
-                        value, chains, active, bucket, reciprocal, kept, n_words, ngram_rows, waiting
+                        numbers[at + ENTRY_HASH], chains, active, bucket, reciprocal, kept, n_words, ngram_rows, waiting
                     )
             _add_found(ngram_rows, waiting, rows, width, sums, to)
             count += waiting

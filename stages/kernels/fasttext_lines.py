@@ -89,15 +89,24 @@ def one_line(data, start, stop, newlines, out, to):
     return to
 
 
-@kernel("Tuple((vec_uint8, vec_int64))(text, offsets, int64)")
-def join_lines(data, offsets, newlines):
-    """The texts as fastText is to see them: bytes (uint8) and n + 1 offsets (int64) of a new text column."""
+@kernel("Tuple((vec_uint8, vec_int64))(text, offsets, int64, int64)")
+def join_lines(data, offsets, newlines, gap):
+    """The texts as fastText is to see them: (bytes, uint8; n + 1 offsets, int64) of a new text column.
+
+    With a `gap`, that many spaces stand before each text and behind the last: offset i is where text i begins, `gap`
+    bytes before offset i + 1 is where it ends. At least 8 bytes follow that mean nothing.
+    """
     n = len(offsets) - 1
-    out = np.empty(offsets[n] - offsets[0], np.uint8)
-    ends = np.zeros(n + 1, np.int64)
+    out = np.empty(offsets[n] - offsets[0] + gap * (n + 1) + 8, np.uint8)
+    begins = np.zeros(n + 1, np.int64)
+    out[:gap] = 32
+    begins[0] = gap
     for i in range(n):
-        ends[i + 1] = one_line(data, offsets[i], offsets[i + 1], newlines, out, ends[i])
-    return out[: ends[n]].copy(), ends
+        end = one_line(data, offsets[i], offsets[i + 1], newlines, out, begins[i])
+        for k in range(gap):
+            out[end + k] = 32
+        begins[i + 1] = end + gap
+    return out, begins
 
 
 @kernel("boolean[::1](text, offsets)")

@@ -97,12 +97,6 @@ def is_end(data, start, stop):
     )
 
 
-@kernel("int64(const_uint8, const_uint8, const_int64, const_uint64)")
-def word_id(word, words, word_offsets, slots):
-    """The id of one word (its bytes) in the dictionary, or -1."""
-    return find_word(word, 0, len(word), fnv(word, 0, len(word)), words, word_offsets, slots)[0]
-
-
 @kernel("int64(const_uint8, int64, vec_int64, vec_int64, vec_uint8)")
 def scan_dictionary(data: np.ndarray, at: int, starts: np.ndarray, counts: np.ndarray, kinds: np.ndarray) -> int:
     """Find where each entry's word begins, its count and kind; returns where the entries end, -1 past the file's end."""

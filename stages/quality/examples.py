@@ -48,7 +48,7 @@ def training_texts(texts: pa.Array) -> pa.Array:
     """The texts as a classifier learns from them: lines joined (as for prediction), and fastText's own words taken out."""
     if not pa.types.is_large_string(texts.type):
         texts = texts.cast(pa.large_string())
-    texts = text_array(*join_lines(*text_buffers(texts), JOIN_LINES))
+    texts = text_array(*join_lines(*text_buffers(texts), JOIN_LINES, 0))
     for sign, pattern in (("__label__", _LABEL_WORD), ("</s>", _AFTER_END)):
         hit = pc.match_substring(texts, sign)
         if pc.any(hit).as_py():

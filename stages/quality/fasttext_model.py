@@ -30,11 +30,12 @@ import pyarrow as pa
 from stages.document import text_buffers
 from stages.errors import InputError, UserError
 from stages.kernels import fasttext as kernels
+from stages.kernels.fasttext_lines import join_lines
 from stages.kernels.fasttext_output import BINARY, HIERARCHICAL, SOFTMAX, top_labels
-from stages.kernels.fasttext_words import fill_slots, word_id
+from stages.kernels.fasttext_words import fill_slots
 from stages.quality.fasttext_file import ModelFile, read_model_file
 
-FORMAT = b"HRFOLD02"
+FORMAT = b"HRFOLD03"
 ALIGNMENT = 64
 ROWS_PER_BLOCK = 1 << 16
 LAYERS = {"softmax": SOFTMAX, "hs": HIERARCHICAL, "ns": BINARY, "ova": BINARY}
@@ -76,10 +77,11 @@ class FastTextModel:
         data, offsets = text_buffers(column)
         n, s, a = len(offsets) - 1, self.settings, self.arrays
         sums, counts = np.zeros(n * s["width"]), np.zeros(n, np.int64)
+        line, begins = join_lines(data, offsets, newlines, 1)
         with self._lock:  # the table of words is this object's only state that changes
             seen, used, keys, stride = self._word_table()
             kernels.sum_rows(
-                data, offsets, newlines, a["words"], a["word_offsets"], a["slots"], s["n_words"], s["end_word"],
+                line, begins, a["words"], a["word_offsets"], a["slots"], s["n_words"], s["end_word"],
                 a["rows"], s["width"], s["bucket"], s["word_ngrams"], a["kept"], s["minn"], s["maxn"],
                 seen, used, keys, stride, sums, counts,
             )  # fmt: skip
@@ -106,7 +108,7 @@ class FastTextModel:
             slots = 1 << (2 * entries - 1).bit_length()
             memory = np.empty(entries * size + ALIGNMENT, np.uint8)
             memory = memory[-memory.ctypes.data % ALIGNMENT :][: entries * size]
-            self._table = (np.zeros(slots, np.uint64), np.zeros(1, np.int64), memory.view(np.uint64), size // 8)
+            self._table = (np.zeros(slots, np.uint64), np.full(1, size // 8, np.int64), memory.view(np.uint64), size // 8)
         return self._table
 
 
@@ -186,13 +188,13 @@ def fold(source: ModelFile) -> tuple[dict, dict[str, np.ndarray]]:
 
     slots = np.zeros(_table_size(len(source.word_offsets) - 1), np.uint64)
     fill_slots(source.words, source.word_offsets, slots)
-    end = np.frombuffer(b"</s>", np.uint8)
-    end_word = word_id(end, source.words, source.word_offsets, slots)
+    fours = np.flatnonzero(np.diff(source.word_offsets[: source.n_words + 1]) == 4)
+    ends = [word for word in fours if source.words[source.word_offsets[word] :][:4].tobytes() == b"</s>"]
     left, right, parent = huffman_tree(source.label_counts) if layer == HIERARCHICAL else (np.zeros(0, np.int32),) * 3
     settings = {
         "labels": list(source.labels), "n_words": source.n_words, "width": width, "outputs": outputs, "layer": layer,
         "bucket": source.bucket, "word_ngrams": source.word_ngrams, "minn": source.minn, "maxn": source.maxn,
-        "end_word": end_word if end_word < source.n_words else -1,
+        "end_word": int(ends[-1]) if ends else -1,
     }  # fmt: skip
     arrays = {
         "words": source.words, "word_offsets": source.word_offsets, "slots": slots, "kept": kept,

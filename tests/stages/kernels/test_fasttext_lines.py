@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -32,12 +33,16 @@ PLAIN = {
 @example(texts=["".join(SPACES), "a".join(SPACES), "\r\n\n\r a\r\n\r\nb \x85c\x1c\x1d\x1e\x1fd\v\f\u2028\u2029 e\u3000\u00a0"])
 def test_joined_as_python_joins(newlines: int, texts: list[str]) -> None:
     data, offsets = text_buffers(pa.array(["skipped", *texts], pa.large_string())[1:])
-    assert text_array(*join_lines(data, offsets, newlines)).to_pylist() == [PLAIN[newlines](text) for text in texts]
+    expected = [PLAIN[newlines](text) for text in texts]
+    assert text_array(*join_lines(data, offsets, newlines, 0)).to_pylist() == expected
+    line, begins = join_lines(data, offsets, newlines, 1)
+    assert line[: begins[-1]].tobytes().decode() == "".join(" " + text for text in expected) + " "
+    assert [line[a : b - 1].tobytes().decode() for a, b in pairwise(begins)] == expected
 
 
 def test_every_space_is_stripped_and_every_line_break_splits() -> None:
     texts = [f"{space}a{space}b{space}" for space in SPACES]
-    joined = text_array(*join_lines(*text_buffers(pa.array(texts, pa.large_string())), JOIN_LINES))
+    joined = text_array(*join_lines(*text_buffers(pa.array(texts, pa.large_string())), JOIN_LINES, 0))
     assert joined.to_pylist() == [PLAIN[JOIN_LINES](text) for text in texts]
 
 
