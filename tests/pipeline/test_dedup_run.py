@@ -1,0 +1,107 @@
+"""Dedup within whole runs: every method, paragraphs cut by bff, books that close, the same bytes however cut."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dedup_corpus import new_word, prose
+from tokenizers import Tokenizer
+
+from pipeline.progress import Progress
+from pipeline.recipe import build_recipe
+from pipeline.run import Options, run_recipe
+from pipeline.summary import Summary
+from stages.errors import UserError
+from stages.tokens.shard_format import load_manifest
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files of one source, one of another: own paragraphs, a shared notice, copies within and across sources."""
+    folder = tmp_path_factory.mktemp("inputs")
+    rng = random.Random(1)
+    notice = prose(rng, 20, 99)
+    own = [prose(rng, 40, 99) for _ in range(30)]
+    web = [f"{text}\n{notice}" for text in own[:20]] + [own[3], own[4] + " " + new_word(rng)]
+    rng.shuffle(web)
+    for name, texts in (("web-0", web[:11]), ("web-1", web[11:]), ("notes", [*own[20:], own[0], own[0]])):
+        rows = [json.dumps({"id": f"{name}-{i}", "text": text}) + "\n" for i, text in enumerate(texts)]
+        (folder / f"{name}.jsonl").write_text("".join(rows))
+    return folder
+
+
+def recipe(inputs: Path, web: list[Any], whole: list[Any] | None = None) -> dict[str, Any]:
+    return {
+        "name": "dedup",
+        "sources": {
+            "web": {"read": {"paths": [f"{inputs}/web-*.jsonl"]}, "steps": web},
+            "notes": {"read": {"paths": [f"{inputs}/notes.jsonl"]}, "steps": []},
+        },
+        "dedup": whole or [],
+        "tokenizer": {"train": {"vocab_size": 400, "max_bytes": "100KB"}},
+        "shards": {"held_out": 0},
+        "mixture": {"epochs": 1},
+    }
+
+
+def run(data: dict[str, Any], out: Path, *changes: str) -> Summary:
+    return run_recipe(build_recipe(data, None, changes), Options(str(out), inline=True, progress=Progress(quiet=True)))
+
+
+def texts(out: Path, source: str) -> dict[str, str]:
+    """Id -> text of every document in a source's shards."""
+    manifest = load_manifest(out)
+    tokenizer = Tokenizer.from_file(str(out / manifest["tokenizer"]["path"]))
+    found = {}
+    for shard in manifest["sources"][source]["shards"]:
+        tokens = np.fromfile(out / shard["path"], manifest["dtype"])
+        for line in gzip.decompress((out / shard["index"]).read_bytes()).decode().splitlines():
+            start, end, name, *_ = line.split(",")
+            found[name] = tokenizer.decode(tokens[int(start) : int(end) - 1].tolist(), skip_special_tokens=False)
+    return found
+
+
+def digest(out: Path) -> str:
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+BFF = {"dedup": {"method": "bff", "fp_rate": 1e-6}}
+
+
+def test_bff_cuts_paragraphs_and_the_books_close(inputs: Path, tmp_path: Path) -> None:
+    summary = run(recipe(inputs, [BFF]), tmp_path / "a")
+    web = {s.name: s for s in summary.sources}["web"]
+    assert web.into.docs == 22
+    assert {reason: amount.docs for reason, amount in web.dropped.items()} == {"dedup.bff": 2}
+    left = texts(tmp_path / "a", "web")
+    assert len(left) == 20
+    assert sum("\n" in text for text in left.values()) == 1  # the notice stays where it stood first
+    run(recipe(inputs, [BFF]), tmp_path / "b", "run.split_bytes=1KB", "run.batch_bytes=2KB", "run.keep=none")
+    assert texts(tmp_path / "b", "web") == left
+    assert digest(tmp_path / "b") == digest(tmp_path / "a")
+    assert not list((tmp_path / "b").glob("parts/dedup/**/part-*.parquet"))
+
+
+def test_dedups_follow_one_another(inputs: Path, tmp_path: Path) -> None:
+    steps = [{"dedup": {"method": "minhash", "ngram": 3}}, BFF]
+    summary = run(recipe(inputs, steps, [{"dedup": {"method": "exact"}}]), tmp_path / "a")
+    dropped = {s.name: {reason: a.docs for reason, a in s.dropped.items()} for s in summary.sources}
+    assert dropped["notes"] == {"dedup.exact": 2}  # without the notice, a page of the web is the same note
+    assert set(dropped["web"]) <= {"dedup.minhash", "dedup.bff"}
+    again = run(recipe(inputs, steps, [{"dedup": {"method": "exact"}}]), tmp_path / "a")
+    assert again.unchanged
+
+
+def test_unexpected_removal_replaces_nothing(inputs: Path, tmp_path: Path) -> None:
+    wrong = {"dedup": BFF["dedup"] | {"expected_removal": [0.5, 1]}}
+    with pytest.raises(UserError, match="expected_removal"):
+        run(recipe(inputs, [wrong]), tmp_path)
+    assert not (tmp_path / "manifest.json").exists()
