@@ -108,3 +108,20 @@ def test_a_document_through_all_steps() -> None:
     batch, found = RefinedWebLines().edit(batch)
     assert "likes" not in batch.column("text")[0].as_py()
     assert found["removed_words"].tolist() == [pytest.approx(2 / 58, abs=0.01)]
+
+
+def test_one_line_of_50_mb_through_all_steps() -> None:
+    part = "the " + " ".join(f"Word{number}" for number in range(1000)) + " "
+    text = part * (50_000_000 // len(part))
+    batch = pa.record_batch({"text": pa.array([text], pa.large_string())})
+    for step in (RemoveUrls(), LimitNewlines(), RefinedWebLines()):
+        batch, _ = step.edit(batch)
+    assert batch.column("text")[0].as_py() == text.strip()
+    repeats = len(text) // len(part)
+    measures = {name: float(values[0]) for name, values in GopherQuality().measure(batch).items()}
+    assert measures["words"] == 1001 * repeats
+    assert measures["stop_words"] == repeats
+    measures = {name: float(values[0]) for name, values in Repetition().measure(batch).items()}
+    assert measures["duplicate_10grams"] == 1
+    assert measures["top_2gram"] == pytest.approx(14 / (len(part) - 1001))
+    assert measures["duplicate_lines"] == 0
