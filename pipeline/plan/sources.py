@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.recipe import Source
+from stages.cache import cache_root
 from stages.errors import InputError, UserError
 from stages.read import ReadSpec
 
@@ -43,7 +44,7 @@ class File:
 
 def sample_folder() -> Path:
     """Where the sample corpus lies on this machine, collected when it is first asked for."""
-    return storage.cache_folder().parent / "sample"
+    return cache_root() / "sample"
 
 
 def list_files(source: str, paths: Sequence[str]) -> list[File]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline.storage.entry import Entry, Stat
 from pipeline.storage.errors import StorageError, from_os_error
 from pipeline.storage.uri import is_local, local_path
+from stages.cache import cache_root
 
 TEMPORARY = ".tmp-"
 """Start of the names of unfinished files; the rest is random, then the final name (so its suffix is kept)."""
@@ -216,15 +217,8 @@ def scratch_folder(run: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept, made if missing.
-
-    HEADRACE_CACHE if set, else headrace/files in XDG_CACHE_HOME, else in ~/.cache.
-    """
-    named = os.environ.get("HEADRACE_CACHE")
-    if named:
-        return _made(Path(named).expanduser())
-    base = os.environ.get("XDG_CACHE_HOME")
-    return _made((Path(base) if base else Path.home() / ".cache") / "headrace" / "files")
+    """Where fetched files are kept, made if missing."""
+    return _made(cache_root() / "files")
 
 
 def _made(folder: Path) -> Path:

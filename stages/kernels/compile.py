@@ -19,12 +19,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba import types
+
+from stages.cache import cache_root
 
 TEXT = types.Array(types.uint8, 1, "C", readonly=True)
 OFFSETS = types.Array(types.int64, 1, "C", readonly=True)
@@ -37,15 +40,16 @@ for _name in ("uint8", "uint16", "uint32", "uint64", "int32", "int64", "float32"
 _KERNELS: list[Kernel] = []
 
 
+@cache
 def cache_folder() -> Path:
-    """Where compiled kernels lie: HEADRACE_KERNEL_CACHE, else the user's cache folder; named by what was compiled."""
+    """Where compiled kernels lie, in a folder named by what was compiled; HEADRACE_KERNEL_CACHE moves these alone."""
     base = os.environ.get("HEADRACE_KERNEL_CACHE")
-    root = (
-        Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "headrace" / "kernels"
-    )
+    root = Path(base) if base else cache_root() / "kernels"
     digest = hashlib.blake2b(f"{numba.__version__}".encode(), digest_size=8)
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.name.encode() + source.read_bytes())
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
+        content = source.read_bytes()
+        if source.parent == Path(__file__).parent or b"@kernel(" in content:
+            digest.update(source.name.encode() + content)
     return root / digest.hexdigest()
 
 
@@ -98,7 +102,8 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def kernels() -> list[Kernel]:
-    """All kernels of the project, the largest first."""
+    """All kernels of the project, those of steps included, the largest first."""
+    import_module("stages.steps")
     package = import_module("stages.kernels")
     for module in pkgutil.iter_modules(package.__path__):
         import_module(f"stages.kernels.{module.name}")

@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.document import text_buffers
+from stages.cache import cache_root
 from stages.errors import InputError, UserError
 from stages.kernels import fasttext as kernels
 from stages.kernels.fasttext_lines import join_lines
@@ -43,9 +44,8 @@ DEFAULT_TABLE_BYTES = 32 << 20
 
 
 def cache_folder() -> Path:
-    """Where folded models lie: HEADRACE_CACHE, else ~/.cache/headrace; in it, `fasttext`."""
-    base = os.environ.get("HEADRACE_CACHE")
-    return (Path(base) if base else Path.home() / ".cache" / "headrace") / "fasttext"
+    """Where folded models lie."""
+    return cache_root() / "fasttext"
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def test_scratch_of_killed_runs_is_cleared(tmp_path):
 def test_folders_named_by_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HEADRACE_SCRATCH", str(tmp_path / "s"))
     monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "c"))
-    assert storage.scratch_folder("s3://b/run") == str(tmp_path / "s") and storage.cache_folder() == tmp_path / "c"
+    assert storage.scratch_folder("s3://b/run") == str(tmp_path / "s") and storage.cache_folder() == tmp_path / "c/files"
 
 
 def test_nothing_is_written_to_the_web():
