@@ -61,7 +61,7 @@ def _duplicate_segments(data, start, stop, newlines, table, state, slots, keys, 
         counts[number] = 0
     if segments == 0:
         return 1.0, 1.0
-    return repeated / segments, repeated_chars / chars
+    return repeated / segments, repeated_chars / max(chars, 1)
 
 
 @helper
@@ -136,7 +136,7 @@ def _top_share(n, kept, places, ids, counts, ends, words):
             length = ends[places[i] + n] - ends[places[i]]
             longest = length if count > most else max(longest, length)
             most = count
-    return longest * most / ends[words] if most > 1 else 0.0
+    return longest * most / max(ends[words], 1) if most > 1 else 0.0
 
 
 @helper

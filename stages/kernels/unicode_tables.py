@@ -19,6 +19,7 @@ import sys
 import textwrap
 import unicodedata
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,19 +66,19 @@ def _write_varints(numbers: np.ndarray) -> bytes:
     return bytes(out)
 
 
-def compute() -> np.ndarray:
-    """The table, computed anew from the installed uniseg and the running Python (seconds)."""
+def compute(points: Sequence[int] = range(CODE_POINTS)) -> np.ndarray:
+    """The table's entries for `points`, computed anew from the installed uniseg and the running Python (seconds)."""
     from uniseg.emoji import extended_pictographic
     from uniseg.wordbreak import word_break
 
     tests = ["isalnum", "isalpha", "isspace", "isupper", "isdigit", "isdecimal"]
-    table = np.zeros(CODE_POINTS, np.uint16)
-    for code_point in range(CODE_POINTS):
-        char = chr(code_point)
+    table = np.zeros(len(points), np.uint16)
+    for place, point in enumerate(points):
+        char = chr(point)
         value = globals()[word_break(char).name] | extended_pictographic(char) << 5
         for bit, test in enumerate(tests, start=6):
             value |= getattr(char, test)() << bit
-        table[code_point] = value
+        table[place] = value
     return table
 
 
