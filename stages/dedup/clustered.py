@@ -18,10 +18,15 @@ from stages.dedup.choose import choose, measure, members, needs_members
 from stages.dedup.components import large_star, small_star
 from stages.dedup.removals import largest_clusters, name, remove
 from stages.dedup.scatter import group, scatter
-from stages.dedup.spec import read_spec
+from stages.dedup.spec import Exact, MinHash, Url, read_spec
 from stages.dedup.tasks import Phase, Phases, Task, file_name, output_files, part_fields
 
 MAX_ROUNDS = 64  # of the components; a path of 2^64 documents would need about as many
+
+
+def partitions_of(spec: Exact | Url | MinHash, documents: int, groups: int) -> int:
+    """Partitions of records and edges: by their bytes, and where these are few, as many as there are groups, up to 16."""
+    return max(spec.partition_count(documents), 1 if spec.partitions else min(groups, 16))
 
 
 def clustered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
@@ -35,7 +40,7 @@ def clustered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, An
     settings = read_spec(dict(spec))
     spec = settings.model_dump(mode="json")
     documents = sum(part["documents"] for parts in groups for part in parts)
-    partitions = max(settings.partition_count(documents), 1 if settings.partitions else min(len(groups), 16))
+    partitions = partitions_of(settings, documents, len(groups))
     starts = [parts[0]["ordinal"] for parts in groups]
     memory = settings.memory
     star = {"partitions": partitions, "memory": memory}
@@ -52,45 +57,49 @@ def clustered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, An
         ]
         return Phase(kind, tasks)
 
-    def by_partition(kind: str, function: Callable[..., Any], output: str, **arguments: Any) -> Phase:
-        return Phase(
-            kind,
-            [
-                Task(f"{kind}-{p:05d}", function, {"which": [p], **arguments}, {output: file_name(folder, kind, p)})
-                for p in range(partitions)
-            ],
-        )
+    def by_partition(kind: str, function: Callable[..., Any], output: str, count: int, **arguments: Any) -> Phase:
+        tasks = [
+            Task(f"{kind}-{p:05d}", function, {"which": [p], **arguments}, {output: file_name(folder, kind, p)})
+            for p in range(count)
+        ]
+        return Phase(kind, tasks)
 
     first = by_group("scatter", scatter, ["records_path", "edges_path"], spec=spec, partitions=partitions)
     scattered = yield first
     records = output_files(first, "records_path")
-    grouped = by_partition("group", group, "edges_path", spec=spec, partitions=partitions, records_paths=records)
+    grouped = by_partition(
+        "group", group, "edges_path", partitions, spec=spec, partitions=partitions, records_paths=records
+    )
     found = yield grouped
 
     edges = output_files(first, "edges_path") + output_files(grouped, "edges_path")
     rounds = 0
     while True:
-        large = by_partition(f"large-{rounds:02d}", large_star, "out_path", edges_paths=edges, **star)
+        large = by_partition(f"large-{rounds:02d}", large_star, "out_path", partitions, edges_paths=edges, **star)
         results = yield large
         if not sum(r["unsettled"] for r in results):
             break
         rounds += 1
         if rounds > MAX_ROUNDS:
             raise RuntimeError(f"clusters of copies did not settle in {MAX_ROUNDS} rounds")
-        small = by_partition(f"small-{rounds:02d}", small_star, "out_path", edges_paths=output_files(large), **star)
+        edges = output_files(large)
+        small = by_partition(f"small-{rounds:02d}", small_star, "out_path", partitions, edges_paths=edges, **star)
         yield small
         edges = output_files(small)
     clusters = output_files(large)
 
     if needs_members(spec):
-        sent = by_partition("members", members, "out_path", stars_paths=clusters, group_starts=starts, memory=memory)
+        sent = by_partition(
+            "members", members, "out_path", partitions, stars_paths=clusters, group_starts=starts, memory=memory
+        )
         yield sent
+        partitions = max(partitions, settings.partition_count(documents, settings.member_bytes))
         measured = by_group(
             "measure", measure, ["out_path"], spec=spec, members_paths=output_files(sent), partitions=partitions
         )
         yield measured
         clusters = output_files(measured)
-    chosen = by_partition("choose", choose, "out_path", spec=spec, paths=clusters, group_starts=starts)
+    chosen = by_partition("choose", choose, "out_path", partitions, spec=spec, paths=clusters, group_starts=starts)
     yield chosen
     named = by_group("name", name, ["out_path"], chosen_paths=output_files(chosen), group_starts=starts, memory=memory)
     names = yield named

@@ -15,6 +15,7 @@ from stages.step import Settings
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MEBIBYTE = 1 << 20
+NGRAMS_OF_DOCUMENT = 600  # what a web page holds, about
 
 
 class _Dedup(Settings):
@@ -77,14 +78,20 @@ class _Clustered(_Dedup):
         return 1
 
     @property
-    def record_bytes(self) -> int:
+    def document_bytes(self) -> int:
+        """Bytes of a document's records."""
         return 24
 
-    def partition_count(self, documents: int) -> int:
-        """How many partitions `documents` documents are shuffled through."""
+    @property
+    def member_bytes(self) -> int:
+        """Bytes, about, by which a member of a cluster takes part in the choice."""
+        return 24
+
+    def partition_count(self, documents: int, document_bytes: int | None = None) -> int:
+        """How many partitions `documents` documents are shuffled through, each of so many bytes (as records, if None)."""
         if self.partitions:
             return self.partitions
-        size = documents * self.records_per_document * self.record_bytes
+        size = documents * (document_bytes or self.document_bytes)
         return min(1 << 20, max(1, -(-size // self.partition_bytes)))
 
     def settings(self) -> dict[str, Any]:
@@ -129,8 +136,12 @@ class MinHash(_Clustered):
         return self.bands
 
     @property
-    def record_bytes(self) -> int:
-        return 16
+    def document_bytes(self) -> int:
+        return 16 * self.bands
+
+    @property
+    def member_bytes(self) -> int:
+        return 24 if self.verify is None else 24 + 8 * NGRAMS_OF_DOCUMENT
 
 
 class Bff(_Dedup):

@@ -14,6 +14,8 @@ from typing import Any
 
 from stages.dedup.shuffle import OpenFile, open_local
 
+MAX_GROUPS = 1000
+
 
 @dataclass(frozen=True)
 class Task:
@@ -37,11 +39,14 @@ Phases = Generator[Phase, list[Any], dict[str, Any]]
 
 
 def group_parts(parts: Sequence[Mapping[str, Any]], target_bytes: int = 1 << 30) -> list[list[dict[str, Any]]]:
-    """Consecutive parts in groups of about `target_bytes`.
+    """Consecutive parts in groups of about `target_bytes`, or of more, so that there are about `MAX_GROUPS` at most.
+
+    Every task that brings a partition together reads a piece from each group's file: few and large ones, then.
 
     A part is {"ordinal", "path", "source", "documents", "bytes", "removals"}: removals (may be left
     out) are files of earlier dedups, with a sorted column `row`: these rows are passed over.
     """
+    target_bytes = max(target_bytes, sum(part["bytes"] for part in parts) // MAX_GROUPS)
     groups: list[list[dict[str, Any]]] = []
     size = 0
     for part in parts:
