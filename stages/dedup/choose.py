@@ -23,7 +23,7 @@ from stages.dedup.normalize import normalize
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
 from stages.dedup.spec import MinHash, read_spec
 from stages.document import text_buffers
-from stages.kernels.minhash import choose_verified, ngram_hashes, sort_sets
+from stages.kernels.minhash import choose_verified, ngram_hashes
 
 # In `members`, node is the document and other its cluster, named by the cluster's first document.
 NGRAMS = pa.large_list(pa.uint64())
@@ -108,10 +108,19 @@ def ngram_sets(texts: pa.Array, spec: MinHash) -> pa.Array:
     """The set of 64-bit n-gram hashes of each text: large_list<uint64>, sorted."""
     data, offsets = normalize(*text_buffers(texts), spec.normalize)
     values = np.empty((int(offsets[-1] - offsets[0]) + 1) // 2 + len(offsets), np.uint64)
-    list_offsets, set_offsets = np.empty(len(offsets), np.int64), np.empty(len(offsets), np.int64)
-    ngram_hashes(data, offsets, spec.ngram, values, list_offsets)
-    length = sort_sets(values, list_offsets, set_offsets)
-    return pa.LargeListArray.from_arrays(pa.array(set_offsets), pa.array(values[:length]))
+    list_offsets = np.empty(len(offsets), np.int64)
+    count = ngram_hashes(data, offsets, spec.ngram, values, list_offsets)
+    return pa.LargeListArray.from_arrays(*map(pa.array, sorted_sets(values[:count], list_offsets)))
+
+
+def sorted_sets(values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lists values[offsets[i]:offsets[i + 1]] as sets: (offsets, values), each sorted and without repetition."""
+    rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((values, rows))
+    values, rows = values[order], rows[order]
+    fresh = np.ones(len(values), bool)
+    fresh[1:] = (values[1:] != values[:-1]) | (rows[1:] != rows[:-1])
+    return np.searchsorted(rows[fresh], np.arange(len(offsets))), values[fresh]
 
 
 def choose(

@@ -199,18 +199,3 @@ def choose_verified(starts, ngrams, offsets, least, limit, kept):
             if kept[member] == member and held < limit:
                 heads[held] = member
                 held += 1
-
-
-@kernel("int64(vec_uint64, const_int64, vec_int64)")
-def sort_sets(values, offsets, out_offsets):
-    """Sort each list in place and drop its repetitions, closing the gaps; `out_offsets` (n + 1). Returns the length."""
-    at = 0
-    for row in range(len(offsets) - 1):
-        out_offsets[row] = at
-        items = np.sort(values[offsets[row] : offsets[row + 1]])
-        for k in range(len(items)):
-            if k == 0 or items[k] != items[k - 1]:
-                values[at] = items[k]
-                at += 1
-    out_offsets[len(offsets) - 1] = at
-    return at

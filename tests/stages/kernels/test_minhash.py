@@ -11,10 +11,11 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.dedup.choose import sorted_sets
 from stages.dedup.scatter import signatures
 from stages.dedup.spec import MinHash
 from stages.document import text_buffers
-from stages.kernels.minhash import band_keys, choose_verified, ngram_hashes, row_constants, sort_sets
+from stages.kernels.minhash import band_keys, choose_verified, ngram_hashes, row_constants
 
 
 def _ngrams(texts: list[str], n: int) -> list[np.ndarray]:
@@ -129,13 +130,12 @@ def test_verified_choice_is_greedy(clusters: list[list[list[int]]], least: float
     starts = np.cumsum([0, *(len(c) for c in clusters)]).astype(np.int64)
     values = np.array([v for m in members for v in m], np.uint64)
     offsets = np.cumsum([0, *(len(m) for m in members)]).astype(np.int64)
-    out = np.empty_like(offsets)
-    size = sort_sets(values, offsets, out)
+    out, values = sorted_sets(values, offsets)
     sets = [set(m) for m in members]
     assert [values[out[i] : out[i + 1]].tolist() for i in range(len(members))] == [sorted(s) for s in sets]
 
     kept = np.empty(len(members), np.int64)
-    choose_verified(starts, values[:size], out, least, limit, kept)
+    choose_verified(starts, values, out, least, limit, kept)
     expected = []
     for begin, end in itertools.pairwise(starts):
         heads: list[int] = []
