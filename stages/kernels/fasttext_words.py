@@ -79,10 +79,10 @@ def is_label(data, start, stop):
     if stop - start < 9 or data[start] != 95:
         return False
     prefix = (95, 95, 108, 97, 98, 101, 108, 95, 95)
+    same = True
     for k in range(9):
-        if data[start + k] != prefix[k]:
-            return False
-    return True
+        same &= data[start + k] == prefix[k]
+    return same
 
 
 @helper

@@ -74,6 +74,12 @@ class ModelFile:
     prune_to: np.ndarray  # int32
     input: Matrix
     output: Matrix
+    memory: mmap.mmap  # the file: what the arrays above are views of
+
+    def release(self) -> None:
+        """Give back the memory of what has been read of the file; reading on reads it again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.memory.madvise(mmap.MADV_DONTNEED)
 
     @property
     def n_words(self) -> int:
@@ -114,10 +120,10 @@ def read_model_file(path: str | Path) -> ModelFile:
     try:
         with Path(path).open("rb") as file:
             size = file.seek(0, 2)
-            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8) if size else None
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
     except OSError as error:
         raise UserError(f"fastText model {path}: {error.strerror or error}") from error
-    cursor = _Cursor(path, np.zeros(0, np.uint8) if data is None else data)
+    cursor = _Cursor(path, np.frombuffer(memory, np.uint8) if memory else np.zeros(0, np.uint8))
     magic, version = cursor.numbers("<ii", "the header")
     if magic != MAGIC:
         raise cursor.fail("it does not begin with fastText's mark (a model of before 2017, or another kind of file)")
@@ -178,7 +184,7 @@ def read_model_file(path: str | Path) -> ModelFile:
         words=words, word_offsets=offsets, labels=labels, label_counts=counts[n_words:],
         pruned=-1 if prune_size < 0 else int(prune_size > 0),
         prune_from=np.ascontiguousarray(pairs[:, 0]), prune_to=np.ascontiguousarray(pairs[:, 1]),
-        input=inputs, output=output,
+        input=inputs, output=output, memory=memory,
     )  # fmt: skip
 
 

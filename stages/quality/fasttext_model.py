@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from stages.document import text_buffers
 from stages.cache import cache_root
+from stages.document import text_buffers
 from stages.errors import InputError, UserError
 from stages.kernels import fasttext as kernels
 from stages.kernels.fasttext_lines import join_lines
@@ -181,6 +181,7 @@ def fold(source: ModelFile) -> tuple[dict, dict[str, np.ndarray]]:
         block = source.input.take(np.maximum(chosen, 0))
         block = block.astype(np.float64) @ weights.astype(np.float64).T if folded else block
         rows[start : start + len(chosen)] = np.where(chosen[:, None] < 0, 0, block)
+        source.release()
         if not np.isfinite(rows[start : start + len(chosen)]).all():
             raise InputError(source.path, "the model's weights hold numbers that are not finite")
     if not np.isfinite(weights).all():

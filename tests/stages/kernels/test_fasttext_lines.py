@@ -15,8 +15,8 @@ from stages.document import text_array, text_buffers
 from stages.kernels.fasttext_lines import JOIN_LINES, NEWLINE_REMOVE, NEWLINE_SPACE, join_lines, only_punctuation
 
 SPACES = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000 and chr(c).isspace()]
-NEAR = ["\x1b", "\x84", "\x86", "\u009f", "\u00a1", "\u1681", "\u180e", "\u200b", "\u2027", "\u202a", "\u205e", "\u2060", "\u3001",
-        "\ufeff", "\U00012000", "\U0001f35e", "â", "Â", "a", "."]  # fmt: skip
+NEAR = ["\x1b", "\x84", "\x86", "\u009f", "\u00a1", "\u1681", "\u180e", "\u200b", "\u2027", "\u202a", "\u205e", "\u2060",
+        "\u3001",        "\ufeff", "\U00012000", "\U0001f35e", "â", "Â", "a", "."]  # fmt: skip
 TEXTS = st.lists(st.one_of(st.text(st.sampled_from(SPACES + NEAR), max_size=12), st.text(max_size=12)), max_size=6).map(
     lambda texts: [text.encode("utf-8", "ignore").decode() for text in texts]
 )

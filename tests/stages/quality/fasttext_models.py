@@ -8,12 +8,13 @@ from pathlib import Path
 
 import fasttext
 
-WORDS = (
+_TEXT = (
     "the of and mill wheel water bread flour stone river baker oven grain sack race gate spill miller "
     "le la et moulin roue eau pain farine pierre rivière boulanger four grain sac vanne meunier "
     "и мельница колесо вода хлеб мука камень река пекарь печь зерно мешок "
     "水 面粉 磨坊 石 河 麵包 🍞 🌾🌾 café naïve Straße don't e-mail x1 1,000 3.14 </b> <s> __labe __label_ \x01\x02 a\x1fb"
-).split(" ")
+)
+WORDS = _TEXT.split(" ")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ KINDS = {
 }
 
 
-def train(kind: Kind, folder: Path) -> tuple[Path, "fasttext.FastText._FastText"]:
+def train(kind: Kind, folder: Path) -> tuple[Path, fasttext.FastText._FastText]:
     """Train a model on made-up lines; returns its file and the library's model."""
     choose = random.Random(7)
     lines = []
@@ -72,6 +73,6 @@ def train(kind: Kind, folder: Path) -> tuple[Path, "fasttext.FastText._FastText"
     return path, fasttext.load_model(str(path))
 
 
-def library_says(model: "fasttext.FastText._FastText", line: str) -> dict[str, float]:
+def library_says(model: fasttext.FastText._FastText, line: str) -> dict[str, float]:
     """Each label's probability, the best first, as the library gives it; nothing where it has no answer."""
     return {label: probability for probability, label in model.f.predict(line + "\n", -1, 0.0, "strict")}

@@ -224,7 +224,7 @@ def check_languages(models, texts: list[str]) -> None:
 
 def test_language_model_on_made_up_texts(language_models) -> None:
     texts = ["", "Hello, mill wheel.", "Le moulin à eau\ntourne.", "Мельница", "水車小屋" * 30, "\0 \t", "🍞🌾", "x" * 100_000]
-    check_languages(language_models, texts + [" ".join(WORDS)])
+    check_languages(language_models, [*texts, " ".join(WORDS)])
 
 
 def shared_texts(shared_data: Path, pattern: str, most: int) -> list[str]:

@@ -18,8 +18,9 @@ from stages.quality.fasttext_model import load_model
 from stages.quality.scores import roc_auc
 from stages.quality.train import TrainSettings, train_classifier
 
-GOOD = "the mill by river turns its wheel because water falls and so grain becomes flour which bakers need".split()
-PLAIN = "buy now cheap click here best price free shipping login cart offer deal subscribe cookies terms".split()
+GOOD_TEXT = "the mill by river turns its wheel because water falls and so grain becomes flour which bakers need"
+PLAIN_TEXT = "buy now cheap click here best price free shipping login cart offer deal subscribe cookies terms"
+GOOD, PLAIN = GOOD_TEXT.split(), PLAIN_TEXT.split()
 SMALL = TrainSettings(dim=8, bucket=2000, epoch=8, lr=0.5, held_out=0.2)
 
 
@@ -80,7 +81,7 @@ def test_order_does_not_hang_on_partitions(tmp_path: Path) -> None:
 
 
 def test_fasttexts_own_words_do_not_get_into_the_training_text() -> None:
-    given = ["a __label__x b", "__label__x __label__y", "a __label__", "x__label__y", "a </s> b\nc", "</s>", "a</s> b", " é\r\nz "]
+    given = ["a __label__x b", "__label__x __label__y", "a __label__", "x__label__y", "a </s> b\nc", "</s>", "a</s> b", "é\r\nz "]
     expected = ["a  b", " ", "a ", "x__label__y", "a ", "", "a</s> b", "é z"]
     assert training_texts(pa.array(given)).to_pylist() == expected
 
