@@ -19,7 +19,9 @@ def main() -> None:
         chosen.append(arguments.pop(0))
     if arguments and len(chosen) != 1:
         asks_help = arguments[0] in ("-h", "--help")
-        print(f"{__doc__}\nbenchmarks: {', '.join(NAMES)} (each has --help)", file=sys.stdout if asks_help else sys.stderr)
+        print(
+            f"{__doc__}\nbenchmarks: {', '.join(NAMES)} (each has --help)", file=sys.stdout if asks_help else sys.stderr
+        )
         raise SystemExit(0 if asks_help else 2)
     for name in chosen or NAMES:
         print(f"== {name}", flush=True)

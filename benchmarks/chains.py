@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -60,9 +59,10 @@ class Result:
 
 
 def run_headrace(source: Input, work: Path, tokenizer: Path, cores: set[int], *, ray: bool) -> Result:
-    """The recipe through the command line, as a user runs it: in one process, or on Ray with one worker."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    """The recipe through the command line, as a user runs it: in one process, or on Ray with one worker.
+
+    `work` is an empty folder, here and below.
+    """
     steps = [*([] if source.is_text else ["extract"]), *FILTERS, {"dedup": {"method": "minhash"}}]
     recipe = {
         "name": "bench",
@@ -95,8 +95,6 @@ def run_headrace(source: Input, work: Path, tokenizer: Path, cores: set[int], *,
 
 def run_datatrove(source: Input, work: Path, tokenizer: Path, cores: set[int], *, extractor: str) -> Result:
     """The chain of benchmarks/datatrove_chain.py with datatrove's own Trafilatura, or with Resiliparse."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
     spec: dict[str, Any] = {
         "work": str(work),
         "tokenizer": str(tokenizer),

@@ -56,7 +56,7 @@ def run(command: Sequence[str], cores: set[int] | None, environment: dict[str, s
     Peaks are the kernel's own high-water marks, read ten times a second: what a process takes in its last tenth of a
     second may be missed. The environment is this one's, with threads of libraries limited to one.
     """
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)  # orphans of the command stay below this process, and are counted
     began = time.perf_counter()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
@@ -114,12 +114,11 @@ def _watch(root: int, found: dict[tuple[int, str], Process], stop: threading.Eve
 def _below(root: int) -> list[int]:
     """The process and all its descendants; what lost its parent hangs below this process and counts too."""
     parents: dict[int, int] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
     me = os.getpid()
     inside = {root}
     grew = True
@@ -174,9 +173,9 @@ def interleave(repeats: int, *runs: Callable[[], float]) -> list[float]:
 
 def machine(*packages: str) -> dict[str, Any]:
     """The machine and the versions that the figures hold for."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
-        platform.processor(),
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
     versions = {}
     for name in packages:
