@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.kernels.compile import helper, inlined, kernel
+from stages.kernels.compile import helper, kernel
 
 NEWLINE_SPACE = 0  # "\n" becomes a space
 NEWLINE_REMOVE = 1  # "\n" goes, which joins the words on both sides (DCLM's language filter)
 JOIN_LINES = 2  # " ".join(text.strip().splitlines()) (DCLM's quality classifier)
 
 
-@inlined
+@helper
 def _space_after(data, at, stop):
     """Bytes of the white-space character (of Python's str.isspace) that begins at `at`; 0 where none does."""
     byte = data[at]
@@ -53,7 +53,7 @@ def _strip(data, start, stop):
     return start, stop
 
 
-@inlined
+@helper
 def one_line(data, start, stop, newlines, out, to):
     """Write the text data[start:stop] to out[to:] as fastText is to see it; returns where it ends."""
     if newlines == JOIN_LINES:
