@@ -15,7 +15,7 @@ import numpy as np
 from stages.errors import InputError, UserError
 
 BLOCK_BITS = 512
-MAGIC = b"HRBLOOM1"
+MAGIC = b"HRBLOOM2"  # its number rises where n-grams are hashed otherwise
 HEADER_BYTES = 4096  # JSON, padded with spaces: the bits behind it lie on a page of their own
 
 

@@ -135,7 +135,7 @@ def _read_tail(data, start, stop):
 @helper
 def hash_word(data, start, stop):
     """64-bit hash of data[start:stop]."""
-    h = _WORD_SEED ^ np.uint64(stop - start)
+    h = _WORD_SEED + np.uint64(stop - start) * _WORD_SEED  # spread, so that no last byte can undo a difference of length
     while stop - start > 8:
         h = fold(h ^ load_u64(data, start), _WORD_1)
         start += 8

@@ -8,9 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.document import text_buffers
-from stages.kernels.hashing import hash_texts, partition_of, partition_of_document
+from stages.kernels.compile import kernel
+from stages.kernels.hashing import hash_texts, hash_word, partition_of, partition_of_document
 
 MASK = (1 << 64) - 1
+
+
+@kernel("void(text, offsets, vec_uint64)")
+def _hash_words(data, offsets, out):
+    for i in range(len(out)):
+        out[i] = hash_word(data, offsets[i], offsets[i + 1])
 
 
 def _rotate(x: int, r: int) -> int:
@@ -71,6 +78,27 @@ def test_every_prefix_of_real_and_repetitive_text_has_its_own_hash() -> None:
     text = (b"ab" * 500 + bytes(range(256))) * 3
     hashes = _hashes([text[:i] for i in range(len(text))], 0)
     assert len(np.unique(hashes[:, 0])) == len(np.unique(hashes[:, 1])) == len(text)
+
+
+def _word_hashes(words: list[bytes]) -> np.ndarray:
+    out = np.empty(len(words), np.uint64)
+    _hash_words(*text_buffers(pa.array(words, pa.large_binary())), out)
+    return out
+
+
+def test_words_that_differ_in_length_have_their_own_hashes() -> None:
+    short = [bytes([a]) for a in range(256)] + [bytes([a, b]) for a in range(256) for b in range(256)]
+    ends = [bytes([last]) + bytes(zeros) for last in range(256) for zeros in range(2, 24)]
+    words = [b"", *short, *ends, *(b"word that is long" + end for end in [b"", *short[:2000], *ends])]
+    assert len(set(words)) == len(words)
+    assert len(np.unique(_word_hashes(words))) == len(words)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.binary(max_size=20), max_size=8), st.binary(max_size=9))
+def test_a_word_has_the_same_hash_wherever_it_stands(words: list[bytes], other: bytes) -> None:
+    alone = [int(_word_hashes([word])[0]) for word in words]
+    assert _word_hashes([other, *words, other])[1:-1].tolist() == alone
 
 
 def test_partitions_are_equal_ranges_of_keys() -> None:
