@@ -9,13 +9,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 import unicodedata
+import zipfile
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from stages.kernels.compile import cache_folder
 from stages.kernels.normalize import (
     CASED,
     DIGIT,
@@ -47,6 +53,27 @@ DECIMAL_SEPARATORS = ".,،٫⎖⎗⎘"
 @lru_cache(maxsize=2)
 def simple_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(page of each block of 256 code points, entries, bytes to emit) for the kernel `simplify`."""
+    return _stored("simple", _simple_table)
+
+
+def _stored(name: str, build: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """A table that takes a good part of a second to build, built once a machine and kept beside the kernels."""
+    source = hashlib.blake2b(Path(__file__).read_bytes() + UNICODE_VERSION.encode(), digest_size=8).hexdigest()
+    path = cache_folder() / f"table-{name}-{source}.npz"
+    try:
+        with np.load(path) as found:
+            return tuple(found[key] for key in found.files)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # not there yet, or damaged
+        table = build()
+    with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to stop
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
+        np.savez(part, *table)
+        part.replace(path)
+    return table
+
+
+def _simple_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     punctuation, separators = frozenset(PUNCTUATION), frozenset(DECIMAL_SEPARATORS)
     emissions = bytearray(256)  # the first 256 places are never read: a single byte is its own place
     places: dict[bytes, int] = {}
