@@ -20,6 +20,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.ledger import Ledger, write_entry
+from pipeline.size import machine_memory
 from pipeline.progress import Progress
 from pipeline.task import Context, Phase, Task
 from stages.books import StepBooks, imbalances
@@ -58,6 +59,7 @@ class Engine:
         workers: int | None = None,
         address: str | None = None,
         inline: bool = False,
+        task_memory: int = 1536 * 2**20,
         cache_bytes: int = 20 * 2**30,
         max_failed_documents: float = 0.0,
         max_failed_files: int = 0,
@@ -66,6 +68,7 @@ class Engine:
     ) -> None:
         self.run_uri, self.ledger = run, ledger
         self.workers, self.address, self.inline = workers, address, inline
+        self.task_memory = task_memory  # what any task may take; one that needs more has it reserved
         self.cache_bytes = cache_bytes
         self.max_failed_documents, self.max_failed_files = max_failed_documents, max_failed_files
         self.progress = progress or Progress()
@@ -150,12 +153,15 @@ class Engine:
             )
 
     def _inline(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
+        self._check_memory(tasks, [machine_memory()], "this machine has")
         ensure_warm(self.progress.compiling)
         for task in tasks:
             yield task, execute(self.run_uri, _plain(task), self.cache_bytes)
 
     def _on_ray(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
         ray = self._start_ray()
+        nodes = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
+        self._check_memory(tasks, nodes, "the largest Ray node offers")
         remote = ray.remote(max_retries=LOST_WORKER_RETRIES, num_cpus=1)(execute)
         in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
         queue = iter(tasks)
@@ -163,7 +169,8 @@ class Engine:
         try:
             while True:
                 while len(running) < in_flight and (task := next(queue, None)) is not None:
-                    running[remote.remote(self.run_uri, _plain(task), self.cache_bytes)] = task
+                    call = remote.options(memory=task.memory) if task.memory > self.task_memory else remote
+                    running[call.remote(self.run_uri, _plain(task), self.cache_bytes)] = task
                 if not running:
                     return
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
@@ -182,6 +189,15 @@ class Engine:
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
+
+    def _check_memory(self, tasks: list[Task], offered: list[float], whose: str) -> None:
+        """Raise UserError where a task of the phase needs more memory than there is anywhere."""
+        most = max(tasks, key=lambda task: task.memory)
+        if most.memory > max(self.task_memory, *offered):
+            raise UserError(
+                f"task {most.name} needs {show_bytes(most.memory)} of memory, and {whose} {show_bytes(max(offered))}: "
+                "cut the work smaller (bff: more shards; other dedups: less memory, more partitions), or run on larger machines"
+            )
 
     def _start_ray(self) -> Any:
         ensure_warm(self.progress.compiling)

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from stages.dedup.normalize import UNICODE_VERSION, Normalization
 from stages.errors import UserError
 from stages.step import Settings
+from stages.units import Bytes
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MEBIBYTE = 1 << 20
@@ -62,9 +63,9 @@ class _Clustered(_Dedup):
     """With `keep: best`, the measure (`step.measure`, a number) whose greatest value stays; a missing one is least."""
     partitions: int | None = Field(default=None, ge=1, le=1 << 20)
     """Partitions of every shuffle; left out, as many as `partition_bytes` asks for."""
-    partition_bytes: int = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
+    partition_bytes: Bytes = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
     """What one partition of records is meant to hold at most, uncompressed."""
-    memory: int = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
+    memory: Bytes = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
     """Bytes of records that one task holds before it sorts them and sets them aside on disk."""
 
     @model_validator(mode="after")
@@ -158,7 +159,7 @@ class Bff(_Dedup):
     hash of its name, belongs to one of them as a whole."""
     expected_ngrams: int | None = Field(default=None, ge=1)
     """N-grams that each filter is sized for; left out, they are counted in a first pass."""
-    memory: int = Field(default=8 << 30, ge=1 << 16)
+    memory: Bytes = Field(default=8 << 30, ge=1 << 16)
     """Bytes that one filter may take: a larger one is an error before the run starts."""
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     load: str | None = None
@@ -168,7 +169,7 @@ class Bff(_Dedup):
     name_holders: bool = True
     """Read the texts once more to name, for whatever was removed, the document that held its n-grams first."""
 
-    witness_memory: int = Field(default=256 * MEBIBYTE, ge=1 << 16)
+    witness_memory: Bytes = Field(default=256 * MEBIBYTE, ge=1 << 16)
     """Bytes of removed spans that one task looks for at a time, with `name_holders`."""
 
     def settings(self) -> dict[str, Any]:

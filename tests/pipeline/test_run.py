@@ -202,6 +202,28 @@ def test_a_changed_limit_reruns_only_what_follows_and_runs_no_kernel(
     assert summary.tasks_run > 0
 
 
+def test_dedup_over_the_mixture_finds_copies_across_sources(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        rows = [{"id": f"{name}{i}", "text": text_of(i if i < 5 else i + 100 * (name == "b"))} for i in range(30)]
+        rows.append({"id": f"{name}-again", "text": text_of(7 if name == "a" else 107)})
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    data = {
+        "name": "mixed",
+        "sources": {
+            "a": {"read": {"paths": [str(tmp_path / "a.jsonl")]}, "steps": [{"dedup": {"method": "exact"}}]},
+            "b": {"read": {"paths": [str(tmp_path / "b.jsonl")]}, "steps": [{"dedup": {"method": "exact"}}]},
+        },
+        "dedup": [{"dedup": {"method": "exact", "normalize": "none"}}],
+        "tokenizer": {"train": {"vocab_size": 400}},
+        "mixture": {},
+    }
+    found = {s.name: s for s in run(data, tmp_path / "out").sources}
+    assert (found["a"].into.docs, found["a"].out.docs) == (31, 30)  # a-again goes for a7
+    assert (found["b"].into.docs, found["b"].out.docs) == (31, 25)  # b-again for b7; five for a's
+    rows = [r for p in (tmp_path / "out").glob("parts/b/**/*.dropped.parquet") for r in pq.read_table(p).to_pylist()]
+    assert {r["id"]: r["representative"] for r in rows} == {"b-again": "b7", **{f"b{i}": f"a{i}" for i in range(5)}}
+
+
 def test_killed_at_any_moment_and_started_again_gives_the_same_bytes(
     finished: tuple[Path, Summary], inputs: Path, tmp_path: Path
 ) -> None:
