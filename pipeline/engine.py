@@ -86,6 +86,10 @@ class Engine:
         entries = {task.key: entry for task in phase.tasks if (entry := self.ledger.find(task.key))}
         waiting = [task for task in phase.tasks if task.key not in entries]
         self.used.update(task.key for task in phase.tasks)
+        if waiting:
+            ensure_warm(self.progress.compiling)
+            if not self.inline:
+                self._start_ray()
         self.progress.begin(phase.name, len(phase.tasks), len(entries), sum(t.weight for t in waiting))
         if waiting:
             self.still_ours()
@@ -154,7 +158,6 @@ class Engine:
 
     def _inline(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
         self._check_memory(tasks, [machine_memory()], "this machine has")
-        ensure_warm(self.progress.compiling)
         for task in tasks:
             yield task, execute(self.run_uri, _plain(task), self.cache_bytes)
 
@@ -200,7 +203,6 @@ class Engine:
             )
 
     def _start_ray(self) -> Any:
-        ensure_warm(self.progress.compiling)
         for name, value in RAY_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         import ray
