@@ -21,6 +21,8 @@ from stages.kernels.fasttext_words import copy_words, scan_dictionary
 MAGIC = 793712314
 VERSIONS = (11, 12)
 LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
+LONGEST_NGRAM = 256  # words or characters; memory for one block of text grows with it
+MOST_PRUNED_BUCKETS = 1 << 28  # a pruned model says nothing of the buckets it lacks: each takes a bit or two here
 CENTROIDS = 256  # of each sub-quantizer: codes are bytes
 
 
@@ -139,6 +141,8 @@ def read_model_file(path: str | Path) -> ModelFile:
         raise cursor.fail(f"its vectors have {dim} dimensions")
     if version == 11:
         maxn = 0  # supervised models of that version say otherwise, but were trained without character n-grams
+    if word_ngrams > LONGEST_NGRAM or maxn > LONGEST_NGRAM:
+        raise cursor.fail(f"n-grams of {max(word_ngrams, maxn)}; up to {LONGEST_NGRAM} are supported")
     if bucket < 1 and (word_ngrams > 1 or maxn > 0):
         raise cursor.fail("it uses n-grams, yet has no buckets for them")
 
@@ -170,6 +174,8 @@ def read_model_file(path: str | Path) -> ModelFile:
     quantized_output = cursor.numbers("<?", "the output matrix")[0]
     output = _read_matrix(cursor, quantized and quantized_output, "the output matrix")
     needed = n_words + (bucket if prune_size < 0 and (word_ngrams > 1 or maxn > 0) else 0)
+    if prune_size >= 0 and bucket > MOST_PRUNED_BUCKETS:
+        raise cursor.fail(f"pruned from {bucket} buckets; up to {MOST_PRUNED_BUCKETS} are supported")
     if prune_size > 0:
         needed = n_words + int(pairs[:, 1].max()) + 1
         if pairs.min() < 0 or pairs[:, 0].max() >= bucket:

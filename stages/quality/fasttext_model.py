@@ -36,7 +36,7 @@ from stages.kernels.fasttext_output import BINARY, HIERARCHICAL, SOFTMAX, top_la
 from stages.kernels.fasttext_words import fill_slots
 from stages.quality.fasttext_file import ModelFile, read_model_file
 
-FORMAT = b"HRFOLD03"
+FORMAT = b"HRFOLD04"
 ALIGNMENT = 64
 ROWS_PER_BLOCK = 1 << 16
 LAYERS = {"softmax": SOFTMAX, "hs": HIERARCHICAL, "ns": BINARY, "ova": BINARY}
@@ -213,10 +213,10 @@ def _kept_buckets(source: ModelFile) -> tuple[np.ndarray, np.ndarray]:
         return np.arange(used, dtype=np.int64), np.zeros(0, np.uint64)
     buckets, first = np.unique(source.prune_from[::-1], return_index=True)  # of two entries for one bucket the last
     rows = source.prune_to[::-1][first].astype(np.int64)
-    bits = np.zeros(-(-source.bucket // 32) * 32, np.uint8)
-    bits[buckets] = 1
-    before = 1 + np.concatenate([[0], np.cumsum(bits.reshape(-1, 32).sum(1, dtype=np.int64))[:-1]])
-    kept = np.packbits(bits, bitorder="little").view("<u4").astype(np.uint64) << np.uint64(32) | before.astype(np.uint64)
+    bits = np.zeros(-(-source.bucket // 32), np.uint64)
+    np.bitwise_or.at(bits, buckets >> 5, np.uint64(1) << (buckets & 31).astype(np.uint64))
+    before = np.concatenate([[0], np.cumsum(np.bitwise_count(bits), dtype=np.uint64)[:-1]]).astype(np.uint64)
+    kept = bits << np.uint64(32) | (before + np.uint64(1))
     return np.concatenate([np.arange(n_words), [-1], n_words + rows]), kept
 
 

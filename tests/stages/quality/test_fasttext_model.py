@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from fasttext_models import KINDS, WORDS, library_says, train
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from stages.errors import InputError, UserError
@@ -152,8 +152,11 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
                 load_model(broken, cache=tmp_path / "cache")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(place=st.integers(0, 400), value=st.integers(0, 255))
+@example(place=31, value=3)  # n-grams of 50 million words
+@example(place=43, value=127)  # 2 billion buckets
+@example(place=51, value=1)  # n-grams of up to 16 million characters
 def test_damaged_files_are_refused_or_read_but_never_crash(damaged_base, place: int, value: int) -> None:
     base = damaged_base
     with tempfile.TemporaryDirectory() as folder:
