@@ -9,6 +9,7 @@ from stages.filters.refinedweb_lines import RefinedWebLines
 from stages.filters.remove_urls import RemoveUrls
 from stages.filters.repetition import Repetition
 from stages.filters.starcoder import StarCoder
+from stages.filters.token_repeats import TokenRepeats
 from stages.filters.url_filter import UrlFilter
 from stages.quality.classifier import Quality
 from stages.quality.language import Language
@@ -24,6 +25,7 @@ CLASSES: tuple[type[Step], ...] = (
     RefinedWebLines,
     Repetition,
     StarCoder,
+    TokenRepeats,
     UrlFilter,
 )
 

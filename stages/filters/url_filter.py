@@ -108,11 +108,12 @@ MEASURES = ("banned_domain", "strict_substrings", "hard_words", "soft_words")
 
 
 class WordList(NamedTuple):
-    """Words as `count_words` wants them: bytes (uint8), n + 1 starts (int64), first number by first byte (int64 257)."""
+    """Words as `count_words` wants them."""
 
-    words: np.ndarray
-    starts: np.ndarray
-    first_of: np.ndarray
+    words: np.ndarray  # uint8: one behind another, sorted
+    starts: np.ndarray  # int64, n + 1
+    first_of: np.ndarray  # int64, 257: number of the first word by first byte
+    pairs: np.ndarray  # uint8, 65536: whether a word may begin with these two bytes
 
 
 class Lists(NamedTuple):
@@ -174,4 +175,7 @@ def _word_list(entries: list[str]) -> WordList:
     words = sorted({word.lower().encode() for word in entries} - {b""})
     starts = np.cumsum([0, *map(len, words)], dtype=np.int64)
     first_of = np.searchsorted(np.array([word[0] for word in words], np.int64), np.arange(257)).astype(np.int64)
-    return WordList(np.frombuffer(b"".join(words), np.uint8), starts, first_of)
+    pairs = np.zeros((256, 256), np.uint8)
+    for word in words:
+        pairs[word[0], word[1] if len(word) > 1 else slice(None)] = 1
+    return WordList(np.frombuffer(b"".join(words), np.uint8), starts, first_of, pairs.ravel())

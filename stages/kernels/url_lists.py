@@ -207,13 +207,14 @@ def _longest_word(data, start, at, stop, table, words, starts, low, high, whole)
     return best, best_end
 
 
-@kernel("void(text, offsets, const_uint16, text, offsets, const_int64, boolean, vec_int64)")
-def count_words(data, offsets, table, words, starts, first_of, whole, out):
+@kernel("void(text, offsets, const_uint16, text, offsets, const_int64, const_uint8, boolean, vec_int64)")
+def count_words(data, offsets, table, words, starts, first_of, pairs, whole, out):
     """How many different words of a list are found in each text.
 
     The list is sorted by bytes, without repetition, one word behind another: word i is words[starts[i]:starts[i + 1]],
-    and `first_of[b]` (257) the number of the first that begins with byte b or a greater one. `whole`: a word counts
-    only between word boundaries (`\\b`). `table` is code_points().
+    and `first_of[b]` (257) the number of the first that begins with byte b or a greater one; pairs[a << 8 | b] is 0
+    where no word of the list begins with the bytes a, b, nor is a alone. `whole`: a word counts only between word
+    boundaries (`\\b`). `table` is code_points().
     """
     seen_in = np.full(len(starts) - 1, -1, np.int64)
     for row in range(len(offsets) - 1):
@@ -222,6 +223,9 @@ def count_words(data, offsets, table, words, starts, first_of, whole, out):
         at = start
         while at < stop:
             byte = np.int64(load_u8(data, at))
+            if at + 1 < stop and not pairs[byte << 8 | np.int64(load_u8(data, at + 1))]:
+                at += 1
+                continue
             low, high = first_of[byte], first_of[byte + 1]
             if low < high and (not whole or _is_boundary(data, start, at, stop, table)):
                 word, end = _longest_word(data, start, at, stop, table, words, starts, low, high, whole)
