@@ -20,8 +20,8 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.ledger import Ledger, write_entry
-from pipeline.size import machine_memory
 from pipeline.progress import Progress
+from pipeline.size import machine_memory
 from pipeline.task import Context, Phase, Task
 from stages.books import StepBooks, imbalances
 from stages.errors import UserError

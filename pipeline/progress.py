@@ -67,6 +67,13 @@ class Progress:
         elif self.lines:
             print(text, file=sys.stderr, flush=True)
 
+    def line(self, text: str) -> None:
+        """Something that stays to be read."""
+        self.note(text)
+        if self.terminal:
+            sys.stderr.write("\n")
+            self._width = 0
+
     def compiling(self, done: int, total: int) -> None:
         """Kernels are being compiled."""
         if self.terminal:

@@ -101,7 +101,7 @@ class Run(Settings):
 
     split_bytes: Bytes = Field(256 * 2**20, gt=0)
     batch_bytes: Bytes = Field(8 * 2**20, gt=0)
-    task_memory: Bytes = Field(1536 * 2**20, gt=0)
+    task_memory: Bytes = Field(1536 * 2**20, gt=0)  # what any task may take; one that states more has it reserved
     cache_bytes: Bytes = Field(20 * 2**30, gt=0)
     stage_inputs: bool = False  # copy remote inputs to the node's cache before reading; else they are streamed
     keep: Literal["all", "measures", "none"] = "all"

@@ -57,6 +57,7 @@ def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | 
             workers=options.workers,
             address=options.address,
             inline=options.inline,
+            task_memory=recipe.run.task_memory,
             cache_bytes=recipe.run.cache_bytes,
             max_failed_documents=recipe.run.failures.documents,
             max_failed_files=recipe.run.failures.files,

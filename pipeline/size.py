@@ -1,9 +1,13 @@
-"""Is a run large for this machine? Then it says what it would need, and asks for `--yes`, before anything is read."""
+"""Is a run large for this machine? Then it says what it would need, and asks for `--yes`, before anything is read.
+
+And how much memory the machine has.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 from pipeline.recipe import Recipe
 from stages.errors import UserError
@@ -31,3 +35,11 @@ def check_size(recipe: Recipe, address: str | None) -> None:
         f"{show_seconds(core_seconds / cores)} on the {cores} cores here, and {show_bytes(text * DISK_PER_BYTE)} of disk, of which "
         f"{show_bytes(free)} are free here; run it on a cluster with --address and --out s3://..., or start it here with --yes"
     )
+
+
+def machine_memory() -> int:
+    """Bytes of memory that processes here may take: the machine's, or what its control group allows."""
+    limit = Path("/sys/fs/cgroup/memory.max")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return min(total, int(text)) if text.isdigit() else total

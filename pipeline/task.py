@@ -24,7 +24,7 @@ class Task:
     """One unit of work.
 
     key: hash of all that decides the outputs' bytes. name: for people (`map/dclm/00003`). weight: bytes of input, for
-    progress. spec: what the function is given. outputs: paths in the run's folder that the task may write (prefixes).
+    progress. spec: what the function is given. memory: bytes that it needs at most; 0: no more than any task may take.
     """
 
     key: str
@@ -33,6 +33,7 @@ class Task:
     spec: dict[str, Any]
     weight: int = 0
     similar: str | None = None  # hash of what decides the measures only: a task of equal `similar` may lend its parts
+    memory: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline import storage
@@ -11,7 +11,10 @@ from pipeline.jobs import dedup as job
 from pipeline.plan.segments import Part
 from pipeline.recipe import dump
 from pipeline.task import Phase, Task, task_key
+from stages.dedup.bloom import filter_bytes
+from stages.dedup.footprint import filter_memory, footprint
 from stages.dedup.phases import group_parts, phases
+from stages.units import show_bytes
 
 FUNCTION = "pipeline.jobs.dedup:run"
 GROUP_BYTES = 1 << 30  # of text that one scatter task reads
@@ -32,6 +35,9 @@ def dedup_phases(jobs: list[Job], engine: Engine) -> list[list[Part]]:
     Their phases are merged: all scatter at once, then all group, and so on, so that small ones do not wait in a row.
     """
     running = [_Running(job) for job in jobs if job.parts]
+    for one in running:
+        if not all(engine.ledger.find(task.key) for task in one.tasks()):
+            engine.progress.line(one.stated())
     number = 0
     while waiting := [one for one in running if one.phase is not None]:
         number += 1
@@ -68,12 +74,39 @@ class _Running:
         self.outside = [path for path in (getattr(job.settings, "load", None),) if path]
         self.digests |= {path: storage.stat(path).version for path in self.outside}
         self.writers: dict[str, str] = {}
-        self.phases = phases(dump(job.settings), group_parts(described, GROUP_BYTES), f"parts/dedup/{job.name}")
+        groups = group_parts(described, GROUP_BYTES)
+        documents, size = sum(part.docs for part in job.parts), sum(part.bytes for part in job.parts)
+        self.needs = footprint(job.settings, documents, size, len(groups))
+        self.read = {str(i): {"path": part.path, "source": part.source} for i, part in enumerate(job.parts)}
+        self.phases = phases(dump(job.settings), groups, f"parts/dedup/{job.name}")
         self.summary: dict[str, Any] = {}
         self.phase: Any = next(self.phases)
 
     def tasks(self) -> list[Task]:
-        return [_task(self.job.name, task, self.digests, self.weights, self.outside) for task in self.phase.tasks]
+        return [
+            _task(self.job.name, task, self.digests, self.weights, self.outside, self._memory(task))
+            for task in self.phase.tasks
+        ]
+
+    def stated(self) -> str:
+        """What this dedup may need at most, in a line."""
+        most = max(self.needs, key=lambda need: need.memory)
+        disk = sum(need.disk for need in self.needs)
+        return (
+            f"dedup {self.job.name} ({self.job.settings.method}): at most {show_bytes(most.memory)} of memory a task "
+            f"({most.phase}) and {show_bytes(disk)} of files"
+        )
+
+    def _memory(self, task: Any) -> int:
+        """Bytes that a task of the present phase may take; of filters exactly, once the n-grams are counted."""
+        kind = self.phase.name.split("-")[0]
+        kind = "components" if kind in ("large", "small") else kind
+        if kind == "filter":
+            settings = self.job.settings
+            if settings.load:
+                return filter_memory(storage.stat(settings.load).size)
+            return filter_memory(filter_bytes(settings.expected_ngrams or task.arguments["ngrams"], settings.fp_rate))
+        return max((need.memory for need in self.needs if need.phase == kind), default=0)
 
     def advance(self, entries: list[dict[str, Any]]) -> None:
         """Hand the results of the present phase in; `phase` is then the next one, or None at the end."""
@@ -83,7 +116,8 @@ class _Running:
         try:
             self.phase = self.phases.send([entry["report"]["result"] for entry in entries])
         except StopIteration as end:
-            self.phase, self.summary = None, end.value
+            needs = [asdict(need) for need in self.needs]
+            self.phase, self.summary = None, end.value | {"read": self.read, "needs": needs}
 
     def parts_left(self) -> list[Part]:
         """The parts with the removals that this dedup found; where it cut texts, the new parts in place of the old."""
@@ -105,7 +139,9 @@ class _Running:
         return found
 
 
-def _task(name: str, task: Any, digests: dict[str, str], weights: dict[str, int], outside: list[str]) -> Task:
+def _task(
+    name: str, task: Any, digests: dict[str, str], weights: dict[str, int], outside: list[str], memory: int
+) -> Task:
     """The engine's task for one of the dedup's own: keyed by what its inputs hold, not by where they lie."""
     function = f"{task.function.__module__}:{task.function.__qualname__}"
     reads: list[str] = []
@@ -122,7 +158,8 @@ def _task(name: str, task: Any, digests: dict[str, str], weights: dict[str, int]
         "outside": outside,
     }
     key = task_key(FUNCTION, job.VERSION, function, identity, task.outputs)
-    return Task(key, f"dedup/{name}/{task.key}", FUNCTION, spec, sum(weights.get(path, 0) for path in reads))
+    weight = sum(weights.get(path, 0) for path in reads)
+    return Task(key, f"dedup/{name}/{task.key}", FUNCTION, spec, weight, memory=memory)
 
 
 def _by_content(value: Any, digests: dict[str, str], reads: list[str]) -> Any:

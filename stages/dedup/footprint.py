@@ -22,12 +22,20 @@ NAME_BYTES = 80  # a removed document with its representative's id
 
 @dataclass(frozen=True)
 class Need:
-    """tasks; memory: bytes of one task; disk: bytes written in the run's storage by all tasks of the phase."""
+    """tasks; memory: bytes of one task; disk: bytes written in the run's storage by all tasks of the phase.
+
+    What stands for `components` (large- and small-star) is needed by each round.
+    """
 
     phase: str
     tasks: int
     memory: int
     disk: int
+
+
+def filter_memory(size: int) -> int:
+    """Memory of a task that holds a Bloom filter of so many bytes."""
+    return BASE_BYTES + BATCHES * BATCH_BYTES + size
 
 
 def footprint(
@@ -43,7 +51,7 @@ def footprint(
         spans = 32 * documents
         return [
             Need("count", groups, reading, 0),
-            Need("filter", spec.shards, reading + filter_bytes(each, spec.fp_rate), spans),
+            Need("filter", spec.shards, filter_memory(filter_bytes(each, spec.fp_rate)), spans),
             *([Need("holders", groups, reading + 4 * spec.witness_memory, 2 * spans)] if spec.name_holders else []),
             Need("edit", groups, reading + 3 * 3 * spans // max(groups, 1), text_bytes + NAME_BYTES * documents),
         ]
@@ -54,7 +62,7 @@ def footprint(
     needs = [
         Need("scatter", groups, reading + 3 * spec.memory, records + edges),
         Need("group", partitions, of_partition, edges),
-        Need("components, each round", 2 * partitions, of_partition, 2 * edges),
+        Need("components", 2 * partitions, of_partition, 2 * edges),
     ]
     members = documents * spec.member_bytes
     choices = partitions
