@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "python -m pipeline", description="From text where it lies to token shards.", epilog=EPILOG
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_run, _add_status, _add_inspect):
+    for add in (_add_run, _add_status, _add_inspect, _add_why, _add_sweep, _add_clusters):
         add(commands)
     args = parser.parse_args(arguments)
     try:
@@ -133,3 +133,100 @@ def _inspect(args: argparse.Namespace) -> int:
     else:
         show_inspect(found, console())
     return 0 if not found["problems"] else 1
+
+
+def _add_why(commands: Any) -> None:
+    parser = commands.add_parser(
+        "why",
+        help="why a document was kept or dropped",
+        description="A document's way through a finished run: each step's measures beside its limits, what decided, "
+        "the edits as diffs (made again from the source file, where it is still there), and where its tokens lie.",
+    )
+    parser.add_argument("dir", help="a run's folder")
+    parser.add_argument("document", help="its id, its URL, or FILE:RECORD (the file's whole name, or its last part)")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(call=_why)
+
+
+def _why(args: argparse.Namespace) -> int:
+    from pipeline.summary import console
+    from pipeline.why import why
+    from pipeline.why_show import show_why
+
+    found = why(args.dir, args.document)
+    if args.json:
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show_why(found, console())
+    return 0
+
+
+def _add_clusters(commands: Any) -> None:
+    parser = commands.add_parser(
+        "clusters",
+        help="who was removed for whom",
+        description="A finished run's dedups: sizes of clusters, the largest with samples, which source lost to which.",
+    )
+    parser.add_argument("dir", help="a run's folder")
+    parser.add_argument("--dedup", metavar="NAME", help="one dedup, or the source whose only one it is (default: all)")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="show the N largest clusters (default: 5, at most 20)")
+    parser.add_argument("--svg", metavar="FILE", help="write a picture of the sizes")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(call=_clusters)
+
+
+def _clusters(args: argparse.Namespace) -> int:
+    from pipeline.clusters import clusters
+    from pipeline.clusters_show import show_clusters, write_svg
+    from pipeline.summary import console
+
+    if not 0 <= args.top <= 20:
+        raise UserError(f"--top {args.top}: from 0 to 20")
+    found = clusters(args.dir, args.dedup, args.top)
+    if args.svg:
+        write_svg(found, args.svg)
+    if args.json:
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show_clusters(found, console())
+    return 0
+
+
+def _add_sweep(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sweep",
+        help="what another limit would keep",
+        description="Documents, bytes and tokens that pass under each limit on a measure, from the measures on record: no "
+        "kernel runs. Counted are the documents that reached the step; what an earlier step dropped is not. "
+        "A document passes where this limit and the step's other limits let it through. Of those that pass, `kept` ended in "
+        "a shard in this run, `lost later` were taken by later steps or dedup, and `new` were dropped by this step: they "
+        "would reach the next steps, and what becomes of them there shows when the recipe runs with the new limit. Tokens "
+        "are bytes over the source's bytes a token.",
+    )
+    parser.add_argument("dir", help="a run's folder")
+    parser.add_argument("--measure", required=True, metavar="STEP.MEASURE", help="such as gopher_quality.words")
+    parser.add_argument("--source", help="one source (default: all that have the step)")
+    parser.add_argument("--side", choices=("min", "max"), help="needed where the recipe sets both or neither")
+    parser.add_argument(
+        "--values", nargs="+", type=float, metavar="LIMIT", help="limits to count (default: at the measure's quantiles)"
+    )
+    parser.add_argument("--png", metavar="FILE", help="draw a picture (.png, .svg, .pdf); needs headrace[plots]")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(call=_sweep)
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from pipeline.summary import console
+    from pipeline.sweep import sweep
+    from pipeline.sweep_show import draw_sweep, show_sweep
+
+    found = sweep(args.dir, args.measure, args.source, args.side, args.values)
+    if args.png:
+        draw_sweep(found, args.png)
+    if args.json:
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show_sweep(found, console())
+        if args.png:
+            print(f"wrote {args.png}")
+    return 0
