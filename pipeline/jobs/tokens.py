@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.jobs.inputs import part_batches
-from pipeline.task import Context
+from pipeline.task import Context, file_digest
 from stages.books import StepBooks
 from stages.document import document_hash, payload_sizes
 from stages.parts import PartWriter, dropped_schema, total_bytes
@@ -60,9 +60,7 @@ def tokenize(spec: dict[str, Any], context: Context) -> dict[str, Any]:
     prefix = spec["prefix"]
     with ExitStack() as stack:
         tokenizer_path = stack.enter_context(context.local(spec["tokenizer"]))
-        tokenizer = load_tokenizer(
-            tokenizer_path, engine=spec["engine"], eos_token=spec["eos_token"], pad_token=spec["pad_token"], rules=rules
-        )
+        tokenizer = _loaded(tokenizer_path, spec["engine"], spec["eos_token"], spec["pad_token"], rules)
         dropped_path = stack.enter_context(context.output(f"{prefix}.dropped.parquet"))
         schema = pa.schema(
             [
@@ -96,6 +94,18 @@ def tokenize(spec: dict[str, Any], context: Context) -> dict[str, Any]:
         "fallback": tokenizer.fallback,
         "dropped": f"{prefix}.dropped.parquet",
     }
+
+
+_TOKENIZERS: dict[tuple, Tokenizer] = {}
+
+
+def _loaded(path: Path, engine: Any, eos_token: str | None, pad_token: str | None, rules: EncodeRules) -> Tokenizer:
+    """The tokenizer, loaded once a process: that takes half a second, and its cache of words has to warm up."""
+    key = (file_digest(path), engine, eos_token, pad_token, rules)
+    if key not in _TOKENIZERS:
+        _TOKENIZERS.clear()
+        _TOKENIZERS[key] = load_tokenizer(path, engine=engine, eos_token=eos_token, pad_token=pad_token, rules=rules)
+    return _TOKENIZERS[key]
 
 
 def _remaining(
