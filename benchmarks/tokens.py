@@ -1,6 +1,6 @@
 """Tokens, from text to batches: the tokenizer against its reference, the order, and the loader; one core each.
 
-    python benchmarks/tokens.py [--tokenizer tokenizer.json] [--text FILE.jsonl.zst ...] [--length 4096]
+    python -m benchmarks tokens [--tokenizer tokenizer.json] [--text FILE.jsonl.zst ...] [--length 4096]
 
 Each text is encoded once, so what is measured is text that the engine has not seen. `cold` is a new engine's first
 part, `warm` the rest, when its cache knows the common words, as in a task after the first few megabytes. Without
@@ -131,17 +131,17 @@ def bench_loader(folder: Path, length: int, shards: int = 8, tokens: int = 40_00
     print(f"resident after two epochs over {budget * 2 / 1e6:.0f} MB of shards: {resident:.0f} MB")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer", type=Path, default=SHARED / "tokenizers" / "gpt-neox-olmo-dolma-v1_5.json")
     parser.add_argument("--text", type=Path, nargs="*", default=sorted((SHARED / "golden").glob("*.jsonl.zst")))
     parser.add_argument("--length", type=int, default=4096)
-    arguments = parser.parse_args()
+    args = parser.parse_args(arguments)
     bench_order()
     with tempfile.TemporaryDirectory() as folder:
-        bench_loader(Path(folder), arguments.length)
-    if arguments.tokenizer.exists() and arguments.text:
-        bench_tokenizer(arguments.tokenizer, read_texts(arguments.text))
+        bench_loader(Path(folder), args.length)
+    if args.tokenizer.exists() and args.text:
+        bench_tokenizer(args.tokenizer, read_texts(args.text))
     else:
         print("no tokenizer or text to measure with; name them with --tokenizer and --text")
 
