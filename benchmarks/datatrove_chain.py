@@ -58,6 +58,10 @@ def main(spec: dict[str, Any]) -> None:
 
             return extract_plain_text(text, **RESILIPARSE)
 
+    try:
+        import magic  # noqa: F401
+    except ImportError as error:
+        raise SystemExit(f"datatrove's WARC reader needs libmagic (apt-get install libmagic1): {error}") from None
     started = time.time() - began
     work = Path(spec["work"])
     config = MinhashConfig()

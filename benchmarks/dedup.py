@@ -195,6 +195,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--datatrove", type=float, default=4, help="MB of text for datatrove; 0: leave it out")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     args = parser.parse_args(arguments)
+    if not SHARED.is_dir():
+        print(f"no texts to measure with: {SHARED} is not there (set HEADRACE_SHARED_DATA)")
+        return
     texts = corpus(int(args.size * 1e6), args.copies)
     few = texts[: max(1, int(len(texts) * min(1, 12 / args.size)))]
     signatures = bench_kernels(few)
