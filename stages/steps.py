@@ -5,6 +5,7 @@ from __future__ import annotations
 from stages.extract.extract import Extract
 from stages.filters.gopher_quality import GopherQuality
 from stages.filters.limit_newlines import LimitNewlines
+from stages.filters.mask_pii import MaskPii
 from stages.filters.refinedweb_lines import RefinedWebLines
 from stages.filters.remove_urls import RemoveUrls
 from stages.filters.repetition import Repetition
@@ -20,6 +21,7 @@ CLASSES: tuple[type[Step], ...] = (
     GopherQuality,
     Language,
     LimitNewlines,
+    MaskPii,
     Quality,
     RemoveUrls,
     RefinedWebLines,
