@@ -14,6 +14,8 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from stages.kernels.compile import ensure_warm
 from stages.units import show_bytes
 
 LOST_WORKER_RETRIES = 3
+ENOUGH_TO_JUDGE = 0.1  # share of a phase from which on it is told how many documents it will have in all
 MANIFEST = "manifest.json"
 
 
@@ -38,6 +41,28 @@ class BooksError(Exception):
 
 class TooManyFailures(UserError):
     """More documents or files failed than the recipe allows."""
+
+
+@dataclass
+class Failures:
+    """What failed in a phase so far, and the first causes."""
+
+    seen: int = 0
+    documents: int = 0
+    files: int = 0
+    cause: str = "no cause on record"
+    file_cause: str = "no cause on record"
+
+    def add(self, report: dict[str, Any]) -> None:
+        """Count a finished task's report in."""
+        first = report.get("first_failure")
+        if first and not self.documents:
+            self.cause = first
+        if first and not self.files and report.get("failed_files"):
+            self.file_cause = first
+        self.documents += report.get("failed_documents", 0)
+        self.files += report.get("failed_files", 0)
+        self.seen += report["books"][0]["in"][0] if report.get("books") else 0
 
 
 class InputsGone(Exception):
@@ -83,28 +108,33 @@ class Engine:
 
         Raises UserError for what the user can mend, TooManyFailures, BooksError, or the task's own exception.
         """
-        entries = {task.key: entry for task in phase.tasks if (entry := self.ledger.find(task.key))}
-        waiting = [task for task in phase.tasks if task.key not in entries]
-        self.used.update(task.key for task in phase.tasks)
+        tasks = {task.key: task for task in phase.tasks}  # of parts that hold the same (say, nothing), one does for all
+        entries = {key: entry for key in tasks if (entry := self.ledger.find(key))}
+        waiting = [task for key, task in tasks.items() if key not in entries]
+        failures = Failures()
+        for entry in entries.values():
+            failures.add(entry["report"])
+        self.used.update(tasks)
         if waiting:
             ensure_warm(self.progress.compiling)
             if not self.inline:
                 self._start_ray()
-        self.progress.begin(phase.name, len(phase.tasks), len(entries), sum(t.weight for t in waiting))
+        self.progress.begin(phase.name, len(tasks), len(entries), sum(t.weight for t in waiting))
         if waiting:
             self.still_ours()
             self._check_inputs(waiting)
             self.ledger.make_room([path for task in waiting for path in task.spec.get("writes", [])])
-            run_all = self._inline if self.inline else self._on_ray
-            for task, entry in run_all(waiting):
-                self._accept(task, entry)
-                entries[task.key] = entry
-                self.progress.done(task.weight, entry)
-                self._check_failures(phase, entries, len(phase.tasks))
-        found = [entries[task.key] for task in phase.tasks]
-        self._check_failures(phase, entries, 0)
+            # Closed before an error goes on: its tasks are to be stopped while Ray still runs.
+            with closing(self._inline(waiting) if self.inline else self._on_ray(waiting)) as results:
+                for task, entry in results:
+                    self._accept(task, entry)
+                    entries[task.key] = entry
+                    failures.add(entry["report"])
+                    self.progress.done(task.weight, entry)
+                    self._check_failures(phase, failures, len(entries), len(tasks))
+        self._check_failures(phase, failures, len(tasks), len(tasks))
         self.progress.end(phase.name)
-        return found
+        return [entries[task.key] for task in phase.tasks]
 
     def close(self) -> None:
         """Stop Ray where this engine started it."""
@@ -130,30 +160,25 @@ class Engine:
         self.check_present([path for task in tasks for path in task.spec.get("reads", [])])
 
     def _accept(self, task: Task, entry: dict[str, Any]) -> None:
+        self.ledger.add(entry)
         books = [StepBooks.from_json(b) for b in entry["report"].get("books", [])]
         if wrong := imbalances(books):
-            self.ledger.forget(task.key)
+            self.ledger.forget([task.key])
             raise BooksError(f"the books of {task.name} do not balance: {'; '.join(wrong)}")
-        self.ledger.add(entry)
         self.executed += 1
 
-    def _check_failures(self, phase: Phase, entries: dict[str, dict[str, Any]], total: int) -> None:
-        """At the end of a phase (total 0), and on the way once so much failed that the end cannot be better."""
-        reports = [entry["report"] for entry in entries.values()]
-        failed = sum(r.get("failed_documents", 0) for r in reports)
-        files = sum(r.get("failed_files", 0) for r in reports)
-        seen = sum(r["books"][0]["in"][0] for r in reports if r.get("books"))
-        cause = next((r["first_failure"] for r in reports if r.get("first_failure")), "no cause on record")
-        if files > self.max_failed_files:
+    def _check_failures(self, phase: Phase, failures: Failures, done: int, total: int) -> None:
+        """At the end of a phase, and on the way once so much failed that the end cannot be better."""
+        if failures.files > self.max_failed_files:
             raise TooManyFailures(
-                f"{files} source files could not be read to their end (allowed: {self.max_failed_files}, "
-                f"run.failures.files); the first: {cause}"
+                f"{failures.files} source files could not be read to their end (allowed: {self.max_failed_files}, "
+                f"run.failures.files); the first: {failures.file_cause}"
             )
-        enough = total == 0 or len(entries) >= max(10, total // 10)
-        if enough and failed and failed > self.max_failed_documents * seen:
+        expected = failures.seen * total / max(done, 1)  # documents of the whole phase, by those seen
+        if done >= ENOUGH_TO_JUDGE * total and failures.documents > self.max_failed_documents * expected:
             raise TooManyFailures(
-                f"{phase.name}: {failed} of {seen} documents failed, over the share of {self.max_failed_documents:g} that "
-                f"run.failures.documents allows; the first: {cause}"
+                f"{phase.name}: {failures.documents} of {failures.seen} documents failed, over the share of "
+                f"{self.max_failed_documents:g} that run.failures.documents allows; the first: {failures.cause}"
             )
 
     def _inline(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
@@ -184,10 +209,10 @@ class Engine:
                         yield task, ray.get(reference)
                     except ray.exceptions.RayTaskError as error:
                         raise error.cause if isinstance(error.cause, Exception) else error from None
-                    except ray.exceptions.WorkerCrashedError as error:
+                    except ray.exceptions.RayError as error:  # a crash, a node that is gone, or no memory left
                         raise UserError(
-                            f"task {task.name}: its worker died {LOST_WORKER_RETRIES + 1} times, the last time with: {error}; "
-                            "if memory ran out, lower run.batch_bytes or run.split_bytes"
+                            f"task {task.name}: its worker or node was lost {LOST_WORKER_RETRIES + 1} times, the last time with: "
+                            f"{' '.join(str(error).split())}; if memory ran out, lower run.batch_bytes or run.split_bytes"
                         ) from None
         finally:
             for reference in running:

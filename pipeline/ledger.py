@@ -7,6 +7,7 @@ in the size that the entry names, but for those let go on purpose (`released`).
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +16,7 @@ import orjson
 from pipeline import storage
 
 FOLDER = "ledger"
-READERS = 32  # entries read at once: on S3 the wait is latency, not work
+PARALLEL = 32  # entries read or written at once: on S3 the wait is latency, not work
 
 
 class Ledger:
@@ -30,19 +31,20 @@ class Ledger:
         prefix = run.rstrip("/") + "/"
         self.sizes = {entry.uri.removeprefix(prefix): entry.size for entry in listed}
         names = [path for path in self.sizes if path.startswith(f"{FOLDER}/") and path.endswith(".json")]
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(PARALLEL) as pool:
             for data in pool.map(lambda name: storage.read_bytes(storage.join(run, name)), names):
-                self.add(orjson.loads(data))
+                self._know(orjson.loads(data))
 
-    def add(self, entry: dict[str, Any]) -> None:
-        """Take in a finished task's entry."""
+    def _know(self, entry: dict[str, Any]) -> None:
         self.entries[entry["key"]] = entry
-        for output in entry["outputs"]:
-            self.owners[output["path"]] = entry["key"]
-            if output["path"] not in entry.get("released", ()):
-                self.sizes[output["path"]] = output["bytes"]
+        self.owners |= {output["path"]: entry["key"] for output in entry["outputs"]}
         if entry.get("similar"):
             self.similar[entry["similar"]] = entry["key"]
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Take in the entry of a task that has just finished, its outputs being there."""
+        self._know(entry)
+        self.sizes |= {output["path"]: output["bytes"] for output in entry["outputs"]}
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The entry of a task that is done, or None."""
@@ -61,32 +63,35 @@ class Ledger:
 
     def make_room(self, paths: list[str]) -> None:
         """Forget entries whose outputs are about to be written over, before they are: no entry may vouch for others' bytes."""
-        for key in {self.owners[p] for p in paths if p in self.owners}:
-            self.forget(key)
+        self.forget({self.owners[p] for p in paths if p in self.owners})
 
-    def forget(self, key: str) -> None:
-        """Remove one entry, here and in the folder."""
-        entry = self.entries.pop(key, None)
-        if entry is None:
-            return
-        storage.delete(storage.join(self.run, FOLDER, f"{key}.json"))
-        for output in entry["outputs"]:
-            if self.owners.get(output["path"]) == key:
-                del self.owners[output["path"]]
-            self.sizes.pop(output["path"], None)
-        if self.similar.get(entry.get("similar") or "") == key:
-            del self.similar[entry["similar"]]
+    def forget(self, keys: Collection[str]) -> None:
+        """Remove entries, here and in the folder."""
+        keys = [key for key in keys if key in self.entries]
+        storage.delete_many([storage.join(self.run, FOLDER, f"{key}.json") for key in keys])
+        for key in keys:
+            entry = self.entries.pop(key)
+            for output in entry["outputs"]:
+                if self.owners.get(output["path"]) == key:
+                    del self.owners[output["path"]]
+                    self.sizes.pop(output["path"], None)
+            if self.similar.get(entry.get("similar") or "") == key:
+                del self.similar[entry["similar"]]
 
-    def release(self, key: str, paths: list[str]) -> None:
-        """Let outputs of a done task go: they are marked in its entry first, then removed."""
-        entry = self.entries[key]
-        paths = [path for path in paths if path not in entry.get("released", ())]
-        if not paths:
-            return
-        entry["released"] = [*entry.get("released", ()), *paths]
-        write_entry(self.run, entry)
-        storage.delete_many([storage.join(self.run, path) for path in paths])
-        for path in paths:
+    def release(self, outputs: Iterable[tuple[str, list[str]]]) -> None:
+        """Let outputs of done tasks go, given as (key, paths): they are marked in their entries first, then removed."""
+        marked: dict[str, dict[str, Any]] = {}
+        there: list[str] = []  # also what was marked before a run was killed, and not yet removed
+        for key, paths in outputs:
+            entry = self.entries[key]
+            if new := [path for path in paths if path not in entry.get("released", ())]:
+                entry["released"] = [*entry.get("released", ()), *new]
+                marked[key] = entry
+            there += [path for path in paths if path in self.sizes]
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            list(pool.map(lambda entry: write_entry(self.run, entry), marked.values()))
+        storage.delete_many([storage.join(self.run, path) for path in there])
+        for path in there:
             self.sizes.pop(path, None)
 
     def released(self, path: str) -> str | None:
@@ -98,10 +103,10 @@ class Ledger:
         """Remove entries of other settings, and their outputs, once a run is whole. Returns how many tasks went."""
         stale = [key for key in self.entries if key not in used]
         kept = {o["path"] for key in used if key in self.entries for o in self.entries[key]["outputs"]}
-        for key in stale:
-            paths = [o["path"] for o in self.entries[key]["outputs"] if o["path"] not in kept]
-            self.forget(key)
-            storage.delete_many([storage.join(self.run, path) for path in paths])
+        # Entries go last: where a kill comes between, they still say what is there to be removed.
+        outputs = {o["path"] for key in stale for o in self.entries[key]["outputs"]} - kept
+        storage.delete_many([storage.join(self.run, path) for path in sorted(outputs)])
+        self.forget(stale)
         return len(stale)
 
 

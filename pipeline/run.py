@@ -70,8 +70,7 @@ def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | 
                     return _carry_out(recipe, engine, files, began)
                 except InputsGone as gone:
                     options.progress.note(f"{len(gone.keys)} tasks run again: their parts were let go")
-                    for key in gone.keys:
-                        ledger.forget(key)
+                    ledger.forget(gone.keys)
         finally:
             engine.close()
 
@@ -107,9 +106,11 @@ def _carry_out(recipe: Recipe, engine: Engine, files: dict[str, list[File]] | No
     manifest = manifest_of(recipe, tokenized, shards)
     _release(recipe, parts, {}, engine)
     if recipe.run.keep != "all":
-        for entry in (entry for entries in tokenized.values() for entry in entries):
-            files = entry["report"]["files"].values()
-            engine.ledger.release(entry["key"], [file[k] for file in files for k in ("tokens_path", "index_path")])
+        # Indexes stay: where the shards begin and end is read from them, also by a rerun that has nothing to do.
+        entries = [entry for found in tokenized.values() for entry in found]
+        engine.ledger.release(
+            (entry["key"], [file["tokens_path"] for file in entry["report"]["files"].values()]) for entry in entries
+        )
     summary = summarise(recipe, manifest, engine, time.monotonic() - began)
     _finish(recipe, manifest, summary, engine)
     return summary
@@ -120,8 +121,8 @@ def _release(recipe: Recipe, before: dict[str, list[Part]], now: dict[str, list[
     if recipe.run.keep == "all":
         return
     still = {part.path for found in now.values() for part in found}
-    for part in (part for found in before.values() for part in found if part.path not in still):
-        engine.ledger.release(part.key, [part.path])
+    gone = (part for found in before.values() for part in found if part.path not in still)
+    engine.ledger.release((part.key, [part.path]) for part in gone)
 
 
 def _finish(recipe: Recipe, manifest: dict[str, Any], summary: Summary, engine: Engine) -> None:
@@ -131,11 +132,10 @@ def _finish(recipe: Recipe, manifest: dict[str, Any], summary: Summary, engine: 
     data = manifest_bytes(manifest)
     target = storage.join(run, MANIFEST)
     summary.unchanged = engine.executed == 0 and storage.exists(target) and storage.read_bytes(target) == data
-    if summary.unchanged:
-        return
-    storage.write_bytes(storage.join(run, RECIPE), orjson.dumps(dump(recipe), option=orjson.OPT_INDENT_2))
-    storage.write_bytes(storage.join(run, SUMMARY), summary.to_bytes())
-    storage.write_bytes(target, data)
+    if not summary.unchanged:
+        storage.write_bytes(storage.join(run, RECIPE), orjson.dumps(dump(recipe), option=orjson.OPT_INDENT_2))
+        storage.write_bytes(storage.join(run, SUMMARY), summary.to_bytes())
+        storage.write_bytes(target, data)
     engine.ledger.sweep(engine.used)
 
 

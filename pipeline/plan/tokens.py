@@ -47,6 +47,7 @@ def tokenizer_phase(recipe: Recipe, parts: dict[str, list[Part]], engine: Engine
             "reads": _reads(chosen),
         }
         task = Task(key, "tokenizer/train", f"{MODULE}:train", spec, int(total * share))
+    engine.before_replacing([TOKENIZER_PATH], {task.key})
     entry = engine.run(Phase("tokenizer", [task]))[0]
     return entry["outputs"][0]["digest"]
 
@@ -69,7 +70,7 @@ def tokenize_phase(
     tasks, owners = [], []
     for source, source_parts in parts.items():
         for ordinal, part in enumerate(source_parts):
-            key = task_key(f"{MODULE}:tokenize", jobs.TOKENIZE_VERSION, part.identity(), tokenizer, settings)
+            key = task_key(f"{MODULE}:tokenize", jobs.TOKENIZE_VERSION, source, part.identity(), tokenizer, settings)
             spec = settings | {
                 "source": source,
                 "stage": LAST_STAGE,

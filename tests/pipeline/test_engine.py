@@ -1,0 +1,60 @@
+"""The engine: books that do not balance, how much may fail, tasks that are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine import BooksError, Engine, TooManyFailures
+from pipeline.ledger import Ledger
+from pipeline.progress import Progress
+from pipeline.task import Context, Phase, Task
+
+CALLS: list[str] = []
+
+
+def work(spec: dict[str, Any], context: Context) -> dict[str, Any]:
+    """A task: counts its calls, and reports what its spec says."""
+    CALLS.append(spec["name"])
+    with context.output(f"parts/{spec['name']}") as path:
+        path.write_text(spec["name"])
+    seen, failed, lost = spec.get("seen", 10), spec.get("failed", 0), spec.get("lost", 0)
+    books = {"step": "read", "in": [seen, 0], "out": [seen - failed - lost, 0], "failed": [failed, 0], "dropped": {}}
+    cause = f"record {spec['name']}" if failed else None
+    return {"books": [books | {"edited": 0, "seconds": 0.0}], "failed_documents": failed, "first_failure": cause}
+
+
+def task(name: str, **spec: Any) -> Task:
+    return Task(spec.pop("key", name), name, f"{__name__}:work", {"name": name, **spec})
+
+
+def engine(run: Path, **settings: Any) -> Engine:
+    return Engine(str(run), Ledger(str(run)), inline=True, progress=Progress(quiet=True), **settings)
+
+
+def test_a_task_whose_books_do_not_balance_is_not_done_for_the_next_run_either(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(BooksError, match="the books of a do not balance"):
+            engine(tmp_path).run(Phase("p", [task("a", lost=1)]))
+    assert not list((tmp_path / "ledger").glob("*.json"))
+
+
+def test_equal_tasks_run_once_and_answer_for_each(tmp_path: Path) -> None:
+    CALLS.clear()
+    found = engine(tmp_path).run(Phase("p", [task("a", key="k"), task("b"), task("c", key="k")]))
+    assert [entry["name"] for entry in found] == ["c", "b", "c"]
+    assert sorted(CALLS) == ["b", "c"]
+
+
+def test_a_phase_stops_early_only_where_its_end_cannot_be_better(tmp_path: Path) -> None:
+    """Of 20 tasks of 10 documents, the first few fail by one: 1.5% at the end, and far more before it."""
+    CALLS.clear()
+    tasks = [task(f"t{number:02d}", failed=int(number in (1, 2, 3))) for number in range(20)]
+    engine(tmp_path / "passes", max_failed_documents=0.015).run(Phase("p", tasks))
+    assert len(CALLS) == 20
+    CALLS.clear()
+    with pytest.raises(TooManyFailures, match=r"p: 3 of 40 documents failed.*the first: record t01"):
+        engine(tmp_path / "stops", max_failed_documents=0.014).run(Phase("p", tasks))
+    assert len(CALLS) == 4

@@ -1,0 +1,117 @@
+"""Runs on a folder that holds a run already: what is missing is made again, what is there is left, no file vouches for others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import engine as engines
+from pipeline.engine import TooManyFailures
+from pipeline.progress import Progress
+from pipeline.recipe import build_recipe
+from pipeline.run import Options, run_recipe
+from pipeline.summary import Summary
+
+TEXTS = [" ".join(text.split()[:90]) for _, text in sorted(topics.items()) if len(text.split()) > 60][:40]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    for half in (0, 1):
+        rows = [json.dumps({"id": f"{half}-{i}", "text": text}) + "\n" for i, text in enumerate(TEXTS[half::2])]
+        (folder / f"{half}.jsonl").write_text("".join(rows))
+    return folder
+
+
+def recipe(**sources: Any) -> dict[str, Any]:
+    return {
+        "name": "again",
+        "sources": {name: {"read": {"paths": [str(path)]}} for name, path in sources.items()},
+        "tokenizer": {"train": {"vocab_size": 400}},
+        "shards": {"bytes": "7KB", "held_out": 0},
+        "mixture": {},
+        "run": {"split_bytes": "4KB"},
+    }
+
+
+def run(data: dict[str, Any], out: Path, *changes: str) -> Summary:
+    return run_recipe(build_recipe(data, None, changes), Options(str(out), inline=True, progress=Progress(quiet=True)))
+
+
+def test_a_shard_that_is_missing_is_written_again(inputs: Path, tmp_path: Path) -> None:
+    run(recipe(a=f"{inputs}/*.jsonl"), tmp_path)
+    shard = tmp_path / "tokens/a/00001.npy"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-2])
+    summary = run(recipe(a=f"{inputs}/*.jsonl"), tmp_path)
+    assert (summary.tasks_run, shard.read_bytes() == data) == (1, True)
+    shard.unlink()
+    assert run(recipe(a=f"{inputs}/*.jsonl"), tmp_path).tasks_run == 1
+    assert shard.read_bytes() == data
+
+
+@pytest.mark.parametrize("keep", ["none", "measures"])
+def test_a_run_that_let_its_parts_go_does_nothing_the_second_time(inputs: Path, tmp_path: Path, keep: str) -> None:
+    run(recipe(a=f"{inputs}/*.jsonl"), tmp_path, f"run.keep={keep}")
+    assert len(list((tmp_path / "tokens/a").glob("*.npy"))) > 3
+    assert not list(tmp_path.rglob("*.kept.parquet")) and not list(tmp_path.rglob("*.tokens"))
+    assert run(recipe(a=f"{inputs}/*.jsonl"), tmp_path, f"run.keep={keep}").unchanged
+
+
+def test_two_sources_may_read_the_same_file(inputs: Path, tmp_path: Path) -> None:
+    found = run(recipe(a=inputs / "0.jsonl", b=inputs / "0.jsonl"), tmp_path).sources
+    assert [(s.name, s.into.docs, s.out.docs, [b.step for b in s.books]) for s in found] == [
+        (name, 20, 20, ["read", "dedup", "tokenize"]) for name in "ab"
+    ]
+    assert found[0].tokens == found[1].tokens > 0
+
+
+def test_no_manifest_vouches_for_another_tokenizer(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is stopped after its tokenizer took the place of the one that the manifest names."""
+    run(recipe(a=inputs / "0.jsonl"), tmp_path)
+    before = hashlib.sha256((tmp_path / "tokenizer/tokenizer.json").read_bytes()).hexdigest()
+    execute = engines.execute
+
+    def stopped(uri: str, task: dict[str, Any], cache: int) -> dict[str, Any]:
+        if task["name"].startswith("tokenize/"):
+            raise KeyboardInterrupt
+        return execute(uri, task, cache)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(engines, "execute", stopped)
+        run(recipe(a=inputs / "1.jsonl"), tmp_path)
+    assert hashlib.sha256((tmp_path / "tokenizer/tokenizer.json").read_bytes()).hexdigest() != before
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_large_parquet_file_that_cannot_be_read_counts_as_a_failed_file(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "good.parquet")
+    (tmp_path / "bad.parquet").write_bytes((tmp_path / "good.parquet").read_bytes()[:-100])
+    data = recipe(a=f"{tmp_path}/*.parquet")
+    with pytest.raises(TooManyFailures, match=r"1 source files could not be read.*bad\.parquet"):
+        run(data, tmp_path / "out")
+    assert run(data, tmp_path / "out", "run.failures.files=1").sources[0].out.docs == len(TEXTS)
+
+
+def test_what_a_run_left_that_was_killed_while_it_tidied_up_goes_with_the_next(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.ledger import Ledger
+
+    run(recipe(a=inputs / "0.jsonl", b=inputs / "1.jsonl"), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "sweep", lambda self, used: 0)
+        run(recipe(a=inputs / "0.jsonl"), tmp_path)
+    assert (tmp_path / "tokens/b/00000.npy").exists()
+    assert run(recipe(a=inputs / "0.jsonl"), tmp_path).unchanged
+    assert not list(tmp_path.glob("tokens/b/*"))
