@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
 from stages.dedup.spec import Dedup
+from stages.filters.python_function import add_folder
 from stages.read import ReadSpec
 from stages.step import Settings, Step, content_key
 from stages.steps import STEPS
@@ -129,6 +130,13 @@ class Recipe(Settings):
     run: Run = Run()
     expected: Expected | None = None
 
+    _folder: str | None = PrivateAttr(default=None)  # where its file lies: functions that it names are looked for there
+
+    @property
+    def folder(self) -> str | None:
+        """The folder of the recipe's file; None for one that was built from data. No part of the recipe's content."""
+        return self._folder
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         for name, item in self.dedup:
@@ -165,7 +173,10 @@ def load_recipe(path: str | Path, profile: str | None = None, assignments: Seque
 
     The profile is `profile`, else the recipe's first one; a recipe without profiles is used as it stands.
     """
-    return build_recipe(read_yaml(path), profile, assignments, str(path))
+    recipe = build_recipe(read_yaml(path), profile, assignments, str(path))
+    recipe._folder = str(Path(path).resolve().parent)
+    add_folder(recipe._folder)
+    return recipe
 
 
 def build_recipe(

@@ -85,7 +85,7 @@ class Chain:
             verdict = _decide(step, measures, docs.num_rows)
             keep = verdict < 0
             if not keep.all():
-                self._drop(position, docs, verdict, after, outcome)
+                self._drop(position, docs, verdict, measures, after, outcome)
                 docs = docs.filter(pa.array(keep))
                 sizes = [s[keep] for s in sizes]
             books.out.add(docs.num_rows, sizes[position + 1].sum())
@@ -169,20 +169,26 @@ class Chain:
         outcome.failed.append(pa.RecordBatch.from_pylist([record], FAILED))
 
     def _drop(
-        self, position: int, docs: pa.RecordBatch, verdict: np.ndarray, sizes: np.ndarray, outcome: Outcome
+        self,
+        position: int,
+        docs: pa.RecordBatch,
+        verdict: np.ndarray,
+        measures: Measures,
+        sizes: np.ndarray,
+        outcome: Outcome,
     ) -> None:
         name, step = self.steps[position]
-        reasons = [f"{name}.{reason}" for reason in step.reasons()]
         rows = np.flatnonzero(verdict >= 0)
-        for index, reason in enumerate(reasons):
-            mine = verdict == index
-            if mine.any():
-                self.books[position].dropped[reason].add(mine.sum(), sizes[mine].sum())
+        reasons = pa.array([f"{name}.{reason}" for reason in step.drop_reasons(verdict, measures)], pa.large_string())
+        coded = reasons.dictionary_encode()
+        for index, reason in enumerate(coded.dictionary.to_pylist()):
+            mine = rows[np.asarray(coded.indices) == index]
+            self.books[position].dropped[reason].add(len(mine), sizes[mine].sum())
         gone = docs.take(pa.array(rows))
         if "bytes" in gone.schema.names:
             gone = gone.drop_columns(["bytes"])
         gone = gone.append_column("bytes", pa.array(sizes[rows], pa.int64()))
-        gone = gone.append_column("reason", pa.array([reasons[i] for i in verdict[rows]], pa.large_string()))
+        gone = gone.append_column("reason", reasons)
         outcome.dropped.append(gone.append_column("reached", pa.array(np.full(len(rows), position + 1, np.int32))))
 
 

@@ -152,6 +152,10 @@ class Step(Settings):
             **{k: v for k, v in self.model_dump(mode="json").items() if k not in limits},
         }
 
+    def code(self) -> str | None:
+        """A hash of code outside this project that the step runs (a user's function), for the keys of tasks; None for none."""
+        return None
+
     def decide(self, measures: Measures) -> np.ndarray:
         """For each document the index into `reasons()` of the limit that drops it, or -1 where it is kept (int32)."""
         verdict: np.ndarray | None = None
@@ -190,6 +194,14 @@ class Step(Settings):
             )
             found += [f"{name}.{side}" for side in sides]
         return found
+
+    def drop_reasons(self, verdict: np.ndarray, measures: Measures) -> list[str]:
+        """The reason of each document that `verdict` (of `decide`) drops, in order, without the step's name.
+
+        A step that knows better than its limits why a document goes overrides this: with what its measures say.
+        """
+        reasons = self.reasons()
+        return [reasons[index] for index in verdict[verdict >= 0]]
 
 
 def content_key(*parts: Any) -> str:

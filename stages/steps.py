@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from stages.extract.extract import Extract
+from stages.filters.datatrove_block import DatatroveBlock
+from stages.filters.decontaminate import Decontaminate
 from stages.filters.gopher_quality import GopherQuality
 from stages.filters.limit_newlines import LimitNewlines
 from stages.filters.mask_pii import MaskPii
+from stages.filters.python_function import PythonFunction
 from stages.filters.refinedweb_lines import RefinedWebLines
 from stages.filters.remove_urls import RemoveUrls
 from stages.filters.repetition import Repetition
@@ -17,11 +20,14 @@ from stages.quality.language import Language
 from stages.step import Step
 
 CLASSES: tuple[type[Step], ...] = (
+    DatatroveBlock,
+    Decontaminate,
     Extract,
     GopherQuality,
     Language,
     LimitNewlines,
     MaskPii,
+    PythonFunction,
     Quality,
     RemoveUrls,
     RefinedWebLines,

@@ -21,6 +21,7 @@ from stages.books import StepBooks
 from stages.chain import FAILED, Chain
 from stages.document import DOCUMENT, PAGE, payload_sizes
 from stages.errors import InputError
+from stages.filters.python_function import add_folder
 from stages.parts import PartWriter, dropped_schema, normalise, read_part, total_bytes
 from stages.read import Dropped, Event, Part, Problem, ReadSpec, Skipped, read_batches
 from stages.steps import STEPS
@@ -54,6 +55,8 @@ class Intake:
 
 def run(spec: dict[str, Any], context: Context) -> dict[str, Any]:
     """Carry out one map task; see `pipeline.plan.documents` for the keys of `spec`."""
+    if spec.get("folder"):
+        add_folder(spec["folder"])
     if spec.get("lender"):
         try:
             return _run(spec, context, lender=spec["lender"])

@@ -88,6 +88,7 @@ def _task(
         "prefix": prefix,
         "batch_bytes": recipe.run.batch_bytes,
         "keep": recipe.run.keep,
+        "folder": recipe.folder,
         "stage": number,
         "lender": _lender(engine, similar) if recipe.run.keep == "all" else None,
     }

@@ -68,6 +68,8 @@ def step_identity(segment: Segment, *, limits: bool) -> list[Any]:
     for name, step in segment.steps:
         settings = dump(step) if limits else step.settings()
         settings = {**settings, "version": step.version}
+        if (code := step.code()) is not None:
+            settings["code"] = code
         for key, uris in file_fields(step).items():
             settings[key] = [segment.digests.get(uri) or storage.stat(uri).version for uri in uris]
         found.append([name, step.step, settings])
