@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.engine import Engine
@@ -10,6 +11,7 @@ from pipeline.plan.segments import Part, Segment, similar_key, step_data, step_i
 from pipeline.plan.sources import File, splits
 from pipeline.recipe import Recipe, dump
 from pipeline.task import Phase, Task, task_key
+from stages.step import content_key
 
 FUNCTION = "pipeline.jobs.documents:run"
 
@@ -33,8 +35,15 @@ def documents_phase(
             ]
         else:
             inputs = [_part_input(part) for part in parts[source]]
+        work = _Work(
+            source,
+            number,
+            step_data(segment.steps),
+            task_key(FUNCTION, documents.VERSION, source, step_identity(segment, limits=True), recipe.run.keep),
+            similar_key(FUNCTION, documents.VERSION, step_identity(segment, limits=False), recipe.run.keep),
+        )
         for ordinal, (identity, spec, weight) in enumerate(inputs):
-            tasks.append(_task(recipe, source, number, ordinal, segment, identity, spec, weight, engine))
+            tasks.append(_task(recipe, work, ordinal, identity, spec, weight, engine))
             owners.append(source)
     entries = engine.run(Phase(_phase_name(number), tasks))
     found: dict[str, list[Part]] = {source: [] for source in plan}
@@ -68,31 +77,33 @@ def _part_input(part: Part) -> tuple[Any, dict[str, Any], int]:
     return part.identity(), spec, part.bytes
 
 
+@dataclass
+class _Work:
+    """What the tasks of one source in one phase share."""
+
+    source: str
+    number: int
+    steps: list[list[Any]]
+    key: str  # of all that the tasks have in common
+    similar: str  # the same, but for limits
+
+
 def _task(
-    recipe: Recipe,
-    source: str,
-    number: int,
-    ordinal: int,
-    segment: Segment,
-    identity: Any,
-    spec: dict[str, Any],
-    weight: int,
-    engine: Engine,
+    recipe: Recipe, work: _Work, ordinal: int, identity: Any, spec: dict[str, Any], weight: int, engine: Engine
 ) -> Task:
-    key = task_key(FUNCTION, documents.VERSION, identity, step_identity(segment, limits=True), recipe.run.keep)
-    similar = similar_key(FUNCTION, documents.VERSION, identity, step_identity(segment, limits=False), recipe.run.keep)
-    prefix = f"parts/{source}/{number}/{ordinal:05d}-{key}"
+    key = content_key(work.key, identity)
+    similar = content_key(work.similar, identity)
     spec = spec | {
-        "source": source,
-        "steps": step_data(segment.steps),
-        "prefix": prefix,
+        "source": work.source,
+        "steps": work.steps,
+        "prefix": f"parts/{work.source}/{work.number}/{ordinal:05d}-{key}",
         "batch_bytes": recipe.run.batch_bytes,
         "keep": recipe.run.keep,
         "folder": recipe.folder,
-        "stage": number,
+        "stage": work.number,
         "lender": _lender(engine, similar) if recipe.run.keep == "all" else None,
     }
-    return Task(key, f"{source}/{number}/{ordinal:05d}", FUNCTION, spec, weight, similar)
+    return Task(key, f"{work.source}/{work.number}/{ordinal:05d}", FUNCTION, spec, weight, similar)
 
 
 def _lender(engine: Engine, similar: str) -> dict[str, Any] | None:
