@@ -79,8 +79,8 @@ def _run(spec: dict[str, Any], context: Context, lender: dict[str, Any] | None) 
     else:
         groups = _part(spec, intake, context)
     prefix = spec["prefix"]
-    failures: list[pa.RecordBatch] = []
     kept_bytes = 0
+    first_failure = None
     with (
         context.output(f"{prefix}.kept.parquet") as kept_path,
         context.output(f"{prefix}.dropped.parquet") as dropped_path,
@@ -88,7 +88,7 @@ def _run(spec: dict[str, Any], context: Context, lender: dict[str, Any] | None) 
         PartWriter(dropped_path, drop_schema) as dropped_file,
         ExitStack() as optional,
     ):
-        measures_file = None
+        measures_file = failed_file = None
         if spec["keep"] == "measures":
             path = optional.enter_context(context.output(f"{prefix}.measures.parquet"))
             bare = pa.schema([f for f in kept_schema if f.name not in ("text", "metadata")])
@@ -96,16 +96,17 @@ def _run(spec: dict[str, Any], context: Context, lender: dict[str, Any] | None) 
         for group in groups:
             kept: list[pa.RecordBatch] = []
             dropped: list[pa.RecordBatch] = []
+            failed: list[pa.RecordBatch] = []
             for piece in group:
                 if piece.dropped is not None:
                     dropped.append(piece.dropped)
                 if piece.failed is not None:
-                    failures.append(piece.failed)
+                    failed.append(piece.failed)
                 if piece.batch is not None and piece.batch.num_rows:
                     outcome = chain.run(piece.batch, piece.reached)
                     kept.append(outcome.kept)
                     dropped += outcome.dropped
-                    failures += outcome.failed
+                    failed += outcome.failed
             for batch in _in_order(kept, kept_schema):
                 kept_bytes += total_bytes(batch)
                 kept_file.write(batch)
@@ -113,11 +114,13 @@ def _run(spec: dict[str, Any], context: Context, lender: dict[str, Any] | None) 
                     measures_file.write(batch)
             for batch in _in_order(dropped, drop_schema):
                 dropped_file.write(batch)
-    books = [intake.books, *chain.books]
-    if failures:
-        with context.output(f"{prefix}.failed.parquet") as path, PartWriter(path, FAILED) as failed_file:
-            for batch in failures:
+            if failed and failed_file is None:
+                first_failure = _first_failure(failed[0])
+                path = optional.enter_context(context.output(f"{prefix}.failed.parquet"))
+                failed_file = optional.enter_context(PartWriter(path, FAILED))
+            for batch in failed:  # with their payloads, so none is held longer than the others
                 failed_file.write(batch)
+    books = [intake.books, *chain.books]
     return {
         "source": spec["source"],
         "stage": spec["stage"],
@@ -128,15 +131,13 @@ def _run(spec: dict[str, Any], context: Context, lender: dict[str, Any] | None) 
         "dropped": f"{prefix}.dropped.parquet",
         "failed_documents": sum(b.failed.docs for b in books),
         "failed_files": intake.failed_files,
-        "first_failure": intake.first_failure or _first_failure(failures),
+        "first_failure": intake.first_failure or first_failure,
         "notes": intake.notes,
     }
 
 
-def _first_failure(failures: list[pa.RecordBatch]) -> str | None:
-    if not failures:
-        return None
-    row = failures[0].slice(0, 1).to_pylist()[0]
+def _first_failure(failed: pa.RecordBatch) -> str:
+    row = failed.slice(0, 1).to_pylist()[0]
     place = f"{row['file']}, record {row['record']}" + (f", byte {row['offset']}" if row["offset"] is not None else "")
     return f"{place} ({row['id']}), step {row['step']}: {row['error']}"
 
@@ -311,28 +312,35 @@ def _lent(
         return Piece(batch.select(columns), reached)
 
     with context.open(lender["kept"]) as kept_file, context.open(lender["dropped"]) as dropped_file:
-        dropped = (batch for _, batch in read_part(dropped_file, batch_bytes))
-        waiting = next(dropped, None)
-        for _, batch in read_part(kept_file, batch_bytes):
-            last = batch.column("row")[-1].as_py()
-            group = [part(batch, len(names))]
-            while waiting is not None and waiting.num_rows:
-                rows = np.asarray(waiting.column("row"))
-                here = int(np.searchsorted(rows, last))
-                group += _groups(waiting.slice(0, here), part)
-                waiting = waiting.slice(here) if here < len(rows) else next(dropped, None)
-                if here < len(rows):
-                    break
-            yield group
-        while waiting is not None:
-            yield _groups(waiting, part)
-            waiting = next(dropped, None)
+        streams = [(batch for _, batch in read_part(file, batch_bytes)) for file in (kept_file, dropped_file)]
+        for kept, dropped in _windows(*streams):
+            group = [part(kept, len(names))] if kept is not None else []
+            yield group + (_groups(dropped, part) if dropped is not None else [])
+
+
+Stream = Iterator[pa.RecordBatch]
+
+
+def _windows(one: Stream, two: Stream) -> Iterator[tuple[pa.RecordBatch | None, pa.RecordBatch | None]]:
+    """Two streams of batches, each rising in `row`, side by side: of each what lies up to the same row.
+
+    However few rows one has for many of the other, no more than one batch of each is held.
+    """
+    streams = (one, two)
+    heads = [next(stream, None) for stream in streams]
+    while any(head is not None for head in heads):
+        last = min(head.column("row")[-1].as_py() for head in heads if head is not None)
+        window: list[pa.RecordBatch | None] = [None, None]
+        for i, head in enumerate(heads):
+            if head is None or (here := int(np.searchsorted(np.asarray(head.column("row")), last, side="right"))) == 0:
+                continue
+            window[i] = head.slice(0, here)
+            heads[i] = head.slice(here) if here < head.num_rows else next(streams[i], None)
+        yield window[0], window[1]
 
 
 def _groups(dropped: pa.RecordBatch, part: Any) -> list[Piece]:
     """Dropped rows by how far they had come; those that never entered the chain stay dropped as they are."""
-    if dropped.num_rows == 0:
-        return []
     reached = np.asarray(dropped.column("reached").fill_null(0))
     pieces = []
     for steps in np.unique(reached):
