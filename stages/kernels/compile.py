@@ -26,6 +26,7 @@ from typing import Any
 
 import numba
 from numba import types
+from numba.core.caching import UserProvidedCacheLocator
 
 from stages.cache import cache_root
 
@@ -53,6 +54,14 @@ def cache_folder() -> Path:
     return root / digest.hexdigest()
 
 
+class Locator(UserProvidedCacheLocator):
+    """Numba's cache without the checkout's path in it: what is compiled is found by what its sources hold, not where."""
+
+    @classmethod
+    def get_suitable_cache_subpath(cls, py_file: str) -> str:
+        return Path(py_file).parent.name
+
+
 class Kernel:
     """A function compiled at first use, for one signature, and called with arrays of exactly those types."""
 
@@ -65,11 +74,18 @@ class Kernel:
     def load(self) -> None:
         """Compile, or load from the cache."""
         if self.compiled is None:
+            names = ("CACHE_DIR", "CACHE_LOCATOR_CLASSES")
+            before = [getattr(numba.config, name) for name in names]
             numba.config.CACHE_DIR = str(cache_folder())
+            numba.config.CACHE_LOCATOR_CLASSES = f"{__name__}.Locator"
             signature = eval(self.signature, NAMES)
-            self.compiled = numba.njit(signature, cache=True, nogil=True, fastmath=self.fastmath, error_model="numpy")(
-                self.function
-            )
+            try:
+                self.compiled = numba.njit(signature, cache=True, nogil=True, fastmath=self.fastmath, error_model="numpy")(
+                    self.function
+                )
+            finally:
+                for name, value in zip(names, before, strict=True):
+                    setattr(numba.config, name, value)
 
     def __call__(self, *args: Any) -> Any:
         if self.compiled is None:
