@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from stages.extract.extract import Extract
+from stages.filters.c4_quality import C4Quality
 from stages.filters.datatrove_block import DatatroveBlock
 from stages.filters.decontaminate import Decontaminate
+from stages.filters.fineweb_quality import FineWebQuality
 from stages.filters.gopher_quality import GopherQuality
 from stages.filters.limit_newlines import LimitNewlines
 from stages.filters.mask_pii import MaskPii
@@ -20,9 +22,11 @@ from stages.quality.language import Language
 from stages.step import Step
 
 CLASSES: tuple[type[Step], ...] = (
+    C4Quality,
     DatatroveBlock,
     Decontaminate,
     Extract,
+    FineWebQuality,
     GopherQuality,
     Language,
     LimitNewlines,
