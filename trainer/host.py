@@ -54,7 +54,7 @@ def only_one(out: Path) -> Iterator[None]:
 
 def reuse_memory() -> None:
     """Tell glibc to keep freed memory. A training step frees and takes the same large blocks again and again; handed
-    back to the system each time, they cost a page fault for every 4 KiB, which on the CPU is a third of a step."""
+    back to the system each time, they cost a page fault for every 4 KiB."""
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         libc = ctypes.CDLL(None)
         trim_threshold, mmap_max = -1, -4

@@ -57,9 +57,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 continue
             grad = log_probs.exp_()
             grad.scatter_add_(1, picked, grad.new_full(picked.shape, -1.0))
-            grad.mul_(valid[:, None])
             grad = grad.to(hidden.dtype)
+            # Ignored rows are dropped where they are D wide, not V.
             torch.mm(grad, head_VD, out=grad_hidden[start : start + rows])
+            grad_hidden[start : start + rows].mul_(valid[:, None])
+            hidden = hidden * valid[:, None]
             if hidden.dtype == torch.float32:
                 grad_head.addmm_(grad.t(), hidden)
             else:

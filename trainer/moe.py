@@ -149,9 +149,14 @@ def _one_by_one(*arguments: Tensor | None) -> Tensor:
     return _PerExpert.apply(*arguments)
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def grouped_products(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this device multiplies groups of rows by their own matrices in one kernel (tried, not assumed)."""
+    return _try_grouped_products(device, dtype)
+
+
+@functools.cache
+def _try_grouped_products(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type == "cpu" or dtype != torch.bfloat16:
         return False  # there it is a loop inside torch, slower than the one below
     try:

@@ -1,0 +1,185 @@
+"""Training steps of this trainer beside transformers' OlmoeForCausalLM: same configuration, batch, threads, device.
+
+Both train in fp32 on the CPU (bf16 on a GPU) with all losses, fused AdamW and clipping, each in a process of its own, in
+turns, so that a busy machine slows both; the median step of each is printed. The GPU is used if there is one.
+transformers is run twice: with its grouped products (its default) and with its reference loop over experts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from trainer.config import Config, check
+from trainer.host import reuse_memory
+from trainer.metrics import utilisation
+from trainer.model import Olmoe, flops_per_token, parameter_counts
+from trainer.optim import build_optimizer
+from trainer.train import router_losses
+
+SIZES = {
+    # 52 million parameters with OLMoE's vocabulary, and again nearly all of them in experts (--vocabulary 2048).
+    "52m": {"d_model": 256, "n_layers": 4, "n_heads": 4, "n_experts": 64, "top_k": 8, "expert_width": 128},
+    "52m_experts": {"d_model": 256, "n_layers": 4, "n_heads": 4, "n_experts": 64, "top_k": 8, "expert_width": 256},
+    "1b": {"d_model": 1024, "n_layers": 8, "n_heads": 16, "n_experts": 64, "top_k": 8, "expert_width": 512},
+    "7b": {"d_model": 2048, "n_layers": 16, "n_heads": 16, "n_experts": 64, "top_k": 8, "expert_width": 1024},
+}
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    """Time both and print tokens per second."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks trainer", description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="52m")
+    parser.add_argument("--vocabulary", type=int, default=50_280)
+    parser.add_argument("--instances", type=int, default=8)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compile", action="store_true", help="compile this trainer's layers (transformers as it is)")
+    parser.add_argument("--rounds", type=int, default=2, help="turns that each side gets")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.side:
+        print(json.dumps(_measure(options)))
+        return
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = _config(options)
+    total, active = parameter_counts(config.model)
+    print(
+        f"{total:,} parameters, {active:,} active; {options.instances} x {options.length} tokens a step; "
+        f"{device}, {options.threads} threads"
+    )
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    memory = dict.fromkeys(SIDES, 0)
+    for _ in range(options.rounds):
+        for side in SIDES:
+            command = [sys.executable, "-c", "import sys; from benchmarks.trainer import main; main(sys.argv[1:])"]
+            done = subprocess.run([*command, *arguments, "--side", side], check=True, text=True, stdout=subprocess.PIPE)
+            result = json.loads(done.stdout.splitlines()[-1])
+            seconds[side] += result["seconds"]
+            memory[side] = max(memory[side], result["peak_bytes"])
+    flops, base = flops_per_token(config.model, options.length), _median(seconds["trainer"])
+    for side, times in seconds.items():
+        rate = options.instances * options.length / _median(times)
+        used = utilisation(rate, flops, torch.device(device), 1)
+        print(
+            f"{SIDES[side]:<30} {_median(times):8.3f} s a step {rate:10,.0f} tokens/s  {memory[side] / 1e9:.1f} GB"
+            + ("" if used is None else f"  MFU {used:.1%}")
+            + ("" if side == "trainer" else f"  (this trainer: {_median(times) / base:.2f}x)")
+        )
+
+
+SIDES = {
+    "trainer": "this trainer",
+    "grouped": "transformers, grouped_mm",
+    "eager": "transformers, eager experts",
+}
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _config(options: argparse.Namespace) -> Config:
+    return check(
+        {
+            "name": "benchmark",
+            "model": {**SIZES[options.size], "vocab_size": options.vocabulary},
+            "data": {"sequence_length": options.length},
+            "train": {"batch_tokens": options.instances * options.length, "micro_batch": options.instances},
+        },
+        "benchmark",
+    )
+
+
+def _measure(options: argparse.Namespace) -> dict[str, object]:
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = _config(options)
+    tokens = torch.randint(0, options.vocabulary, (options.instances, options.length), device=device)
+    if options.side == "trainer":
+        reuse_memory()
+        step = ours(config, tokens, device, options.compile)
+    else:
+        step = theirs(config, tokens, device, "eager" if options.side == "eager" else None)
+    seconds = []
+    for number in range(options.steps + 2):
+        start = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if number >= 2:  # the first two warm up
+            seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": seconds, "peak_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else peak}
+
+
+def ours(config: Config, tokens: torch.Tensor, device: torch.device, compiled: bool) -> Callable[[], None]:
+    """A training step of this trainer."""
+    with torch.device("meta"):
+        model = Olmoe(config.model)
+    model.to_empty(device=device)
+    model.init_weights(0)
+    if device.type == "cuda":
+        model.dtype = torch.bfloat16
+    if compiled:
+        for layer in model.layers:
+            layer.compile()
+    optimizer = build_optimizer(model, config.optimizer)
+    targets = torch.nn.functional.pad(tokens[:, 1:], (0, 1), value=-100)
+
+    def step() -> None:
+        output = model(tokens, targets)
+        (output.loss_sum / (targets != -100).sum() + router_losses(output, config)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def theirs(config: Config, tokens: torch.Tensor, device: torch.device, experts: str | None) -> Callable[[], None]:
+    """A training step of transformers; `experts` names one of its implementations of them, None its default."""
+    import transformers
+
+    model = config.model
+    described = transformers.OlmoeConfig(
+        vocab_size=model.padded_vocab,
+        hidden_size=model.d_model,
+        intermediate_size=model.expert_width,
+        num_hidden_layers=model.n_layers,
+        num_attention_heads=model.n_heads,
+        num_experts=model.n_experts,
+        num_experts_per_tok=model.top_k,
+        max_position_embeddings=config.data.sequence_length,
+        eos_token_id=None,
+        pad_token_id=None,
+        output_router_logits=True,
+        router_aux_loss_coef=config.losses.load_balancing,
+    )
+    network = transformers.OlmoeForCausalLM(described).to(device).train()
+    if experts is not None:
+        network.set_experts_implementation(experts)
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        lr=0.0,
+        betas=config.optimizer.betas,
+        weight_decay=config.optimizer.weight_decay,
+        fused=True,
+    )
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            network(input_ids=tokens, labels=tokens).loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
