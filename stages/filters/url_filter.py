@@ -143,9 +143,10 @@ def _mapped(data: np.ndarray, offsets: np.ndarray, table: np.ndarray) -> tuple[n
 def _lower_case(urls: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """The URLs in lower case (str.lower): bytes and offsets. Only those that are not ASCII pass through Python."""
     data, offsets = text_buffers(urls)
-    wide = np.flatnonzero(data[offsets[0] : offsets[-1]] >= 0x80) + offsets[0]
-    if len(wide):
-        rows = np.unique(np.searchsorted(offsets, wide, side="right") - 1)
+    span = data[offsets[0] : offsets[-1]]
+    if span.max(initial=0) >= 0x80:
+        wide = np.concatenate([[0], np.cumsum(span >= 0x80)])
+        rows = np.flatnonzero(np.diff(wide[offsets - offsets[0]]))
         chosen = urls.take(pa.array(rows)).view(pa.large_binary()).to_pylist()
         lower = pa.array([url.decode(errors="replace").lower() for url in chosen], pa.large_string())
         mask = np.zeros(len(urls), bool)
