@@ -8,6 +8,7 @@ from stages.filters.datatrove_block import DatatroveBlock
 from stages.filters.decontaminate import Decontaminate
 from stages.filters.fineweb_quality import FineWebQuality
 from stages.filters.gopher_quality import GopherQuality
+from stages.filters.gopher_quality_datatrove import GopherQualityDatatrove
 from stages.filters.limit_newlines import LimitNewlines
 from stages.filters.mask_pii import MaskPii
 from stages.filters.python_function import PythonFunction
@@ -28,6 +29,7 @@ CLASSES: tuple[type[Step], ...] = (
     Extract,
     FineWebQuality,
     GopherQuality,
+    GopherQualityDatatrove,
     Language,
     LimitNewlines,
     MaskPii,

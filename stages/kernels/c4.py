@@ -109,7 +109,7 @@ def _copy_line(data, start, stop, table, citations, out, at):
 
 
 @helper
-def _line_end(data, start, stop):
+def line_end(data, start, stop):
     """(end of the line that begins at `start`, begin of the next): lines as str.splitlines() parts them."""
     at = start
     while at < stop:
@@ -182,7 +182,7 @@ def _page(data, start, stop, table, rules, min_words, max_word, out, begin):
     at = begin
     lorem = brackets = sentences = 0
     while start < stop:
-        end, following = _line_end(data, start, stop)
+        end, following = line_end(data, start, stop)
         first = skip_space(data, start, end, table)
         last = skip_space_back(data, first, end, table)
         start = following

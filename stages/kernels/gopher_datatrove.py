@@ -1,0 +1,185 @@
+"""Gopher's quality heuristics as datatrove computes them, in one call a batch.
+
+Definitions: the filter GopherQualityFilter of datatrove 0.10, after Rae et al. 2021, appendix A1.1; but for words, which here
+are the segments of UAX #29 that are not white space, punctuation included.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.kernels.c4 import line_end
+from stages.kernels.compile import helper, kernel
+from stages.kernels.fineweb import SENTENCE_ENDS
+from stages.kernels.hashing import load_u8
+from stages.kernels.unicode_tables import ALPHA, SPACE
+from stages.kernels.utf8 import count_chars, decode, last_bytes, properties, skip_space, skip_space_back
+from stages.kernels.words import word_end
+
+MEASURES = (
+    "words",
+    "mean_word_length",
+    "hash_ratio",
+    "ellipsis_ratio",
+    "bullet_lines",
+    "ellipsis_lines",
+    "alphabetic_words",
+    "stop_words",
+)
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+_COLUMNS = len(MEASURES)
+_STOP = np.array([int.from_bytes(word.encode(), "little") | len(word) << 56 for word in STOP_WORDS], np.uint64)
+_LONGEST_STOP = max(map(len, STOP_WORDS))
+
+# Characters of which a word may consist and not count, as inclusive ranges; those that end sentences are more of them.
+SYMBOLS = (
+    (0x0, 0x8),
+    (0xB, 0x1F),
+    (0x22, 0x2D),
+    (0x2F, 0x2F),
+    (0x3A, 0x3E),
+    (0x40, 0x40),
+    (0x5B, 0x60),
+    (0x7B, 0x9F),
+    (0xAB, 0xAB),
+    (0xB4, 0xB4),
+    (0xBB, 0xBB),
+    (0x2013, 0x2014),
+    (0x2019, 0x2019),
+    (0x201C, 0x201E),
+    (0x2026, 0x2026),
+    (0x2236, 0x2236),
+    (0x2501, 0x2501),
+    (0x25BA, 0x25BA),
+    (0x3001, 0x3001),
+    (0x3008, 0x300D),
+    (0x3010, 0x3011),
+    (0xFF05, 0xFF05),
+    (0xFF08, 0xFF09),
+    (0xFF0C, 0xFF0C),
+    (0xFF11, 0xFF11),
+    (0xFF1A, 0xFF1B),
+    (0xFF5E, 0xFF5E),
+)
+_RANGES = sorted(SYMBOLS + SENTENCE_ENDS)
+_FIRST = np.array([first for first, _ in _RANGES], np.int64)
+_LAST = np.array([last for _, last in _RANGES], np.int64)
+
+
+@helper
+def _is_symbol(point):
+    place = np.searchsorted(_FIRST, point, "right") - 1
+    return place >= 0 and point <= _LAST[place]
+
+
+@helper
+def _word_kind(data, start, end, table):
+    """(whether a word holds more than symbols, whether it holds a letter)."""
+    counts = alpha = False
+    while start < end and not (counts and alpha):
+        point, start = decode(data, start, end)
+        letter = properties(table, point) & ALPHA != 0
+        alpha = alpha or letter
+        counts = counts or letter or not _is_symbol(point)
+    return counts, alpha
+
+
+@helper
+def _measure_words(data, start, stop, table):
+    """(words, of them more than symbols, characters of these, words with a letter, stop words that occur, as bits)."""
+    words = counted = chars = alphabetic = found = 0
+    while start < stop:
+        end = word_end(data, start, stop, table)
+        point, _ = decode(data, start, stop)
+        if properties(table, point) & SPACE == 0:
+            words += 1
+            counts, alpha = _word_kind(data, start, end, table)
+            alphabetic += np.int64(alpha)
+            if counts:
+                counted += 1
+                chars += count_chars(data, start, end)
+            if end - start <= _LONGEST_STOP:
+                word = last_bytes(data, start, end) | np.uint64(end - start) << np.uint64(56)
+                for i in range(len(_STOP)):
+                    if word == _STOP[i]:
+                        found |= 1 << i
+        start = end
+    return words, counted, chars, alphabetic, found
+
+
+@helper
+def _is_dots(data, at, stop):
+    return (
+        at + 3 <= stop and load_u8(data, at) == 0x2E and load_u8(data, at + 1) == 0x2E and load_u8(data, at + 2) == 0x2E
+    )
+
+
+@helper
+def _is_ellipsis(data, at, stop):
+    return (
+        at + 3 <= stop and load_u8(data, at) == 0xE2 and load_u8(data, at + 1) == 0x80 and load_u8(data, at + 2) == 0xA6
+    )
+
+
+@helper
+def _count_symbols(data, start, stop):
+    """(number of `#`; of `...`, not overlapping, and of the character for it)."""
+    hashes = ellipses = 0
+    while start < stop:
+        byte = load_u8(data, start)
+        hashes += np.int64(byte == 0x23)
+        if (byte == 0x2E and _is_dots(data, start, stop)) or (byte == 0xE2 and _is_ellipsis(data, start, stop)):
+            ellipses += 1
+            start += 2
+        start += 1
+    return hashes, ellipses
+
+
+@helper
+def _measure_lines(data, start, stop, table):
+    """(lines as str.splitlines() parts them, those that begin with a bullet or hyphen, those that end in an ellipsis)."""
+    lines = bullets = ellipses = 0
+    while start < stop:
+        end, following = line_end(data, start, stop)
+        lines += 1
+        first = skip_space(data, start, end, table)
+        last = skip_space_back(data, first, end, table)
+        if first < last:
+            byte = load_u8(data, first)
+            bullet = (
+                byte == 0xE2
+                and first + 3 <= last
+                and load_u8(data, first + 1) == 0x80
+                and load_u8(data, first + 2) == 0xA2
+            )
+            bullets += np.int64(byte == 0x2D or bullet)
+            dots = last - first >= 3 and (_is_dots(data, last - 3, last) or _is_ellipsis(data, last - 3, last))
+            ellipses += np.int64(dots)
+        start = following
+    return lines, bullets, ellipses
+
+
+@kernel("float64[:, ::1](text, offsets, const_uint16)")
+def gopher_datatrove(data, offsets, table):
+    """MEASURES of each text: float64 [texts, measures]; `table` is code_points(). NaN where there is no word or line."""
+    out = np.full((len(offsets) - 1, _COLUMNS), np.nan)
+    for row in range(len(offsets) - 1):
+        start, stop = offsets[row], offsets[row + 1]
+        words, counted, chars, alphabetic, found = _measure_words(data, start, stop, table)
+        lines, bullets, ellipses = _measure_lines(data, start, stop, table)
+        out[row, 0] = counted
+        if counted:
+            out[row, 1] = chars / counted
+        if words:
+            hashes, dots = _count_symbols(data, start, stop)
+            out[row, 2] = hashes / words
+            out[row, 3] = dots / words
+            out[row, 6] = alphabetic / words
+        if lines:
+            out[row, 4] = bullets / lines
+            out[row, 5] = ellipses / lines
+        stop_words = 0
+        for i in range(len(_STOP)):
+            stop_words += found >> i & 1
+        out[row, 7] = stop_words
+    return out
