@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,15 +160,6 @@ def one_core(number: int | None = None) -> set[int]:
 def middle(values: Sequence[float]) -> float:
     """The median; of an even number the lower one of the two in the middle, so that it is a value that was measured."""
     return sorted(values)[(len(values) - 1) // 2]
-
-
-def interleave(repeats: int, *runs: Callable[[], float]) -> list[float]:
-    """Run each once a round, `repeats` rounds, so that what slows the machine slows all; the median of each."""
-    taken: list[list[float]] = [[] for _ in runs]
-    for _ in range(repeats):
-        for found, call in zip(taken, runs, strict=True):
-            found.append(call())
-    return [middle(found) for found in taken]
 
 
 def machine(*packages: str) -> dict[str, Any]:
