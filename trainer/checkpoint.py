@@ -65,6 +65,10 @@ class Saver:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self.raise_failure()
+
+    def raise_failure(self) -> None:
+        """Raise the TrainerError of a background save that has failed by now."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -130,7 +134,10 @@ class Saver:
             shutil.rmtree(final)
         part.rename(final)
         _sync(self.folder)
-        for old in all_checkpoints(self.folder)[: -self.keep]:
+        # Later steps than this one are of a history that was left when training went on from before them.
+        there = all_checkpoints(self.folder)
+        place = there.index(final) + 1
+        for old in there[: max(0, place - self.keep)] + there[place:]:
             shutil.rmtree(old)
 
 

@@ -41,14 +41,31 @@ def train(config: Config, data_dir: Path, out: Path, resume: bool | Path = False
         with contextlib.ExitStack() as stack:
             if processes.first:
                 stack.enter_context(only_one(out))
-            return _train(config, data_dir, out, resume, processes, stack.enter_context(signals()))
+            return _train(config, data_dir, out, resume, processes, stack)
+    except OSError as error:
+        raise TrainerError(f"{_failure(error.filename or out, error.strerror, out)}") from error
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if "alloc" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise TrainerError(_failure(out, "out of memory; lower train.micro_batch", out)) from error
     finally:
         processes.close()
 
 
+def _failure(where: Any, what: Any, out: Path) -> str:
+    good = checkpoint.latest(out / "checkpoints")
+    return f"{where}: {what}; {f'the last good checkpoint is {good}' if good else 'no checkpoint had been saved'}"
+
+
 def _train(
-    config: Config, data_dir: Path, out: Path, resume: bool | Path, processes: procs.Processes, told: list[int]
+    config: Config,
+    data_dir: Path,
+    out: Path,
+    resume: bool | Path,
+    processes: procs.Processes,
+    stack: contextlib.ExitStack,
 ) -> int:
+    told = stack.enter_context(signals())
     say = print if processes.first else _silent
     place, every = processes.device, config.train.log_every
     reuse_memory()
@@ -116,6 +133,8 @@ def _train(
         say(f"note: train.tokens asks for {config.train.tokens:,} tokens, the mixture's budget is {training_tokens:,}")
     say(f"unigram entropy of the training tokens: {entropy:.4f} nats a token; a model has learned once it is below")
     line = metrics.Metrics(out, step, config.name, plain(config)) if processes.first else None
+    if line:
+        stack.callback(line.close)
     if line and not step:
         line.write({"kind": "start", "step": 0, "parameters": total, "active": active, "unigram_entropy": entropy})
     if step >= steps:
@@ -147,7 +166,7 @@ def _train(
     masked = config.model.document_masking
     share = batch // processes.count
     speed = metrics.Speed()
-    batches = _ahead(data, config, processes, position, steps - step)
+    batches = _ahead(data, config, processes, position, steps - step)  # read while the model works
     model.train()
     if not step:
         score(0)
@@ -190,29 +209,27 @@ def _train(
 
         speed.mark(position * length)
         numbers |= {"tokens": position * length, "lr": rate, "tokens_per_s": round(speed.rate, 1)}
-        if line and (step % every == 0 or step == steps):
+        if line:
             numbers["mfu"] = metrics.utilisation(speed.rate, flops, place, processes.count)
-            say(status(step, steps, numbers, (steps - step) * batch * length / max(speed.rate, 1e-9)))
+            if step % every == 0 or step == steps:
+                say(status(step, steps, numbers, (steps - step) * batch * length / max(speed.rate, 1e-9)))
             line.write({"kind": "step", "step": step} | {k: v for k, v in numbers.items() if k != "stop"})
             if config.model.n_experts and (step % config.train.routing_every == 0 or step == steps):
                 routing = metrics.routing_numbers(totals.layers(), config.model.top_k)
                 line.write({"kind": "routing", "step": step} | routing)
         stopped = int(numbers["stop"]) and (told[0] if told else signal.SIGTERM)
-        if _due(config.evaluate.every_tokens, position, batch, length) and step < steps and not stopped:
+        if (_due(config.evaluate.every_tokens, position, batch, length) and not stopped) or step == steps:
             score(step)
+        saver.raise_failure()
         if _due(config.checkpoint.every_tokens, position, batch, length) or stopped or step == steps:
             save()
         if stopped:
             break
-    if step == steps:
-        score(step)
     saver.wait()
-    if stopped:
+    if stopped and step < steps:
         say(f"told to stop by {signal.Signals(stopped).name}: saved step {step}; go on with --resume")
         return 128 + stopped
     say(f"done: {steps} steps, {steps * batch * length:,} tokens; checkpoint {checkpoint.latest(saver.folder)}")
-    if line:
-        line.close()
     return 0
 
 
@@ -288,11 +305,11 @@ class _Totals:
 def _ahead(data: Data, config: Config, processes: procs.Processes, position: int, steps: int) -> Iterator[Tensor]:
     """This process's instances of each batch, the next one being read while the model works on this one."""
     share = config.batch_instances // processes.count
-    cpu = torch.device("cpu")
 
     def read(number: int) -> Tensor:
         first = position + number * config.batch_instances + processes.rank * share
-        return as_tensor(data.train.batch(first, share), cpu)
+        tokens = as_tensor(data.train.batch(first, share), torch.device("cpu"))
+        return tokens.pin_memory() if processes.device.type == "cuda" else tokens
 
     with ThreadPoolExecutor(1, "data") as pool:
         waiting = pool.submit(read, 0)

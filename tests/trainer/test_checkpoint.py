@@ -72,6 +72,12 @@ def test_keeps_the_newest_and_leaves_no_parts(tmp_path, trained):
     assert checkpoint.find(tmp_path).name == "step_00000010"
 
 
+def test_going_on_from_before_replaces_what_came_after(tmp_path, trained):
+    save(tmp_path, trained, steps=(2, 4, 6), keep=3)
+    save(tmp_path, trained, steps=(3,), keep=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000002", "step_00000003"]
+
+
 def _cut(path):
     path.write_bytes(path.read_bytes()[:-10])
 

@@ -168,6 +168,33 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, small_run, make_
     checkpoint.verify(good)
 
 
+def test_a_full_disk_while_training_is_one_sentence(tmp_path, small_run, make_config, monkeypatch):
+    def full(self, line):
+        if line["step"] == 4:
+            raise OSError(28, "No space left on device", "metrics.jsonl")
+
+    monkeypatch.setattr(metrics.Metrics, "write", full)
+    with pytest.raises(TrainerError, match=r"metrics\.jsonl: No space left on device; the last good") as error:
+        run(make_config(), small_run, tmp_path, device="cpu")
+    checkpoint.verify(checkpoint.latest(tmp_path / "checkpoints"))
+    assert "step_00000002" in str(error.value)
+
+
+def test_background_save_that_fails_stops_training(tmp_path, small_run, make_config, monkeypatch):
+    real = checkpoint.save_file
+
+    def full(tensors, path):
+        if "step_00000004" in str(path):
+            raise OSError(28, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(TrainerError, match="No space left on device"):
+        run(make_config(), small_run, tmp_path, device="cpu")
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
+    assert max(losses(tmp_path)) < 12
+
+
 def test_wrong_vocabulary_is_refused(tmp_path, small_run, make_config):
     with pytest.raises(TrainerError, match=r"61 entries, but model\.vocab_size is 50"):
         run(make_config(model={"vocab_size": 50}), small_run, tmp_path, device="cpu")
