@@ -24,13 +24,17 @@ from pipeline import storage
 from pipeline.ledger import Ledger, write_entry
 from pipeline.progress import Progress
 from pipeline.size import machine_memory
+from pipeline.storage.errors import no_space
 from pipeline.task import Context, Phase, Task
 from stages.books import StepBooks, imbalances
 from stages.errors import UserError
+from stages.kernels.compile import cache_folder as kernel_folder
 from stages.kernels.compile import ensure_warm
 from stages.units import show_bytes
 
 LOST_WORKER_RETRIES = 3
+# Errors of a file system that are nobody's bug: one sentence will do.
+OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 ENOUGH_TO_JUDGE = 0.1  # share of a phase from which on it is told how many documents it will have in all
 MANIFEST = "manifest.json"
 
@@ -116,7 +120,7 @@ class Engine:
             failures.add(entry["report"])
         self.used.update(tasks)
         if waiting:
-            ensure_warm(self.progress.compiling)
+            self._compile()
             if not self.inline:
                 self._start_ray()
         self.progress.begin(phase.name, len(tasks), len(entries), sum(t.weight for t in waiting))
@@ -135,6 +139,15 @@ class Engine:
         self._check_failures(phase, failures, len(tasks), len(tasks))
         self.progress.end(phase.name)
         return [entries[task.key] for task in phase.tasks]
+
+    def _compile(self) -> None:
+        try:
+            ensure_warm(self.progress.compiling)
+        except OSError as error:
+            raise UserError(
+                f"kernels cannot be compiled to {kernel_folder()}: {error.strerror or error}; set HEADRACE_CACHE to a folder "
+                "that can be written to"
+            ) from None
 
     def close(self) -> None:
         """Stop Ray where this engine started it."""
@@ -228,7 +241,7 @@ class Engine:
             )
 
     def _start_ray(self) -> Any:
-        for name, value in RAY_ENVIRONMENT.items():
+        for name, value in (RAY_ENVIRONMENT if self.address else RAY_ENVIRONMENT | OWN_RAY).items():
             os.environ.setdefault(name, value)
         import ray
 
@@ -257,8 +270,8 @@ RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AUTH_MODE": "disabled",
 }
+OWN_RAY = {"RAY_AUTH_MODE": "disabled"}  # a cluster that was there before says itself whether it asks for a token
 
 
 def _plain(task: Task) -> dict[str, Any]:
@@ -293,19 +306,13 @@ def execute(run: str, task: dict[str, Any], cache_bytes: int) -> dict[str, Any]:
         return entry
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(no_space(error.filename or scratch_root)) from None
+            raise no_space(error.filename or scratch_root, 0) from None
+        if error.errno in OF_THE_SYSTEM:
+            what = error.filename or f"a file under {scratch_root}"
+            raise UserError(f"task {task['name']}: {what}: {os.strerror(error.errno)}; mend it and run again") from None
         raise
     except UserError:
         raise
     except Exception as error:
         error.add_note(f"in task {task['name']}:\n{traceback.format_exc()}")
         raise
-
-
-def no_space(path: str | Path) -> str:
-    """One sentence for a full disk."""
-    folder = Path(path)
-    while not folder.exists():
-        folder = folder.parent
-    status = os.statvfs(folder)
-    return f"no space left on the disk of {path} ({show_bytes(status.f_bavail * status.f_frsize)} free); make room and run again: what is done stays done"

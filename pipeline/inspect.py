@@ -12,7 +12,7 @@ from pipeline.engine import MANIFEST
 from pipeline.ledger import Ledger
 from pipeline.summary import plain_table
 from stages.errors import UserError
-from stages.tokens.shard_format import Manifest, parse_manifest, read_index
+from stages.tokens.shard_format import Manifest, ShardError, parse_manifest, read_index
 from stages.tokens.tokenizer import load_tokenizer
 from stages.units import show_bytes, show_count, show_seconds
 
@@ -79,7 +79,10 @@ def read_manifest(run: str) -> Manifest:
         raise UserError(
             f"{run} holds no finished run (no {MANIFEST}); python -m pipeline status {run} tells how far it is"
         )
-    return parse_manifest(storage.read_bytes(uri), uri)
+    try:
+        return parse_manifest(storage.read_bytes(uri), uri)
+    except ShardError as error:
+        raise UserError(str(error)) from None
 
 
 def inspect(run: str, documents: int = 0) -> dict[str, Any]:
@@ -150,7 +153,11 @@ def _check_shard(
     shard: dict[str, Any], stream: Any, index: Any, dtype: np.dtype, eos: int, problems: list[str]
 ) -> np.ndarray:
     """Token counts of a shard's documents; what is wrong with their ends is added to `problems`."""
-    rows = [(start, end) for start, end, *_ in read_index(index)]
+    try:
+        rows = [(start, end) for start, end, *_ in read_index(index)]
+    except ShardError as error:
+        problems.append(f"{shard['index']}: {error}")
+        return np.zeros(0, np.int64)
     bounds = np.array(rows, np.int64).reshape(-1, 2)
     if len(bounds) != shard["documents"] or (
         len(bounds) and (bounds[-1, 1] != shard["tokens"] or (bounds[1:, 0] != bounds[:-1, 1]).any())

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from pipeline import storage
+from stages.errors import UserError
 
 FOLDER = "ledger"
 PARALLEL = 32  # entries read or written at once: on S3 the wait is latency, not work
@@ -32,8 +33,14 @@ class Ledger:
         self.sizes = {entry.uri.removeprefix(prefix): entry.size for entry in listed}
         names = [path for path in self.sizes if path.startswith(f"{FOLDER}/") and path.endswith(".json")]
         with ThreadPoolExecutor(PARALLEL) as pool:
-            for data in pool.map(lambda name: storage.read_bytes(storage.join(run, name)), names):
-                self._know(orjson.loads(data))
+            found = pool.map(lambda name: storage.read_bytes(storage.join(run, name)), names)
+            for name, data in zip(names, found, strict=True):
+                try:
+                    self._know(orjson.loads(data))
+                except (ValueError, TypeError, KeyError):
+                    raise UserError(
+                        f"{storage.join(run, name)}: damaged, no entry of a ledger; delete the file, and its task runs again"
+                    ) from None
 
     def _know(self, entry: dict[str, Any]) -> None:
         self.entries[entry["key"]] = entry

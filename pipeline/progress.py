@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -69,10 +70,11 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Something that stays to be read."""
-        self.note(text)
         if self.terminal:
-            sys.stderr.write("\n")
+            sys.stderr.write(f"\r{text.ljust(self._width)}\n")
             self._width = 0
+        else:
+            self.note(text)
 
     def compiling(self, done: int, total: int) -> None:
         """Kernels are being compiled."""
@@ -96,6 +98,7 @@ class Progress:
         return "  ".join(parts)
 
     def _write(self, text: str) -> None:
+        text = text[: shutil.get_terminal_size().columns - 1]  # a line that wraps could not be rewritten
         padding = " " * max(0, self._width - len(text))
         self._width = len(text)
         sys.stderr.write(f"\r{text}{padding}")

@@ -139,6 +139,16 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if "all" in self.sources:
+            raise _nested(["sources", "all"], None, "`all` stands for the whole mixture; give the source another name")
+        for source, settings in self.sources.items():
+            for name, step in settings.steps:
+                train = getattr(step, "train", None)
+                for kind in ("positive", "negative") if train else ():
+                    for other in getattr(train, kind):
+                        if other not in self.sources:
+                            path = ["sources", source, "steps", name, "train", kind]
+                            raise _nested(path, other, "no such source" + nearest(other, list(self.sources)))
         for name, item in self.dedup:
             if isinstance(item, Step):
                 raise _nested(

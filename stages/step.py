@@ -107,6 +107,7 @@ class Step(Settings):
     """Base of all steps. Set `step` (the recipe's name for it) and define `measure` or `edit`."""
 
     step: ClassVar[str]
+    takes_pages: ClassVar[bool] = False  # True for a step that makes text of `html`, which is gone after it
     version: ClassVar[int] = 1  # raise it when the same settings give other results than before
 
     @model_validator(mode="before")

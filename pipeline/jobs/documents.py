@@ -295,7 +295,7 @@ def _lent(
     """What an earlier run made of the same documents, kept and dropped together in their old order, in windows."""
     intake.books = StepBooks.from_json(lender["entry_books"])
     intake.notes = lender["notes"]
-    extract = next((i for i, (_, step) in enumerate(chain.steps) if getattr(step, "takes_pages", False)), -1)
+    extract = next((i for i, (_, step) in enumerate(chain.steps) if step.takes_pages), -1)
     names = [name for name, _ in chain.steps]
 
     def part(batch: pa.RecordBatch, reached: int) -> Piece:

@@ -9,8 +9,9 @@ from pipeline.engine import Engine
 from pipeline.jobs import documents
 from pipeline.plan.segments import Part, Segment, similar_key, step_data, step_identity
 from pipeline.plan.sources import File, splits
-from pipeline.recipe import Recipe, dump
+from pipeline.recipe import Recipe, Source, dump
 from pipeline.task import Phase, Task, task_key
+from stages.errors import UserError
 from stages.step import content_key
 
 FUNCTION = "pipeline.jobs.documents:run"
@@ -29,6 +30,7 @@ def documents_phase(
     owners: list[str] = []
     for source, segment in plan.items():
         if number == 0:
+            _check_pages(source, recipe.sources[source], files[source])
             read = recipe.sources[source].read
             inputs = [
                 _split_input(split, recipe, source) for split in splits(files[source], read, recipe.run.split_bytes)
@@ -52,6 +54,16 @@ def documents_phase(
         digest = next(o["digest"] for o in entry["outputs"] if o["path"] == report["part"])
         found[source].append(Part(source, report["part"], digest, report["docs"], report["bytes"], entry["key"]))
     return found
+
+
+def _check_pages(source: str, settings: Source, files: list[File]) -> None:
+    """Pages of a crawl hold no text until a step takes it out of them: without one, all would go as empty."""
+    read = settings.read
+    plain = set(read.record_types) == {"conversion"} or set(read.mime_types) == {"text/plain"}
+    if plain or any(getattr(step, "takes_pages", False) for _, step in settings.steps):
+        return
+    if page := next((file for file in files if read.format_of(file.name) == "warc"), None):
+        raise UserError(f"sources.{source}.steps: {page.name} holds web pages, and no step takes their text out; add `extract`")
 
 
 def _phase_name(number: int) -> str:

@@ -112,6 +112,8 @@ class LocalLock:
 
     def __init__(self, run: str) -> None:
         self._path = local_path(run) / NAME
+        if local_path(run).is_file():
+            raise StorageError(f"{run} is a file, not a folder; choose another --out")
         try:
             descriptor = flock.acquire(self._path, exclusive=True, wait=False)
             if descriptor is None:

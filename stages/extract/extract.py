@@ -30,6 +30,7 @@ class Extract(Step):
     """
 
     step: ClassVar[str] = "extract"
+    takes_pages: ClassVar[bool] = True
 
     # "resiliparse", or "module:function" for a function that takes HTML as str and returns text (None counts as empty).
     engine: str = Field("resiliparse", pattern=r"^resiliparse$|^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 MANIFEST = "manifest.json"
+MAX_FIELD = 2**31 - 1  # characters of an id in an index; the csv module stops at 131,072 unless it is told
 FORMAT, VERSION = "headrace", 1
 UINT16_VOCABULARY = 65_536  # the largest vocabulary whose ids fit into uint16
 
@@ -159,6 +160,7 @@ def read_index(path: str | Path | BinaryIO) -> Iterator[Document]:
     """The documents of a shard, in order, streamed from a path or open file. Raises ShardError where it is damaged."""
     number = 0
     try:
+        csv.field_size_limit(MAX_FIELD)
         with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
             for number, row in enumerate(csv.reader(text), start=1):
                 if len(row) == 2:

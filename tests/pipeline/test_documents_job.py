@@ -32,5 +32,5 @@ def test_windows_hold_all_rows_in_their_order_and_one_batch_of_each_at_most(
         assert rows and all(rows)
         for one, stream in zip(window, (kept, dropped), strict=True):
             assert one is None or one.num_rows <= max(batch.num_rows for batch in stream)
-        seen += sorted(sum(rows, []))
+        seen += sorted(row for some in rows for row in some)
     assert seen == [row for row, fate in enumerate(fates) if fate != "-"]

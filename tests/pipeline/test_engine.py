@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pipeline.engine import BooksError, Engine, TooManyFailures
 from pipeline.ledger import Ledger
 from pipeline.progress import Progress
 from pipeline.task import Context, Phase, Task
+from stages.errors import UserError
 
 CALLS: list[str] = []
 
@@ -58,3 +60,18 @@ def test_a_phase_stops_early_only_where_its_end_cannot_be_better(tmp_path: Path)
     with pytest.raises(TooManyFailures, match=r"p: 3 of 40 documents failed.*the first: record t01"):
         engine(tmp_path / "stops", max_failed_documents=0.014).run(Phase("p", tasks))
     assert len(CALLS) == 4
+
+
+def test_a_file_system_that_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Context, path: str) -> Any:
+        raise OSError(errno.EFBIG, "Arrow's own words")
+
+    monkeypatch.setattr(Context, "output", refuse)
+    with pytest.raises(UserError, match=r"task a: a file under .*: File too large; mend it"):
+        engine(tmp_path).run(Phase("p", [task("a")]))
+
+
+def test_kernels_that_cannot_be_stored_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.engine.ensure_warm", lambda report: (tmp_path / "none/lock").touch())
+    with pytest.raises(UserError, match=r"kernels cannot be compiled to .*: No such file.*HEADRACE_CACHE"):
+        engine(tmp_path).run(Phase("p", [task("a")]))

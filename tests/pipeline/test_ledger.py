@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.ledger import Ledger, write_entry
+from stages.errors import UserError
 
 
 def done(run: Path, key: str, *paths: str) -> dict[str, Any]:
@@ -58,3 +59,11 @@ def test_a_sweep_spares_what_is_in_use_and_goes_on_after_a_kill(tmp_path: Path, 
     assert Ledger(str(tmp_path)).sweep({"new"}) == 1
     assert files(tmp_path) == {"ledger/new.json", "tokens/0", "parts/b"}
     assert Ledger(str(tmp_path)).find("new")
+
+
+@pytest.mark.parametrize("data", [b"{", b"{}", b"[]"])
+def test_a_damaged_entry_is_named(tmp_path: Path, data: bytes) -> None:
+    done(tmp_path, "a", "parts/a")
+    (tmp_path / "ledger/a.json").write_bytes(data)
+    with pytest.raises(UserError, match=r"ledger/a\.json: damaged.*delete the file"):
+        Ledger(str(tmp_path))

@@ -150,3 +150,17 @@ def test_the_full_profile_asks_before_it_starts_here() -> None:
         check_size(recipe, None)
     check_size(recipe, "auto")
     check_size(load_recipe(CONFIGS / "dclm_mix.yaml"), None)
+
+
+def test_sources_that_a_classifier_is_trained_on_are_looked_up_when_the_recipe_is_read() -> None:
+    bad = data()
+    bad["sources"]["web"]["steps"].append({"quality": {"train": {"positive": ["web"], "negative": ["wed"]}}})
+    with pytest.raises(RecipeError, match=r"web.steps.quality.train.negative = 'wed': no such source; did you mean web\?"):
+        build_recipe(bad)
+
+
+def test_no_source_may_be_called_as_the_whole_mixture_is() -> None:
+    bad = data()
+    bad["sources"]["all"] = bad["sources"]["web"]
+    with pytest.raises(RecipeError, match=r"sources\.all: .*another name"):
+        build_recipe(bad)

@@ -18,6 +18,8 @@ from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
+from stages.errors import UserError
+from stages.filters.gopher_quality import GopherQuality
 
 TEXTS = [" ".join(text.split()[:90]) for _, text in sorted(topics.items()) if len(text.split()) > 60][:40]
 
@@ -92,6 +94,34 @@ def test_no_manifest_vouches_for_another_tokenizer(
         run(recipe(a=inputs / "1.jsonl"), tmp_path)
     assert hashlib.sha256((tmp_path / "tokenizer/tokenizer.json").read_bytes()).hexdigest() != before
     assert not (tmp_path / "manifest.json").exists()
+
+
+def crawl(path: Path) -> Path:
+    pages = []
+    for number, text in enumerate(TEXTS):
+        html = f"<html><body><main><p>{text}</p></main></body></html>"
+        http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{html}".encode()
+        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number:032d}>\r\nWARC-Target-URI: http://a.example/{number}\r\n"
+        head += f"WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}"
+        pages.append(f"{head}\r\n\r\n".encode() + http + b"\r\n\r\n")
+    path.write_bytes(b"".join(pages))
+    return path
+
+
+def test_pages_that_were_dropped_before_extraction_are_read_again_where_they_now_go_on(inputs: Path, tmp_path: Path) -> None:
+    data = recipe(web=crawl(tmp_path / "a.warc"), docs=inputs / "0.jsonl")
+    nothing = {name: None for name in GopherQuality().limits()}
+    data["sources"]["web"]["steps"] = [{"gopher_quality": nothing | {"words": {"min": 1}}}, "extract"]
+    assert run(data, tmp_path / "a").sources[0].out.docs == 0  # a page has no words before it is extracted
+    data["sources"]["web"]["steps"] = [{"gopher_quality": nothing}, "extract"]
+    again, fresh = run(data, tmp_path / "a").sources[0], run(data, tmp_path / "b").sources[0]
+    assert (again.out, again.tokens) == (fresh.out, fresh.tokens)
+    assert fresh.out.docs == len(TEXTS)
+
+
+def test_pages_without_a_step_that_extracts_them_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sources.web.steps: .*a\.warc holds web pages.*add `extract`"):
+        run(recipe(web=crawl(tmp_path / "a.warc")), tmp_path / "out")
 
 
 def test_a_large_parquet_file_that_cannot_be_read_counts_as_a_failed_file(tmp_path: Path) -> None:

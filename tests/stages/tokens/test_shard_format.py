@@ -141,3 +141,9 @@ def test_missing_manifest_says_what_is_missing(tmp_path):
     (tmp_path / sf.MANIFEST).write_text("{")
     with pytest.raises(sf.ShardError, match="not JSON"):
         sf.load_manifest(tmp_path)
+
+
+def test_ids_of_any_length_are_read_back(tmp_path):
+    documents = [(0, 2, "i" * 200_000, "a.jsonl", 1), (2, 5, 'a,"b"\n\r', "a.jsonl", 2)]
+    sf.write_index(tmp_path / "0.csv.gz", documents)
+    assert [tuple(document) for document in sf.read_index(tmp_path / "0.csv.gz")] == documents
