@@ -15,6 +15,7 @@ from stages.filters.python_function import PythonFunction
 from stages.filters.refinedweb_lines import RefinedWebLines
 from stages.filters.remove_urls import RemoveUrls
 from stages.filters.repetition import Repetition
+from stages.filters.repetition_datatrove import RepetitionDatatrove
 from stages.filters.starcoder import StarCoder
 from stages.filters.token_repeats import TokenRepeats
 from stages.filters.url_filter import UrlFilter
@@ -38,6 +39,7 @@ CLASSES: tuple[type[Step], ...] = (
     RemoveUrls,
     RefinedWebLines,
     Repetition,
+    RepetitionDatatrove,
     StarCoder,
     TokenRepeats,
     UrlFilter,

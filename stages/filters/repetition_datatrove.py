@@ -1,0 +1,49 @@
+"""Gopher's repetition rules with datatrove's definitions and limits, beside DCLM's (`repetition`)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pyarrow as pa
+
+from stages.document import text_buffers
+from stages.kernels.repetition_datatrove import MEASURES, repetition_datatrove
+from stages.kernels.unicode_tables import code_points
+from stages.step import Limit, Measures, Step, limit
+
+
+class RepetitionDatatrove(Step):
+    """Drops texts that repeat themselves, by datatrove's reading of Gopher's rules.
+
+    Equal to datatrove's GopherRepetitionFilter (after Rae et al. 2021, appendix A1.1, table A1), limits in its order, but for
+    words: here the segments of UAX #29 that are not white space, where datatrove asks a tokenizer of the language. It differs
+    from `repetition` (DCLM's): the first of equal lines or n-grams does not count as repeated, and all shares are of all the
+    text's characters.
+    """
+
+    step: ClassVar[str] = "repetition_datatrove"
+
+    characters: Limit = limit(min=1)
+    duplicate_paragraphs: Limit = limit(max=0.3)
+    """Share of the paragraphs (parted by two or more line feeds) that stood before."""
+    duplicate_paragraph_chars: Limit = limit(max=0.2)
+    """Their characters, as a share of the text's; so are all below but the next."""
+    duplicate_lines: Limit = limit(max=0.3)
+    """Share of the lines (parted by one or more line feeds) that stood before."""
+    duplicate_line_chars: Limit = limit(max=0.2)
+    top_2gram: Limit = limit(max=0.20)
+    """Length of the commonest pair of words times its count."""
+    top_3gram: Limit = limit(max=0.18)
+    top_4gram: Limit = limit(max=0.16)
+    duplicate_5grams: Limit = limit(max=0.15)
+    """Five words that stood before, from left to right and without overlap."""
+    duplicate_6grams: Limit = limit(max=0.14)
+    duplicate_7grams: Limit = limit(max=0.13)
+    duplicate_8grams: Limit = limit(max=0.12)
+    duplicate_9grams: Limit = limit(max=0.11)
+    duplicate_10grams: Limit = limit(max=0.10)
+
+    def measure(self, docs: pa.RecordBatch) -> Measures:
+        """One value of each of the above a document; NaN for all but `characters` where the text is empty."""
+        values = repetition_datatrove(*text_buffers(docs.column("text")), code_points())
+        return {name: values[:, column] for column, name in enumerate(MEASURES)}
