@@ -15,7 +15,7 @@ from stages.kernels.hashing import load_u8, mix64, multiply_high
 from stages.kernels.numbering import clear, hash_bytes, number_of, room
 from stages.kernels.unicode_tables import SPACE
 from stages.kernels.utf8 import count_chars, decode, next_newline, properties, skip_space, skip_space_back
-from stages.kernels.words import word_end
+from stages.kernels.words import plain_word_end, word_end
 
 MEASURES = (
     "characters",
@@ -62,7 +62,8 @@ def _most(data, offsets, table):
             breaks += np.int64(load_u8(data, place) == 0x0A)
         words = 0
         while at < stop:
-            at = word_end(data, at, stop, table)
+            end = plain_word_end(data, at, stop)
+            at = end if end > at else word_end(data, at, stop, table)
             words += 1
         most_words, most_breaks = max(most_words, words), max(most_breaks, breaks)
     return most_words, most_breaks
@@ -102,9 +103,13 @@ def _read_words(data, start, stop, table, hashes, ends, sums, shifts):
     total = np.uint64(0)
     ends[0], sums[0] = 0, 0
     while start < stop:
-        end = word_end(data, start, stop, table)
-        point, _ = decode(data, start, stop)
-        if properties(table, point) & SPACE == 0:
+        end = plain_word_end(data, start, stop)
+        white = False
+        if end == start:
+            end = word_end(data, start, stop, table)
+            point, _ = decode(data, start, stop)
+            white = properties(table, point) & SPACE != 0
+        if not white:
             hashes[words] = hash_bytes(data, start, end)
             shifts[words] = shift
             for place in range(start, end):
