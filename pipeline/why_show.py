@@ -103,4 +103,4 @@ def show_limit(limit: dict[str, Any] | None) -> str:
     if "keep" in limit:
         return "one of " + ", ".join(limit["keep"])
     sides = [(side, limit[side]) for side in ("min", "max") if limit[side] is not None]
-    return ", ".join(f"{side} {bound:g}" for side, bound in sides) or "none"
+    return ", ".join(f"{side} {show_value(float(bound))}" for side, bound in sides) or "none"
