@@ -1,0 +1,165 @@
+"""Killed in each phase of dedups, and started again: the same bytes, in this process and on Ray, however the input is cut."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from dedup_corpus import altered, prose
+
+from pipeline.cli import main
+from pipeline.progress import Progress
+from pipeline.recipe import build_recipe
+from pipeline.run import Options, run_recipe
+
+FORK = multiprocessing.get_context("forkserver")  # processes that need not import all anew
+FORK.set_forkserver_preload(["pipeline.run", "pipeline.jobs.documents", "pipeline.jobs.dedup"])
+# Both dedups run side by side: the tasks of a phase of the one, then those of the other's.
+PHASES = [
+    ("near", "scatter"), ("cut", "count"), ("near", "group"), ("cut", "filter"), ("near", "large-00"), ("cut", "holders"),
+    ("near", "small-01"), ("cut", "edit"), ("near", "large-01"), ("near", "members"), ("near", "measure"), ("near", "choose"),
+    ("near", "name"), ("near", "remove"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sources of four files each: near copies in chains; paragraphs that come again."""
+    folder = tmp_path_factory.mktemp("inputs")
+    rng = random.Random(3)
+    near = [prose(rng, 60, 99) for _ in range(60)]
+    for _ in range(60):
+        near.append(altered(rng, rng.choice(near), 2))
+    paragraphs = [prose(rng, 30, 99) for _ in range(40)]
+    cut = ["\n".join([*rng.sample(paragraphs, 3), prose(rng, 20, 99)]) for _ in range(40)]
+    for name, texts in (("near", near), ("cut", cut)):
+        rng.shuffle(texts)
+        for part in range(4):
+            mine = texts[part::4]
+            mine += mine[:2]  # within one file: these go however the files fall into shards
+            rows = [json.dumps({"id": f"{name}{part}-{i}", "text": text}) + "\n" for i, text in enumerate(mine)]
+            (folder / f"{name}-{part}.jsonl").write_text("".join(rows))
+    return folder
+
+
+def recipe(inputs: Path) -> dict[str, Any]:
+    near = {"method": "minhash", "ngram": 2, "rows": 4, "verify": 0.5, "keep": "longest", "partitions": 5}
+    cut = {"method": "bff", "fp_rate": 1e-6, "shards": 4}
+    return {
+        "name": "killed",
+        "sources": {
+            "near": {"read": {"paths": [f"{inputs}/near-*.jsonl"]}, "steps": [{"dedup": near}]},
+            "cut": {"read": {"paths": [f"{inputs}/cut-*.jsonl"]}, "steps": [{"dedup": cut}]},
+        },
+        "tokenizer": {"train": {"vocab_size": 400, "max_bytes": "20KB"}},
+        "shards": {"held_out": 0},
+        "mixture": {"epochs": 1},
+        "run": {"split_bytes": "8KB"},
+    }
+
+
+def digests(out: Path) -> dict[str, str]:
+    """Name -> sha256 of the manifest and of all shards."""
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    shards = [shard for source in manifest["sources"].values() for shard in source["shards"]]
+    names = ["manifest.json", *(shard[key] for shard in shards for key in ("path", "index"))]
+    return {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
+
+
+def removals(out: Path) -> dict[str, set[tuple[str, ...]]]:
+    """By source: who was removed for whom."""
+    found = {}
+    for name, dedup in json.loads((out / "summary.json").read_bytes())["dedup"].items():
+        rows: set[tuple[str, ...]] = set()
+        for ordinal, path in dedup["removals"].items():
+            ids = pq.read_table(out / dedup["read"][ordinal]["path"], columns=["id"]).column("id").to_pylist()
+            rows |= {(ids[r["row"]], r["representative"], r["reason"]) for r in pq.read_table(out / path).to_pylist()}
+        found[name] = rows
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    run_recipe(build_recipe(recipe(inputs), None, []), Options(str(out), inline=True, progress=Progress(quiet=True)))
+    assert Ledger(out).phases() >= set(PHASES)
+    assert all(len(rows) > 5 for rows in removals(out).values())
+    return out
+
+
+class Ledger:
+    """The names of tasks that are done, as the folder shows them."""
+
+    def __init__(self, run: Path) -> None:
+        self.folder, self.names = run / "ledger", {}
+
+    def phases(self) -> set[tuple[str, str]]:
+        """(source, phase) of all dedup tasks done."""
+        if self.folder.exists():
+            for path in os.scandir(self.folder):
+                if path.name[0] != "." and path.name not in self.names:  # others are being written
+                    self.names[path.name] = json.loads(Path(path.path).read_bytes())["name"].split("/")
+        found = {(name[1], re.match(r"(\D+(?:-\d\d)?)-\d{5}", name[3])) for name in self.names.values() if name[0] == "dedup"}
+        return {(source, match[1]) for source, match in found if match}
+
+
+def run_and_kill(arguments: list[str], out: Path, wanted: tuple[str, str]) -> bool:
+    """Start a run and kill it once a task of the wanted phase is done; False where the run was done before."""
+    ledger = Ledger(out)
+    process = FORK.Process(target=main, args=(arguments,))
+    process.start()
+    while process.is_alive() and wanted not in ledger.phases():
+        time.sleep(0.001)
+    killed = process.is_alive()
+    process.kill()
+    process.join()
+    return killed
+
+
+@pytest.fixture
+def command(inputs: Path, tmp_path: Path) -> list[str]:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(inputs), sort_keys=False))
+    return ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--quiet"]
+
+
+def test_killed_in_every_phase(finished: Path, command: list[str], tmp_path: Path) -> None:
+    """Phases that the process was through before it could be killed are left out: at this size they take milliseconds."""
+    out, kills = tmp_path / "run", 0
+    while missing := [phase for phase in PHASES if phase not in Ledger(out).phases()]:
+        assert run_and_kill([*command, "--inline"], out, missing[0])
+        kills += 1
+    assert kills > len(PHASES) // 3
+    assert main([*command, "--inline"]) == 0
+    assert digests(out) == digests(finished)
+    assert removals(out) == removals(finished)
+
+
+def test_killed_with_one_worker_then_with_two(finished: Path, command: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run_and_kill([*command, "--workers", "1"], out, ("near", "group"))
+    assert run_and_kill([*command, "--workers", "2"], out, ("cut", "edit"))
+    assert main([*command, "--inline"]) == 0
+    assert digests(out) == digests(finished)
+    assert removals(out) == removals(finished)
+
+
+@pytest.mark.parametrize("split", ["60KB", "1MB"])
+def test_the_size_of_splits_changes_nothing(inputs: Path, finished: Path, tmp_path: Path, split: str) -> None:
+    changed = build_recipe(recipe(inputs), None, [f"run.split_bytes={split}", "sources.near.steps.dedup.partitions=3"])
+    run_recipe(changed, Options(str(tmp_path), inline=True, progress=Progress(quiet=True)))
+    parts = [len(list(out.glob("parts/near/0/*.kept.parquet"))) for out in (tmp_path, finished)]
+    assert parts[0] < parts[1]
+    assert removals(tmp_path) == removals(finished)
+    ours, theirs = digests(tmp_path), digests(finished)
+    assert ours.pop("manifest.json") != theirs.pop("manifest.json")  # which names the recipe, and so the partitions
+    assert ours == theirs
