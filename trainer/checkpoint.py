@@ -83,7 +83,7 @@ class Saver:
         copy = self.asynchronous
         for index, (name, parameter) in enumerate(model.named_parameters()):
             tensors = {name: parameter.detach()}
-            if optimizer is not None and parameter in optimizer.state:
+            if optimizer is not None and optimizer.state:  # empty before the first update
                 tensors |= {f"{name}.{moment}": optimizer.state[parameter][moment] for moment in MOMENTS}
             for key, tensor in tensors.items():
                 whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -59,6 +59,8 @@ def evaluate(
             per_byte = held_out.tokens / max(1, held_out.text_bytes)
             results[source] = HeldOutResult(loss, loss / math.log(2) * per_byte, int(scored))
     model.train(was_training)
+    if hasattr(model, "reshard"):
+        model.reshard()  # a pass without gradient leaves FSDP's outer parameters whole
     return results
 
 

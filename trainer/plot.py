@@ -18,7 +18,7 @@ def plot(folder: Path) -> list[Path]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise TrainerError("plot draws with matplotlib, which is not installed: pip install matplotlib") from None
+        raise TrainerError("plot draws with matplotlib, which is not installed: pip install 'headrace[plots]'") from None
     lines = metrics.read(folder / "metrics.jsonl")
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for line in lines:

@@ -73,7 +73,10 @@ def spread(model: nn.Module, config: Config, processes: Processes) -> nn.Module:
 
     compute = getattr(torch, config.train.precision)
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    exact = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in model.layers:
+        if config.model.n_experts:
+            fully_shard(layer.mlp.router, mp_policy=exact)  # routing is decided in fp32
         fully_shard(layer, mp_policy=policy)
     return fully_shard(model, mp_policy=policy)
 
