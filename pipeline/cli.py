@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "python -m pipeline", description="From text where it lies to token shards.", epilog=EPILOG
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_run, _add_status, _add_inspect, _add_why, _add_sweep, _add_clusters):
+    for add in (_add_run, _add_status, _add_inspect, _add_why, _add_sweep, _add_clusters, _add_train_classifier):
         add(commands)
     args = parser.parse_args(arguments)
     try:
@@ -229,4 +229,31 @@ def _sweep(args: argparse.Namespace) -> int:
         show_sweep(found, console())
         if args.png:
             print(f"wrote {args.png}")
+    return 0
+
+
+def _add_train_classifier(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train-classifier",
+        help="train a quality classifier",
+        description="Train a fastText classifier of good against ordinary text, with DCLM's settings unless --set says otherwise.",
+    )
+    parser.add_argument("--positive", nargs="+", required=True, metavar="PATH", help="files of good text, patterns too")
+    parser.add_argument("--negative", nargs="+", required=True, metavar="PATH", help="files of ordinary text")
+    parser.add_argument("--out", required=True, help="model file to write (.bin); its card is written beside it")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting: bucket, dim, lr, epoch, ...")
+    parser.add_argument("--evaluate", metavar="FILE", help='JSON lines of {"text", "label": 0 or 1} to judge the model on')
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(call=_train_classifier)
+
+
+def _train_classifier(args: argparse.Namespace) -> int:
+    from pipeline.summary import console
+    from pipeline.train_classifier import show, train
+
+    card = train(args.positive, args.negative, args.out, args.set, args.evaluate)
+    if args.json:
+        sys.stdout.write(orjson.dumps(card, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show(card, args.out, console())
     return 0
