@@ -236,7 +236,7 @@ def _add_train_classifier(commands: Any) -> None:
     parser = commands.add_parser(
         "train-classifier",
         help="train a quality classifier",
-        description="Train a fastText classifier of good against ordinary text, with DCLM's settings unless --set says otherwise.",
+        description="Train a fastText classifier of good against ordinary text, with the settings of DCLM but for --set.",
     )
     parser.add_argument("--positive", nargs="+", required=True, metavar="PATH", help="files of good text, patterns too")
     parser.add_argument("--negative", nargs="+", required=True, metavar="PATH", help="files of ordinary text")
