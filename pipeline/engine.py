@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -252,6 +252,7 @@ class Engine:
                 options |= {"address": self.address}
             else:
                 options |= {
+                    "address": "local",  # a Ray of its own, also where RAY_ADDRESS is set or another runs on this machine
                     "num_cpus": self.workers,
                     "include_dashboard": False,
                     "object_store_memory": 100 * 2**20,  # reports only: documents never pass through it
@@ -259,8 +260,9 @@ class Engine:
             try:
                 ray.init(**options)
             except (ConnectionError, RuntimeError, ValueError) as error:
+                hint = "; is it up? one that asks for a token needs RAY_AUTH_MODE=token" if self.address else ""
                 raise UserError(
-                    f"Ray could not be started{f' at {self.address}' if self.address else ''}: {error}"
+                    f"Ray could not be started{f' at {self.address}' if self.address else ''}: {error}{hint}"
                 ) from None
             self._ray_started = True
         return ray
@@ -275,11 +277,14 @@ OWN_RAY = {"RAY_AUTH_MODE": "disabled"}  # a cluster that was there before says 
 
 
 def _plain(task: Task) -> dict[str, Any]:
-    return {"key": task.key, "name": task.name, "function": task.function, "similar": task.similar, "spec": task.spec}
+    facts = {"key": task.key, "name": task.name, "function": task.function, "similar": task.similar}
+    return facts | {"spec": task.spec, "folder": str(Path.cwd())}
 
 
 def execute(run: str, task: dict[str, Any], cache_bytes: int) -> dict[str, Any]:
     """Run one task to its end, in whatever process this is, and enter it into the ledger. Returns the entry."""
+    with suppress(OSError):  # a cluster's workers begin where it was started; relative paths are meant from here
+        os.chdir(task["folder"])
     ensure_warm(None)
     module, _, name = task["function"].partition(":")
     function: Callable[[dict, Context], dict] = getattr(import_module(module), name)

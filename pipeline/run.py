@@ -18,6 +18,7 @@ from pipeline.ledger import Ledger
 from pipeline.plan.classifiers import with_trained_models
 from pipeline.plan.dedup import Job, dedup_phases
 from pipeline.plan.documents import documents_phase
+from pipeline.plan.preflight import check_named_files
 from pipeline.plan.segments import Part, Segment, segments
 from pipeline.plan.sources import File, list_all
 from pipeline.plan.tokens import manifest_of, shard_phase, tokenize_phase, tokenizer_phase
@@ -48,11 +49,15 @@ def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | 
     same output. What was done until then stays, and the next run goes on from there.
     """
     began = time.monotonic()
-    with storage.RunLock(options.out) as lock:
-        storage.clear_scratch(options.out)
-        ledger = Ledger(options.out)
+    check_named_files(recipe)
+    out = options.out
+    if storage.is_local(out) and not out.startswith("file:"):
+        out = str(storage.local_path(out).absolute())  # the same folder for every process, wherever that was started
+    with storage.RunLock(out) as lock:
+        storage.clear_scratch(out)
+        ledger = Ledger(out)
         engine = Engine(
-            options.out,
+            out,
             ledger,
             workers=options.workers,
             address=options.address,

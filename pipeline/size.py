@@ -32,8 +32,9 @@ def check_size(recipe: Recipe, address: str | None) -> None:
     raise UserError(
         f"{recipe.name}, profile {recipe.profile}, is a run of {show_bytes(text)} of text "
         f"({show_count(recipe.expected.documents)} documents): about {show_count(core_seconds / 3600)} core-hours, which is "
-        f"{show_seconds(core_seconds / cores)} on the {cores} cores here, and {show_bytes(text * DISK_PER_BYTE)} of disk, of which "
-        f"{show_bytes(free)} are free here; run it on a cluster with --address and --out s3://..., or start it here with --yes"
+        f"{show_seconds(core_seconds / cores)} on the {cores} cores here, and {show_bytes(text * DISK_PER_BYTE)} of disk, of "
+        f"which {show_bytes(free)} are free here; run it on a cluster with --address and --out s3://..., or start it here "
+        "with --yes"
     )
 
 

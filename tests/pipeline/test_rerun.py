@@ -101,8 +101,10 @@ def crawl(path: Path) -> Path:
     for number, text in enumerate(TEXTS):
         html = f"<html><body><main><p>{text}</p></main></body></html>"
         http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{html}".encode()
-        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number:032d}>\r\nWARC-Target-URI: http://a.example/{number}\r\n"
-        head += f"WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}"
+        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number:032d}>\r\n"
+        head += f"WARC-Target-URI: http://a.example/{number}\r\n"
+        head += "WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\n"
+        head += f"Content-Length: {len(http)}"
         pages.append(f"{head}\r\n\r\n".encode() + http + b"\r\n\r\n")
     path.write_bytes(b"".join(pages))
     return path
@@ -110,7 +112,7 @@ def crawl(path: Path) -> Path:
 
 def test_pages_that_were_dropped_before_extraction_are_read_again_where_they_now_go_on(inputs: Path, tmp_path: Path) -> None:
     data = recipe(web=crawl(tmp_path / "a.warc"), docs=inputs / "0.jsonl")
-    nothing = {name: None for name in GopherQuality().limits()}
+    nothing = dict.fromkeys(GopherQuality().limits())
     data["sources"]["web"]["steps"] = [{"gopher_quality": nothing | {"words": {"min": 1}}}, "extract"]
     assert run(data, tmp_path / "a").sources[0].out.docs == 0  # a page has no words before it is extracted
     data["sources"]["web"]["steps"] = [{"gopher_quality": nothing}, "extract"]
@@ -145,3 +147,36 @@ def test_what_a_run_left_that_was_killed_while_it_tidied_up_goes_with_the_next(
     assert (tmp_path / "tokens/b/00000.npy").exists()
     assert run(recipe(a=inputs / "0.jsonl"), tmp_path).unchanged
     assert not list(tmp_path.glob("tokens/b/*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokenizer": {"path": "/none/tokenizer.json"}}, r"tokenizer\.path: /none/tokenizer\.json: no such file"),
+        ({"dedup": [{"dedup": {"method": "bff", "load": "/none/filter"}}]}, r"dedup\.dedup\.load: /none/filter: no such file"),
+    ],
+)
+def test_what_is_needed_late_is_looked_up_first(inputs: Path, tmp_path: Path, change: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(recipe(a=f"{inputs}/*.jsonl") | change, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tasks_take_relative_paths_from_where_the_run_was_started(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a cluster that was started elsewhere: a worker begins in a folder of its own."""
+    monkeypatch.chdir(inputs)
+    execute = engines.execute
+
+    def elsewhere(*arguments: Any) -> dict[str, Any]:
+        monkeypatch.chdir(tmp_path)
+        try:
+            return execute(*arguments)
+        finally:
+            monkeypatch.chdir(inputs)
+
+    monkeypatch.setattr(engines, "execute", elsewhere)
+    summary = run(recipe(a="*.jsonl"), Path("../relative-out"))
+    assert summary.sources[0].out.docs == len(TEXTS)
+    assert {path.name for path in (inputs.parent / "relative-out").iterdir()} >= {"manifest.json", "tokens", "parts"}

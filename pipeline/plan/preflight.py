@@ -1,0 +1,34 @@
+"""What a run needs late is looked up before it starts: hours in, a mistyped path is dear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline import storage
+from pipeline.plan.segments import file_fields
+from pipeline.recipe import Recipe
+from stages.errors import UserError
+from stages.step import Step
+
+
+def check_named_files(recipe: Recipe) -> None:
+    """Raise UserError, with the recipe's key, for a tokenizer, model, list or saved filter that is not there."""
+    for key, uri in _named_files(recipe):
+        try:
+            storage.stat(uri)
+        except storage.StorageError as error:
+            raise UserError(f"{key}: {error}") from None
+
+
+def _named_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    steps = {f"sources.{name}.steps.": source.steps for name, source in recipe.sources.items()} | {"dedup.": recipe.dedup}
+    for where, items in steps.items():
+        for name, item in items:
+            load = getattr(item, "load", None)
+            fields = file_fields(item) if isinstance(item, Step) else {"load": [load]} if load else {}
+            for field, uris in fields.items():
+                yield from ((f"{where}{name}.{field}", uri) for uri in uris)
+    if recipe.tokenizer.path:
+        yield "tokenizer.path", recipe.tokenizer.path
+    if recipe.tokenizer.hub:
+        yield "tokenizer.hub", f"hf://{recipe.tokenizer.hub}/tokenizer.json"
