@@ -17,14 +17,17 @@ from benchmarks.settings import RESILIPARSE
 PHASES = ("start-up", "read, write", "extract", "filter", "minhash", "tokens")
 TOKEN_TASKS = ("tokenizer/", "tokenize/", "shard/")
 
-# What stands for datatrove's filters on our side, and how it differs: the definitions are those of DCLM's recipe.
-FILTERS: list[Any] = ["repetition", "gopher_quality", {"refinedweb_lines": {"removed_words": None}}]
+# The steps with datatrove's definitions and limits; of C4's rules, terminal punctuation is off, as FineWeb has it.
+FILTERS: list[Any] = [
+    "repetition_datatrove",
+    "gopher_quality_datatrove",
+    {"c4_quality": {"terminal_punctuation": False}},
+    "fineweb_quality",
+]
 DIFFERENCES = """\
-datatrove: GopherRepetition, GopherQuality, C4Quality(filter_no_terminal_punct=False), FineWebQuality, MinHash 14 x 8.
-headrace:  repetition and gopher_quality (the same rules as DCLM defines them: UAX #29 words, every occurrence of a
-           repeated line counts), refinedweb_lines without its limit (line edits, in the place of C4's; FineWeb's three
-           line rules have no counterpart), MinHash 14 x 8. All measures are computed for every document, also those
-           behind the one that drops it; datatrove stops at the first."""
+Both sides: Gopher repetition and quality, C4 (without terminal punctuation, as FineWeb), FineWeb, MinHash of 14 x 8,
+with the same definitions and limits, but for words and sentences: datatrove asks spaCy, headrace takes the segments of
+UAX #29. Headrace computes and keeps all measures of a document; datatrove stops at the first rule that it fails."""
 
 
 @dataclass

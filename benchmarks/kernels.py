@@ -30,11 +30,13 @@ from stages.steps import STEPS
 BATCH_BYTES = 8 << 20
 # Step -> datatrove's filter and its arguments, for those that have a counterpart; the other steps stand alone.
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "repetition": ("GopherRepetitionFilter", {}),
-    "gopher_quality": ("GopherQualityFilter", {}),
-    "refinedweb_lines": ("C4QualityFilter", {"filter_no_terminal_punct": False}),
+    "repetition_datatrove": ("GopherRepetitionFilter", {}),
+    "gopher_quality_datatrove": ("GopherQualityFilter", {}),
+    "c4_quality": ("C4QualityFilter", {"filter_no_terminal_punct": False}),
+    "fineweb_quality": ("FineWebQualityFilter", {}),
 }
-ALONE = ("remove_urls", "limit_newlines", "starcoder")
+ALONE = ("repetition", "gopher_quality", "refinedweb_lines", "remove_urls", "limit_newlines", "starcoder")
+SETTINGS: dict[str, dict[str, Any]] = {"c4_quality": {"terminal_punctuation": False}}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -62,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     found: dict[str, Any] = {"machine": facts, "bytes": source.bytes, "steps": {}}
     rows = []
     for name in (*PEERS, *ALONE):
-        ours = rate_of_step(STEPS[name](), batches, source.bytes, args.repeats)
+        ours = rate_of_step(STEPS[name](**SETTINGS.get(name, {})), batches, source.bytes, args.repeats)
         found["steps"][name] = {"mb_per_s": ours}
         row = [name, f"{ours:,.1f} MB/s", "", "", ""]
         if name in PEERS and args.peer:
