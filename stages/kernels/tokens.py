@@ -8,7 +8,7 @@ from stages.kernels.compile import helper, kernel
 
 
 @helper
-def _finish(tokens, offsets, keep, append_eos, eos, out, out_offsets):  # noqa: ANN001, ANN202
+def _finish(tokens, offsets, keep, append_eos, eos, out, out_offsets):
     position = 0
     for document in range(len(offsets) - 1):
         if keep[document]:
@@ -24,13 +24,13 @@ def _finish(tokens, offsets, keep, append_eos, eos, out, out_offsets):  # noqa: 
 
 
 @kernel("int64(const_uint32, const_int64, const_uint8, boolean, int64, vec_uint16, vec_int64)")
-def finish_uint16(tokens, offsets, keep, append_eos, eos, out, out_offsets):  # noqa: ANN001, ANN201
+def finish_uint16(tokens, offsets, keep, append_eos, eos, out, out_offsets):
     """Copy documents to `out`, adding `eos` where a document does not end in it; returns the tokens written."""
     return _finish(tokens, offsets, keep, append_eos, eos, out, out_offsets)
 
 
 @kernel("int64(const_uint32, const_int64, const_uint8, boolean, int64, vec_uint32, vec_int64)")
-def finish_uint32(tokens, offsets, keep, append_eos, eos, out, out_offsets):  # noqa: ANN001, ANN201
+def finish_uint32(tokens, offsets, keep, append_eos, eos, out, out_offsets):
     """`finish_uint16` for vocabularies above 65,536."""
     return _finish(tokens, offsets, keep, append_eos, eos, out, out_offsets)
 

@@ -38,11 +38,13 @@ def text_of(number: int, words: int = 120) -> str:
 
 
 def page(number: int, body: str) -> bytes:
-    html = f"<html><head><title>{number}</title></head><body><nav>menu</nav><main><article><p>{body}</p></article></main></body></html>"
+    main = f"<nav>menu</nav><main><article><p>{body}</p></article></main>"
+    html = f"<html><head><title>{number}</title></head><body>{main}</body></html>"
     http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{html}".encode()
     head = (
         f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number:032d}>\r\nWARC-Target-URI: http://a.example/{number}\r\n"
-        f"WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
+        "WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\n"
+        f"Content-Length: {len(http)}\r\n\r\n"
     )
     return gzip.compress(head.encode() + http + b"\r\n\r\n", mtime=0)
 
@@ -52,7 +54,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     for part in range(3):
         rows = [
-            {"id": f"j{part}-{i}", "text": text_of(i + part * 40), "metadata": {"stars": i % 5}, "url": None} for i in range(40)
+            {"id": f"j{part}-{i}", "text": text_of(i + part * 40), "metadata": {"stars": i % 5}, "url": None}
+            for i in range(40)
         ]
         rows.append({"id": f"copy{part}", "text": text_of(3)})  # an exact copy, twice in other files
         rows.append({"id": f"short{part}", "text": "too short"})
@@ -64,19 +67,22 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+PROSE = {"gopher_quality": {"words": {"min": 20}, "symbol_ratio": None, "non_alphabetic_words": None}}
+
+
 def recipe_data(inputs: Path | str) -> dict[str, Any]:
     return {
         "name": "small",
         "sources": {
             "web": {
                 "read": {"paths": [f"{inputs}/crawl-*.warc.gz"]},
-                "steps": ["extract", {"gopher_quality": {"words": {"min": 20}, "symbol_ratio": None, "non_alphabetic_words": None}},
+                "steps": ["extract", PROSE,
                           {"dedup": {"method": "minhash"}}, {"quality": {"train": {"positive": ["docs"], "negative": ["web"],
                           "settings": {"bucket": 1000, "dim": 8, "held_out": 0.2}}, "score": None}}],
             },
             "docs": {
                 "read": {"paths": [f"{inputs}/docs-*.jsonl"]},
-                "steps": [{"gopher_quality": {"words": {"min": 20}, "symbol_ratio": None, "non_alphabetic_words": None}}, {"dedup": {"method": "exact"}}],
+                "steps": [PROSE, {"dedup": {"method": "exact"}}],
             },
         },
         "tokenizer": {"train": {"vocab_size": 600, "max_bytes": "100KB"}},
@@ -86,7 +92,9 @@ def recipe_data(inputs: Path | str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run(data: dict[str, Any], out: Path | str, *assignments: str, inline: bool = True, workers: int | None = None) -> Summary:
+def run(
+    data: dict[str, Any], out: Path | str, *assignments: str, inline: bool = True, workers: int | None = None
+) -> Summary:
     from pipeline.progress import Progress
 
     recipe = build_recipe(data, None, assignments)
@@ -99,7 +107,12 @@ def digests(out: Path | str) -> dict[str, str]:
     manifest = json.loads(storage.read_bytes(storage.join(out, "manifest.json")))
     names = ["manifest.json", manifest["tokenizer"]["path"]]
     for source in manifest["sources"].values():
-        names += [shard[key] for split in (source, source["held_out"]) for shard in split["shards"] for key in ("path", "index")]
+        names += [
+            shard[key]
+            for split in (source, source["held_out"])
+            for shard in split["shards"]
+            for key in ("path", "index")
+        ]
     return {name: hashlib.sha256(storage.read_bytes(storage.join(out, name))).hexdigest() for name in names}
 
 
@@ -123,15 +136,19 @@ def test_a_run_ends_in_shards_that_hold_every_kept_document(finished: tuple[Path
         for shard in entry["shards"]:
             tokens = np.fromfile(out / shard["path"], manifest["dtype"])
             assert len(tokens) == shard["tokens"]
-            rows = [line.split(",") for line in gzip.decompress((out / shard["index"]).read_bytes()).decode().splitlines()]
+            rows = [
+                line.split(",") for line in gzip.decompress((out / shard["index"]).read_bytes()).decode().splitlines()
+            ]
             assert all(tokens[int(row[1]) - 1] == manifest["tokenizer"]["eos_id"] for row in rows)
     assert len(manifest["sources"]["docs"]["shards"]) > 1
     assert manifest["sources"]["docs"]["held_out"]["documents"] > 0
 
 
 def test_every_dropped_document_is_on_record_with_reason_and_measures(finished: tuple[Path, Summary]) -> None:
-    out, summary = finished
-    rows = [row for path in sorted(out.glob("parts/docs/**/*.dropped.parquet")) for row in pq.read_table(path).to_pylist()]
+    out, _ = finished
+    rows = [
+        row for path in sorted(out.glob("parts/docs/**/*.dropped.parquet")) for row in pq.read_table(path).to_pylist()
+    ]
     reasons = {row["id"]: row for row in rows}
     assert {"short0", "short1", "short2", "copy0", "copy1", "copy2"} == set(reasons)
     assert reasons["short0"]["gopher_quality.words"] == 2
@@ -191,7 +208,9 @@ def test_a_changed_limit_reruns_only_what_follows_and_runs_no_kernel(
     with monkeypatch.context() as patch:
         measure = GopherQuality.measure
         patch.setattr(
-            GopherQuality, "measure", lambda self, docs: pytest.fail("a kernel ran") if docs.num_rows else measure(self, docs)
+            GopherQuality,
+            "measure",
+            lambda self, docs: pytest.fail("a kernel ran") if docs.num_rows else measure(self, docs),
         )
         entries = {p.name: json.loads(p.read_bytes())["name"] for p in (tmp_path / "a/ledger").glob("*.json")}
         summary = run(data, tmp_path / "a", change)
@@ -229,10 +248,22 @@ def test_killed_at_any_moment_and_started_again_gives_the_same_bytes(
 ) -> None:
     out, _ = finished
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_data(inputs), sort_keys=False))
-    command = [sys.executable, "-m", "pipeline", "run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--inline", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "run",
+        str(tmp_path / "recipe.yaml"),
+        "--out",
+        str(tmp_path / "run"),
+        "--inline",
+        "--quiet",
+    ]
     kills = 0
     for number in range(12):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             # Later and later: from before the first task to behind the last one.
             process.wait(timeout=1.5 + 0.45 * number)
@@ -298,7 +329,9 @@ def test_an_unreadable_file_is_counted_and_named(tmp_path: Path) -> None:
 
 def test_the_command_line_prints_one_sentence_and_fails(inputs: Path, tmp_path: Path) -> None:
     def call(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
 
     missing = call("run", "configs/nothing.yaml")
     assert missing.returncode == 2

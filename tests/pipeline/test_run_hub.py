@@ -65,10 +65,19 @@ def test_the_full_profile_runs_where_its_names_lead(tmp_path: Path, monkeypatch:
                 ("models", "mlfoundations/fasttext-oh-eli5", "main"): {model: (tmp_path / "model.bin").read_bytes()},
             },
         )
-        for name, value in {"HF_ENDPOINT": web.address, "HEADRACE_CACHE": str(tmp_path / "cache"), "HF_TOKEN_PATH": "none"}.items():
+        for name, value in {
+            "HF_ENDPOINT": web.address,
+            "HEADRACE_CACHE": str(tmp_path / "cache"),
+            "HF_TOKEN_PATH": "none",
+        }.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("HF_TOKEN", raising=False)
-        changes = ["mixture.tokens=null", "mixture.epochs=1.26", "sources.dclm.steps.dedup.memory=64MiB", "shards.held_out=0.1"]
+        changes = [
+            "mixture.tokens=null",
+            "mixture.epochs=1.26",
+            "sources.dclm.steps.dedup.memory=64MiB",
+            "shards.held_out=0.1",
+        ]
         recipe = load_recipe(CONFIGS / "dclm_mix.yaml", "full", changes)
         summary = run_recipe(recipe, Options(str(tmp_path / "out"), inline=True, progress=Progress(quiet=True)))
     found = {s.name: s for s in summary.sources}

@@ -29,7 +29,10 @@ def bucket(s3: Any) -> str:
     if storage.exists(folder):
         return folder
     for number in range(1020):
-        row = {"id": f"d{number}", "text": f"This is document {number} of the many that lie here, and it has its number {number}."}
+        row = {
+            "id": f"d{number}",
+            "text": f"This is document {number} of the many that lie here, and it has its number {number}.",
+        }
         storage.write_bytes(storage.join(folder, f"{number:05d}.jsonl"), json.dumps(row).encode() + b"\n")
     return folder
 
@@ -53,7 +56,9 @@ def test_a_run_from_s3_to_s3_gives_the_same_bytes_as_to_disk(bucket: str, s3: An
     assert first.returncode == 0, first.stderr
     found = json.loads(first.stdout)["sources"]["many"]
     assert (found["documents_in"], found["documents_kept"]) == (1020, 1020)
-    local = call("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"), "--workers", "2", "--json", env=env)
+    local = call(
+        "run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"), "--workers", "2", "--json", env=env
+    )
     assert local.returncode == 0, local.stderr
     manifest = (tmp_path / "out/manifest.json").read_bytes()
     assert storage.read_bytes(f"{out}/manifest.json") == manifest
@@ -77,5 +82,7 @@ def test_wrong_credentials_and_missing_buckets_are_one_sentence(bucket: str, s3:
     assert failed.returncode == 2
     assert failed.stderr.strip().count("\n") == 0 and failed.stderr.startswith("error: s3://")
     assert "wrongwrongwrong" not in failed.stderr
-    nowhere = call("run", str(tmp_path / "recipe.yaml"), "--out", "s3://no-such-bucket/run", "--inline", env=s3.environment())
+    nowhere = call(
+        "run", str(tmp_path / "recipe.yaml"), "--out", "s3://no-such-bucket/run", "--inline", env=s3.environment()
+    )
     assert nowhere.returncode == 2 and "no-such-bucket" in nowhere.stderr

@@ -29,7 +29,10 @@ def test_the_real_files_go_through_a_recipe(shared_data: Path, tmp_path: Path) -
     data = {
         "name": "real",
         "sources": {
-            "web": {"read": {"paths": [f"{shared_data}/web-a.warc.gz", f"{shared_data}/web-b.warc.gz"]}, "steps": DCLM_STEPS},
+            "web": {
+                "read": {"paths": [f"{shared_data}/web-a.warc.gz", f"{shared_data}/web-b.warc.gz"]},
+                "steps": DCLM_STEPS,
+            },
             **{
                 path.name.split(".")[0]: {"read": {"paths": [str(path)]}, "steps": [{"dedup": {"method": "exact"}}]}
                 for path in texts
@@ -46,7 +49,9 @@ def test_the_real_files_go_through_a_recipe(shared_data: Path, tmp_path: Path) -
     assert sources["web"].failed.docs == 0
     kept = {name: s.out.docs / s.into.docs for name, s in sources.items()}
     assert 0.1 < kept["web"] < 0.5  # most pages are not English, or not prose
-    assert {n: round(s, 2) for n, s in kept.items() if s < 0.8 and n not in ("web", "code")} == {}  # code holds many copies
+    assert {
+        n: round(s, 2) for n, s in kept.items() if s < 0.8 and n not in ("web", "code")
+    } == {}  # code holds many copies
     assert sum(s.tokens for s in summary.sources) > 5_000_000
 
 
