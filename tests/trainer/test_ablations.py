@@ -17,11 +17,11 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "trainer"
 ABLATIONS = sorted(path.stem for path in (CONFIGS / "ablations").glob("*.yaml"))
 
 CHANGES = {
-    "dense": {"model.n_experts": 0, "model.expert_width": 768},
-    "experts_8_1": {"model.n_experts": 8, "model.top_k": 1, "model.expert_width": 768},
-    "experts_32_4": {"model.n_experts": 32},
-    "experts_64_8": {"model.n_experts": 64, "model.top_k": 8, "model.expert_width": 96},
-    "shared_expert": {"model.n_experts": 15, "model.n_shared_experts": 1, "model.top_k": 3},
+    "dense": {"model.n_experts": 0, "model.expert_width": 640},
+    "experts_8_1": {"model.n_experts": 8, "model.top_k": 1, "model.expert_width": 640},
+    "experts_32_4": {},
+    "experts_64_8": {"model.n_experts": 64, "model.top_k": 8, "model.expert_width": 80},
+    "shared_expert": {"model.n_experts": 31, "model.n_shared_experts": 1, "model.top_k": 3},
     "expert_choice": {"model.routing": "expert_choice"},
     "upcycled": {"start_from": "runs/train/upcycled_start"},
     "no_load_balancing": {"losses.load_balancing": 0.0},
@@ -58,7 +58,7 @@ def counts(name: str) -> tuple[int, int]:
 
 def test_granularity_keeps_the_parameters():
     sizes = [counts(name) for name in ("experts_8_1", "experts_32_4", "experts_64_8")]
-    router = 4 * 192
+    router = 4 * 128
     assert len({total - router * n for (total, _), n in zip(sizes, (8, 32, 64), strict=True)}) == 1
     assert len({active - router * n for (_, active), n in zip(sizes, (8, 32, 64), strict=True)}) == 1
 
@@ -66,8 +66,8 @@ def test_granularity_keeps_the_parameters():
 def test_dense_and_shared_expert_keep_the_active_parameters():
     tiny = load(CONFIGS / "olmoe_tiny.yaml").model.model_copy(update={"vocab_size": 8192})
     total, active = parameter_counts(tiny)
-    assert counts("dense")[1] == active - 4 * 16 * 192
-    assert counts("shared_expert") == (total - 4 * 192, active - 4 * 192)
+    assert counts("dense")[1] == active - 4 * 32 * 128
+    assert counts("shared_expert") == (total - 4 * 128, active - 4 * 128)
 
 
 # The same ablations on the tests' small model; what each must do to training is checked below.
