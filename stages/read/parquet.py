@@ -101,7 +101,8 @@ def _documents(
     missing = np.asarray(pc.is_null(text))
     too_long = lengths > spec.max_record_bytes
     for position in np.flatnonzero(missing):
-        on_event(Problem(file, f"it has no text in the column {spec.text_field!r}", int(records[position]), None, 1, damage=False))
+        reason = f"it has no text in the column {spec.text_field!r}"
+        on_event(Problem(file, reason, int(records[position]), None, 1, damage=False))
     for position in np.flatnonzero(too_long):
         on_event(Dropped(file, "max_record_bytes", int(records[position]), None, int(lengths[position])))
     kept = ~(missing | too_long)
