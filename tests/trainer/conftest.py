@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from stages.tokens import manifest, shard_format
 from trainer.config import Config, check
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
 
 VOCAB, LENGTH, EOS, PAD = 61, 32, 0, 1
 

@@ -73,6 +73,19 @@ def test_gpu_equals_cpu():
     assert int(stats.counts.sum()) == 96
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_gpu_path_does_not_wait_for_the_host():
+    built, x = layer(d_model=64, expert_width=32).cuda(), torch.randn(48, 64, device="cuda").bfloat16()
+    built(x, 48)[0].sum().backward()  # the first call tries what the device can do
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out, stats = built(x, 48)
+        (out.sum() + stats.load_balancing + stats.router_z).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_weights_are_not_renormalised_and_slots_are_sorted():
     router = Router(ModelConfig(d_model=16, n_heads=2, n_experts=6, top_k=2, vocab_size=10))
     torch.nn.init.normal_(router.weight_ED)
