@@ -1,6 +1,6 @@
 """Dedup, one core: the kernels and whole methods in MB/s of text, beside datatrove's MinHash where it is installed.
 
-    python -m benchmarks dedup [--size 60] [--copies 0.3] [--datatrove 4] [--folder DIR]
+    python -m benchmarks dedup [--size 200] [--copies 0.3] [--datatrove 4] [--folder DIR]
 
 The corpus is made of the real documents of ../shared/data. To be larger than they are, each further round through them
 exchanges their words for one another by its own random permutation, so that its documents are new ones of the same
@@ -190,7 +190,7 @@ def bench_datatrove(texts: list[str], folder: Path) -> tuple[float, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=float, default=60, help="MB of text for the whole methods")
+    parser.add_argument("--size", type=float, default=200, help="MB of text for the whole methods")
     parser.add_argument("--copies", type=float, default=0.3, help="share of documents planted a second time")
     parser.add_argument("--datatrove", type=float, default=4, help="MB of text for datatrove; 0: leave it out")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")

@@ -221,6 +221,11 @@ class Engine:
                     try:
                         yield task, ray.get(reference)
                     except ray.exceptions.RayTaskError as error:
+                        if "failed to import on the worker" in str(error):
+                            raise UserError(
+                                f"task {task.name}: a Ray worker cannot import Headrace: install the same version of it, in "
+                                "the Python that Ray runs in, on every node"
+                            ) from None
                         raise error.cause if isinstance(error.cause, Exception) else error from None
                     except ray.exceptions.RayError as error:  # a crash, a node that is gone, or no memory left
                         raise UserError(

@@ -105,3 +105,11 @@ def test_unexpected_removal_replaces_nothing(inputs: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="expected_removal"):
         run(recipe(inputs, [wrong]), tmp_path)
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_task_that_no_machine_can_hold_is_refused_before_its_phase(inputs: Path, tmp_path: Path) -> None:
+    huge = {"dedup": BFF["dedup"] | {"expected_ngrams": 10**13, "memory": 1 << 60}}
+    with pytest.raises(UserError, match=r"dedup/web/dedup/filter-00000 needs \d+\.?\d* TB of memory.*more shards"):
+        run(recipe(inputs, [huge]), tmp_path)
+    names = {json.loads(path.read_bytes())["name"] for path in (tmp_path / "ledger").glob("*.json")}
+    assert "dedup/web/dedup/count-00000" in names and not any("/filter-" in name for name in names)
