@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import resource
 import socket
 import tempfile
@@ -205,6 +206,8 @@ class Engine:
         self._check_memory(tasks, nodes, "the largest Ray node offers")
         remote = ray.remote(max_retries=LOST_WORKER_RETRIES, num_cpus=1)(execute)
         in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+        known = ray.exceptions
+        lost = (known.WorkerCrashedError, known.OutOfMemoryError, known.NodeDiedError, known.LocalRayletDiedError)
         queue = iter(tasks)
         running: dict[Any, Task] = {}
         try:
@@ -227,7 +230,7 @@ class Engine:
                                 "the Python that Ray runs in, on every node"
                             ) from None
                         raise error.cause if isinstance(error.cause, Exception) else error from None
-                    except ray.exceptions.RayError as error:  # a crash, a node that is gone, or no memory left
+                    except lost as error:
                         raise UserError(
                             f"task {task.name}: its worker or node was lost {LOST_WORKER_RETRIES + 1} times, the last time with: "
                             f"{' '.join(str(error).split())}; if memory ran out, lower run.batch_bytes or run.split_bytes"
@@ -324,5 +327,15 @@ def execute(run: str, task: dict[str, Any], cache_bytes: int) -> dict[str, Any]:
     except UserError:
         raise
     except Exception as error:
+        error = _portable(error)
         error.add_note(f"in task {task['name']}:\n{traceback.format_exc()}")
-        raise
+        raise error from None
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its words in a RuntimeError where another process could not take it apart and put it together."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

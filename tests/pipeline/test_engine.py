@@ -75,3 +75,20 @@ def test_kernels_that_cannot_be_stored_are_one_sentence(tmp_path: Path, monkeypa
     monkeypatch.setattr("pipeline.engine.ensure_warm", lambda report: (tmp_path / "none/lock").touch())
     with pytest.raises(UserError, match=r"kernels cannot be compiled to .*: No such file.*HEADRACE_CACHE"):
         engine(tmp_path).run(Phase("p", [task("a")]))
+
+
+class Odd(Exception):
+    """Its arguments are not what it is made from, so it cannot be unpickled."""
+
+    def __init__(self, place: str, number: int) -> None:
+        super().__init__(f"{place} {number}")
+
+
+def test_an_error_that_cannot_travel_arrives_in_words_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(self: Context, path: str) -> Any:
+        raise Odd("row", 3)
+
+    monkeypatch.setattr(Context, "output", odd)
+    with pytest.raises(RuntimeError, match="Odd: row 3") as caught:
+        engine(tmp_path).run(Phase("p", [task("a")]))
+    assert "in task a" in caught.value.__notes__[0] and "in odd" in caught.value.__notes__[0]
