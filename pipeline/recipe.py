@@ -30,6 +30,8 @@ def _parse_steps(items: Any) -> Any:
     """A recipe's list of steps -> ((name, Step | Dedup), ...), with the key's path in any error."""
     if isinstance(items, tuple):
         return items
+    if items is None:
+        return ()
     if not isinstance(items, list):
         raise ValueError("steps are a list, one `- name: {settings}` a step")
     parsed = []

@@ -97,12 +97,12 @@ def _carry_out(recipe: Recipe, engine: Engine, files: dict[str, list[File]] | No
             for s, segment in here.items()
             if segment.dedup
         }
-        parts.update(zip(jobs, dedup_phases(list(jobs.values()), engine), strict=True))
+        parts.update(zip(jobs, dedup_phases(list(jobs.values()), engine, recipe.run.keep == "all"), strict=True))
         _release(recipe, before, read, engine)
         _release(recipe, read, parts, engine)
     for name, settings in recipe.dedup:
         flat = [part for found in parts.values() for part in found]
-        left = iter(dedup_phases([Job(f"all/{name}", settings, flat)], engine)[0])
+        left = iter(dedup_phases([Job(f"all/{name}", settings, flat)], engine, recipe.run.keep == "all")[0])
         read, parts = parts, {source: [next(left) for _ in found] for source, found in parts.items()}
         _release(recipe, read, parts, engine)
     tokenizer = tokenizer_phase(recipe, parts, engine)

@@ -29,10 +29,11 @@ class Job:
     parts: list[Part]
 
 
-def dedup_phases(jobs: list[Job], engine: Engine) -> list[list[Part]]:
+def dedup_phases(jobs: list[Job], engine: Engine, keep_files: bool = True) -> list[list[Part]]:
     """Run dedups side by side, each over its parts in canonical order; returns the parts with their removals.
 
     Their phases are merged: all scatter at once, then all group, and so on, so that small ones do not wait in a row.
+    Without `keep_files` the shuffle's own files go when all are done; what was removed stays on record.
     """
     running = [_Running(job) for job in jobs if job.parts]
     for one in running:
@@ -48,6 +49,8 @@ def dedup_phases(jobs: list[Job], engine: Engine) -> list[list[Part]]:
             one.advance([entry for (owner, _), entry in zip(tasks, entries, strict=True) if owner is one])
     for one in running:
         engine.notes[f"dedup {one.job.name}"] = one.summary
+    if not keep_files:
+        engine.ledger.release(item for one in running for item in one.shuffle_files())
     done = iter(running)
     return [next(done).parts_left() if job.parts else [] for job in jobs]
 
@@ -118,6 +121,28 @@ class _Running:
         except StopIteration as end:
             needs = [asdict(need) for need in self.needs]
             self.phase, self.summary = None, end.value | {"read": self.read, "needs": needs}
+
+    def shuffle_files(self) -> list[tuple[str, list[str]]]:
+        """(key of the task, files that it wrote) for all files but the results that the summary names."""
+        named = {
+            name
+            for value in self.summary.values()
+            if isinstance(value, dict)
+            for name in value.values()
+            if isinstance(name, str)
+        }
+        named |= {
+            name
+            for value in self.summary.values()
+            if isinstance(value, list)
+            for name in value
+            if isinstance(name, str)
+        }
+        found: dict[str, list[str]] = {}
+        for path, key in self.writers.items():
+            if path not in named:
+                found.setdefault(key, []).append(path)
+        return list(found.items())
 
     def parts_left(self) -> list[Part]:
         """The parts with the removals that this dedup found; where it cut texts, the new parts in place of the old."""

@@ -155,15 +155,15 @@ def _compile_all(folder: Path, on_kernel: Callable[[int, int], None] | None) -> 
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)}
     command = [sys.executable, "-m", "stages.kernels.compile", str(claims)]
-    helpers = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(min(8, os.cpu_count() or 1))]
+    said = folder / "said"
+    with said.open("w") as file:  # a file, and no pipe: nothing waits for it to be read
+        helpers = [subprocess.Popen(command, env=environment, stderr=file) for _ in range(min(8, os.cpu_count() or 1))]
     while any(helper.poll() is None for helper in helpers):
         if on_kernel:
             on_kernel(max(0, len(list(claims.iterdir())) - len(helpers)), total)
         time.sleep(0.2)
-    for helper in helpers:
-        if helper.returncode != 0:
-            said = helper.stderr.read().decode(errors="replace") if helper.stderr else ""
-            raise RuntimeError(f"kernels could not be compiled:\n{said}")
+    if any(helper.returncode != 0 for helper in helpers):
+        raise RuntimeError(f"kernels could not be compiled:\n{said.read_text(errors='replace')}")
 
 
 def _compile_unclaimed(claims: Path) -> None:
