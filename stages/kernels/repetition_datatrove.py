@@ -3,7 +3,10 @@
 Definitions: the filter GopherRepetitionFilter of datatrove 0.10, after Rae et al. 2021, appendix A1.1; but for words, which here
 are the segments of UAX #29 that are not white space, punctuation included. Lines, paragraphs, words and n-grams are compared
 by 64-bit hashes. The n-grams for n = 5..10 are compared as their words written without a space between, as there ("ab c" and
-"a bc" are one): by a polynomial over their bytes modulo 2^61 - 1, from prefix sums.
+"a bc" are one): as bytes of a copy of the text that is written so.
+
+Most n-grams of most texts occur once, and are passed over unhashed: an n-gram can only occur again where the two
+(n - 1)-grams in it do (n = 3, 4), and where the first `_PREFIX` bytes of what begins there do (n = 5..10).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import helper, kernel
-from stages.kernels.hashing import load_u8, mix64, multiply_high
+from stages.kernels.hashing import load_u8, mix64
 from stages.kernels.numbering import clear, hash_bytes, number_of, room
 from stages.kernels.unicode_tables import SPACE
 from stages.kernels.utf8 import count_chars, decode, next_newline, properties, skip_space, skip_space_back
@@ -29,44 +32,37 @@ MEASURES = (
 _COLUMNS = len(MEASURES)
 _TOP_2GRAM = MEASURES.index("top_2gram")
 
-_P = (1 << 61) - 1
-_PRIME = np.uint64(_P)
-_BASE = np.uint64(0x14C9E3779B97F4A7 % _P)
-_INVERSE = np.uint64(pow(int(_BASE), -1, _P))
 _EMPTY = np.uint64(0x9AE16A3B2F90404F)
+_PREFIX = 16
 
 
 @helper
-def _times(a, b):
-    """a * b modulo 2^61 - 1, for a and b below it."""
-    high, low = multiply_high(a, b), a * b
-    total = (low & _PRIME) + ((low >> np.uint64(61)) | (high << np.uint64(3)))
-    total = (total & _PRIME) + (total >> np.uint64(61))
-    return total - _PRIME if total >= _PRIME else total
+def _most(data, offsets):
+    """At least the greatest number of words, and of line feeds and one, in any of the texts.
 
-
-@helper
-def _plus(a, b):
-    total = a + b
-    return total - _PRIME if total >= _PRIME else total
-
-
-@helper
-def _most(data, offsets, table):
-    """The greatest number of words, and of line feeds, in any of the texts."""
-    most_words = most_breaks = 0
+    Words are counted where they may begin: at any character but an ASCII letter or digit behind another one.
+    """
+    most = 0
     for row in range(len(offsets) - 1):
-        at, stop = offsets[row], offsets[row + 1]
-        breaks = 0
-        for place in range(at, stop):
-            breaks += np.int64(load_u8(data, place) == 0x0A)
-        words = 0
-        while at < stop:
-            end = plain_word_end(data, at, stop)
-            at = end if end > at else word_end(data, at, stop, table)
-            words += 1
-        most_words, most_breaks = max(most_words, words), max(most_breaks, breaks)
-    return most_words, most_breaks
+        begins = breaks = 0
+        before = False
+        for place in range(offsets[row], offsets[row + 1]):
+            byte = load_u8(data, place)
+            letter = byte | np.uint64(0x20)
+            plain = (letter - np.uint64(0x61) < 26) | (byte - np.uint64(0x30) < 10)
+            begins += np.int64((byte & np.uint64(0xC0) != 0x80) & ~(plain & before))
+            breaks += np.int64(byte == 0x0A)
+            before = plain
+        most = max(most, begins, breaks + 1)
+    return most
+
+
+@helper
+def _longest(offsets):
+    longest = 0
+    for row in range(len(offsets) - 1):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    return longest
 
 
 @helper
@@ -93,41 +89,49 @@ def _duplicates(data, start, stop, newlines, state, slots, keys, seen):
 
 
 @helper
-def _read_words(data, start, stop, table, hashes, ends, sums, shifts):
-    """Each word's hash; characters (ends) and the polynomial (sums) of all words before it; what brings that to power 0 (shifts).
+def _read_words(data, start, stop, table, hashes, ends, written, starts):
+    """Each word's hash; characters (ends) and bytes (starts) of all words before it; the words without a space between (written).
 
-    Returns how many words there are; ends and sums have one entry more.
+    Returns how many words there are; ends and starts have one entry more.
     """
-    words = chars = 0
-    power = shift = np.uint64(1)
-    total = np.uint64(0)
-    ends[0], sums[0] = 0, 0
+    words = chars = size = 0
+    ends[0] = starts[0] = 0
     while start < stop:
+        byte = load_u8(data, start)
+        if byte == 0x0A or (byte == 0x20 and start + 1 < stop and load_u8(data, start + 1) < 0x80):
+            start += 1  # nothing that follows belongs to the same word; of the next space or word the same is asked
+            continue
         end = plain_word_end(data, start, stop)
         white = False
+        length = end - start
         if end == start:
             end = word_end(data, start, stop, table)
             point, _ = decode(data, start, stop)
             white = properties(table, point) & SPACE != 0
+            length = count_chars(data, start, end)
         if not white:
             hashes[words] = hash_bytes(data, start, end)
-            shifts[words] = shift
             for place in range(start, end):
-                total = _plus(total, _times(power, load_u8(data, place) + np.uint64(1)))
-                power = _times(power, _BASE)
-                shift = _times(shift, _INVERSE)
-            chars += count_chars(data, start, end)
+                written[size] = data[place]
+                size += 1
+            chars += length
             words += 1
-            ends[words], sums[words] = chars, total
+            ends[words], starts[words] = chars, size
         start = end
     return words
 
 
 @helper
-def _top(n, words, hashes, ends, state, slots, keys, counts, lengths):
-    """Characters of the commonest n-gram (of several, the first), with a space between its words, times its count."""
+def _top(n, words, hashes, ends, common, grams, state, slots, keys, counts, lengths):
+    """Characters of the commonest n-gram (of several, the first), with a space between its words, times its count.
+
+    common[i]: whether the (n - 1)-gram at word i occurs again; afterwards, whether the n-gram does.
+    """
     clear(state, slots, words)
     for i in range(words - n + 1):
+        grams[i] = -1
+        if not (common[i] and common[i + 1]):
+            continue
         key = hashes[i]
         for k in range(1, n):
             key = mix64(key) + hashes[i + k]
@@ -135,23 +139,45 @@ def _top(n, words, hashes, ends, state, slots, keys, counts, lengths):
         if counts[number] == 0:
             lengths[number] = ends[i + n] - ends[i] + n - 1
         counts[number] += 1
-    most = best = 0
+        grams[i] = number
+    best = ends[n] + n - 1 if words >= n else 0  # where none occurs twice, the first one
+    most = 1
     for number in range(state[0]):
         if counts[number] > most:
             most = counts[number]
             best = most * lengths[number]
-        counts[number] = 0
+    for i in range(words):
+        common[i] = i < words - n + 1 and grams[i] >= 0 and counts[grams[i]] > 1
+    counts[: state[0]] = 0
     return best
 
 
 @helper
-def _covered(n, words, ends, sums, shifts, state, slots, keys, seen):
-    """Characters of n-grams that stood before, from left to right, each word in one of them at most."""
+def _mark_common_prefixes(words, written, starts, common, grams, state, slots, keys, counts):
+    """common[i]: whether the _PREFIX bytes from word i on, without spaces, also stand at the beginning of another word.
+
+    Near the end of the text bytes of an earlier one come in: no n-gram of _PREFIX bytes begins there.
+    """
     clear(state, slots, words)
+    for i in range(words):
+        grams[i] = number_of(hash_bytes(written, starts[i], starts[i] + _PREFIX), state, slots, keys)
+        counts[grams[i]] += 1
+    for i in range(words):
+        common[i] = counts[grams[i]] > 1
+    counts[: state[0]] = 0
+
+
+@helper
+def _covered(n, words, ends, written, starts, common, state, slots, keys, seen):
+    """Characters of n-grams that stood before, from left to right, each word in one of them at most."""
+    clear(state, slots, words // 8)
     chars = i = 0
     while i < words - n + 1:
-        key = _times(_plus(sums[i + n], _PRIME - sums[i]), shifts[i])
-        number = number_of(key, state, slots, keys)
+        start, stop = starts[i], starts[i + n]
+        if not common[i] and stop - start >= _PREFIX:
+            i += 1
+            continue
+        number = number_of(hash_bytes(written, start, stop), state, slots, keys)
         if seen[number]:
             chars += ends[i + n] - ends[i]
             i += n
@@ -165,17 +191,18 @@ def _covered(n, words, ends, sums, shifts, state, slots, keys, seen):
 @kernel("float64[:, ::1](text, offsets, const_uint16)")
 def repetition_datatrove(data, offsets, table):
     """MEASURES of each text: float64 [texts, measures]; `table` is code_points(). An empty text: NaN but for the first."""
-    most_words, most_breaks = _most(data, offsets, table)
-    most = max(most_words, most_breaks) + 2
+    most = _most(data, offsets) + 1
     slots = np.empty(room(most), np.int32)
     keys = np.empty(most, np.uint64)
     state = np.zeros(2, np.int64)
     counts = np.zeros(most, np.int64)
     lengths = np.empty(most, np.int64)
     ends = np.empty(most, np.int64)
+    starts = np.empty(most, np.int64)
     hashes = np.empty(most, np.uint64)
-    sums = np.empty(most, np.uint64)
-    shifts = np.empty(most, np.uint64)
+    grams = np.empty(most, np.int32)
+    common = np.empty(most, np.uint8)
+    written = np.zeros(_longest(offsets) + _PREFIX, np.uint8)
     out = np.full((len(offsets) - 1, _COLUMNS), np.nan)
     for row in range(len(offsets) - 1):
         start, stop = offsets[row], offsets[row + 1]
@@ -189,9 +216,13 @@ def repetition_datatrove(data, offsets, table):
         out[row, 1], out[row, 2] = copies / segments, copied / chars
         segments, copies, copied = _duplicates(data, start, stop, 1, state, slots, keys, counts)
         out[row, 3], out[row, 4] = copies / segments, copied / chars
-        words = _read_words(data, start, stop, table, hashes, ends, sums, shifts)
+        words = _read_words(data, start, stop, table, hashes, ends, written, starts)
+        common[: words + 1] = 1
         for n in range(2, 5):
-            out[row, _TOP_2GRAM + n - 2] = _top(n, words, hashes, ends, state, slots, keys, counts, lengths) / chars
+            size = _top(n, words, hashes, ends, common, grams, state, slots, keys, counts, lengths)
+            out[row, _TOP_2GRAM + n - 2] = size / chars
+        _mark_common_prefixes(words, written, starts, common, grams, state, slots, keys, counts)
         for n in range(5, 11):
-            out[row, _TOP_2GRAM + n - 2] = _covered(n, words, ends, sums, shifts, state, slots, keys, counts) / chars
+            size = _covered(n, words, ends, written, starts, common, state, slots, keys, counts)
+            out[row, _TOP_2GRAM + n - 2] = size / chars
     return out
