@@ -166,7 +166,7 @@ def extracted_text(crawl: Crawl, work: Path) -> Input:
                         size += len(text.encode("utf-8", "replace"))
         facts.write_text(json.dumps(asdict(Input((str(path),), documents, size, is_text=True))))
     found = json.loads(facts.read_text())
-    return Input(**found | {"files": tuple(found["files"])})
+    return Input(**found | {"files": (str(path),)})
 
 
 def default_tokenizer(work: Path, texts: Sequence[str]) -> Path:
