@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -58,10 +59,13 @@ def main(arguments: Sequence[str] = ()) -> None:
     )
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     memory = dict.fromkeys(SIDES, 0)
+    environment = {"GOMP_SPINCOUNT": "1000", **os.environ}  # as the trainer's command sets it, for both
     for _ in range(options.rounds):
         for side in SIDES:
             command = [sys.executable, "-c", "import sys; from benchmarks.trainer import main; main(sys.argv[1:])"]
-            done = subprocess.run([*command, *arguments, "--side", side], check=True, text=True, stdout=subprocess.PIPE)
+            done = subprocess.run(
+                [*command, *arguments, "--side", side], check=True, text=True, stdout=subprocess.PIPE, env=environment
+            )
             result = json.loads(done.stdout.splitlines()[-1])
             seconds[side] += result["seconds"]
             memory[side] = max(memory[side], result["peak_bytes"])
