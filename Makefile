@@ -14,7 +14,7 @@ run: $(READY)
 	$(BIN)/python -m pipeline run configs/dclm_mix.yaml
 
 train: $(READY_ALL)
-	$(BIN)/python -m trainer train configs/trainer/olmoe_tiny.yaml --data runs/dclm_mix
+	$(BIN)/python -m trainer train configs/trainer/olmoe_tiny.yaml --data runs/dclm_mix --resume
 
 test: $(READY_ALL)
 	$(BIN)/python -m pytest
