@@ -30,12 +30,15 @@ from stages.steps import STEPS
 BATCH_BYTES = 8 << 20
 # Step -> datatrove's filter and its arguments, for those that have a counterpart; the other steps stand alone.
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "repetition": ("GopherRepetitionFilter", {}),  # DCLM's definitions, beside datatrove's own
+    "gopher_quality": ("GopherQualityFilter", {}),
     "repetition_datatrove": ("GopherRepetitionFilter", {}),
     "gopher_quality_datatrove": ("GopherQualityFilter", {}),
     "c4_quality": ("C4QualityFilter", {"filter_no_terminal_punct": False}),
     "fineweb_quality": ("FineWebQualityFilter", {}),
 }
-ALONE = ("repetition", "gopher_quality", "refinedweb_lines", "remove_urls", "limit_newlines", "starcoder")
+ALONE = ("refinedweb_lines", "remove_urls", "limit_newlines", "starcoder")
+DCLM_SET = ("remove_urls", "limit_newlines", "gopher_quality", "repetition", "refinedweb_lines")  # one after another
 SETTINGS: dict[str, dict[str, Any]] = {"c4_quality": {"terminal_punctuation": False}}
 
 
@@ -72,6 +75,9 @@ def main(arguments: list[str] | None = None) -> None:
             found["steps"][name] |= {"peer": PEERS[name][0], "peer_mb_per_s": peer, "ratio": ours / peer}
             row[2:] = [PEERS[name][0], f"{peer:.2f} MB/s", f"x{ours / peer:,.0f}"]
         rows.append(row)
+    seconds = sum(source.bytes / 1e6 / found["steps"][name]["mb_per_s"] for name in DCLM_SET)
+    found["dclm_set_mb_per_s"] = source.bytes / 1e6 / seconds
+    rows.append(["DCLM's heuristics and edits, all", f"{found['dclm_set_mb_per_s']:,.1f} MB/s", "", "", ""])
     os.sched_setaffinity(0, allowed)
     show_table("filters, one core", ["step", "headrace", "datatrove", "", "ratio"], rows)
     measure.write_json(args.json, found)
