@@ -19,7 +19,7 @@ from pipeline.plan.classifiers import with_trained_models
 from pipeline.plan.dedup import Job, dedup_phases
 from pipeline.plan.documents import documents_phase
 from pipeline.plan.preflight import check_named_files
-from pipeline.plan.segments import Part, Segment, segments
+from pipeline.plan.segments import Part, segments
 from pipeline.plan.sources import File, list_all
 from pipeline.plan.tokens import manifest_of, shard_phase, tokenize_phase, tokenizer_phase
 from pipeline.progress import Progress
@@ -144,4 +144,4 @@ def _finish(recipe: Recipe, manifest: dict[str, Any], summary: Summary, engine: 
     engine.ledger.sweep(engine.used)
 
 
-__all__ = ["Options", "Segment", "run_recipe"]
+__all__ = ["Options", "run_recipe"]
