@@ -8,7 +8,8 @@ Peaks are the kernel's high-water marks of every process below the command: the 
 the parsing processes, and Ray's own. The ledger's own record of the largest task stands beside them.
 
 What is bounded has to fill before it stops growing: batches of 8 MiB, the tokenizer's cache of words (100 MB), the
-vocabulary of a classifier trained in the run. A small input leaves them half empty; `--crawl-scales 10 30` begins behind that.
+vocabulary of a classifier trained in the run. A small input leaves them half empty, so that from 1
+to 10 the goal is missed (1.2 to 1.26 where it was measured); `--crawl-scales 10 30` begins behind that, and is flat.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks.crawl import make_crawl
 from benchmarks.tables import show_table, verdict
 
 GOAL = 1.5e9  # bytes, any one process
-GROWTH = 1.3  # what batches and caches that a small input leaves half empty may come to, of the largest process
+GROWTH = 1.15  # peaks differ by so much between equal runs; more than that is growth
 MIX = measure.ROOT / "configs" / "dclm_mix.yaml"
 
 
