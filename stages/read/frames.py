@@ -151,7 +151,10 @@ class _Content:
         return found is not None
 
     def seek_record(self) -> None:
-        """Go to the next record header within the member, or to its end."""
+        """Go to the next record header within the member, here at the earliest, or to the member's end."""
+        if self.at_record():
+            return
+        self.fresh = False
         while True:
             found = _RECORD.search(self.buffer, self.at)
             if found:
@@ -184,9 +187,13 @@ def frames(members: Members, wanted: Callable[[str], bool], limit: int) -> Itera
     """
     content = _Content(members)
     count = 0
+    lost = False  # the last record contradicted itself: the next one is to be searched for
     while True:
         frame = Frame(None, None, "", b"", None, 0)
         try:
+            if lost:
+                lost = False  # first, for the search itself may run into damage
+                content.seek_record()
             if not content.start():
                 return
             frame.offset = content.offset()
@@ -215,8 +222,5 @@ def frames(members: Members, wanted: Callable[[str], bool], limit: int) -> Itera
             continue
         except _RecordError as error:
             frame.problem = str(error)
-            yield frame
-            if not content.at_record():
-                content.seek_record()
-            continue
+            lost = True
         yield frame

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import random
+import re
 import tracemalloc
 import zlib
 
@@ -317,6 +318,22 @@ def test_no_damage_crashes_or_hangs_or_duplicates(data):
     if name == "x.warc.gz":  # the checksum of each member tells
         assert [row["html"] for row in rows] == [body for body in bodies if body in {row["html"] for row in rows}]
     assert len(rows) + len(events) >= 1
+
+
+@pytest.mark.parametrize("head", ["content_length", "wrong_length"])
+def test_damage_met_while_searching_for_the_next_record_is_a_problem_too(head):
+    """A record that contradicts itself, in a member that also ends too early: one does not hide the other."""
+    one = record(1, body=b"<p>first")
+    broken = record(2, body=b"<p>second " + random.Random(1).randbytes(300_000))
+    wrong = b"Content-Length: none" if head == "content_length" else b"Content-Length: 5"
+    broken = re.sub(rb"Content-Length: \d+", wrong, broken, count=1)
+    cut = members(broken)[:-1000]
+    rows, events = read(members(one) + cut, "x.warc.gz")
+    assert [row["record"] for row in rows] == [1]
+    reasons = [event.reason for event in events]
+    assert len(reasons) == 2
+    assert "Content-Length" in reasons[0]
+    assert "ends inside this gzip member" in reasons[1]
 
 
 def test_memory_does_not_grow_with_the_file():
