@@ -1,0 +1,68 @@
+"""`python -m pipeline run`: carry out a recipe."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import orjson
+
+from stages.errors import UserError
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run", help="carry out a recipe", description="Carry out a recipe, or what is left of it."
+    )
+    parser.add_argument("recipe", help="YAML file")
+    parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key, a.b.c=value; again for more"
+    )
+    parser.add_argument(
+        "--out", help="output folder or s3:// prefix (default: runs/NAME, runs/NAME-PROFILE for other profiles)"
+    )
+    parser.add_argument("--address", help="address of a running Ray cluster (default: this machine)")
+    parser.add_argument("--workers", type=int, help="Ray workers on this machine (default: all cores)")
+    parser.add_argument("--inline", action="store_true", help="no Ray: all tasks in this process, one after the other")
+    parser.add_argument("--yes", action="store_true", help="start a run that is large for this machine")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.set_defaults(call=_call)
+
+
+def _call(args: argparse.Namespace) -> int:
+    from pipeline.progress import Progress
+    from pipeline.recipe import load_recipe
+    from pipeline.run import Options, run_recipe
+    from pipeline.size import check_size
+    from pipeline.summary import console, show
+
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"--workers {args.workers}: at least 1 is needed")
+    recipe = load_recipe(args.recipe, args.profile, args.set)
+    out = args.out or default_out(args.recipe, recipe.name, recipe.profile, args.profile)
+    if not args.yes:
+        check_size(recipe, args.address)
+    progress = Progress(quiet=args.quiet or args.json)
+    summary = run_recipe(recipe, Options(out, args.workers, args.address, args.inline, progress))
+    if args.json:
+        sys.stdout.write(orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+        return 0
+    if summary.unchanged:
+        print(f"{out} is up to date with {args.recipe}: nothing to do")
+        print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
+        return 0
+    show(summary.to_json(), console())
+    print(f"wrote {out}/manifest.json")
+    print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
+    return 0
+
+
+def default_out(path: str, name: str, profile: str | None, asked: str | None) -> str:
+    """runs/NAME for a recipe's first profile, runs/NAME-PROFILE where another one is asked for."""
+    from pipeline.overrides import read_yaml
+
+    first = next(iter(read_yaml(path).get("profiles") or [None]), None)
+    return f"runs/{name}" if profile in (None, first) else f"runs/{name}-{profile}"

@@ -1,0 +1,35 @@
+"""`python -m pipeline why`: why a document was kept or dropped."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import orjson
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "why",
+        help="why a document was kept or dropped",
+        description="A document's way through a finished run: each step's measures beside its limits, what decided, "
+        "the edits as diffs (made again from the source file, where it is still there), and where its tokens lie.",
+    )
+    parser.add_argument("dir", help="a run's folder")
+    parser.add_argument("document", help="its id, its URL, or FILE:RECORD (the file's whole name, or its last part)")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(call=_call)
+
+
+def _call(args: argparse.Namespace) -> int:
+    from pipeline.summary import console
+    from pipeline.why import why
+    from pipeline.why_show import show_why
+
+    found = why(args.dir, args.document)
+    if args.json:
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show_why(found, console())
+    return 0
