@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from stages.tokens.tokenize import TokenFile
 
 MODULE = "pipeline.jobs.tokens"
 LAST_STAGE = 1_000_000  # behind all segments of a source
+AHEAD = 16  # indexes read at once while shards are planned; each holds the ends of one token file
 
 
 def tokenizer_phase(recipe: Recipe, parts: dict[str, list[Part]], engine: Engine) -> str:
@@ -103,9 +107,10 @@ def shard_phase(
             files = [TokenFile(**entry["report"]["files"][split]) for entry in entries]
             digests = {o["path"]: o["digest"] for entry in entries for o in entry["outputs"]}
             limit = shard_tokens(recipe.shards.bytes, dtype)
-            for number, pieces in enumerate(plan_shards(files, limit, lambda f: _ends(f, engine))):
-                tasks.append(_shard_task(source, split, number, files, pieces, digests, dtype))
-                places.append((source, split))
+            with read_ahead(files, limit, lambda file: _ends(file, engine)) as ends:
+                for number, pieces in enumerate(plan_shards(files, limit, ends)):
+                    tasks.append(_shard_task(source, split, number, files, pieces, digests, dtype))
+                    places.append((source, split))
     engine.before_replacing([path for task in tasks for path in task.spec["writes"]], {t.key for t in tasks})
     found: dict[str, dict[str, list]] = {source: {split: [] for split in jobs.SPLITS} for source in tokenized}
     for (source, split), entry in zip(places, engine.run(Phase("shard", tasks)), strict=True):
@@ -133,6 +138,43 @@ def _shard_task(
     }
     weight = sum(piece.end_token - piece.first_token for piece in pieces) * dtype.itemsize
     return Task(key, f"shard/{source}/{path.rsplit('/', 1)[-1]}", f"{MODULE}:shard", spec, weight)
+
+
+@contextmanager
+def read_ahead(
+    files: list[TokenFile], max_tokens: int, read: Callable[[TokenFile], np.ndarray]
+) -> Iterator[Callable[[TokenFile], np.ndarray]]:
+    """`read`, with the files that shard boundaries will fall into read ahead by a few threads, `AHEAD` at a time.
+
+    Where a boundary falls is known when the one before it is: a shard further on, less a part of a document. So the
+    guess is right but for a few files, and those are read when they are asked for.
+    """
+    bounds = np.cumsum([0, *(file.tokens for file in files)], dtype=np.int64)
+    place = {file.index_path: number for number, file in enumerate(files)}
+    pending: dict[int, Future[np.ndarray]] = {}
+    expected = max_tokens  # about where the next boundary lies, in tokens from the start of the first file
+
+    with ThreadPoolExecutor(AHEAD) as pool:
+
+        def ends(file: TokenFile) -> np.ndarray:
+            nonlocal expected
+            here = place[file.index_path]
+            expected = min(max(expected, int(bounds[here])), int(bounds[here + 1]) - 1)
+            expected += max_tokens * max(1, -(-(int(bounds[here + 1]) - expected) // max_tokens))
+            cuts = expected + max_tokens * np.arange(AHEAD)
+            guesses = np.searchsorted(bounds, cuts[cuts < bounds[-1]], side="right") - 1
+            for number in [number for number in pending if number < here]:
+                pending.pop(number).cancel()
+            for number in np.unique(guesses).tolist():
+                if number not in pending and len(pending) < AHEAD:
+                    pending[number] = pool.submit(read, files[number])
+            return pending.pop(here).result() if here in pending else read(file)
+
+        try:
+            yield ends
+        finally:
+            for future in pending.values():
+                future.cancel()
 
 
 def _ends(file: TokenFile, engine: Engine) -> np.ndarray:

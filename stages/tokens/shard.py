@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.tokens.shard_format import ShardError, check_tokens, write_index, write_tokens
+from stages.tokens.index_table import ROWS, write_index_batches
+from stages.tokens.shard_format import ShardError, check_tokens, write_tokens
 from stages.tokens.tokenize import TokenFile
 
 COPY_TOKENS = 4 << 20  # tokens held while copying
@@ -96,7 +99,7 @@ def write_shard(
         check_tokens(files[number].tokens_path, dtype, files[number].tokens)
     totals = {"documents": 0, "text_bytes": 0}
     tokens, digest = write_tokens(path, _copy_tokens(files, pieces, np.dtype(dtype)), np.dtype(dtype))
-    write_index(index_path, _copy_index(files, pieces, totals))
+    write_index_batches(index_path, _copy_index(files, pieces, totals))
     wanted = sum(piece.end_document - piece.first_document for piece in pieces)
     if totals["documents"] != wanted:
         raise ShardError(f"{index_path}: {totals['documents']} documents were found for a shard of {wanted}")
@@ -117,21 +120,20 @@ def _copy_tokens(files: Sequence[TokenFile], pieces: Sequence[Piece], dtype: np.
 
 def _copy_index(
     files: Sequence[TokenFile], pieces: Sequence[Piece], totals: dict[str, int]
-) -> Iterator[tuple[int, int, str, str, int]]:
+) -> Iterator[pa.RecordBatch]:
+    """The pieces' rows with the columns of `ROWS`, counted within the shard; documents and bytes go to `totals`."""
     written = 0
     for piece in pieces:
-        shift = written - piece.first_token
+        shift = pa.scalar(written - piece.first_token, pa.int64())
         for rows in _index_rows(files[piece.file].index_path, piece.first_document, piece.end_document):
-            totals["documents"] += len(rows["start"])
-            totals["text_bytes"] += sum(rows["text_bytes"])
-            for start, end, name, src, loc in zip(
-                rows["start"], rows["end"], rows["id"], rows["src"], rows["loc"], strict=True
-            ):
-                yield start + shift, end + shift, name, src, loc
+            totals["documents"] += rows.num_rows
+            totals["text_bytes"] += pc.sum(rows.column("text_bytes")).as_py() or 0
+            moved = [pc.add(rows.column(name), shift) for name in ("start", "end")]
+            yield pa.RecordBatch.from_arrays([*moved, *(rows.column(name) for name in ("id", "src", "loc"))], schema=ROWS)
         written += piece.end_token - piece.first_token
 
 
-def _index_rows(path: str, first: int, end: int) -> Iterator[dict[str, list]]:
+def _index_rows(path: str, first: int, end: int) -> Iterator[pa.RecordBatch]:
     """Rows first..end of an index, in batches; row groups before and after are not read."""
     with pq.ParquetFile(path) as index:
         row = 0
@@ -142,6 +144,6 @@ def _index_rows(path: str, first: int, end: int) -> Iterator[dict[str, list]]:
                 for batch in index.iter_batches(batch_size=16384, row_groups=[group]):
                     low, high = max(first - position, 0), min(end - position, batch.num_rows)
                     if low < high:
-                        yield batch.slice(low, high - low).to_pydict()
+                        yield batch.slice(low, high - low)
                     position += batch.num_rows
             row += rows

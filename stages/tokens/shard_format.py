@@ -55,7 +55,7 @@ def token_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= UINT16_VOCABULARY else "<u4")
 
 
-class _AtomicFile:
+class AtomicFile:
     """A binary file that appears under its name, fsynced, only when the block ends without an exception."""
 
     def __init__(self, path: str | Path) -> None:
@@ -89,7 +89,7 @@ class _AtomicFile:
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a small file atomically and durably."""
-    with _AtomicFile(path) as file:
+    with AtomicFile(path) as file:
         file.write(data)
 
 
@@ -99,7 +99,7 @@ def write_tokens(path: str | Path, chunks: Iterable[np.ndarray], dtype: np.dtype
     Chunks must already be of `dtype` (ShardError otherwise): a silent cast could cut an id.
     """
     digest, tokens = hashlib.sha256(), 0
-    with _AtomicFile(path) as file:
+    with AtomicFile(path) as file:
         for chunk in chunks:
             if chunk.dtype != dtype:
                 raise ShardError(f"{path}: tokens are {chunk.dtype}, the shard is {dtype}")
@@ -114,7 +114,7 @@ def write_index(path: str | Path, documents: Iterable[tuple[int, int, str, str, 
     """Write (start, end, id, src, loc) rows as `.csv.gz`, the same bytes for the same rows; returns the row count."""
     count = 0
     with (
-        _AtomicFile(path) as raw,
+        AtomicFile(path) as raw,
         gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed,
         io.TextIOWrapper(io.BufferedWriter(packed, 1 << 18), "utf-8", newline="") as text,
     ):

@@ -1,0 +1,51 @@
+"""Planning shards over many token files: the same plan with indexes read ahead, and never many of them at once."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.plan.tokens import AHEAD, read_ahead
+from stages.tokens.shard import plan_shards
+from stages.tokens.tokenize import TokenFile
+
+
+def token_files(lengths: list[list[int]]) -> tuple[list[TokenFile], dict[str, np.ndarray]]:
+    files = [TokenFile("", str(number), sum(found), len(found), 0) for number, found in enumerate(lengths)]
+    return files, {str(number): np.cumsum(found, dtype=np.int64) for number, found in enumerate(lengths)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 30), max_size=8), max_size=30), st.integers(1, 90))
+def test_reading_ahead_changes_no_plan(lengths: list[list[int]], size: int) -> None:
+    files, ends = token_files(lengths)
+    with read_ahead(files, size, lambda file: ends[file.index_path]) as ahead:
+        assert plan_shards(files, size, ahead) == plan_shards(files, size, lambda file: ends[file.index_path])
+
+
+def test_indexes_are_read_ahead_once_and_let_go() -> None:
+    files, ends = token_files([[7] * 100] * 3000)
+    read: list[str] = []
+    taken: list[int] = []
+    lock = threading.Lock()
+
+    def one(file: TokenFile) -> np.ndarray:
+        with lock:
+            read.append(file.index_path)
+        return ends[file.index_path]
+
+    with read_ahead(files, 7_003, one) as ahead:
+
+        def ask(file: TokenFile) -> np.ndarray:
+            found = ahead(file)
+            taken.append(int(file.index_path))
+            with lock:
+                assert sum(int(name) > taken[-1] for name in read) <= AHEAD
+            return found
+
+        plan = plan_shards(files, 7_003, ask)
+    assert len(plan) == 300 and len(taken) >= 299
+    assert len(read) == len(set(read)) < 1.3 * len(taken)  # a few guesses miss, the more the smaller the files
