@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import resource
 import socket
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.ledger import Ledger, write_entry
+from pipeline.memory import peak, release, reset_peak
 from pipeline.progress import Progress
 from pipeline.size import machine_memory
 from pipeline.storage.errors import no_space
@@ -298,6 +298,8 @@ def execute(run: str, task: dict[str, Any], cache_bytes: int) -> dict[str, Any]:
     module, _, name = task["function"].partition(":")
     function: Callable[[dict, Context], dict] = getattr(import_module(module), name)
     began, cpu = time.perf_counter(), time.process_time()
+    release()
+    reset_peak()
     scratch_root = storage.scratch_folder(run)
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-", dir=scratch_root) as scratch:
@@ -312,7 +314,7 @@ def execute(run: str, task: dict[str, Any], cache_bytes: int) -> dict[str, Any]:
             "report": report,
             "seconds": round(time.perf_counter() - began, 3),
             "cpu_seconds": round(time.process_time() - cpu, 3),
-            "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_memory": peak(),
             "host": socket.gethostname(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }

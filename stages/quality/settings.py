@@ -39,5 +39,5 @@ class TrainSettings(Settings):
     """Share of the documents of each label kept from training, to judge the classifier by."""
     held_out_max: int = Field(default=20_000, ge=1)
     """At most this many of each label."""
-    shuffle_mb: int = Field(default=256, ge=1)
+    shuffle_mb: int = Field(default=32, ge=1)
     """MB of text in memory while it is put in order."""
