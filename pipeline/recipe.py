@@ -15,7 +15,7 @@ from stages.filters.python_function import add_folder
 from stages.read import ReadSpec
 from stages.step import Settings, Step, content_key
 from stages.steps import STEPS
-from stages.tokens.mixture import Mixture
+from stages.tokens.mixture import Mixture, MixtureError, check_mixture
 from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
 
@@ -161,6 +161,10 @@ class Recipe(Settings):
                 raise _nested(
                     ["mixture", "per_source", name], None, "no such source" + nearest(name, list(self.sources))
                 )
+        try:
+            check_mixture(self.mixture, self.sources)
+        except MixtureError as error:
+            raise _nested(["mixture"], None, str(error)) from None
         return self
 
     def content(self) -> str:

@@ -9,14 +9,22 @@ from pipeline.plan.segments import file_fields
 from pipeline.recipe import Recipe
 from stages.errors import UserError
 from stages.step import Step
+from stages.tokens.tokenizer import TokenizerError, check_tokenizer
 
 
 def check_named_files(recipe: Recipe) -> None:
-    """Raise UserError, with the recipe's key, for a tokenizer, model, list or saved filter that is not there."""
+    """Raise UserError, with the recipe's key, for a tokenizer, model, list or saved filter that is not there.
+
+    The tokenizer is also read: one that does not load, or lacks the end token, would be found after all other work.
+    """
     for key, uri in _named_files(recipe):
         try:
             storage.stat(uri)
-        except storage.StorageError as error:
+            if key.startswith("tokenizer."):
+                with storage.Cache(storage.cache_folder(), recipe.run.cache_bytes) as cache:
+                    path = storage.fetch(uri, cache)
+                    check_tokenizer(path, recipe.tokenizer.eos_token, recipe.tokenizer.pad_token)
+        except (storage.StorageError, TokenizerError) as error:
             raise UserError(f"{key}: {error}") from None
 
 

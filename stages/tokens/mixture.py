@@ -8,20 +8,22 @@ The whole is sized in one of two ways:
 - `epochs` (default 1): passes over the mixture. `tokens` and `repeats` of a source then count for one pass; a source
   with nothing set has one repeat a pass.
 
-OLMoE's own mixture is the natural proportion of its seven sources with `tokens: 5.133e12`, or `epochs: 1.2612`.
+OLMoE's own mixture is the natural proportion of its seven sources with `tokens: 5.133e12` (1.26 epochs of 4.07T) and
+`reshuffle_last_tokens: 100e9`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from stages.errors import UserError
 from stages.step import Settings
+from stages.units import Count
 
 # Up to 4 epochs of repeated data are nearly as good as new data (Muennighoff et al. 2023, "Scaling Data-Constrained
 # Language Models", section 5).
@@ -33,12 +35,7 @@ class MixtureError(UserError):
     """A mixture that cannot be had; the text shows the arithmetic."""
 
 
-def _whole(value: object) -> object:
-    """`5.133e12` is a float to YAML; as a token count it is a whole number."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Tokens = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Tokens = Annotated[Count, Field(ge=0)]
 
 
 class SourceMix(Settings):
@@ -96,12 +93,7 @@ def compile_mixture(mixture: Mixture, available: Mapping[str, int]) -> list[Budg
     Whole numbers that sum up to the total exactly. Raises MixtureError, with the numbers, for a source that is not
     there, for parts that do not make up the total, and where a source would repeat more often than it may.
     """
-    unknown = [name for name in mixture.per_source if name not in available]
-    if unknown:
-        raise MixtureError(
-            f"mixture.per_source.{unknown[0]}: there is no such source; the sources are {', '.join(available)}"
-        )
-    wanted = {name: mixture.per_source.get(name, SourceMix()) for name in available}
+    wanted = _wanted(mixture, available)
     exact = (
         _by_total(mixture, wanted, available) if mixture.tokens is not None else _by_epochs(mixture, wanted, available)
     )
@@ -121,6 +113,44 @@ def compile_mixture(mixture: Mixture, available: Mapping[str, int]) -> list[Budg
     if over:
         raise MixtureError("the mixture asks for more than there is: " + "; ".join(map(_arithmetic, over)))
     return budgets
+
+
+def check_mixture(mixture: Mixture, sources: Iterable[str]) -> None:
+    """Raise MixtureError for a mixture that no number of tokens in its sources could give; nothing is known of them yet.
+
+    What depends on how much there is (a total that needs too many repeats, say) shows in `compile_mixture`.
+    """
+    wanted = _wanted(mixture, sources)
+    shares = _shares(wanted)
+    if mixture.tokens is None:
+        if shares and (sum(shares.values()) >= 1 or len(shares) == len(wanted)):
+            raise _shares_alone(shares)
+        passes = Fraction(str(mixture.epochs)) if mixture.epochs is not None else Fraction(1)
+    else:
+        total, passes = Fraction(mixture.tokens), Fraction(1)
+        known = {name: Fraction(mix.tokens) for name, mix in wanted.items() if mix.tokens is not None}
+        known |= {name: share * total for name, share in shares.items()}
+        _check_total(known, total, complete=len(known) == len(wanted))
+    for name, mix in wanted.items():
+        most = mix.max_repeats or mixture.max_repeats
+        times = Fraction(str(mix.repeats)) if mix.repeats is not None else None
+        if times is None and mixture.tokens is None and mix.tokens is None and mix.share is None:
+            times = Fraction(1)
+        if times is not None and times * passes > Fraction(str(most)):
+            raise MixtureError(
+                f"{name}: {float(times):g} repeats in each of {float(passes):g} epochs are {float(times * passes):g}, "
+                f"and {most:g} are allowed (max_repeats)"
+            )
+
+
+def _wanted(mixture: Mixture, sources: Iterable[str]) -> dict[str, SourceMix]:
+    names = list(sources)
+    unknown = [name for name in mixture.per_source if name not in names]
+    if unknown:
+        raise MixtureError(
+            f"mixture.per_source.{unknown[0]}: there is no such source; the sources are {', '.join(names)}"
+        )
+    return {name: mixture.per_source.get(name, SourceMix()) for name in names}
 
 
 def _fixed(wanted: Mapping[str, SourceMix], available: Mapping[str, int]) -> dict[str, Fraction]:
@@ -154,18 +184,8 @@ def _by_total(mixture: Mixture, wanted: Mapping[str, SourceMix], available: Mapp
     exact = _fixed(wanted, available) | {name: share * total for name, share in _shares(wanted).items()}
     left = total - sum(exact.values())
     free = [name for name in wanted if name not in exact]
-    parts = " + ".join(f"{name} {_number(tokens)}" for name, tokens in exact.items())
-    if left < 0:
-        raise MixtureError(
-            f"the sources ask for more than the total: {parts} = {_number(total - left)}, "
-            f"mixture.tokens is {_number(total)}"
-        )
+    _check_total(exact, total, complete=not free)
     if not free:
-        if left >= 1:
-            raise MixtureError(
-                f"the sources ask for less than the total: {parts} = {_number(total - left)}, mixture.tokens is "
-                f"{_number(total)}; leave one source open, or give epochs in place of tokens"
-            )
         return exact
     there = sum(available[name] for name in free)
     if there == 0 and left > 0:
@@ -175,13 +195,30 @@ def _by_total(mixture: Mixture, wanted: Mapping[str, SourceMix], available: Mapp
     return exact | {name: left * available[name] / there if there else Fraction(0) for name in free}
 
 
+def _check_total(parts: Mapping[str, Fraction], total: Fraction, complete: bool) -> None:
+    """Raise MixtureError where parts exceed the total or, being `complete`, fall short of it."""
+    asked = sum(parts.values(), Fraction(0))
+    sum_up = " + ".join(f"{name} {_number(tokens)}" for name, tokens in parts.items()) + f" = {_number(asked)}"
+    if asked > total:
+        raise MixtureError(f"the sources ask for more than the total: {sum_up}, mixture.tokens is {_number(total)}")
+    if complete and total - asked >= 1:
+        raise MixtureError(
+            f"the sources ask for less than the total: {sum_up}, mixture.tokens is {_number(total)}; leave one source "
+            "open, or give epochs in place of tokens"
+        )
+
+
+def _shares_alone(shares: Mapping[str, Fraction]) -> MixtureError:
+    return MixtureError(f"shares alone ({_list(shares)}) do not say how many tokens are wanted; set mixture.tokens")
+
+
 def _by_epochs(mixture: Mixture, wanted: Mapping[str, SourceMix], available: Mapping[str, int]) -> dict[str, Fraction]:
     epochs = Fraction(str(mixture.epochs)) if mixture.epochs is not None else Fraction(1)
     shares = _shares(wanted)
     one = {name: Fraction(available[name]) for name in wanted if name not in shares} | _fixed(wanted, available)
     counted, rest = sum(one.values()), 1 - sum(shares.values())
     if shares and (rest <= 0 or counted == 0):
-        raise MixtureError(f"shares alone ({_list(shares)}) do not say how many tokens are wanted; set mixture.tokens")
+        raise _shares_alone(shares)
     total = counted / rest
     return {name: epochs * (shares[name] * total if name in shares else one[name]) for name in wanted}
 

@@ -200,14 +200,8 @@ def load_tokenizer(
     `threads` holds for the first load of a process. Raises TokenizerError.
     """
     path, rules = Path(path), rules or EncodeRules()
-    try:
-        data = path.read_bytes()
-        json = data.decode()
-        base = tokenizers.Tokenizer.from_str(json)
-    except OSError as error:
-        raise TokenizerError(f"{path}: the tokenizer cannot be read ({error.strerror})") from None
-    except Exception as error:  # the library raises plain Exception for a bad file
-        raise TokenizerError(f"{path}: is no tokenizer.json that `tokenizers` can load ({error})") from None
+    data, base = _read(path)
+    json = data.decode()
     split = rules.special_tokens_in_text == "split"
     reference = ReferenceEngine(base, split)
     chosen: Engine = reference
@@ -237,6 +231,25 @@ def load_tokenizer(
     )
     loaded.verify(tricky_texts(base))
     return loaded
+
+
+def _read(path: Path) -> tuple[bytes, tokenizers.Tokenizer]:
+    """The bytes of a tokenizer.json, and what the reference makes of them. Raises TokenizerError."""
+    try:
+        data = path.read_bytes()
+        return data, tokenizers.Tokenizer.from_str(data.decode())
+    except OSError as error:
+        raise TokenizerError(f"{path}: the tokenizer cannot be read ({error.strerror})") from None
+    except Exception as error:  # the library raises plain Exception for a bad file
+        raise TokenizerError(f"{path}: is no tokenizer.json that `tokenizers` can load ({error})") from None
+
+
+def check_tokenizer(path: str | Path, eos_token: str | None = None, pad_token: str | None = None) -> None:
+    """Raise TokenizerError where `load_tokenizer` would for this file and these names, without loading an engine."""
+    path = Path(path)
+    vocabulary = _read(path)[1].get_vocab(with_added_tokens=True)
+    _special(vocabulary, eos_token, END_TOKENS, "end", path)
+    _special(vocabulary, pad_token, PAD_TOKENS, "padding", path, default=0)
 
 
 def _special(

@@ -60,6 +60,7 @@ def test_a_recipe_is_typed() -> None:
         ("shards.bytes=much", r"shards.bytes = 'much': not a quantity: write it like 256MiB"),
         ("shards.held_out=1.5", r"shards.held_out = 1.5"),
         ("mixture.per_source.webb.share=1", r"mixture.per_source.webb.*did you mean web\?"),
+        ("mixture={tokens: 5, per_source: {web: {tokens: 9}}}", r"mixture: the sources ask for more than the total: web 9"),
         ("tokenizer.path=x", r"name exactly one of path, hub and train"),
         ("run.keep=some", r"run.keep = 'some'"),
         ("name=a b", r"name = 'a b'"),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.tokens.mixture import Mixture, MixtureError, compile_mixture
+from stages.tokens.mixture import Mixture, MixtureError, check_mixture, compile_mixture
 
 # OLMoE-MIX-0924, tokens by source (table 2 of the paper, as summed up on the dataset's card).
 OLMOE = {
@@ -40,6 +40,11 @@ def test_the_olmoe_mixture_in_three_ways():
     assert by_epochs[0].asked == pytest.approx(natural[0].asked, rel=1e-4)
     table = {name: {"tokens": tokens} for name, tokens in OLMOE.items()}
     assert asked(OLMOE, epochs=1.25, per_source=table)["wiki"] == 4_612_500_000
+
+
+def test_quantities_as_recipes_write_them():
+    mixture = Mixture.model_validate({"tokens": "5.133T", "reshuffle_last_tokens": "100B"})
+    assert (mixture.tokens, mixture.reshuffle_last_tokens) == (5_133_000_000_000, 100_000_000_000)
 
 
 def test_tokens_share_repeats_and_the_rest():
@@ -101,3 +106,41 @@ def test_budgets_are_whole_and_sum_up(available, total):
     assert sum(b.asked for b in budgets) == total
     for b in budgets:
         assert abs(b.asked - total * b.available / sum(available)) <= 1 + 1e-9 * total
+
+
+@pytest.mark.parametrize(
+    ("mixture", "message"),
+    [
+        ({"per_source": {"x": {"tokens": 1}}}, "mixture.per_source.x: there is no such source"),
+        ({"tokens": 100, "per_source": {"a": {"share": 0.7}, "b": {"share": 0.7}}}, "sum up to 1.4000"),
+        ({"tokens": 100, "per_source": {"a": {"share": 0.7}, "b": {"share": 0.1}}}, "sum up to 0.8000, not 1"),
+        ({"tokens": 100, "per_source": {"a": {"tokens": 300}}}, "more than the total: a 300 = 300"),
+        ({"tokens": 100, "per_source": {"a": {"tokens": 80}, "b": {"share": 0.3}}}, "a 80 \\+ b 30 = 110"),
+        ({"tokens": 99, "per_source": {"a": {"tokens": 9}, "b": {"share": 0.5}}}, "less than the total"),
+        ({"per_source": {"a": {"share": 0.5}, "b": {"share": 0.5}}}, "set mixture.tokens"),
+        ({"per_source": {"a": {"repeats": 5}}}, "a: 5 repeats in each of 1 epochs are 5, and 4 are allowed"),
+        ({"epochs": 3, "per_source": {"a": {"repeats": 2}}}, "a: 2 repeats in each of 3 epochs are 6"),
+        ({"epochs": 5}, "a: 1 repeats in each of 5 epochs are 5"),
+    ],
+)
+def test_the_impossible_is_found_before_anything_is_counted(mixture, message):
+    with pytest.raises(MixtureError, match=message):
+        check_mixture(Mixture.model_validate(mixture), ["a", "b"])
+
+
+ASKS = st.sampled_from([{}, {"tokens": 5}, {"tokens": 40}, {"share": 0.2}, {"share": 0.5}, {"repeats": 1}, {"repeats": 3}])
+
+
+@given(
+    size=st.sampled_from([{}, {"tokens": 40}, {"tokens": 100}, {"epochs": 1.5}, {"epochs": 2}]),
+    a=ASKS,
+    b=ASKS,
+    available=st.lists(st.integers(4, 100), min_size=2, max_size=2),
+)
+def test_nothing_that_can_be_had_is_refused_early(size, a, b, available):
+    mixture = Mixture.model_validate(size | {"per_source": {"a": a, "b": b}})
+    try:
+        compile_mixture(mixture, dict(zip("ab", available, strict=True)))
+    except MixtureError:
+        return
+    check_mixture(mixture, ["a", "b"])
