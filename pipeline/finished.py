@@ -65,6 +65,7 @@ class FinishedRun:
     recipe: Recipe
     manifest: Manifest
     sources: dict[str, SourceParts]
+    entries: list[dict[str, Any]] = field(default_factory=list)  # of the ledger, one a task, by name
 
     def rows(
         self, path: str, columns: list[str] | None = None, batch_bytes: int = 8 << 20
@@ -105,9 +106,10 @@ def open_finished(run: str) -> FinishedRun:
     # After a rerun that was broken off, the ledger also knows tasks of other settings: the manifest's are the older ones.
     entries: dict[str, dict[str, Any]] = {}
     for entry in sorted(ledger.entries.values(), key=lambda e: (e["finished"], e["key"])):
-        if entry["function"] in (DOCUMENTS, TOKENIZE):
-            entries.setdefault(entry["name"], entry)
+        entries.setdefault(entry["name"], entry)
     for _, entry in sorted(entries.items()):
+        if entry["function"] not in (DOCUMENTS, TOKENIZE):
+            continue
         source = sources.get(entry["report"]["source"])
         if source is None:
             continue
@@ -118,7 +120,7 @@ def open_finished(run: str) -> FinishedRun:
         while len(source.parts) <= stage:
             source.parts.append([])
         source.parts[stage].append(_files(entry, ledger))
-    return FinishedRun(run, recipe, manifest, sources)
+    return FinishedRun(run, recipe, manifest, sources, [entry for _, entry in sorted(entries.items())])
 
 
 def _files(entry: dict[str, Any], ledger: Ledger) -> PartFiles:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
+from pipeline.measured import Sampled, bin_edges, document_keys, floats, gone_later
 from pipeline.overrides import nearest
 from stages.chain import is_edit
 from stages.document import text_buffers
@@ -112,7 +113,7 @@ def _sweep_source(run: FinishedRun, asked: Asked, values: list[float] | None) ->
         raise UserError(f"{run.uri} has no parts of {asked.source.name} in which {asked.name} measured: run it again")
     sample, low, high = _sample(run, asked)
     limits = np.unique(np.asarray(values, np.float64)) if values else _choose(sample, asked)
-    swept = Swept(limits, edges=_edges(sample, low, high))
+    swept = Swept(limits, edges=bin_edges(sample, low, high, BINS))
     swept.counts = {name: np.zeros((len(limits), 2), np.int64) for name in COLUMNS}
     for files, gone in _parts(run, asked):
         for docs in _reached(run, asked, files):
@@ -132,25 +133,14 @@ class _Docs:
     bytes: np.ndarray  # int64, of text after the step
     dropped_here: np.ndarray  # bool
     lost: np.ndarray | None  # bool: taken later in the same segment
-    keys: pa.Array | None  # of those that the segment kept: file and record, as `_keys` joins them
+    keys: pa.Array | None  # of those that the segment kept: file and record, as `document_keys` joins them
     estimated: bool
 
 
 def _parts(run: FinishedRun, asked: Asked) -> Iterator[tuple[PartFiles, pa.Array]]:
     """Each part, with the keys of its documents that later segments or the tokenizer dropped or failed."""
     for ordinal, files in enumerate(asked.source.parts[asked.stage]):
-        paths = []
-        for later in asked.source.parts[asked.stage + 1 :]:
-            paths += [path for path in (later[ordinal].dropped, later[ordinal].failed) if path]
-        if ordinal < len(asked.source.tokens):
-            paths.append(asked.source.tokens[ordinal]["dropped"])
-        found = [_keys(batch) for path in paths for _, batch in run.rows(path, ["file", "record"])]
-        yield files, pa.concat_arrays(found) if found else pa.array([], pa.large_string())
-
-
-def _keys(batch: pa.RecordBatch) -> pa.Array:
-    record = pc.cast(batch.column("record"), pa.large_string())
-    return pc.binary_join_element_wise(batch.column("file"), record, pa.scalar(":", pa.large_string()))
+        yield files, gone_later(run, asked.source, asked.stage, ordinal)
 
 
 def _reached(run: FinishedRun, asked: Asked, files: PartFiles) -> Iterator[_Docs]:
@@ -180,7 +170,7 @@ def _reached(run: FinishedRun, asked: Asked, files: PartFiles) -> Iterator[_Docs
 
 def _docs(asked: Asked, batch: pa.RecordBatch, files: PartFiles, kept: bool, edited: str | None) -> _Docs:
     rows, names = batch.num_rows, batch.schema.names
-    values = _floats(batch, f"{asked.name}.{asked.measure}")
+    values = floats(batch, f"{asked.name}.{asked.measure}")
     others = np.ones(rows, bool)
     for measure, bounds in asked.step.limits().items():
         name = f"{asked.name}.{measure}"
@@ -189,7 +179,7 @@ def _docs(asked: Asked, batch: pa.RecordBatch, files: PartFiles, kept: bool, edi
         if not isinstance(bounds, Bounds):
             drops = bounds.decide(batch.column(name))
         else:
-            drops = bounds.decide(values if measure == asked.measure else _floats(batch, name))
+            drops = bounds.decide(values if measure == asked.measure else floats(batch, name))
             if measure == asked.measure:
                 drops.pop(asked.side, None)
         for mask in drops.values():
@@ -203,7 +193,7 @@ def _docs(asked: Asked, batch: pa.RecordBatch, files: PartFiles, kept: bool, edi
         else:  # measures alone: the part's average
             estimated = True
             sizes = np.full(rows, files.report["bytes"] / max(files.report["docs"], 1)).astype(np.int64)
-        return _Docs(values, others, sizes, np.zeros(rows, bool), None, _keys(batch), estimated)
+        return _Docs(values, others, sizes, np.zeros(rows, bool), None, document_keys(batch), estimated)
     sizes = np.asarray(batch.column("bytes").fill_null(0), np.int64)
     if edited and edited in names:  # where it reached a later edit: its size before that
         before = batch.column(edited)
@@ -212,35 +202,16 @@ def _docs(asked: Asked, batch: pa.RecordBatch, files: PartFiles, kept: bool, edi
     return _Docs(values, others, sizes, here, ~here, None, False)
 
 
-def _floats(batch: pa.RecordBatch, name: str) -> np.ndarray:
-    column = batch.column(name)
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    return column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
-
-
 # ---- choosing limits, counting
 
 
 def _sample(run: FinishedRun, asked: Asked) -> tuple[np.ndarray, float, float]:
     """Up to `SAMPLE` of the measured values, evenly taken (float64, sorted), and the least and greatest of all."""
-    chosen: list[np.ndarray] = []
-    every, seen, count, low, high = 1, 0, 0, np.inf, -np.inf
+    sampled = Sampled(SAMPLE)
     for files in asked.source.parts[asked.stage]:
         for docs in _reached(run, asked, files):
-            values = docs.values[np.isfinite(docs.values)]
-            if not len(values):
-                continue
-            low, high = min(low, values.min()), max(high, values.max())
-            taken = values[(-seen) % every :: every]
-            seen += len(values)
-            chosen.append(taken)
-            count += len(taken)
-            while count > SAMPLE:
-                chosen = [np.concatenate(chosen)[::2]]
-                count, every = len(chosen[0]), every * 2
-    sample = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0)
-    return sample, float(low), float(high)
+            sampled.add(docs.values)
+    return sampled.sorted(), sampled.low, sampled.high
 
 
 def _choose(sample: np.ndarray, asked: Asked) -> np.ndarray:
@@ -249,18 +220,6 @@ def _choose(sample: np.ndarray, asked: Asked) -> np.ndarray:
     quantiles = np.quantile(sample, np.linspace(0, 1, LIMITS)) if len(sample) else np.zeros(0)
     rounded = [float(f"{value:.3g}") for value in quantiles]
     return np.unique(np.asarray(rounded + ([own] if own is not None else []), np.float64))
-
-
-def _edges(sample: np.ndarray, low: float, high: float) -> np.ndarray:
-    """The bins of the histogram: over the middle 98%, on a logarithmic scale where the values span decades."""
-    if not len(sample):
-        return np.linspace(0, 1, BINS + 1)
-    start, end = np.quantile(sample, [0.01, 0.99])
-    if start == end:
-        start, end = low, high if high > low else low + 1
-    if start > 0 and end / start > 30:
-        return np.geomspace(start, end, BINS + 1)
-    return np.linspace(start, end, BINS + 1)
 
 
 def _count(asked: Asked, docs: _Docs, gone: pa.Array, swept: Swept) -> None:
