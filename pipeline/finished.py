@@ -88,10 +88,14 @@ class FinishedRun:
                 number -= rows
         raise IndexError(f"{path} has no row {number}")
 
+    def schema(self, path: str) -> pa.Schema:
+        """A part's columns and their types."""
+        with storage.open_random(storage.join(self.uri, path)) as stream:
+            return pq.read_schema(stream)
+
     def columns(self, path: str) -> list[str]:
         """The names of a part's columns."""
-        with storage.open_random(storage.join(self.uri, path)) as stream:
-            return pq.read_schema(stream).names
+        return self.schema(path).names
 
 
 def open_finished(run: str) -> FinishedRun:
