@@ -1,143 +1,91 @@
 """Training data from a finished run: the manifest's shards as instances of one sequence length, in the mixture's order.
 
-OLMo's rule: each shard is cut into instances of `sequence_length` tokens and its remainder is dropped. Labels are
-inside an instance (position t predicts t + 1), so it trains sequence_length - 1 predictions. Documents run on across
-instances; the end token stands between them.
+Two packings. `concatenate` is OLMo's rule: each shard is cut into instances of `sequence_length` tokens and its
+remainder is dropped; documents run on across instances, the end token stands between them. `best_fit` keeps documents
+whole where it can, and pads (packing.py). Labels are inside an instance (position t predicts t + 1), so it trains
+sequence_length - 1 predictions.
 
 Where a run stands is one number, the instances read so far, together with `Data.fingerprint`, which another corpus,
-sequence length or seed does not have. Batch size and ranks are the caller's: `batch(first, count)` is a pure function.
+sequence length, packing or seed does not have. Batch size and ranks are the caller's: `read(first, count)` is a pure
+function. What `materialize.py` wrote is opened the same way, reads the same and has the same fingerprint.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import queue
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from stages.tokens.shard_format import ShardError, canonical_json, check_tokens, load_manifest
-from trainer.errors import TrainerError
+from stages.tokens.shard_format import Manifest, ShardError, canonical_json, load_manifest
+from trainer.files import DataError, Reader
 from trainer.order import Instances as Found
 from trainer.order import Order, Permutation, key
+from trainer.packing import open_pack, pack_shards, packing_folder
+from trainer.sources import Chunks, Packed
 
-OPEN_FILES = 512  # token files kept open at once, over all sources; the usual limit of a process is 1,024
 BLOCK = 4096  # positions of the order looked up at once
 ENTROPY_TOKENS = 10_000_000
 ENTROPY_BATCH = 1 << 20  # tokens counted at once
+MATERIALIZED = "materialized"  # the manifest's key in a folder that materialize.py wrote
+
+Packing = Literal["concatenate", "best_fit"]
 
 
-class DataError(TrainerError):
-    """A run whose data cannot be trained on as asked; the text says why and what would help."""
+class Batch(NamedTuple):
+    """Some instances, with their documents where those were asked for."""
 
-
-class Files:
-    """Token files kept open for reading: the least recently used is closed when there are too many.
-
-    Files are read (`preadv`), not mapped: a training run reads 4 to 16 KiB at random places, where a page fault costs
-    more than a call, and pages of a map would count as this process's memory until it holds the whole corpus.
-    """
-
-    def __init__(self, limit: int = OPEN_FILES) -> None:
-        self.limit = limit
-        self.lock = threading.Lock()  # held for a whole read: a file in use must not be closed
-        self._open: OrderedDict[Path, int] = OrderedDict()
-
-    def descriptor(self, path: Path) -> int:
-        """The open file's descriptor. Raises DataError where it cannot be opened."""
-        found = self._open.get(path)
-        if found is not None:
-            self._open.move_to_end(path)
-            return found
-        try:
-            found = self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise DataError(f"{path}: the token file cannot be read ({error.strerror})") from None
-        if len(self._open) > self.limit:
-            os.close(self._open.popitem(last=False)[1])
-        return found
-
-    def __del__(self) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
-
-
-class Shards:
-    """The instances of one split of one source, numbered over its shards in order."""
-
-    def __init__(
-        self,
-        run_dir: Path,
-        entry: Mapping[str, Any],
-        dtype: np.dtype,
-        length: int,
-        vocab_size: int,
-        files: Files,
-    ) -> None:
-        self.dtype, self.length, self.vocab_size = dtype, length, vocab_size
-        self.paths = [run_dir / shard["path"] for shard in entry["shards"]]
-        for path, shard in zip(self.paths, entry["shards"], strict=True):
-            check_tokens(path, dtype, shard["tokens"])
-        counts = [shard["tokens"] // length for shard in entry["shards"]]
-        self.ends = np.cumsum(counts, dtype=np.int64)
-        self.starts = self.ends - np.array(counts, np.int64)
-        self.count = int(sum(counts))
-        self._files = files
-
-    def read(self, instances: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
-        """Copy instances (any order) to these rows of `out` [any, length]: contiguous, the shards' dtype."""
-        shards = np.searchsorted(self.ends, instances, side="right")
-        size = self.length * self.dtype.itemsize
-        offsets = (instances - self.starts[shards]) * size
-        view = memoryview(out).cast("B")
-        with self._files.lock:
-            for row, shard, offset in zip(rows.tolist(), shards.tolist(), offsets.tolist(), strict=True):
-                descriptor = self._files.descriptor(self.paths[shard])
-                if os.preadv(descriptor, [view[row * size : (row + 1) * size]], offset) != size:
-                    raise DataError(f"{self.paths[shard]}: ends before byte {offset + size}; it was cut while in use")
-
-    def check(self, instances: np.ndarray, tokens: np.ndarray) -> None:
-        """Raise DataError, naming the shards, where the tokens read for these instances are beyond the vocabulary."""
-        if tokens.size and (largest := int(tokens.max())) >= self.vocab_size:
-            shards = np.unique(np.searchsorted(self.ends, instances, side="right"))
-            names = ", ".join(str(self.paths[shard]) for shard in shards)
-            raise DataError(f"token {largest} lies beyond the vocabulary of {self.vocab_size}: damaged data in {names}")
+    tokens: np.ndarray  # uint16 or uint32 [count, sequence_length], as stored
+    documents: np.ndarray | None  # int32 like tokens: numbered from 0 in each instance; -1 where there is padding
 
 
 class HeldOut:
     """The held-out instances of one source, in a fixed shuffled order, so that the first few stand for all of them."""
 
-    def __init__(self, shards: Shards, tokens: int, text_bytes: int) -> None:
+    def __init__(self, chunks: Chunks, tokens: int, text_bytes: int, vocab_size: int) -> None:
         self.tokens, self.text_bytes = tokens, text_bytes  # of the whole split: for bits per byte
-        self._shards = shards
-        self._order = Permutation(shards.count, key(0))
+        self._chunks, self._vocab_size = chunks, vocab_size
+        self._order = Permutation(chunks.count, key(0))
 
     def __len__(self) -> int:
-        return self._shards.count
+        return self._chunks.count
 
     def batch(self, first: int, count: int) -> np.ndarray:
         """Instances first..first+count-1: int64 [count, sequence_length]. Raises DataError beyond the last."""
         _check_range(first, count, len(self))
-        out = np.empty((count, self._shards.length), self._shards.dtype)
+        chunks = self._chunks
+        out = np.empty((count, chunks.length), chunks.dtype)
         instances = self._order.apply(np.arange(first, first + count))
-        self._shards.read(instances, out, np.arange(count))
-        self._shards.check(instances, out)
+        chunks.reader.read(*chunks.plan(instances, np.arange(count))[0], out)
+        _check_tokens(out, self._vocab_size, chunks, instances)
         return out.astype(np.int64)
 
 
 class Instances:
-    """The training instances in order, over all epochs that the mixture asks for."""
+    """The training instances in order, over all epochs that the mixture asks for.
 
-    def __init__(self, shards: Sequence[Shards], order: Order, length: int, dtype: np.dtype) -> None:
-        self._shards, self._order, self._length, self._dtype = shards, order, order.total, dtype
-        self.sequence_length = length
-        self._vocab_size = max((source.vocab_size for source in shards), default=0)
+    `shards` are those of each source; or, where `ordered`, a single one whose instances already stand in order.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Chunks | Packed],
+        order: Order,
+        vocab_size: int,
+        eos_id: int,
+        pad_id: int,
+        ordered: bool = False,
+    ) -> None:
+        self._shards, self._order, self._ordered = shards, order, ordered
+        self._length = shards[0].count if ordered else order.total
+        self._vocab_size, self._eos_id, self._pad_id = vocab_size, eos_id, pad_id
         self._block = (0, Found(*(np.zeros(0, np.int64) for _ in range(3))))
+        self.sequence_length, self.dtype = shards[0].length, shards[0].dtype
+        self.padded = isinstance(shards[0], Packed)
 
     def __len__(self) -> int:
         return self._length
@@ -146,19 +94,42 @@ class Instances:
         """Let the data end after so many instances: every start of the order has the mixture's proportions."""
         self._length = min(self._length, instances)
 
-    def tokens(self, first: int, count: int) -> np.ndarray:
-        """Instances first..first+count-1 as they are stored: uint16 or uint32 [count, sequence_length]."""
+    def read(self, first: int, count: int, documents: bool = False, out: np.ndarray | None = None) -> Batch:
+        """Instances first..first+count-1 as they are stored, and the document of each token if asked for.
+
+        `out`, if given, takes the tokens: contiguous, of the shape and dtype of `Batch.tokens`.
+        Raises DataError beyond the last instance, and for tokens beyond the vocabulary.
+        """
         _check_range(first, count, len(self))
-        found = self._lookup(first, count)
-        out = np.empty((count, self.sequence_length), self._dtype)
-        for source in np.unique(found.source):
-            where = np.flatnonzero(found.source == source)
-            self._shards[source].read(found.instance[where], out, where)
+        shape = (count, self.sequence_length)
+        if out is None:
+            out = np.empty(shape, self.dtype)
+        elif out.shape != shape or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out must be a contiguous {self.dtype} array of shape {shape}")
+        parts = self._where(first, count)
+        planned = [shards.plan(instances, rows) for shards, instances, rows in parts]
+        if self.padded:
+            out.fill(self._pad_id)
+        extents = [part for part, _ in planned]
+        self._shards[0].reader.read(*(np.concatenate(arrays) for arrays in zip(*extents, strict=True)), out)
         if int(out.max()) >= self._vocab_size:
-            for source in np.unique(found.source):
-                where = np.flatnonzero(found.source == source)
-                self._shards[source].check(found.instance[where], out[where])
-        return out
+            for shards, instances, rows in parts:
+                _check_tokens(out[rows], self._vocab_size, shards, instances)
+        if not documents:
+            return Batch(out, None)
+        if not self.padded:
+            return Batch(out, document_numbers(out, self._eos_id))
+        numbers, used = np.zeros(shape, np.int32), np.zeros(count, np.int64)
+        for _, pieces in planned:
+            numbers[pieces.rows, pieces.columns] = pieces.columns > 0
+            np.maximum.at(used, pieces.rows, pieces.columns + pieces.lengths)
+        np.cumsum(numbers, axis=1, out=numbers)
+        numbers[np.arange(self.sequence_length) >= used[:, None]] = -1
+        return Batch(out, numbers)
+
+    def tokens(self, first: int, count: int) -> np.ndarray:
+        """The tokens of `read`: uint16 or uint32 [count, sequence_length]."""
+        return self.read(first, count).tokens
 
     def batch(self, first: int, count: int) -> np.ndarray:
         """Instances first..first+count-1: int64 [count, sequence_length]. Raises DataError beyond the last."""
@@ -168,6 +139,14 @@ class Instances:
         """The number of the source (index into `Data.sources`) of each instance: int64 [count]."""
         _check_range(first, count, len(self))
         return self._lookup(first, count).source.copy()
+
+    def _where(self, first: int, count: int) -> list[tuple[Chunks | Packed, np.ndarray, np.ndarray]]:
+        """(shards, instances of them, rows of the batch), for each of the shards that has some of the instances."""
+        if self._ordered:
+            return [(self._shards[0], np.arange(first, first + count), np.arange(count))]
+        found = self._lookup(first, count)
+        rows = [(source, np.flatnonzero(found.source == source)) for source in np.unique(found.source)]
+        return [(self._shards[source], found.instance[where], where) for source, where in rows]
 
     def _lookup(self, first: int, count: int) -> Found:
         """The order at these positions. Looked up by the block, since one call costs as much as a thousand lookups."""
@@ -180,51 +159,77 @@ class Instances:
         return Found(*(part[first - start : first - start + count] for part in known))
 
     def batches(self, first: int, count: int, ahead: int = 2) -> Iterator[np.ndarray]:
-        """Batches of `count` instances from `first` on, read in a thread up to `ahead` of the one in use.
+        """Batches (`batch`) of `count` instances from `first` on, up to `ahead` of them read before they are wanted.
 
         Ends with the last whole batch. An error while reading is raised here.
         """
-        ready: queue.Queue[np.ndarray | BaseException | None] = queue.Queue(maxsize=ahead)
-        stop = threading.Event()
+        starts = range(first, len(self) - count + 1, count)
+        return read_ahead((lambda start=start: self.batch(start, count) for start in starts), ahead)
 
-        def put(item: np.ndarray | BaseException | None) -> None:
-            while not stop.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
 
-        def fill() -> None:
+def read_ahead(calls: Iterator[Callable[[], Any]], ahead: int) -> Iterator[Any]:
+    """The results of the calls, in order, made in a thread up to `ahead` before they are wanted.
+
+    An error of a call is raised here. The thread ends with the iterator.
+    """
+    ready: queue.Queue[tuple[Any, BaseException | None] | None] = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def put(item: tuple[Any, BaseException | None] | None) -> None:
+        while not stop.is_set():
             try:
-                for start in range(first, len(self) - count + 1, count):
-                    if stop.is_set():
-                        return
-                    put(self.batch(start, count))
-                put(None)
-            except BaseException as error:
-                put(error)
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
 
-        threading.Thread(target=fill, name="headrace-data", daemon=True).start()
+    def fill() -> None:
         try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
+            for call in calls:
+                if stop.is_set():
+                    return
+                put((call(), None))
+            put(None)
+        except BaseException as error:
+            put((None, error))
+
+    threading.Thread(target=fill, name="headrace-data", daemon=True).start()
+    try:
+        while (item := ready.get()) is not None:
+            if item[1] is not None:
+                raise item[1]
+            yield item[0]
+    finally:
+        stop.set()
+
+
+class Plan(NamedTuple):
+    """All that the order of a run's instances follows from, beside the corpus. Materialized data carry it."""
+
+    sequence_length: int
+    packing: Packing
+    seed: int
+    available: list[int]  # instances of each source
+    asked: list[int]  # instances of each source over all of training
+    reshuffle_last: int  # instances
+    padding: float  # share of the asked positions that hold no token
 
 
 class Data:
     """A run's data, opened by `open_data`."""
 
     def __init__(
-        self, manifest: Mapping[str, Any], sources: list[str], train: Instances, held_out: dict[str, HeldOut], seed: int
+        self, manifest: Manifest, corpus: str, plan: Plan, train: Instances, held_out: dict[str, HeldOut]
     ) -> None:
-        self.sources, self.train, self.held_out, self.seed = sources, train, held_out, seed
+        self.sources: list[str] = list(manifest["mixture"]["sources"])
+        self.train, self.held_out = train, held_out
+        self.corpus, self.plan = corpus, plan
+        self.seed, self.packing, self.padding = plan.seed, plan.packing, plan.padding
         self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
         self.eos_id: int = manifest["tokenizer"]["eos_id"]
         self.pad_id: int = manifest["tokenizer"]["pad_id"]
-        identity = {"corpus": manifest["fingerprint"], "sequence_length": train.sequence_length, "seed": seed}
+        identity = {"corpus": corpus, "sequence_length": plan.sequence_length, "seed": plan.seed}
+        if plan.packing != "concatenate":
+            identity["packing"] = plan.packing
         self.fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def check(self, fingerprint: str) -> None:
@@ -232,56 +237,116 @@ class Data:
         if fingerprint != self.fingerprint:
             raise DataError(
                 f"the checkpoint was trained on other data (fingerprint {fingerprint[:12]}, "
-                f"here {self.fingerprint[:12]}):"
-                " the corpus, the sequence length or the seed differs; start a new run, or name the old data"
+                f"here {self.fingerprint[:12]}): the corpus, the sequence length, the packing or the seed differs; "
+                "start a new run, or name the old data"
             )
 
 
 def open_data(
-    run_dir: str | Path, sequence_length: int, seed: int | None = None, max_tokens: int | None = None
+    run_dir: str | Path,
+    sequence_length: int,
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    packing: Packing = "concatenate",
 ) -> Data:
-    """Open a finished run for training with instances of `sequence_length` tokens.
+    """Open a finished run, or what `materialize` made of one, for training with instances of `sequence_length` tokens.
 
     `seed` sets the order (None: the mixture's own). `max_tokens` ends training early; it does not change the order.
     A source is seen as often as its budget says in tokens: whole epochs are whole, remainders of shards do not count.
+    What `best_fit` needs to know of a shard is worked out at the first opening and kept (`packing_folder`).
     Raises DataError for a missing or damaged run, a source too small for one instance, or nothing to train on.
     """
-    run_dir = Path(run_dir)
+    run_dir, reader = Path(run_dir), Reader()
     if sequence_length < 2:
         raise DataError(f"sequence_length is {sequence_length}: an instance needs two tokens to predict one")
     try:
         manifest = load_manifest(run_dir)
-        dtype, vocab_size = np.dtype(manifest["dtype"]), manifest["tokenizer"]["vocab_size"]
-        sources = list(manifest["mixture"]["sources"])
-        entries = [manifest["sources"][name] for name in sources]
-        files = Files()
-        shards = [Shards(run_dir, entry, dtype, sequence_length, vocab_size, files) for entry in entries]
-        kept = [Shards(run_dir, entry["held_out"], dtype, sequence_length, vocab_size, files) for entry in entries]
+        ordered = MATERIALIZED in manifest
+        opened = _open_materialized if ordered else _open_sources
+        plan, shards = opened(run_dir, manifest, sequence_length, seed, packing, reader)
+        sources, dtype = manifest["mixture"]["sources"], np.dtype(manifest["dtype"])
+        splits = [manifest["sources"][name]["held_out"] for name in sources]
+        kept = [Chunks(run_dir, split["shards"], dtype, sequence_length, reader) for split in splits]
     except ShardError as error:
         raise DataError(str(error)) from None
-    asked = []
-    for name, entry, source in zip(sources, entries, shards, strict=True):
-        if entry["budget_tokens"] and not source.count:
-            raise DataError(
-                f"source {name}: none of its shards ({entry['tokens']} tokens in {len(source.paths)}) holds one "
-                f"instance of {sequence_length} tokens; make the sequence shorter, or leave the source out"
-            )
-        asked.append(entry["budget_tokens"] * source.count // entry["tokens"] if entry["tokens"] else 0)
-    seed = manifest["mixture"]["seed"] if seed is None else seed
-    last = manifest["mixture"]["reshuffle_last_tokens"] // sequence_length
-    train = Instances(shards, Order([source.count for source in shards], asked, seed, last), sequence_length, dtype)
-    if max_tokens is not None:
-        train.limit(max_tokens // sequence_length)
-    if len(train) == 0:
+    if not sum(plan.asked) or (max_tokens is not None and max_tokens < sequence_length):
         raise DataError(
             f"{run_dir}: there is nothing to train on (no whole instance of {sequence_length} tokens is asked for)"
         )
+    vocab_size, eos_id, pad_id = (manifest["tokenizer"][name] for name in ("vocab_size", "eos_id", "pad_id"))
+    order = Order(plan.available, plan.asked, plan.seed, plan.reshuffle_last)
+    train = Instances(shards, order, vocab_size, eos_id, pad_id, ordered)
+    if max_tokens is not None:
+        if len(train) < min(order.total, max_tokens // sequence_length):
+            raise DataError(
+                f"{run_dir}: {len(train) * sequence_length:,} tokens were materialized, {max_tokens:,} are asked for; "
+                "ask for fewer, or materialize more"
+            )
+        train.limit(max_tokens // sequence_length)
     held_out = {
-        name: HeldOut(split, entry["held_out"]["tokens"], entry["held_out"]["text_bytes"])
-        for name, entry, split in zip(sources, entries, kept, strict=True)
-        if split.count
+        name: HeldOut(chunks, split["tokens"], split["text_bytes"], vocab_size)
+        for name, split, chunks in zip(sources, splits, kept, strict=True)
+        if chunks.count
     }
-    return Data(manifest, sources, train, held_out, seed)
+    corpus = manifest[MATERIALIZED]["of"] if ordered else manifest["fingerprint"]
+    return Data(manifest, corpus, plan, train, held_out)
+
+
+def _open_sources(
+    run_dir: Path, manifest: Manifest, length: int, seed: int | None, packing: Packing, reader: Reader
+) -> tuple[Plan, list[Chunks | Packed]]:
+    dtype, sources = np.dtype(manifest["dtype"]), manifest["mixture"]["sources"]
+    shards: list[Chunks | Packed] = []
+    asked: list[int] = []
+    positions, held = 0, 0.0
+    for name in sources:
+        entry = manifest["sources"][name]
+        one: Chunks | Packed
+        if packing == "best_fit":
+            packs = pack_shards(run_dir, entry["shards"], length, packing_folder(run_dir))
+            one = Packed(run_dir, entry["shards"], packs, dtype, length, reader)
+        else:
+            one = Chunks(run_dir, entry["shards"], dtype, length, reader)
+        if entry["budget_tokens"] and not one.count:
+            raise DataError(
+                f"source {name}: none of its shards ({entry['tokens']} tokens in {len(one.paths)}) holds one "
+                f"instance of {length} tokens; make the sequence shorter, or leave the source out"
+            )
+        shards.append(one)
+        asked.append(entry["budget_tokens"] * one.count // entry["tokens"] if entry["tokens"] else 0)
+        positions += asked[-1] * length
+        held += asked[-1] * one.tokens / max(1, one.count)
+    seed = manifest["mixture"]["seed"] if seed is None else seed
+    last = manifest["mixture"]["reshuffle_last_tokens"] // length
+    padding = 1 - held / positions if positions else 0.0
+    return Plan(length, packing, seed, [one.count for one in shards], asked, last, padding), shards
+
+
+def _open_materialized(
+    run_dir: Path, manifest: Manifest, length: int, seed: int | None, packing: Packing, reader: Reader
+) -> tuple[Plan, list[Chunks | Packed]]:
+    facts, dtype = manifest[MATERIALIZED], np.dtype(manifest["dtype"])
+    plan = Plan(**facts["plan"])
+    wanted = {"sequence_length": length, "packing": packing, "seed": plan.seed if seed is None else seed}
+    for name, value in wanted.items():
+        if getattr(plan, name) != value:
+            raise DataError(
+                f"{run_dir}: was materialized with {name} {getattr(plan, name)}, {value} is asked for; "
+                "name the run it was made from, or materialize it anew"
+            )
+    shards = facts["shards"]
+    if packing == "concatenate":
+        return plan, [Chunks(run_dir, shards, dtype, length, reader)]
+    packs = [open_pack(run_dir / shard["pack"], shard["sha256"], length) for shard in shards]
+    return plan, [Packed(run_dir, shards, packs, dtype, length, reader)]
+
+
+def document_numbers(tokens: np.ndarray, eos_id: int) -> np.ndarray:
+    """The document of each token, counted within its instance: int32 [count, length]. An end token is its last."""
+    ends = tokens == eos_id
+    numbers = np.cumsum(ends, axis=1, dtype=np.int32)
+    numbers -= ends
+    return numbers
 
 
 def unigram_entropy(data: Data, max_tokens: int = ENTROPY_TOKENS) -> float:
@@ -294,10 +359,19 @@ def unigram_entropy(data: Data, max_tokens: int = ENTROPY_TOKENS) -> float:
     instances = min(len(data.train), max(1, max_tokens // length))
     step = max(1, ENTROPY_BATCH // length)
     for first in range(0, instances, step):
-        tokens = data.train.tokens(first, min(step, instances - first))
-        counts += np.bincount(tokens.reshape(-1), minlength=data.vocab_size)
+        tokens, documents = data.train.read(first, min(step, instances - first), documents=data.train.padded)
+        counts += np.bincount(
+            tokens.reshape(-1) if documents is None else tokens[documents >= 0], minlength=data.vocab_size
+        )
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log(shares)).sum())
+
+
+def _check_tokens(tokens: np.ndarray, vocab_size: int, shards: Chunks | Packed, instances: np.ndarray) -> None:
+    """Raise DataError, naming the shards, where the tokens read for these instances are beyond the vocabulary."""
+    if tokens.size and (largest := int(tokens.max())) >= vocab_size:
+        names = ", ".join(str(shards.paths[shard]) for shard in np.unique(shards.shards_of(instances)))
+        raise DataError(f"token {largest} lies beyond the vocabulary of {vocab_size}: damaged data in {names}")
 
 
 def _check_range(first: int, count: int, total: int) -> None:

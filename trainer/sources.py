@@ -1,0 +1,137 @@
+"""Where the instances of some shards lie: in which files, at which bytes. Nothing here reads tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stages.tokens.shard_format import check_tokens
+from trainer.files import DataError, Reader
+from trainer.packing import PIECE, Pack
+
+
+class Extents(NamedTuple):
+    """Bytes to be copied, as `Reader.read` takes them: int64 arrays of one length."""
+
+    files: np.ndarray
+    offsets: np.ndarray  # bytes, in the file
+    sizes: np.ndarray  # bytes
+    targets: np.ndarray  # bytes, in the batch
+
+
+class Pieces(NamedTuple):
+    """The documents, or pieces of them, that some instances are made of: int64 arrays of one length."""
+
+    rows: np.ndarray  # of the batch
+    columns: np.ndarray  # where the piece begins in its instance, in tokens
+    lengths: np.ndarray  # tokens
+
+
+class _Shards:
+    """Token files whose instances are numbered through, in order."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        shards: Sequence[Mapping[str, Any]],
+        counts: Sequence[int],
+        dtype: np.dtype,
+        length: int,
+        reader: Reader,
+    ) -> None:
+        self.dtype, self.length, self.reader = dtype, length, reader
+        self.paths = [run_dir / shard["path"] for shard in shards]
+        for path, shard in zip(self.paths, shards, strict=True):
+            check_tokens(path, dtype, shard["tokens"])
+        self.count = sum(counts)
+        self._ends = np.cumsum(counts, dtype=np.int64)
+        self._starts = self._ends - np.array(counts, np.int64)
+        self._first = reader.add(self.paths)
+
+    def shards_of(self, instances: np.ndarray) -> np.ndarray:
+        """The number of the shard that each instance lies in."""
+        return np.searchsorted(self._ends, instances, side="right")
+
+
+class Chunks(_Shards):
+    """`concatenate`: every `length` tokens of a shard are an instance; the remainder of the shard is none."""
+
+    def __init__(
+        self, run_dir: Path, shards: Sequence[Mapping[str, Any]], dtype: np.dtype, length: int, reader: Reader
+    ) -> None:
+        super().__init__(run_dir, shards, [shard["tokens"] // length for shard in shards], dtype, length, reader)
+        self.tokens = self.count * length
+
+    def plan(self, instances: np.ndarray, rows: np.ndarray) -> tuple[Extents, None]:
+        """What to read so that these instances fill these rows of a batch."""
+        shards = self.shards_of(instances)
+        size = self.length * self.dtype.itemsize
+        offsets = (instances - self._starts[shards]) * size
+        return Extents(self._first + shards, offsets, np.full(len(rows), size, np.int64), rows * size), None
+
+
+class Packed(_Shards):
+    """`best_fit`: an instance is some pieces of its shard, which a file of packed instances lists (packing.py)."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        shards: Sequence[Mapping[str, Any]],
+        packs: Sequence[Pack],
+        dtype: np.dtype,
+        length: int,
+        reader: Reader,
+    ) -> None:
+        super().__init__(run_dir, shards, [pack.instances for pack in packs], dtype, length, reader)
+        self.tokens = sum(pack.tokens for pack in packs)
+        self._packs = [pack.path for pack in packs]
+        self._first_pack = reader.add(self._packs)
+        self._bounds_at = np.array([pack.bounds_at for pack in packs], np.int64)
+        self._shard_tokens = np.array([shard["tokens"] for shard in shards], np.int64)
+
+    def plan(self, instances: np.ndarray, rows: np.ndarray) -> tuple[Extents, Pieces]:
+        """What to read so that these instances fill these rows of a batch, and the pieces that they are made of."""
+        shards, number = self.shards_of(instances), np.arange(len(instances))
+        packs = self._first_pack + shards
+        bounds = np.empty((len(instances), 2), "<i8")
+        at = self._bounds_at[shards] + (instances - self._starts[shards]) * 8
+        self.reader.read(packs, at, np.full(len(instances), 16), number * 16, bounds)
+        counts = bounds[:, 1] - bounds[:, 0]
+        self._refuse(shards, (counts < 1) | (counts > self.length) | (bounds[:, 0] < 0))
+
+        found = np.empty(int(counts.sum()), PIECE)
+        before = np.cumsum(counts) - counts
+        width = PIECE.itemsize
+        self.reader.read(packs, bounds[:, 0] * width, counts * width, before * width, found)
+        owner = np.repeat(number, counts)
+        starts, lengths = found["start"].astype(np.int64), found["length"].astype(np.int64)
+        columns = np.cumsum(lengths) - lengths
+        columns -= columns[before][owner]
+        shard = shards[owner]
+        self._refuse(
+            shard,
+            (lengths < 1)
+            | (starts < 0)
+            | (starts + lengths > self._shard_tokens[shard])
+            | (columns + lengths > self.length),
+        )
+
+        # Pieces that follow one another in the file, as all do in materialized data, are one read.
+        apart = np.ones(len(found), bool)
+        apart[1:] = (owner[1:] != owner[:-1]) | (starts[1:] != starts[:-1] + lengths[:-1])
+        heads = np.flatnonzero(apart)
+        width = self.dtype.itemsize
+        extents = Extents(
+            self._first + shard[heads],
+            starts[heads] * width,
+            np.add.reduceat(lengths, heads) * width,
+            (rows[owner[heads]] * self.length + columns[heads]) * width,
+        )
+        return extents, Pieces(rows[owner], columns, lengths)
+
+    def _refuse(self, shards: np.ndarray, wrong: np.ndarray) -> None:
+        if wrong.any():
+            raise DataError(f"{self._packs[shards[wrong.argmax()]]}: is damaged; remove it, and it is made again")
