@@ -303,12 +303,19 @@ def _step(
         found["reason"] = reason
     if not isinstance(item, Step) or verdict == "not reached":
         return found
-    limits = item.limits()
-    names = list(limits) + [c[len(name) + 1 :] for c in row if c.startswith(f"{name}.")]
-    for measure in dict.fromkeys(names):
-        if f"{name}.{measure}" in row and measure != "bytes_in":  # the books' own; the edits show it
-            found["measures"].append(_measure(measure, row[f"{name}.{measure}"], limits.get(measure)))
+    found["measures"] = measures_of_row(name, item, row)
     return found
+
+
+def measures_of_row(name: str, step: Step, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a step measured of a document, as its part's row holds it: {"name", "value", "limit", "passes"} each."""
+    limits = step.limits()
+    measures = list(limits) + [c[len(name) + 1 :] for c in row if c.startswith(f"{name}.")]
+    return [
+        _measure(measure, row[f"{name}.{measure}"], limits.get(measure))
+        for measure in dict.fromkeys(measures)
+        if f"{name}.{measure}" in row and measure != "bytes_in"  # the books' own; the edits show it
+    ]
 
 
 def _measure(name: str, value: Any, bounds: Any) -> dict[str, Any]:

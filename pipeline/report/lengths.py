@@ -1,0 +1,64 @@
+"""How long a source's documents are: kept ones in bytes and tokens, by the index of their tokens; dropped ones in bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.finished import FinishedRun, SourceParts
+
+EDGES = np.concatenate([[0.0], 2.0 ** (np.arange(0, 81) / 2)])  # empty documents apart, then two bins a doubling
+BINS = len(EDGES) - 1
+
+
+def lengths_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> tuple[dict[str, Any], list[str]]:
+    """Histograms {"edges", "kept", "dropped"?} of "bytes" and "tokens" of the parts named; and what is missing.
+
+    A document dropped while it was a page yet to be extracted has no length as text, and is not counted.
+    """
+    counts = {name: np.zeros(BINS, np.int64) for name in ("bytes", "tokens", "dropped")}
+    missing = []
+    for ordinal in ordinals:
+        if ordinal < len(source.tokens):
+            report = source.tokens[ordinal]
+            for file in report["files"].values():
+                if not storage.exists(storage.join(run.uri, file["index_path"])):
+                    missing.append(file["index_path"])
+                    continue
+                for _, batch in run.rows(file["index_path"], ["start", "end", "text_bytes"]):
+                    tokens = np.asarray(batch.column("end")) - np.asarray(batch.column("start"))
+                    counts["tokens"] += _binned(tokens)
+                    counts["bytes"] += _binned(np.asarray(batch.column("text_bytes")))
+            for _, batch in run.rows(report["dropped"], ["bytes"]):
+                counts["dropped"] += _binned(np.asarray(batch.column("bytes")))
+        for stage, parts in enumerate(source.parts):
+            if (path := parts[ordinal].dropped) is None:
+                continue
+            steps = source.plan[stage].steps
+            pages = next((i + 1 for i, (_, step) in enumerate(steps) if step.takes_pages), 0)
+            for _, batch in run.rows(path, ["bytes", "reached"]):
+                text = (
+                    np.asarray(batch.column("reached").fill_null(0)) > pages if pages else np.ones(batch.num_rows, bool)
+                )
+                counts["dropped"] += _binned(np.asarray(batch.column("bytes").fill_null(0))[text])
+    found = {
+        "bytes": _trimmed({"kept": counts["bytes"], "dropped": counts["dropped"]}),
+        "tokens": _trimmed({"kept": counts["tokens"]}),
+    }
+    if not missing:
+        return found, []
+    return found, [f"Lengths of kept documents: {len(missing)} indexes of tokens are not there, such as {missing[0]}."]
+
+
+def _binned(values: np.ndarray) -> np.ndarray:
+    return np.bincount(np.clip(np.searchsorted(EDGES, values, "right") - 1, 0, BINS - 1), minlength=BINS)
+
+
+def _trimmed(counts: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Without the empty bins at both ends."""
+    used = np.flatnonzero(sum(counts.values()))
+    first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+    found = {name: values[first:last].tolist() for name, values in counts.items()}
+    return {"edges": EDGES[first : last + 1].tolist() if last else [], **found}
