@@ -1,75 +1,28 @@
-"""Questions about a run's folder: how far it is (`status`), what it holds and whether that is whole (`inspect`)."""
+"""What a finished run holds, and whether that is whole: every shard held against its index and the manifest (`inspect`)."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+import orjson
 
 from pipeline import storage
+from pipeline.check_shard import Checked, Rules, check_shard
 from pipeline.engine import MANIFEST
-from pipeline.ledger import Ledger
-from pipeline.summary import plain_table
 from stages.errors import UserError
-from stages.tokens.shard_format import Manifest, ShardError, parse_manifest, read_index
-from stages.tokens.tokenizer import load_tokenizer
-from stages.units import show_bytes, show_count, show_seconds
+from stages.tokens.index_table import read_index_batches
+from stages.tokens.lengths import Lengths
+from stages.tokens.shard_format import Manifest, ShardError, parse_manifest
+from stages.tokens.tokenizer import Tokenizer, load_tokenizer
 
-
-def status(run: str) -> dict[str, Any]:
-    """How far a run is: for each phase the tasks done, their documents, time and memory; and whether it is whole."""
-    if not storage.exists(run) and not storage.list_files(run):
-        raise UserError(f"{run}: there is no run here; start one with: python -m pipeline run RECIPE --out {run}")
-    ledger = Ledger(run)
-    phases: dict[str, dict[str, Any]] = {}
-    for entry in ledger.entries.values():
-        name = "/".join(entry["name"].split("/")[:2])
-        phase = phases.setdefault(
-            name, {"tasks": 0, "documents_in": 0, "documents_out": 0, "cpu_seconds": 0.0, "peak_memory": 0}
-        )
-        phase["tasks"] += 1
-        phase["cpu_seconds"] += entry["cpu_seconds"]
-        phase["peak_memory"] = max(phase["peak_memory"], entry["peak_memory"])
-        if books := entry["report"].get("books"):
-            phase["documents_in"] += books[0]["in"][0]
-            phase["documents_out"] += books[-1]["out"][0]
-    return {
-        "run": run,
-        "finished": MANIFEST in ledger.sizes,
-        "holder": storage.lock_holder(run),
-        "tasks": len(ledger.entries),
-        "bytes": sum(ledger.sizes.values()),
-        "phases": dict(sorted(phases.items())),
-    }
-
-
-def show_status(found: dict[str, Any], console: Console) -> None:
-    """Print what `status` found."""
-    table = plain_table(found["run"])
-    for heading, justify in (
-        ("work", "left"),
-        ("tasks done", "right"),
-        ("documents in", "right"),
-        ("out", "right"),
-        ("core time", "right"),
-        ("memory", "right"),
-    ):
-        table.add_column(heading, justify=justify)
-    for name, p in found["phases"].items():
-        table.add_row(
-            name,
-            f"{p['tasks']:,}",
-            f"{p['documents_in']:,}" if p["documents_in"] else "",
-            f"{p['documents_out']:,}" if p["documents_in"] else "",
-            show_seconds(p["cpu_seconds"]),
-            show_bytes(p["peak_memory"]),
-        )
-    console.print(table)
-    state = "finished" if found["finished"] else "not finished: the run command goes on from here"
-    if found["holder"]:
-        state = f"being written by {found['holder']}"
-    console.print(f"{state}; {show_bytes(found['bytes'])} in the folder")
+SPLITS = ("train", "held_out")
+READERS = 8  # shards read at once, at most
+SHOWN_TOKENS = 1 << 16  # of one document that is decoded
 
 
 def read_manifest(run: str) -> Manifest:
@@ -85,56 +38,40 @@ def read_manifest(run: str) -> Manifest:
         raise UserError(str(error)) from None
 
 
-def inspect(run: str, documents: int = 0) -> dict[str, Any]:
+def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]:
     """What a finished run holds, source by source and shard by shard, with what is wrong with it (`problems`).
 
-    Every shard's size is compared with the manifest, and every document's end token with its index; with
-    `documents`, the first so many of each source are decoded.
+    Checked are each shard's size and checksum, that its index covers it without gaps and counts what the manifest
+    says, that documents end in the end token and have none inside, that all tokens lie within the vocabulary, and that
+    no two shards are the same. `quick` leaves the tokens unread: sizes and indexes are checked then. With `documents`, the
+    first so many of each source are decoded. Memory is a few MiB for each shard read at a time.
     """
     manifest = read_manifest(run)
-    dtype = np.dtype(manifest["dtype"])
-    problems: list[str] = []
-    sources: dict[str, Any] = {}
-    eos = manifest["tokenizer"]["eos_id"]
-    samples: dict[str, list[dict[str, Any]]] = {}
-    for name in manifest["mixture"]["sources"]:
-        entry = manifest["sources"][name]
-        lengths: list[np.ndarray] = []
-        for split in (entry, entry["held_out"]):
-            for shard in split["shards"]:
-                uri = storage.join(run, shard["path"])
-                size = storage.stat(uri).size if storage.exists(uri) else None
-                if size != shard["tokens"] * dtype.itemsize:
-                    problems.append(
-                        f"{shard['path']}: {size} bytes, the manifest says {shard['tokens'] * dtype.itemsize}"
-                    )
-                    continue
-                with (
-                    storage.open_random(uri) as stream,
-                    storage.open_stream(storage.join(run, shard["index"])) as index,
-                ):
-                    lengths.append(_check_shard(shard, stream, index, dtype, eos, problems))
-        all_lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
-        total = entry["tokens"] + entry["held_out"]["tokens"]
-        sources[name] = {
-            "documents": entry["documents"],
-            "tokens": entry["tokens"],
-            "text_bytes": entry["text_bytes"],
-            "bytes_per_token": round((entry["text_bytes"] + entry["held_out"]["text_bytes"]) / max(total, 1), 3),
-            "tokens_per_document": [int(q) for q in np.percentile(all_lengths, [5, 50, 95])]
-            if len(all_lengths)
-            else [],
-            "budget_tokens": entry["budget_tokens"],
-            "share": round(entry["budget_tokens"] / max(manifest["mixture"]["tokens"], 1), 6),
-            "repeats": round(entry["budget_tokens"] / max(entry["tokens"], 1), 4),
-            "held_out": {k: entry["held_out"][k] for k in ("documents", "tokens", "text_bytes")},
-            "shards": entry["shards"] + entry["held_out"]["shards"],
-        }
-        if documents and entry["shards"]:
-            samples[name] = _decode(run, manifest, entry["shards"][0], documents, dtype)
-    digests = [shard["sha256"] for s in sources.values() for shard in s["shards"]]
-    if len(set(digests)) < len(digests):
-        problems.append("two shards have the same checksum")
+    rules = _rules(run, manifest)
+    entries = [
+        (name, split, shard)
+        for name in manifest["mixture"]["sources"]
+        for split in SPLITS
+        for shard in shards_of(manifest, name, split)
+    ]
+    found: dict[str, dict[str, Any]] = {
+        name: {"lengths": {split: Lengths() for split in SPLITS}, "shards": [], "eos_inside": 0}
+        for name in manifest["mixture"]["sources"]
+    }
+    problems, notes, first = _of_manifest(manifest), [], {}
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        results = pool.map(lambda entry: check_shard(run, entry[2], rules, quick), entries)
+        for (name, split, shard), checked in zip(entries, results, strict=True):
+            problems += checked.problems
+            notes += checked.notes
+            source = found[name]
+            source["lengths"][split].merge(checked.lengths)
+            source["eos_inside"] += checked.eos_inside
+            source["shards"].append(_shard(shard, split, checked))
+            digest = checked.sha256 or shard["sha256"]
+            if shard["tokens"] and digest in first:
+                problems.append(f"{shard['path']}: the same tokens as {first[digest]} (sha256 {digest[:12]})")
+            first.setdefault(digest, shard["path"])
     return {
         "run": run,
         "name": manifest["name"],
@@ -143,101 +80,121 @@ def inspect(run: str, documents: int = 0) -> dict[str, Any]:
         "dtype": manifest["dtype"],
         "fingerprint": manifest["fingerprint"],
         "mixture_tokens": manifest["mixture"]["tokens"],
-        "sources": sources,
-        "samples": samples,
+        "tokens_read": not quick,
+        "sources": {name: _source(manifest, name, facts) for name, facts in found.items()},
+        "samples": _samples(run, manifest, documents) if documents else {},
+        "notes": notes,
         "problems": problems,
     }
 
 
-def _check_shard(
-    shard: dict[str, Any], stream: Any, index: Any, dtype: np.dtype, eos: int, problems: list[str]
-) -> np.ndarray:
-    """Token counts of a shard's documents; what is wrong with their ends is added to `problems`."""
-    try:
-        rows = [(start, end) for start, end, *_ in read_index(index)]
-    except ShardError as error:
-        problems.append(f"{shard['index']}: {error}")
-        return np.zeros(0, np.int64)
-    bounds = np.array(rows, np.int64).reshape(-1, 2)
-    if len(bounds) != shard["documents"] or (
-        len(bounds) and (bounds[-1, 1] != shard["tokens"] or (bounds[1:, 0] != bounds[:-1, 1]).any())
-    ):
-        problems.append(f"{shard['index']}: its documents do not cover the shard's {shard['tokens']:,} tokens")
-        return bounds[:, 1] - bounds[:, 0]
-    missing, position = 0, 0
-    while chunk := stream.read(16 << 20):
-        tokens = np.frombuffer(chunk, dtype)
-        ends = bounds[:, 1] - 1
-        first, last = np.searchsorted(ends, [position, position + len(tokens)])
-        missing += int((tokens[ends[first:last] - position] != eos).sum())
-        position += len(tokens)
-    if missing:
-        problems.append(f"{shard['path']}: {missing:,} documents do not end in the end token {eos}")
-    return bounds[:, 1] - bounds[:, 0]
+def shards_of(manifest: Manifest, source: str, split: str) -> list[dict[str, Any]]:
+    """The manifest's entries of a source's shards, training or held out."""
+    entry = manifest["sources"][source]
+    return entry["shards"] if split == "train" else entry["held_out"]["shards"]
 
 
-def _decode(
-    run: str, manifest: Manifest, shard: dict[str, Any], documents: int, dtype: np.dtype
-) -> list[dict[str, Any]]:
-    cache = storage.Cache(storage.cache_folder(), 1 << 30)
-    tokenizer = load_tokenizer(storage.fetch(storage.join(run, manifest["tokenizer"]["path"]), cache))
-    found = []
-    with (
-        storage.open_random(storage.join(run, shard["path"])) as stream,
-        storage.open_stream(storage.join(run, shard["index"])) as index,
-    ):
-        for (start, end, name, src, loc), _ in zip(read_index(index), range(documents), strict=False):
-            stream.seek(start * dtype.itemsize)
-            tokens = np.frombuffer(stream.read((end - start) * dtype.itemsize), dtype)
-            found.append(
-                {"id": name, "file": src, "record": loc, "tokens": end - start, "text": tokenizer.decode(tokens)}
-            )
-    return found
-
-
-def show_inspect(found: dict[str, Any], console: Console) -> None:
-    """Print what `inspect` found."""
-    table = plain_table(f"{found['run']}: {found['name']} ({found['profile'] or 'no profile'})")
-    table.add_column("source")
-    for heading in (
-        "documents",
-        "tokens",
-        "bytes/token",
-        "tokens/document 5% 50% 95%",
-        "budget",
-        "share",
-        "repeats",
-        "held out",
-        "shards",
-    ):
-        table.add_column(heading, justify="right")
-    for name, s in found["sources"].items():
-        table.add_row(
-            name,
-            f"{s['documents']:,}",
-            show_count(s["tokens"]),
-            f"{s['bytes_per_token']:.2f}",
-            " ".join(f"{q:,}" for q in s["tokens_per_document"]),
-            show_count(s["budget_tokens"]),
-            f"{s['share']:.2%}",
-            f"{s['repeats']:.2f}",
-            show_count(s["held_out"]["tokens"]),
-            f"{len(s['shards'])}",
-        )
-    console.print(table)
-    tokenizer = found["tokenizer"]
-    console.print(
-        f"tokenizer {tokenizer['path']}: {tokenizer['vocab_size']:,} entries, end {tokenizer['eos_id']}, {found['dtype']}; "
-        f"mixture of {show_count(found['mixture_tokens'])} tokens; fingerprint {found['fingerprint'][:16]}"
+def _rules(run: str, manifest: Manifest) -> Rules:
+    """What tokens must be; the recipe may have asked for no end tokens, or lets a text's own ones stand."""
+    uri = storage.join(run, "recipe.json")
+    asked = orjson.loads(storage.read_bytes(uri))["tokenizer"]["rules"] if storage.exists(uri) else {}
+    tokenizer = manifest["tokenizer"]
+    return Rules(
+        np.dtype(manifest["dtype"]),
+        tokenizer["eos_id"],
+        tokenizer["vocab_size"],
+        ends=asked.get("append_eos", True),
+        inside=asked.get("special_tokens_in_text") == "match",
     )
-    for name, samples in found["samples"].items():
-        for sample in samples:
-            console.rule(
-                f"{name}: {sample['id']} ({sample['tokens']:,} tokens; {sample['file']}, record {sample['record']})",
-                align="left",
-            )
-            console.print(sample["text"], markup=False, highlight=False)
-    for problem in found["problems"]:
-        console.print(f"problem: {problem}", style="bold", markup=False)
-    if not found["problems"]:
-        console.print("all shards are there, in the size and with the document ends that the manifest and indexes name")
+
+
+def _of_manifest(manifest: Manifest) -> list[str]:
+    """What does not add up in the manifest itself."""
+    wrong = []
+    for name, entry in manifest["sources"].items():
+        for split, whole in (("train", entry), ("held_out", entry["held_out"])):
+            for fact in ("tokens", "documents", "text_bytes"):
+                total = sum(shard[fact] for shard in whole["shards"])
+                if total != whole[fact]:
+                    wrong.append(f"{MANIFEST}: {name} ({split}) has {whole[fact]:,} {fact}, its shards have {total:,}")
+    asked = sum(entry["budget_tokens"] for entry in manifest["sources"].values())
+    if asked != manifest["mixture"]["tokens"]:
+        wrong.append(
+            f"{MANIFEST}: the budgets add up to {asked:,} tokens, the mixture says {manifest['mixture']['tokens']:,}"
+        )
+    return wrong
+
+
+def _shard(shard: dict[str, Any], split: str, checked: Checked) -> dict[str, Any]:
+    return shard | {
+        "split": split,
+        "bytes_per_token": _ratio(shard["text_bytes"], shard["tokens"]),
+        "lengths": checked.lengths.to_json(),
+        "eos_inside": checked.eos_inside,
+        "problems": len(checked.problems),
+    }
+
+
+def _source(manifest: Manifest, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    entry = manifest["sources"][name]
+    held = entry["held_out"]
+    return {
+        "documents": entry["documents"],
+        "tokens": entry["tokens"],
+        "text_bytes": entry["text_bytes"],
+        "bytes_per_token": _ratio(entry["text_bytes"] + held["text_bytes"], entry["tokens"] + held["tokens"]),
+        "lengths": facts["lengths"]["train"].to_json(),
+        "budget_tokens": entry["budget_tokens"],
+        "share": round(entry["budget_tokens"] / max(manifest["mixture"]["tokens"], 1), 6),
+        "repeats": round(entry["budget_tokens"] / max(entry["tokens"], 1), 4),
+        "max_repeats": entry["max_repeats"],
+        "eos_inside": facts["eos_inside"],
+        "held_out": {k: held[k] for k in ("documents", "tokens", "text_bytes")}
+        | {"lengths": facts["lengths"]["held_out"].to_json()},
+        "shards": facts["shards"],
+    }
+
+
+def _ratio(size: int, tokens: int) -> float:
+    return round(size / max(tokens, 1), 3)
+
+
+# ---- decoded documents
+
+
+def run_tokenizer(run: str, manifest: Manifest) -> Tokenizer:
+    """The tokenizer of a run, as the reference decodes with it."""
+    cache = storage.Cache(storage.cache_folder(), 1 << 30)
+    return load_tokenizer(storage.fetch(storage.join(run, manifest["tokenizer"]["path"]), cache), engine="tokenizers")
+
+
+def _samples(run: str, manifest: Manifest, documents: int) -> dict[str, list[dict[str, Any]]]:
+    tokenizer = run_tokenizer(run, manifest)
+    dtype = np.dtype(manifest["dtype"])
+    return {
+        name: list(islice(_decoded(run, manifest, name, tokenizer, dtype), documents))
+        for name in manifest["mixture"]["sources"]
+    }
+
+
+def _decoded(
+    run: str, manifest: Manifest, source: str, tokenizer: Tokenizer, dtype: np.dtype
+) -> Iterator[dict[str, Any]]:
+    """A source's training documents from the first one on, decoded; of a very long one, the beginning."""
+    for shard in shards_of(manifest, source, "train"):
+        index = storage.join(run, shard["index"])
+        with storage.open_random(storage.join(run, shard["path"])) as stream:
+            for rows in read_index_batches(lambda index=index: storage.open_stream(index), shard["index"]):
+                for position in range(rows.num_rows):
+                    row = rows.slice(position, 1).to_pylist()[0]
+                    stream.seek(row["start"] * dtype.itemsize)
+                    count = row["end"] - row["start"]
+                    tokens = np.frombuffer(stream.read(min(count, SHOWN_TOKENS) * dtype.itemsize), dtype)
+                    yield {
+                        "id": row["id"],
+                        "file": row["src"],
+                        "record": row["loc"],
+                        "tokens": count,
+                        "text": tokenizer.decode(tokens),
+                        "cut": count > SHOWN_TOKENS,
+                    }

@@ -11,21 +11,27 @@ import orjson
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "inspect", help="what a finished run holds", description="What a finished run holds: sources, shards, tokens."
+        "inspect",
+        help="what a finished run holds, and whether it is whole",
+        description="What a finished run holds: sources, shards, tokens, lengths. Each shard is held against its index and "
+        "the manifest; the exit status is 1 where something is wrong, and each problem names shard and document.",
     )
     parser.add_argument("dir", help="a run's folder")
-    parser.add_argument("--show", type=int, metavar="N", help="decode the first N documents of each source")
+    parser.add_argument("--show", type=int, default=0, metavar="N", help="decode the first N documents of each source")
+    parser.add_argument("--shards", action="store_true", help="list every shard, also where there are many")
+    parser.add_argument("--quick", action="store_true", help="leave the tokens unread: check sizes and indexes only")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(call=_call)
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.inspect import inspect, show_inspect
+    from pipeline.inspect import inspect
+    from pipeline.inspect_show import show_inspect
     from pipeline.summary import console
 
-    found = inspect(args.dir, args.show or 0)
+    found = inspect(args.dir, args.show, args.quick)
     if args.json:
         sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        show_inspect(found, console())
+        show_inspect(found, console(), args.shards)
     return 0 if not found["problems"] else 1

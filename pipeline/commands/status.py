@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.inspect import show_status, status
+    from pipeline.status import show_status, status
     from pipeline.summary import console
 
     found = status(args.dir)

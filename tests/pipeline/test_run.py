@@ -343,7 +343,8 @@ def test_the_command_line_prints_one_sentence_and_fails(inputs: Path, tmp_path: 
 
 
 def test_status_and_inspect_answer(finished: tuple[Path, Summary]) -> None:
-    from pipeline.inspect import inspect, status
+    from pipeline.inspect import inspect
+    from pipeline.status import status
 
     out, summary = finished
     found = status(str(out))
@@ -362,6 +363,6 @@ def test_inspect_finds_damage(inputs: Path, tmp_path: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[-2:] = b"\x07\x00"
     shard.write_bytes(data)
-    assert any("do not end in the end token" in p for p in inspect(str(tmp_path / "run"))["problems"])
+    assert any("does not end in the end token" in p for p in inspect(str(tmp_path / "run"))["problems"])
     shard.write_bytes(data[:-2])
     assert any("the manifest says" in p for p in inspect(str(tmp_path / "run"))["problems"])

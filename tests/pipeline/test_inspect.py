@@ -1,0 +1,181 @@
+"""Inspecting a finished run: its figures, and each kind of damage by shard and document."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from token_run import write_run
+
+from pipeline import check_shard
+from pipeline.cli import main
+from pipeline.inspect import inspect
+from stages.tokens.shard_format import MANIFEST, fingerprint, manifest_bytes
+
+WEB = [[[5] * (n % 7) + [0] for n in range(1, 40)], [[9, 8, 7, 0], [6, 0]]]
+CODE = [[[11] * n + [0] for n in (5000, 3, 9)]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(
+        tmp_path_factory.mktemp("run") / "r", {"web": WEB, "code": CODE}, {"web": [[[4, 4, 0]]]}, repeats=1.5
+    )
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def problems(run: Path, **options: Any) -> list[str]:
+    return inspect(str(run), **options)["problems"]
+
+
+def change(run: Path, path: str, places: dict[int, int]) -> None:
+    tokens = np.fromfile(run / path, np.uint16)
+    for place, value in places.items():
+        tokens[place] = value
+    tokens.tofile(run / path)
+
+
+def change_index(run: Path, path: str, lines: list[str]) -> None:
+    (run / path).write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+
+
+def change_manifest(run: Path, edit: Any) -> None:
+    manifest = json.loads((run / MANIFEST).read_bytes())
+    edit(manifest)
+    manifest["fingerprint"] = fingerprint(manifest)
+    (run / MANIFEST).write_bytes(manifest_bytes(manifest))
+
+
+@pytest.mark.parametrize("chunk", [3, 1 << 22])
+def test_the_figures_of_a_whole_run(whole: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(check_shard, "CHUNK_TOKENS", chunk)
+    found = inspect(str(whole), documents=2)
+    assert found["problems"] == found["notes"] == []
+    web, code = found["sources"]["web"], found["sources"]["code"]
+    lengths = sorted(len(document) for shard in WEB for document in shard)
+    assert web["lengths"] == {
+        "min": 1,
+        "median": lengths[(len(lengths) - 1) // 2],
+        "p90": lengths[int(np.ceil(0.9 * len(lengths))) - 1],
+        "p99": 7,
+        "max": 7,
+        "mean": round(sum(lengths) / len(lengths), 2),
+    }
+    assert web["held_out"]["lengths"]["max"] == 3 and web["bytes_per_token"] == 4.0
+    assert code["lengths"]["max"] == 5001 and code["shards"][0]["lengths"]["min"] == 4
+    assert round(web["share"] + code["share"], 5) == 1 and web["repeats"] == pytest.approx(1.5, abs=0.01)
+    assert [s["path"] for s in web["shards"]] == [f"tokens/web/{n}.npy" for n in ("00000", "00001", "held_out-00000")]
+    assert [s["id"] for s in found["samples"]["web"]] == ["web-train-0-0", "web-train-0-1"]
+    assert found["samples"]["web"][1]["tokens"] == len(WEB[0][1])
+
+
+def test_documents_of_several_shards_are_shown(whole: Path) -> None:
+    shown = inspect(str(whole), documents=41)["samples"]["web"]
+    assert [s["id"] for s in shown[-3:]] == ["web-train-0-38", "web-train-1-0", "web-train-1-1"]
+
+
+@pytest.mark.parametrize("chunk", [2, 1 << 22])
+def test_wrong_tokens_are_named_by_document(copy: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(check_shard, "CHUNK_TOKENS", chunk)
+    change(
+        copy, "tokens/code/00000.npy", {5000: 11, 5008: 299, 5009: 300}
+    )  # two ends, of documents 1 and 2, one beyond
+    change(copy, "tokens/web/00001.npy", {1: 0})
+    found = problems(copy)
+    assert (
+        "tokens/code/00000.npy: document 1 (code-train-0-0) does not end in the end token 0 (1 such document)" in found
+    )
+    assert (
+        "tokens/code/00000.npy: 1 tokens beyond the vocabulary of 300; the first is 300 at token 5,009, in document 3 "
+        "(code-train-0-2)"
+    ) in found
+    assert (
+        "tokens/web/00001.npy: the end token 0 stands inside document 1 (web-train-1-0), first at token 1 of the shard (1 in all)"
+    ) in found
+    assert sum("are not those that were written" in problem for problem in found) == 2 and len(found) == 5
+    assert problems(copy, quick=True) == []
+
+
+def test_end_tokens_that_a_recipe_lets_stand_are_a_note(copy: Path) -> None:
+    change(copy, "tokens/web/00001.npy", {1: 0})
+    (copy / "recipe.json").write_bytes(orjson.dumps({"tokenizer": {"rules": {"special_tokens_in_text": "match"}}}))
+    found = inspect(str(copy))
+    assert len(found["problems"]) == 1 and "sha256" in found["problems"][0]
+    assert "stands inside document 1 (web-train-1-0)" in found["notes"][0]
+    assert found["sources"]["web"]["eos_inside"] == found["sources"]["web"]["shards"][1]["eos_inside"] == 1
+
+
+def test_gaps_and_counts_of_an_index(copy: Path) -> None:
+    index = "tokens/web/00001.csv.gz"
+    change_index(copy, index, ["0,3,a,f,1", "4,6,b,f,2"])
+    wrong = f"{index}: document 2 (b) is at tokens 4 to 6, and the one before it ends at 3"
+    assert wrong in problems(copy) and problems(copy, quick=True) == [wrong]
+    change_index(copy, index, ["0,4,a,f,1", "4,4,b,f,2", "4,6,c,f,3"])
+    assert problems(copy, quick=True) == [
+        f"{index}: document 2 (b) is at tokens 4 to 4, and the one before it ends at 4"
+    ]
+    change_index(copy, index, ["1,4,a,f,1", "4,6,c,f,3"])
+    assert problems(copy, quick=True) == [
+        f"{index}: document 1 (a) is at tokens 1 to 4, and the one before it ends at 0"
+    ]
+    change_index(copy, index, ["0,4,a,f,1"])
+    assert problems(copy) == [
+        f"{index}: 1 documents, the manifest says 2",
+        f"{index}: its documents end at token 4 of the shard's 6",
+    ]
+    (copy / index).write_bytes((copy / index).read_bytes()[:-5])
+    assert any(index in problem and "damaged" in problem for problem in problems(copy))
+    (copy / index).unlink()
+    assert problems(copy) == [f"{index}: the index is missing; run the recipe again to rebuild it"]
+
+
+def test_files_that_are_cut_missing_or_twice_there(copy: Path) -> None:
+    path = copy / "tokens/web/00000.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert problems(copy) == [f"tokens/web/00000.npy: {len(whole) - 1:,} bytes, the manifest says {len(whole):,}"]
+    path.unlink()
+    assert problems(copy) == ["tokens/web/00000.npy: the file is missing; run the recipe again to rebuild it"]
+    shutil.copy(copy / "tokens/web/00001.npy", copy / "tokens/web/held_out-00000.npy")
+    shutil.copy(copy / "tokens/web/00001.csv.gz", copy / "tokens/web/held_out-00000.csv.gz")
+    path.write_bytes(whole)
+
+    def same(manifest: dict[str, Any]) -> None:
+        web = manifest["sources"]["web"]
+        web["held_out"]["shards"][0] |= {
+            k: web["shards"][1][k] for k in ("tokens", "documents", "text_bytes", "sha256")
+        }
+
+    change_manifest(copy, same)
+    found = problems(copy)
+    assert [problem for problem in found if "the same tokens" in problem] == [
+        f"tokens/web/held_out-00000.npy: the same tokens as tokens/web/00001.npy (sha256 {inspect_digest(copy)})"
+    ]
+    assert any(problem.startswith("manifest.json: web (held_out) has 3 tokens, its shards have 6") for problem in found)
+
+
+def inspect_digest(run: Path) -> str:
+    return json.loads((run / MANIFEST).read_bytes())["sources"]["web"]["shards"][1]["sha256"][:12]
+
+
+def test_the_command_fails_where_something_is_wrong(
+    whole: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(whole), "--show", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "no problems" in out and "tokens/web/held_out-00000.npy" in out and "web-train-0-0" in out
+    change(copy, "tokens/web/00001.npy", {5: 7})
+    assert main(["inspect", str(copy), "--json"]) == 1
+    assert "does not end in the end token 0" in orjson.loads(capsys.readouterr().out)["problems"][1]
+    assert main(["inspect", str(copy)]) == 1
+    assert "problem: tokens/web/00001.npy: document 2 (web-train-1-1) does not end" in capsys.readouterr().out
