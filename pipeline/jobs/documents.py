@@ -190,7 +190,7 @@ def _read(spec: dict[str, Any], intake: Intake, context: Context) -> Iterator[li
         events: list[Event] = []
         skipped: dict[str, int] = {}
         damaged = False
-        part = Part(row_groups=file["row_groups"]) if file.get("row_groups") else None
+        part = _part_of(file)
         batches = _guarded(file, read, spec, context, events, part)
         for batch in chain_none(batches):
             problems = [e for e in events if isinstance(e, Problem)]
@@ -215,6 +215,14 @@ def _read(spec: dict[str, Any], intake: Intake, context: Context) -> Iterator[li
         intake.failed_files += damaged
         for kind, records in skipped.items():
             intake.notes[kind] = intake.notes.get(kind, 0) + records
+
+
+def _part_of(file: dict[str, Any]) -> Part | None:
+    """What of the file the split holds; None for all."""
+    if file.get("lines"):
+        offset, length, first = file["lines"]
+        return Part(offset=offset, length=length, first_record=first)
+    return Part(row_groups=file["row_groups"]) if file.get("row_groups") else None
 
 
 def chain_none(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch | None]:

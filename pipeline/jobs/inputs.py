@@ -21,16 +21,20 @@ from stages.step import Step
 def open_source(file: dict[str, Any], staged: bool, context: Context) -> Iterator[BinaryIO]:
     """A source file as a stream: from the disk it lies on, from the node's cache, or over the network.
 
-    Parquet is read at many places, so it is opened for that; everything else is one pass from the start.
+    Parquet is read at many places, so it is opened for that; everything else is one pass over the file, or over its range.
     """
+    offset, length, _ = file.get("lines") or (0, None, 1)
     if staged and not storage.is_local(file["uri"]):
-        with storage.pinned(file["uri"], context.cache) as path, path.open("rb") as stream:
+        with (
+            storage.pinned(file["uri"], context.cache) as path,
+            path.open("rb") if file["random"] else storage.open_stream(path, offset, length) as stream,
+        ):
             yield stream
     elif file["random"]:
         with storage.open_random(file["uri"]) as stream:
             yield stream
     else:
-        with storage.open_stream(file["uri"]) as stream:
+        with storage.open_stream(file["uri"], offset, length) as stream:
             yield stream
 
 

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.engine import Engine
-from pipeline.jobs import documents
+from pipeline.jobs import cut, documents
 from pipeline.plan.segments import Part, Segment, similar_key, step_data, step_identity
-from pipeline.plan.sources import File, splits
+from pipeline.plan.sources import File, is_cut_by_lines, splits
 from pipeline.recipe import Recipe, Source, dump
 from pipeline.task import Phase, Task, task_key
 from stages.errors import UserError
 from stages.step import content_key
 
 FUNCTION = "pipeline.jobs.documents:run"
+CUT = "pipeline.jobs.cut:run"
 
 
 def documents_phase(
@@ -26,17 +27,19 @@ def documents_phase(
     engine: Engine,
 ) -> dict[str, list[Part]]:
     """Run segment `number` of each source in `plan`; returns the sources' new parts, in canonical order."""
+    ranges = _cut_large_files(recipe, plan, files, engine) if number == 0 else {}
     tasks: list[Task] = []
-    owners: list[str] = []
+    owners: list[tuple[str, tuple[str, ...]]] = []  # source, and the files that the documents come from
     for source, segment in plan.items():
         if number == 0:
             _check_pages(source, recipe.sources[source], files[source])
             read = recipe.sources[source].read
-            inputs = [
-                _split_input(split, recipe, source) for split in splits(files[source], read, recipe.run.split_bytes)
-            ]
+            split_files = splits(files[source], read, recipe.run.split_bytes, ranges)
+            inputs = [_split_input(split, recipe, source) for split in split_files]
+            names = [tuple(file.name for file in split) for split in split_files]
         else:
             inputs = [_part_input(part) for part in parts[source]]
+            names = [part.files for part in parts[source]]
         work = _Work(
             source,
             number,
@@ -46,14 +49,40 @@ def documents_phase(
         )
         for ordinal, (identity, spec, weight) in enumerate(inputs):
             tasks.append(_task(recipe, work, ordinal, identity, spec, weight, engine))
-            owners.append(source)
+            owners.append((source, names[ordinal]))
     entries = engine.run(Phase(_phase_name(number), tasks))
     found: dict[str, list[Part]] = {source: [] for source in plan}
-    for source, entry in zip(owners, entries, strict=True):
+    for (source, read_from), entry in zip(owners, entries, strict=True):
         report = entry["report"]
         digest = next(o["digest"] for o in entry["outputs"] if o["path"] == report["part"])
-        found[source].append(Part(source, report["part"], digest, report["docs"], report["bytes"], entry["key"]))
+        part = Part(source, report["part"], digest, report["docs"], report["bytes"], entry["key"], files=read_from)
+        found[source].append(part)
     return found
+
+
+def _cut_large_files(
+    recipe: Recipe, plan: dict[str, Segment], files: dict[str, list[File]], engine: Engine
+) -> dict[str, list[list[int]]]:
+    """Where large plain JSON lines files are to be cut, by uri: [offset, length, ordinal of the first line] of each range."""
+    size = recipe.run.split_bytes
+    large = {
+        file.uri: file
+        for source in plan
+        for file in files[source]
+        if is_cut_by_lines(file, recipe.sources[source].read, size)
+    }
+    tasks = [
+        Task(
+            task_key(CUT, cut.VERSION, file.identity(), size),
+            f"cut/{number:05d}",
+            CUT,
+            {"file": file.to_json(), "split_bytes": size},
+            file.size,
+        )
+        for number, file in enumerate(large.values())
+    ]
+    entries = engine.run(Phase("find line ends", tasks)) if tasks else []
+    return {uri: entry["report"]["ranges"] for uri, entry in zip(large, entries, strict=True)}
 
 
 def _check_pages(source: str, settings: Source, files: list[File]) -> None:

@@ -24,6 +24,7 @@ class Part:
     """A file of documents between stages. digest: of its bytes; removals: files with rows that dedup took from it.
 
     edited: bytes that dedup cut out of documents which stay; the next task that reads the part enters them in its books.
+    files: names of the source files that its documents came from, in order.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Part:
     key: str  # of the task that wrote it
     removals: list[dict[str, str]] = field(default_factory=list)
     edited: int = 0
+    files: tuple[str, ...] = ()
 
     def identity(self) -> list[Any]:
         """What decides the documents in it."""

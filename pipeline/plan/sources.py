@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pipeline.recipe import Source
 from stages.cache import cache_root
 from stages.errors import UserError
 from stages.read import ReadSpec
+from stages.read.compression import compression_of
 
 SAMPLE = "sample:"
 FOOTER_READERS = 16
@@ -23,9 +24,10 @@ FOOTER_READERS = 16
 
 @dataclass(frozen=True)
 class File:
-    """One source file, or some row groups of a Parquet file.
+    """One source file, some row groups of a Parquet file, or a range of a plain JSON lines file.
 
     name: as documents and errors name it (the recipe's way). version: changes when the content does.
+    lines: of a range: its offset, its length in bytes, and the ordinal of its first line.
     """
 
     uri: str
@@ -33,10 +35,11 @@ class File:
     size: int
     version: str
     row_groups: tuple[int, ...] | None = None
+    lines: tuple[int, int, int] | None = None
 
     def identity(self) -> list[Any]:
         """What of it decides the bytes that are read."""
-        return [self.name, self.size, self.version, self.row_groups]
+        return [self.name, self.size, self.version, self.row_groups, *([self.lines] if self.lines else [])]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,14 +82,27 @@ def _list_sample(pattern: str) -> list[File]:
     return [File(e.uri, SAMPLE + names[e.uri], e.size, digests[names[e.uri]]) for e in found]
 
 
-def splits(files: Sequence[File], read: ReadSpec, split_bytes: int) -> list[list[File]]:
-    """Files in order, gathered (small ones) or cut by row groups (large Parquet) to about `split_bytes` each."""
+def is_cut_by_lines(file: File, read: ReadSpec, split_bytes: int) -> bool:
+    """Whether a file is large, and its lines can be read from its middle: plain JSON lines."""
+    return file.size > split_bytes and read.format_of(file.name) == "jsonl" and compression_of(file.name) is None
+
+
+def splits(
+    files: Sequence[File], read: ReadSpec, split_bytes: int, ranges: Mapping[str, list[list[int]]]
+) -> list[list[File]]:
+    """Files in order, gathered (small ones) or cut to about `split_bytes` each.
+
+    Large Parquet files are cut by row groups; large plain JSON lines by `ranges`: uri -> [offset, length, first line].
+    """
     pieces: list[File] = []
     large = [f for f in files if f.size > split_bytes and read.format_of(f.name) == "parquet"]
     with ThreadPoolExecutor(FOOTER_READERS) as pool:
         cut = dict(zip([f.uri for f in large], pool.map(lambda f: _row_groups(f, split_bytes), large), strict=True))
     for file in files:
-        pieces += cut.get(file.uri, [file])
+        if file.uri in ranges and is_cut_by_lines(file, read, split_bytes):
+            pieces += [replace(file, size=length, lines=(at, length, first)) for at, length, first in ranges[file.uri]]
+        else:
+            pieces += cut.get(file.uri, [file])
     gathered: list[list[File]] = []
     size = 0
     for piece in pieces:

@@ -1,0 +1,64 @@
+"""How files are cut into splits, seen from outside: whatever the size of a split, the same documents and shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.progress import Progress
+from pipeline.recipe import build_recipe
+from pipeline.run import Options, run_recipe
+
+TEXTS = [" ".join(text.split()[:90]) for _, text in sorted(topics.items()) if len(text.split()) > 20][:60]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One plain file, its last line without an end, with an empty line and one that is no JSON."""
+    lines = [json.dumps({"id": f"d{i}", "text": text}) for i, text in enumerate(TEXTS)]
+    lines[10:10] = ["", "no JSON"]
+    path = tmp_path_factory.mktemp("plain") / "all.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def run(data: dict[str, Any], out: Path) -> tuple[dict[str, str], list[tuple[Any, ...]], int]:
+    """Digests of what the run made, the places of its documents, and how many parts they lie in."""
+    summary = run_recipe(build_recipe(data), Options(str(out), inline=True, progress=Progress(quiet=True)))
+    made = {
+        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted([out / "manifest.json", *out.glob("tokens/*/*")])
+    }
+    parts = sorted(out.glob("parts/web/0/*.kept.parquet"))
+    places = [tuple(row.values()) for p in parts for row in pq.read_table(p, columns=["id", "record", "offset"]).to_pylist()]
+    assert summary.sources[0].failed.docs == 1
+    return made, places, len(parts)
+
+
+def recipe(path: str, split: str) -> dict[str, Any]:
+    return {
+        "name": "cut",
+        "sources": {"web": {"read": {"paths": [path]}, "steps": [{"dedup": {"method": "exact"}}]}},
+        "tokenizer": {"train": {"vocab_size": 400}},
+        "mixture": {},
+        "run": {"split_bytes": split, "failures": {"documents": 0.5}},
+    }
+
+
+def test_a_large_plain_file_is_read_by_several_tasks_with_the_same_result(plain: Path, tmp_path: Path) -> None:
+    whole, places, parts = run(recipe(str(plain), "1GiB"), tmp_path / "whole")
+    assert parts == 1 and len(places) == len(TEXTS)
+    raw = plain.read_bytes()
+    lines = raw.split(b"\n")
+    for id, record, offset in places:  # counted over the whole file
+        assert json.loads(lines[record - 1])["id"] == id
+        assert raw[offset:].startswith(lines[record - 1])
+    cut, same_places, parts = run(recipe(str(plain), "3KB"), tmp_path / "cut")
+    assert parts > 5
+    assert (cut, same_places) == (whole, places)
