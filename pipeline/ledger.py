@@ -17,6 +17,7 @@ from pipeline import storage
 from stages.errors import UserError
 
 FOLDER = "ledger"
+PARTS = "parts"  # where all interim files lie
 PARALLEL = 32  # entries read or written at once: on S3 the wait is latency, not work
 
 
@@ -107,11 +108,15 @@ class Ledger:
         return owner if owner and path in self.entries[owner].get("released", ()) else None
 
     def sweep(self, used: set[str]) -> int:
-        """Remove entries of other settings, and their outputs, once a run is whole. Returns how many tasks went."""
+        """Remove entries of other settings, and their outputs, once a run is whole. Returns how many tasks went.
+
+        Parts of which no entry tells go too: their tasks were killed before they were done, and never ran again.
+        """
         stale = [key for key in self.entries if key not in used]
         kept = {o["path"] for key in used if key in self.entries for o in self.entries[key]["outputs"]}
         # Entries go last: where a kill comes between, they still say what is there to be removed.
         outputs = {o["path"] for key in stale for o in self.entries[key]["outputs"]} - kept
+        outputs |= {path for path in self.sizes if path.startswith(f"{PARTS}/") and path not in self.owners}
         storage.delete_many([storage.join(self.run, path) for path in sorted(outputs)])
         self.forget(stale)
         return len(stale)

@@ -67,3 +67,11 @@ def test_a_damaged_entry_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "ledger/a.json").write_bytes(data)
     with pytest.raises(UserError, match=r"ledger/a\.json: damaged.*delete the file"):
         Ledger(str(tmp_path))
+
+
+def test_a_sweep_takes_parts_that_no_entry_knows_and_nothing_else(tmp_path: Path) -> None:
+    done(tmp_path, "new", "parts/b", "tokens/0")
+    for path in ("parts/web/0/killed.kept.parquet", "tokens/1", "notes.txt"):
+        storage.write_bytes(f"{tmp_path}/{path}", b"left")
+    Ledger(str(tmp_path)).sweep({"new"})
+    assert files(tmp_path) == {"ledger/new.json", "parts/b", "tokens/0", "tokens/1", "notes.txt"}
