@@ -96,6 +96,10 @@ class DataConfig(Section):
     """What is read, and in which order."""
 
     sequence_length: Count = 4096
+    packing: Literal["concatenate", "best_fit"] = Field(
+        "concatenate",
+        description="how documents become instances: cut every sequence_length tokens, or packed whole where they fit",
+    )
     seed: Annotated[int, Field(ge=0)] | None = Field(None, description="of the order; none: the mixture's own")
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from trainer.data import Data
 from trainer.losses import IGNORED, next_tokens
+from trainer.masking import documents
 from trainer.model import document_numbers
 from trainer.processes import Processes
 
@@ -47,10 +48,11 @@ def evaluate(
             first = start + micro_batch * processes.rank
             have = max(0, min(micro_batch, count - first))
             # Every process runs the same number of passes, as a split model needs; a spare one counts nothing.
-            tokens = as_tensor(held_out.batch(first, have) if have else held_out.batch(0, 1), processes.device)
-            documents = document_numbers(tokens, data.eos_id) if masking else None
+            read = torch.from_numpy(held_out.batch(first, have) if have else held_out.batch(0, 1))
+            own = documents(document_numbers(read, data.eos_id), processes.device) if masking else None
+            tokens = as_tensor(read, processes.device)
             targets = next_tokens(tokens)
-            losses = model(tokens, targets, documents_BT=documents, per_token=True)
+            losses = model(tokens, targets, documents=own, per_token=True)
             if have:
                 total += torch.stack([losses.double().sum(), (targets != IGNORED).sum().double()])
         loss_sum, scored = processes.sum(total).tolist()

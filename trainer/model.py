@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trainer.config import ModelConfig
 from trainer.losses import cross_entropy_sum, token_losses
+from trainer.masking import Documents, Mask, attend, mask_for
 from trainer.moe import MoE, RouterStats, SwiGlu
 
 
@@ -83,14 +84,13 @@ class Attention(nn.Module):
         self.k_norm = Norm(config) if config.qk_norm else nn.Identity()
         self.out = Linear(config.d_model, config.d_model)
 
-    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, cache: Cache | None) -> Tensor:
         q, k, v = self.qkv(x_BTD).chunk(3, dim=-1)
         q, k, v = (t.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for t in (self.q_norm(q), self.k_norm(k), v))
         q, k = rotate(q, *rope), rotate(k, *rope)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
-        y_BHTC = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.out(y_BHTC.transpose(1, 2).flatten(2))
+        return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -103,7 +103,7 @@ class Block(nn.Module):
         self.mlp = MoE(config) if config.n_experts else SwiGlu(config.d_model, config.expert_width)
 
     def forward(
-        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None, group_tokens: int
+        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, cache: Cache | None, group_tokens: int
     ) -> tuple[Tensor, RouterStats | None]:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope, mask, cache)
         h_BTD = self.mlp_norm(x_BTD)
@@ -130,20 +130,23 @@ class Olmoe(nn.Module):
         tokens_BT: Tensor,
         targets_BT: Tensor | None = None,
         *,
-        documents_BT: Tensor | None = None,
+        documents: Documents | None = None,
         balance_instances: int = 0,
         cache: Cache | None = None,
         per_token: bool = False,
     ) -> Tensor | Output:
         """Logits [B, T, V]; with targets the Output, or with `per_token` each target's loss [B, T], without gradient.
 
-        `documents_BT` numbers the document of each token, for masking; `balance_instances` instances are balanced
-        together (0: all of them); with a `cache`, tokens_BT continue what it holds.
+        With `documents` (masking.documents) a token attends to its own document only; `balance_instances` instances
+        are balanced together (0: all of them); with a `cache`, tokens_BT continue what it holds.
         """
         n_batch, n_tokens = tokens_BT.shape
         past = cache.length if cache is not None else 0
         rope = rope_tables(self.config, past, n_tokens, tokens_BT.device)
-        mask = attention_mask(documents_BT, past, n_tokens, tokens_BT.device)
+        if documents is None:
+            mask = attention_mask(past, n_tokens, tokens_BT.device)
+        else:
+            mask = mask_for(documents, self.config.n_heads, self.config.d_model // self.config.n_heads, self.dtype)
         x_BTD = F.embedding(tokens_BT, self.embedding_VD).to(self.dtype)
         layer_stats = []
         for layer in self.layers:
@@ -212,12 +215,11 @@ def rotate(x_BHTC: Tensor, cos_TC: Tensor, sin_TC: Tensor) -> Tensor:
     return turned.to(x_BHTC.dtype)
 
 
-def attention_mask(documents_BT: Tensor | None, past: int, count: int, device: torch.device) -> Tensor | None:
-    """What may attend to what: None for plain causal attention, else bool, True where allowed."""
-    if documents_BT is None and (past == 0 or count == 1):
-        return None if past == 0 else torch.ones(1, past + 1, dtype=torch.bool, device=device)
-    causal = torch.ones(count, past + count, dtype=torch.bool, device=device).tril(past)
-    return causal if documents_BT is None else causal & (documents_BT[:, None, :, None] == documents_BT[:, None, None])
+def attention_mask(past: int, count: int, device: torch.device) -> Tensor | None:
+    """Causal attention of `count` tokens after `past` ones: None where it is the plain one, else bool, True if allowed."""
+    if past == 0:
+        return None
+    return torch.ones(count, past + count, dtype=torch.bool, device=device).tril(past)
 
 
 def document_numbers(tokens_BT: Tensor, eos_id: int) -> Tensor:

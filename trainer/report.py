@@ -41,7 +41,8 @@ def evaluate_checkpoint(
 
 
 def _held_out(trained: Trained, data_dir: Path, limit: int | None) -> dict[str, Any]:
-    data = open_data(data_dir, trained.config.data.sequence_length)
+    asked = trained.config.data
+    data = open_data(data_dir, asked.sequence_length, asked.seed, packing=asked.packing)
     if data.vocab_size != trained.data["vocab_size"]:
         raise TrainerError(
             f"{data_dir}: its tokenizer has {data.vocab_size} entries, the model was trained with "

@@ -22,7 +22,7 @@ def resumable(
         then = state["data"].get(key)
         if then != now:
             raise TrainerError(f"{path}: was trained on other data ({key} {then}, now {now}); resume needs the same")
-    before, after = state["config"], plain(config)
+    before, after = plain(check(state["config"], str(path))), plain(config)
     changed = dict(differences(before, after))
     fixed = [key for key in changed if key.startswith(("model.", "data."))]
     if fixed:

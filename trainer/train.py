@@ -26,7 +26,8 @@ from trainer.errors import TrainerError
 from trainer.evaluate import as_tensor, evaluate, mixture_loss
 from trainer.host import only_one, reuse_memory, signals
 from trainer.losses import IGNORED, next_tokens, repeats_ngram
-from trainer.model import Olmoe, document_numbers, flops_per_token, parameter_counts
+from trainer.masking import documents
+from trainer.model import Olmoe, flops_per_token, parameter_counts
 from trainer.resume import resumable, startable
 
 
@@ -72,7 +73,11 @@ def _train(
 
     # Data
     length = config.data.sequence_length
-    data = open_data(data_dir, length, config.data.seed, config.train.tokens)
+    if not processes.first:
+        processes.wait()  # the first one makes what best-fit packing needs; the others find it
+    data = open_data(data_dir, length, config.data.seed, config.train.tokens, config.data.packing)
+    if processes.first:
+        processes.wait()
     config = with_vocabulary(config, data, data_dir)
     training_tokens = len(data.train) * length
     batch = config.batch_instances
@@ -129,6 +134,8 @@ def _train(
     flops = flops_per_token(config.model, length)
     say(f"{config.name}: {total:,} parameters, {active:,} active; {processes.count} process(es) on {place.type}")
     say(f"{data_dir}: {steps * batch * length:,} tokens of {len(data.sources)} sources; {steps} steps")
+    if data.train.padded:
+        say(f"best-fit packing: {data.padding:.2%} of the positions are padding, which gives no loss")
     if config.train.tokens and training_tokens + length <= config.train.tokens:
         say(f"note: train.tokens asks for {config.train.tokens:,} tokens, the mixture's budget is {training_tokens:,}")
     say(f"unigram entropy of the training tokens: {entropy:.4f} nats a token; a model has learned once it is below")
@@ -172,12 +179,14 @@ def _train(
         score(0)
     speed.mark(position * length)
     stopped = 0
-    for instances in batches:
+    for instances, numbers in batches:
         step, updates, position = step + 1, updates + 1, position + batch
         rate = optim.learning_rate(config.schedule, position * length, training_tokens)
         for group in optimizer.param_groups:
             group["lr"] = rate
         targets = next_tokens(instances)
+        if numbers is not None and data.train.padded:
+            targets[next_tokens(numbers) < 0] = IGNORED
         if config.losses.repeated_ngrams:
             targets[repeats_ngram(instances, config.losses.repeated_ngrams)] = IGNORED
         valid = processes.sum((targets != IGNORED).sum().to(place, torch.float32)).clamp(min=1)
@@ -190,7 +199,7 @@ def _train(
                 output = model(
                     inputs,
                     as_tensor(targets[part], place),
-                    documents_BT=document_numbers(inputs, data.eos_id) if masked else None,
+                    documents=documents(numbers[part], place) if masked and numbers is not None else None,
                     balance_instances=config.losses.balance_instances,
                 )
                 weight = len(inputs) / share
@@ -302,22 +311,28 @@ class _Totals:
         return {"load_balancing": balance, "router_z": z, "entropy": entropy, "counts": counts_LE}
 
 
-def _ahead(data: Data, config: Config, processes: procs.Processes, position: int, steps: int) -> Iterator[Tensor]:
-    """This process's instances of each batch, the next one being read while the model works on this one."""
+def _ahead(
+    data: Data, config: Config, processes: procs.Processes, position: int, steps: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """This process's instances of each batch, and the documents of their tokens where these matter; the next batch is
+    read while the model works on this one."""
     share = config.batch_instances // processes.count
+    numbered = config.model.document_masking or data.train.padded
 
-    def read(number: int) -> Tensor:
+    def read(number: int) -> tuple[Tensor, Tensor | None]:
         first = position + number * config.batch_instances + processes.rank * share
-        tokens = as_tensor(data.train.batch(first, share), torch.device("cpu"))
-        return tokens.pin_memory() if processes.device.type == "cuda" else tokens
+        batch = data.train.read(first, share, documents=numbered)
+        tokens = as_tensor(batch.tokens, torch.device("cpu"))
+        tokens = tokens.pin_memory() if processes.device.type == "cuda" else tokens
+        return tokens, None if batch.documents is None else torch.from_numpy(batch.documents)
 
     with ThreadPoolExecutor(1, "data") as pool:
         waiting = pool.submit(read, 0)
         for number in range(steps):
-            tokens = waiting.result()
+            ready = waiting.result()
             if number + 1 < steps:
                 waiting = pool.submit(read, number + 1)
-            yield tokens
+            yield ready
 
 
 @contextlib.contextmanager

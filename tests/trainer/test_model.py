@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from trainer.config import ModelConfig, load
+from trainer.masking import documents
 from trainer.model import Cache, Olmoe, document_numbers, flops_per_token, parameter_counts
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "trainer"
@@ -132,7 +133,8 @@ def test_document_masking_hides_other_documents():
     assert numbers[0].tolist() == [0] * 5 + [1] * 7
     other = tokens.clone()
     other[0, :4] = (other[0, :4] + 5) % 60 + 1
-    masked, changed = model(tokens, documents_BT=numbers), model(other, documents_BT=numbers)
+    own = documents(numbers, tokens.device)
+    masked, changed = model(tokens, documents=own), model(other, documents=own)
     torch.testing.assert_close(masked[:, 5:], changed[:, 5:])
     assert not torch.allclose(model(tokens)[:, 5:], model(other)[:, 5:])
     torch.testing.assert_close(masked[:, :5], model(tokens)[:, :5])
