@@ -14,6 +14,7 @@ import orjson
 
 from pipeline import storage
 from pipeline.engine import MANIFEST, Engine, InputsGone
+from pipeline.folder import RUN, check_kind
 from pipeline.ledger import Ledger
 from pipeline.plan.classifiers import with_trained_models
 from pipeline.plan.dedup import Job, dedup_phases
@@ -54,6 +55,7 @@ def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | 
     if storage.is_local(out) and not out.startswith("file:"):
         out = str(storage.local_path(out).absolute())  # the same folder for every process, wherever that was started
     with storage.RunLock(out) as lock:
+        check_kind(out, RUN)
         storage.clear_scratch(out)
         ledger = Ledger(out)
         engine = Engine(
@@ -68,6 +70,7 @@ def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | 
             max_failed_files=recipe.run.failures.files,
             progress=options.progress,
             still_ours=lock.check,
+            token=lock.token,
         )
         try:
             while True:
@@ -107,7 +110,7 @@ def _carry_out(recipe: Recipe, engine: Engine, files: dict[str, list[File]] | No
         _release(recipe, read, parts, engine)
     tokenizer = tokenizer_phase(recipe, parts, engine)
     tokenized = tokenize_phase(recipe, parts, tokenizer, engine)
-    shards = shard_phase(recipe, tokenized, engine)
+    shards = shard_phase(recipe.shards.bytes, tokenized, engine)
     manifest = manifest_of(recipe, tokenized, shards)
     _release(recipe, parts, {}, engine)
     if recipe.run.keep != "all":

@@ -96,9 +96,9 @@ def tokenize_phase(
 
 
 def shard_phase(
-    recipe: Recipe, tokenized: dict[str, list[dict[str, Any]]], engine: Engine
+    shard_bytes: int, tokenized: dict[str, list[dict[str, Any]]], engine: Engine
 ) -> dict[str, dict[str, list]]:
-    """Cut token files into shards; returns source -> split -> the manifest's facts of each shard."""
+    """Cut token files into shards of this size; returns source -> split -> the manifest's facts of each shard."""
     dtype = token_dtype(_tokenizer_facts(tokenized)["vocab_size"])
     tasks: list[Task] = []
     places: list[tuple[str, str]] = []
@@ -106,7 +106,7 @@ def shard_phase(
         for split in jobs.SPLITS:
             files = [TokenFile(**entry["report"]["files"][split]) for entry in entries]
             digests = {o["path"]: o["digest"] for entry in entries for o in entry["outputs"]}
-            limit = shard_tokens(recipe.shards.bytes, dtype)
+            limit = shard_tokens(shard_bytes, dtype)
             with read_ahead(files, limit, lambda file: _ends(file, engine)) as ends:
                 for number, pieces in enumerate(plan_shards(files, limit, ends)):
                     tasks.append(_shard_task(source, split, number, files, pieces, digests, dtype))
