@@ -38,6 +38,7 @@ class Checked:
     """What a shard holds, and what is wrong with it, one sentence a kind; `eos_inside` counts end tokens within documents."""
 
     documents: int = 0
+    empty: int = 0
     lengths: Lengths = field(default_factory=Lengths)
     eos_inside: int = 0
     sha256: str | None = None
@@ -79,7 +80,7 @@ def _index(run: str, shard: dict[str, Any], found: Checked) -> Iterator[pa.Recor
     try:
         for rows in read_index_batches(partial(storage.open_stream, storage.join(run, index)), index):
             starts, ends = (np.asarray(rows.column(name)) for name in ("start", "end"))
-            wrong = np.flatnonzero((starts != np.concatenate([[end], ends[:-1]])) | (ends <= starts))
+            wrong = np.flatnonzero((starts != np.concatenate([[end], ends[:-1]])) | (ends < starts))
             if len(wrong):
                 row = int(wrong[0])
                 before = int(ends[row - 1]) if row else end
@@ -89,6 +90,7 @@ def _index(run: str, shard: dict[str, Any], found: Checked) -> Iterator[pa.Recor
                 )
                 return
             found.documents += rows.num_rows
+            found.empty += int((ends == starts).sum())
             found.lengths.add(ends - starts)
             end = int(ends[-1]) if len(ends) else end
             yield rows
@@ -98,6 +100,8 @@ def _index(run: str, shard: dict[str, Any], found: Checked) -> Iterator[pa.Recor
     except ShardError as error:
         found.problems.append(str(error))
         return
+    if found.empty:
+        found.notes.append(f"{index}: {found.empty:,} documents hold no tokens")
     if found.documents != shard["documents"]:
         found.problems.append(f"{index}: {found.documents:,} documents, the manifest says {shard['documents']:,}")
     if end != shard["tokens"]:

@@ -15,6 +15,7 @@ COMMANDS = (
     "run",
     "status",
     "inspect",
+    "trace",
     "why",
     "sweep",
     "clusters",

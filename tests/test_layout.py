@@ -45,7 +45,9 @@ def test_the_trainer_knows_the_shard_format_alone(path: Path) -> None:
 def test_only_the_engine_imports_ray_and_the_pipeline_needs_no_torch() -> None:
     for path in modules("pipeline"):
         roots = {name.split(".")[0] for name in imports(path)}
-        assert "torch" not in roots and "trainer" not in roots, path
+        assert "torch" not in roots, path
+        # A step is traced through the trainer's own order, which is NumPy alone; nothing else here knows the trainer.
+        assert "trainer" not in roots or path.name == "trace_step.py", path
         assert "ray" not in roots or path.name == "engine.py", path
 
 

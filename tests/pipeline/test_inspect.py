@@ -120,10 +120,14 @@ def test_gaps_and_counts_of_an_index(copy: Path) -> None:
     change_index(copy, index, ["0,3,a,f,1", "4,6,b,f,2"])
     wrong = f"{index}: document 2 (b) is at tokens 4 to 6, and the one before it ends at 3"
     assert wrong in problems(copy) and problems(copy, quick=True) == [wrong]
-    change_index(copy, index, ["0,4,a,f,1", "4,4,b,f,2", "4,6,c,f,3"])
+    change_index(copy, index, ["0,4,a,f,1", "4,3,b,f,2", "3,6,c,f,3"])
     assert problems(copy, quick=True) == [
-        f"{index}: document 2 (b) is at tokens 4 to 4, and the one before it ends at 4"
+        f"{index}: document 2 (b) is at tokens 4 to 3, and the one before it ends at 4"
     ]
+    change_index(copy, index, ["0,0,a,f,1", "0,4,b,f,2", "4,4,c,f,3", "4,6,c,f,4"])  # as other tools may write them
+    found = inspect(str(copy))
+    assert found["problems"] == [f"{index}: 4 documents, the manifest says 2"]
+    assert found["notes"] == [f"{index}: 2 documents hold no tokens"]
     change_index(copy, index, ["1,4,a,f,1", "4,6,c,f,3"])
     assert problems(copy, quick=True) == [
         f"{index}: document 1 (a) is at tokens 1 to 4, and the one before it ends at 0"

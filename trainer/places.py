@@ -1,0 +1,50 @@
+"""Where the instances of a training run lie in the shards: for tracing what was read at a step. NumPy only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from trainer.data import Data
+
+
+class Piece(NamedTuple):
+    """Tokens of one shard that follow one another: a whole instance, or a part of a packed one."""
+
+    path: Path
+    first_token: int
+    tokens: int
+
+
+class Place(NamedTuple):
+    """One position of the training order: what stands there, and where it is read."""
+
+    position: int
+    source: int  # index into `Data.sources`
+    instance: int  # number within the source
+    epoch: int
+    pieces: list[Piece]
+
+
+def places(data: Data, first: int, count: int) -> list[Place]:
+    """Where instances first..first+count-1 lie; no token is read. Raises DataError beyond the last instance."""
+    train = data.train
+    sources = train.source_of(first, count)  # checks the range
+    found = train._lookup(first, count)
+    width, length = train.dtype.itemsize, train.sequence_length
+    pieces: list[list[Piece]] = [[] for _ in range(count)]
+    for shards, instances, rows in train._where(first, count):
+        extents, _ = shards.plan(instances, rows)
+        for i in np.lexsort((extents.targets,)).tolist():
+            piece = Piece(
+                shards.reader.paths[int(extents.files[i])],
+                int(extents.offsets[i]) // width,
+                int(extents.sizes[i]) // width,
+            )
+            pieces[int(extents.targets[i]) // (width * length)].append(piece)
+    return [
+        Place(first + row, int(sources[row]), int(found.instance[row]), int(found.epoch[row]), pieces[row])
+        for row in range(count)
+    ]
