@@ -68,6 +68,7 @@ def write_parts(
                 "source": sources[len(parts) % len(sources)],
                 "documents": len(some),
                 "bytes": sum(len(d["text"].encode()) for d in some),
+                "files": list(dict.fromkeys(d.get("file", "file") for d in some)),
             }
         )
     return parts

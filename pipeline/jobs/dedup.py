@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from pipeline import storage
 from pipeline.task import Context
 
-VERSION = 2  # of all that a dedup's tasks write
+VERSION = 3  # of all that a dedup's tasks write
 
 
 def run(spec: dict[str, Any], context: Context) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class _Running:
                 "source": part.source,
                 "documents": part.docs,
                 "bytes": part.bytes,
+                "files": part.files,
                 "removals": [r["path"] for r in part.removals],
             }
             for i, part in enumerate(job.parts)

@@ -17,6 +17,7 @@ time; and a filter that would be too small for its n-grams is an error.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from stages.dedup.address import group_of, pack, read_remaining
 from stages.dedup.bloom import Filter, load_filter, make_filter, save_filter
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local
 from stages.dedup.spec import Bff, read_spec
-from stages.document import document_hash, text_buffers
+from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels import bloom
 from stages.kernels.unicode_tables import code_points
@@ -49,6 +50,9 @@ SPAN = pa.schema(
 SPAN_KEYS = ("doc", "start", "stop")
 
 
+_KEPT = threading.local()  # room for the hashes of a batch, used again: fresh pages cost a fifth of the hashing
+
+
 @dataclass
 class Hashed:
     """A batch of texts as the n-grams of their units; see the kernel `hash_ngrams`."""
@@ -61,12 +65,14 @@ class Hashed:
 
 
 def hash_texts(texts: pa.Array, spec: Bff) -> Hashed:
-    """The n-grams of texts, by unit and document."""
+    """The n-grams of texts, by unit and document. `hashes` holds until this thread's next call."""
     data, offsets = text_buffers(texts)
     size = int(offsets[-1] - offsets[0])
     whole = spec.mode == "document"
     units = len(texts) + (0 if whole else int(np.count_nonzero(data[offsets[0] : offsets[-1]] == NEWLINE)))
-    hashes = np.empty(size, np.uint64)  # pages never written take no memory
+    hashes = getattr(_KEPT, "hashes", None)
+    if hashes is None or len(hashes) < size:
+        hashes = _KEPT.hashes = np.empty(size, np.uint64)  # pages never written take no memory
     stops, reaches = np.empty(units, np.int64), np.empty(units, np.int64)
     documents = np.empty(len(texts), np.int64)
     used, count = bloom.hash_ngrams(
@@ -75,23 +81,41 @@ def hash_texts(texts: pa.Array, spec: Bff) -> Hashed:
     return Hashed(offsets, hashes[:count], stops[:used], reaches[:used], documents)
 
 
-def shard_of(files: pa.Array, shards: int) -> np.ndarray:
-    """The shard (int64) that each document belongs to: a hash of the name of its source file."""
-    coded = files.dictionary_encode()
-    of_file = np.array([document_hash(name, "shard") % shards for name in coded.dictionary.to_pylist()], np.int64)
-    return of_file[coded.indices.to_numpy(zero_copy_only=False)] if len(of_file) else np.zeros(0, np.int64)
+def with_shards(parts: Sequence[Mapping[str, Any]], shards: int) -> list[dict[str, Any]]:
+    """The parts with `shard`: the number of the one that all their documents belong to, or {file: shard}.
+
+    Shards are runs of consecutive source files, as equal in number as can be: the files that `files` of the parts name,
+    in canonical order, each source's its own. So a part is read for one shard, or for two at the seam; and what is
+    compared hangs neither on where the files lie nor on how they are cut into parts.
+    """
+    if shards == 1:
+        return [{**part, "shard": 0} for part in parts]
+    files = dict.fromkeys((part["source"], name) for part in parts for name in part["files"])
+    numbers = {file: i * shards // len(files) for i, file in enumerate(files)}
+    found = []
+    for part in parts:
+        mine = {name: numbers[part["source"], name] for name in part["files"]}
+        single = len(set(mine.values())) == 1
+        found.append({**part, "shard": next(iter(mine.values())) if single else mine})
+    return found
 
 
-def _documents(
-    part: Mapping[str, Any], spec: Bff, shard: int | None, open_file: OpenFile, text: bool = True
+def shards_of(part: Mapping[str, Any]) -> set[int]:
+    """The shards that a part of `with_shards` has files of."""
+    return {part["shard"]} if isinstance(part["shard"], int) else set(part["shard"].values())
+
+
+def documents_of(
+    part: Mapping[str, Any], shard: int, columns: Sequence[str], open_file: OpenFile
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-    """The addresses (int64) and columns of a part's documents of one shard (None: all), in batches."""
-    columns = (["text"] if text else []) + (["file"] if spec.shards > 1 else [])
-    for rows, batch in read_remaining(part, columns or ["id"], open_file):
-        if spec.shards > 1 and shard is not None:
-            mine = shard_of(batch.column("file"), spec.shards) == shard
-            if not mine.all():
-                rows, batch = rows[mine], batch.filter(pa.array(mine))
+    """The addresses (int64) and the given columns of a part's documents of one shard, in batches."""
+    mixed = not isinstance(part["shard"], int)
+    for rows, batch in read_remaining(part, [*columns, "file"] if mixed else columns, open_file):
+        if mixed:
+            coded = batch.column("file").dictionary_encode()
+            of_file = np.array([part["shard"][name] == shard for name in coded.dictionary.to_pylist()], bool)
+            mine = of_file[coded.indices.to_numpy(zero_copy_only=False)] if len(rows) else np.zeros(0, bool)
+            rows, batch = rows[mine], batch.filter(pa.array(mine))
         if len(rows):
             yield pack(part["ordinal"], rows), batch
 
@@ -101,25 +125,29 @@ def count(
 ) -> dict[str, dict[str, list[int]]]:
     """Documents and n-grams by part and shard: {part ordinal: {shard: [documents, n-grams]}}, ordinals as text.
 
-    N-grams are 0 where the recipe says how many to expect.
+    N-grams are counted from above (see the kernel `count_ngrams`); 0 where the recipe says how many to expect.
     """
     settings: Bff = read_spec(dict(spec))  # type: ignore[assignment]
     counted = settings.expected_ngrams is None
     found: dict[str, dict[str, list[int]]] = {}
     for part in parts:
-        sums = np.zeros((settings.shards, 2), np.int64)
-        for _, batch in _documents(part, settings, None, open_file, text=counted):
-            shard = np.zeros(batch.num_rows, np.int64)
-            if settings.shards > 1:
-                shard = shard_of(batch.column("file"), settings.shards)
-            np.add.at(sums[:, 0], shard, 1)
-            if counted:
-                hashed = hash_texts(batch.column("text"), settings)
-                ends = np.append(0, hashed.unit_reaches)[hashed.document_reaches]
-                np.add.at(sums[:, 1], shard, np.diff(ends, prepend=0))
-        held = np.flatnonzero(sums[:, 0])
-        found[str(part["ordinal"])] = {str(s): [int(v) for v in sums[s]] for s in held}
+        sums: dict[str, list[int]] = {}
+        for shard in sorted(shards_of(part)):
+            documents = ngrams = 0
+            for _, batch in documents_of(part, shard, ["text" if counted else "id"], open_file):
+                documents += batch.num_rows
+                ngrams += most_ngrams(batch.column("text"), settings) if counted else 0
+            if documents:
+                sums[str(shard)] = [documents, ngrams]
+        found[str(part["ordinal"])] = sums
     return found
+
+
+def most_ngrams(texts: pa.Array, spec: Bff) -> int:
+    """How many n-grams the texts have, counted from above."""
+    counts = np.empty(len(texts), np.int64)
+    bloom.count_ngrams(*text_buffers(texts), code_points(), spec.ngram, spec.mode == "document", counts)
+    return int(counts.sum())
 
 
 def deduplicate(
@@ -145,7 +173,7 @@ def deduplicate(
     writer = ShuffleWriter(Path(spans_path), len(group_starts), SPAN, SPAN_KEYS, settings.witness_memory)
     documents = total = held = 0
     for part in parts:
-        for docs, batch in _documents(part, settings, shard, open_file):
+        for docs, batch in documents_of(part, shard, ["text"], open_file):
             columns, counts = _pass(batch.column("text"), docs, settings, filter)
             filter.check(name)
             writer.add(group_of(columns["doc"], group_starts), columns)

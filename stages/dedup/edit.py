@@ -132,15 +132,14 @@ def _edit_batch(
     lengths = offsets[1:] - offsets[:-1]
     start, stop = column_values(spans, "start"), column_values(spans, "stop")
     cut = stop != WHOLE
-    text = _cut(data, offsets, rows[cut], start[cut], stop[cut])
     gone = np.empty(batch.num_rows, np.uint8)
-    blank(*text, code_points(), gone)
+    blank(data, offsets, code_points(), gone)
+    _blank_when_cut(batch.column("text"), rows[cut], start[cut], stop[cut], gone)
     gone[rows[~cut]] = 1
     gone[stays_out] = 0
     goes = np.flatnonzero(gone)
-    if gone[rows[cut]].any():  # what goes keeps its text
-        cut &= gone[rows] == 0
-        text = _cut(data, offsets, rows[cut], start[cut], stop[cut])
+    cut &= gone[rows] == 0  # what goes keeps its text
+    text = _cut(data, offsets, rows[cut], start[cut], stop[cut])
     live = np.ones(batch.num_rows, bool)
     live[stays_out] = False
     report["documents"] += int(live.sum())
@@ -152,6 +151,14 @@ def _edit_batch(
     if cut.any():
         batch = replace_column(batch, "text", text_array(*text))
     return batch, goes, cut
+
+
+def _blank_when_cut(texts: pa.Array, rows: np.ndarray, start: np.ndarray, stop: np.ndarray, gone: np.ndarray) -> None:
+    """Enter into `gone`, for the rows that are cut, whether nothing but white space would be left of them."""
+    some, place = np.unique(rows, return_inverse=True)
+    left = np.empty(len(some), np.uint8)
+    blank(*_cut(*text_buffers(texts.take(pa.array(some))), place, start, stop), code_points(), left)
+    gone[some] = left
 
 
 def _cut(

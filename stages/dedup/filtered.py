@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.dedup.bff import count, deduplicate
+from stages.dedup.bff import count, deduplicate, shards_of, with_shards
 from stages.dedup.bloom import check_memory
 from stages.dedup.edit import edit
 from stages.dedup.holders import holders
@@ -22,14 +22,17 @@ from stages.dedup.tasks import Phase, Phases, Task, file_name, part_fields
 def filtered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
     """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
 
-    Returns a summary: method, documents, removed, shards (what `deduplicate` returns of each that has documents, with
-    its number, and its filter's file where filters are kept), and of each part, by its ordinal as text:
-    removed_of_part, reports (what `edit` returns), parts (the new file), removals and cuts (files). Raises UserError
-    where a filter does not fit, or where the share removed is outside `expected_removal`.
+    With more than one shard, parts say in `files` which source files their documents came from, in order. Returns a
+    summary: method, documents, removed, shards (what `deduplicate` returns of each that has documents, with its number,
+    and its filter's file where filters are kept), and of each part, by its ordinal as text: removed_of_part, reports
+    (what `edit` returns), parts (the new file), removals and cuts (files). Raises UserError where a filter does not fit,
+    or where the share removed is outside `expected_removal`.
     """
     settings: Bff = read_spec(dict(spec))  # type: ignore[assignment]
     spec = settings.model_dump(mode="json")
     starts = [parts[0]["ordinal"] for parts in groups]
+    sharded = iter(with_shards([part for parts in groups for part in parts], settings.shards))
+    groups = [[next(sharded) for _ in parts] for parts in groups]
     counting = Phase(
         "count",
         [
@@ -41,7 +44,8 @@ def filtered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any
 
     filtering = Phase("filter")
     for shard in range(settings.shards):
-        parts = [part for parts in groups for part in parts if str(shard) in counts[str(part["ordinal"])]]
+        parts = [part for parts in groups for part in parts if shard in shards_of(part)]
+        parts = [part for part in parts if str(shard) in counts[str(part["ordinal"])]]
         if not parts:
             continue
         ngrams = sum(counts[str(part["ordinal"])][str(shard)][1] for part in parts)

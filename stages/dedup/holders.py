@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages.dedup.address import group_of, pack, read_remaining
-from stages.dedup.bff import SPAN, SPAN_KEYS, hash_texts, shard_of
+from stages.dedup.address import group_of
+from stages.dedup.bff import SPAN, SPAN_KEYS, documents_of, hash_texts
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
 from stages.dedup.spec import Bff, read_spec
 from stages.kernels.bloom import WHOLE, first_holders
@@ -101,14 +101,7 @@ def _find(
     doc, start = doc[paragraphs], start[paragraphs]
     pieces: list[tuple[np.ndarray, pa.Array, str]] = []
     for part in parts:
-        columns = ["id", "text"] + (["file"] if spec.shards > 1 else [])
-        for rows, batch in read_remaining(part, columns, open_file):
-            if spec.shards > 1:
-                here = shard_of(batch.column("file"), spec.shards) == shard
-                rows, batch = rows[here], batch.filter(pa.array(here))
-            if not len(rows):
-                continue
-            docs = pack(part["ordinal"], rows)
+        for docs, batch in documents_of(part, shard, ["id", "text"], open_file):
             hashed = hash_texts(batch.column("text"), spec)
             stays = _inserted_units(hashed.offsets, hashed.unit_stops, hashed.document_reaches, docs, doc, start)
             holders = np.where(found >= 0, np.int64(0), np.int64(-1))

@@ -43,8 +43,9 @@ def group_parts(parts: Sequence[Mapping[str, Any]], target_bytes: int = 1 << 30)
 
     Every task that brings a partition together reads a piece from each group's file: few and large ones, then.
 
-    A part is {"ordinal", "path", "source", "documents", "bytes", "removals"}: removals (may be left
-    out) are files of earlier dedups, with a sorted column `row`: these rows are passed over.
+    A part is {"ordinal", "path", "source", "documents", "bytes", "files", "removals"}: files (may be left out, but for
+    bff in shards) are the names of the source files that its documents came from, in order; removals (may be left out)
+    are files of earlier dedups, with a sorted column `row`: these rows are passed over.
     """
     target_bytes = max(target_bytes, sum(part["bytes"] for part in parts) // MAX_GROUPS)
     groups: list[list[dict[str, Any]]] = []
@@ -60,7 +61,8 @@ def group_parts(parts: Sequence[Mapping[str, Any]], target_bytes: int = 1 << 30)
 
 def part_fields(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What a task needs to know of parts."""
-    return [{k: part[k] for k in ("ordinal", "path", "source", "removals") if k in part} for part in parts]
+    fields = ("ordinal", "path", "source", "removals", "shard")
+    return [{k: part[k] for k in fields if k in part} for part in parts]
 
 
 def file_name(folder: str, kind: str, number: int, end: str = "") -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import helper, kernel
-from stages.kernels.hashing import NGRAM_BASE, hash_word, load_u8, mix64, multiply_high, prefetch
+from stages.kernels.hashing import NGRAM_BASE, hash_word, load_u8, load_u64, mix64, multiply_high, prefetch
 from stages.kernels.unicode_tables import SPACE
 from stages.kernels.utf8 import decode, properties
-from stages.kernels.words import plain_word_end, word_end
+from stages.kernels.vectors import count_bits
+from stages.kernels.words import eightfold, letters_or_digits, plain_word_end, word_end
 
 OLD_BOTH, DOCUMENT, PARAGRAPH = 0, 1, 2
 WHOLE = -1  # in place of the paragraph's number: the whole document goes
@@ -21,6 +22,13 @@ WHOLE = -1  # in place of the paragraph's number: the whole document goes
 _PROBE = np.uint64(0x9E3779B97F4A7C15)
 _NINE, _MASK = np.uint64(9), np.uint64(511)
 _AHEAD = 128  # how many n-grams ahead of the look-ups their blocks are asked for
+_MANY = 8  # a text with more than one character in so many tokens in foreign scripts is cut into tokens to be counted
+
+_LOW_BITS, _HIGH_BITS, _CASE_BIT, _SPACES, _LINES, _UNDERSCORES, _TIMES = (
+    eightfold(byte) for byte in (0x7F, 0x80, 0x20, 0x20, 0x0A, ord("_"), 0x97)
+)
+# Added to bytes below 0x80, these set the high bit of those at or above a byte.
+_FROM_TAB, _FROM_SHIFT_OUT, _FROM_LATIN, _ABOVE_LATIN = (eightfold(0x80 - byte) for byte in (0x09, 0x0E, 0x43, 0x4A))
 
 
 @helper
@@ -158,6 +166,91 @@ def hash_ngrams(data, offsets, table, ngram, whole, seed, hashes, unit_stops, un
     return units, at
 
 
+@helper
+def _count_exactly(data, start, stop, table, ngram, whole):
+    """The n-grams that `hash_ngrams` makes of one text."""
+    count = 0
+    seen = 0
+    while start < stop:
+        byte = np.int64(load_u8(data, start))
+        if byte == 0x0A and not whole:
+            count += max(0, seen - ngram + 1)
+            seen = 0
+        if byte == 0x0A or byte == 0x0D:
+            start += 1
+            continue
+        end = word_end(data, start, stop, table)
+        seen += 0x20 < byte < 0x80 or not is_white_space(data, start, end, table)
+        start = end
+    return count + max(0, seen - ngram + 1)
+
+
+@helper
+def _zeros(word):
+    """Of eight bytes, the high bit of each that is 0."""
+    return ~(((word & _LOW_BITS) + _LOW_BITS) | word) & _HIGH_BITS
+
+
+@helper
+def _read_padded(data, start, stop):
+    """data[start:stop], at most 8 bytes, with spaces behind them."""
+    if stop - start >= 8:
+        return load_u64(data, start)
+    word = np.uint64(0)
+    for i in range(stop - start):
+        word |= load_u8(data, start + i) << np.uint64(8 * i)
+    return word | (_SPACES << np.uint64(8 * (stop - start)))
+
+
+@kernel("void(text, offsets, const_uint16, int64, boolean, vec_int64)")
+def count_ngrams(data, offsets, table, ngram, whole, counts):
+    """How many n-grams `hash_ngrams` makes of each text, at most: counts (n). Eight bytes at a time, without cutting tokens.
+
+    Counted are runs of letters, digits and underscores (of ASCII, and of Latin up to U+027F: bytes C3 to C9 with what
+    follows), and all other characters that are not white space. That is too many where a token has several of these
+    (don't, 3.14), and never too few: U+00D7 and U+00F7, the only ones in the range that are no letters, count twice
+    more, and behind a character of another script a run begins. A text with many of those is counted exactly.
+    """
+    for document in range(len(offsets) - 1):
+        start, stop = offsets[document], offsets[document + 1]
+        position = start
+        count = 0
+        tokens = 0
+        foreign = 0
+        seen = 0
+        before = np.uint64(0)
+        while position < stop:
+            word = _read_padded(data, position, stop)
+            position += 8
+            low = word & _LOW_BITS
+            lead = word & (word << np.uint64(1)) & _HIGH_BITS
+            other = lead & ~((low + _FROM_LATIN) & ~(low + _ABOVE_LATIN))
+            inside = letters_or_digits(word) | _zeros(word ^ _UNDERSCORES) | (word & _HIGH_BITS & ~other)
+            white = ((low + _FROM_TAB) & ~(low + _FROM_SHIFT_OUT) & ~word) | _zeros(word ^ _SPACES)
+            begins = (inside & ~((inside << np.uint64(8)) | before)) | (~(inside | white | word) & _HIGH_BITS) | other
+            before = inside >> np.uint64(56)
+            foreign += np.int64(count_bits(other))
+            signs = _zeros((word & ~_CASE_BIT) ^ _TIMES)
+            if signs:
+                seen += 2 * np.int64(count_bits(signs))
+            lines = _zeros(word ^ _LINES)
+            if lines and not whole:
+                while lines:
+                    below = (lines & (~lines + np.uint64(1))) - np.uint64(1)
+                    seen += np.int64(count_bits(begins & below))
+                    tokens += seen
+                    count += max(0, seen - ngram + 1)
+                    seen = 2 * np.int64(count_bits(signs))
+                    begins &= ~below
+                    lines &= lines - np.uint64(1)
+            seen += np.int64(count_bits(begins))
+        tokens += seen
+        count += max(0, seen - ngram + 1)
+        if foreign * _MANY > tokens:
+            count = _count_exactly(data, start, stop, table, ngram, whole)
+        counts[document] = count
+
+
 @kernel(
     "UniTuple(int64, 2)(offsets, const_uint64, const_int64, const_int64, const_int64, float64, int64, int64,"
     " vec_uint64, vec_int64, vec_int64, vec_int64, vec_uint64, Array(int64, 2, 'C'))"
@@ -253,10 +346,9 @@ def cut_spans(data, offsets, rows, starts, stops, out, out_offsets):
                 until = begin + starts[span]
                 resume = begin + stops[span]
                 span += 1
-            while position < until:
-                out[at] = data[position]
-                at += 1
-                position += 1
+            for i in range(until - position):  # counted, so that it becomes a copy of many bytes at a time
+                out[at + i] = data[position + i]
+            at += max(0, until - position)
             position = resume
     out_offsets[len(offsets) - 1] = at
     return at

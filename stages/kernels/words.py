@@ -69,13 +69,14 @@ def _ascii_kinds() -> np.ndarray:
     return kinds
 
 
-def _eightfold(byte: int) -> np.uint64:
+def eightfold(byte: int) -> np.uint64:
+    """Eight times the byte, as one word."""
     return np.uint64(byte * 0x0101010101010101)
 
 
-_LOW_BITS, _HIGH_BITS, _CASE, _UNDERSCORES = (_eightfold(byte) for byte in (0x7F, 0x80, 0x20, ord("_")))
+_LOW_BITS, _HIGH_BITS, _CASE, _UNDERSCORES = (eightfold(byte) for byte in (0x7F, 0x80, 0x20, ord("_")))
 # Added to bytes below 0x80, these set the high bit of those at or above a letter or digit.
-_FROM_0, _ABOVE_9, _FROM_A, _ABOVE_Z = (_eightfold(0x80 - ord(c)) for c in "0:a{")
+_FROM_0, _ABOVE_9, _FROM_A, _ABOVE_Z = (eightfold(0x80 - ord(c)) for c in "0:a{")
 _JOINS = _joins()
 _KINDS = _ascii_kinds()
 

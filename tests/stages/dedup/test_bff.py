@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from dedup_corpus import altered, deduplicate, prose, shared_texts, write_parts
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from stages.dedup.bff import shard_of
+from stages.dedup.bff import _pass, hash_texts, most_ngrams, with_shards
+from stages.dedup.bloom import load_filter
 from stages.dedup.spec import read_spec
 from stages.errors import UserError
-from stages.kernels.unicode_tables import code_points
+from stages.kernels.unicode_tables import ALETTER, CLASS, code_points
 from stages.kernels.words import word_ends
 
 EXACT = 1e-9  # a false-positive rate at which none occurs here
@@ -130,17 +134,18 @@ def test_real_documents(tmp_path, shared_data) -> None:
 
 def test_shards_are_files_and_do_not_see_each_other(tmp_path) -> None:
     documents = corpus(random.Random(23))
+    documents.sort(key=lambda d: d["file"])
     results = []
-    for rows in (17, 1000):
-        parts = write_parts(tmp_path / f"in{rows}", documents, rows)
+    for place, rows in (("here", 17), ("here", 1000), ("/there", 60)):
+        moved = [{**d, "file": f"{place}/{d['file']}"} for d in documents]
+        parts = write_parts(tmp_path / f"in{rows}", moved, rows)
         spec = {"method": "bff", "fp_rate": EXACT, "shards": 3}
         summary, removed = deduplicate(tmp_path / f"out{rows}", spec, parts)
         results.append((removed, read_texts(summary, parts)))
-    assert results[0] == results[1]
-    shard = shard_of(pq.read_table(tmp_path / "in1000" / "00000.parquet")["file"].combine_chunks(), 3)
-    assert len(set(shard)) > 1
-    for s in set(shard):
-        mine = np.flatnonzero(shard == s)
+        assert [(s["shard"], s["documents"] > 10) for s in summary["shards"]] == [(0, True), (1, True), (2, True)]
+    assert results[0] == results[1] == results[2]  # wherever the files lie, however they are cut
+    for files in (("f0", "f1"), ("f2", "f3"), ("f4", "f5")):
+        mine = [i for i, d in enumerate(documents) if d["file"] in files]
         left, _ = reference([documents[i]["text"] for i in mine])
         assert [None if i in results[0][0] else results[0][1][i] for i in mine] == left
 
@@ -182,3 +187,68 @@ def test_removals_of_an_earlier_dedup_stay_as_they_are(tmp_path) -> None:
     assert second["documents"] == 3
     assert read_texts(second, parts) == [text, text, text + " end", ""]
     assert read_spec({"method": "bff"}).reason == "dedup.bff"
+
+
+def test_shards_are_runs_of_files_as_equal_as_can_be() -> None:
+    parts = [{"source": "a", "files": [f"f{i}", f"f{i + 1}"]} for i in range(0, 8, 2)]  # of eight files
+    parts += [{"source": "b", "files": ["f0"]}] * 2  # of one more, cut in two
+    assert [part["shard"] for part in with_shards(parts, 3)] == [0, {"f2": 0, "f3": 1}, 1, 2, 2, 2]
+    assert [part["shard"] for part in with_shards(parts[:1], 5)] == [{"f0": 0, "f1": 2}]  # more shards than files
+    assert {part["shard"] for part in with_shards(parts, 1)} == {0}
+
+
+LETTERS = "aBc9_ \n\r.'don't 3.14\x1c\x85\u00a0\u00e9\u0301\u00d7\u00f7\u027f\u0280\u2019\u2014\u0416\u6f22\u30ab\U0001f44d\u200d\u05d0"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.text(st.sampled_from(LETTERS), max_size=60), max_size=4), st.booleans())
+def test_ngrams_are_never_counted_too_few(texts, whole) -> None:
+    spec = read_spec({"method": "bff", "ngram": 3, "mode": "document" if whole else "old-both"})
+    for text in texts:  # one by one: what is too many in one must not make up for another
+        column = pa.array([text], pa.large_string())
+        assert most_ngrams(column, spec) >= len(hash_texts(column, spec).hashes)
+
+
+def test_ngrams_are_counted_closely_in_real_text(shared_data) -> None:
+    spec = read_spec({"method": "bff"})
+    for name, most in (("c4", 1.08), ("wiki-fr", 1.15), ("wiki-es", 1.08)):
+        column = pa.array(shared_texts(shared_data, name, 200_000), pa.large_string())
+        exact = len(hash_texts(column, spec).hashes)
+        assert exact <= most_ngrams(column, spec) <= most * exact
+    classes = code_points()[0xC0:0x280] & CLASS
+    assert set(np.flatnonzero(classes != ALETTER) + 0xC0) == {0xD7, 0xF7}  # what the kernel takes for granted
+
+
+def test_the_share_of_false_positives_is_what_was_asked_for(tmp_path) -> None:
+    """Documents of words that occur once, so that whatever the filter holds of a paragraph is a false positive."""
+    rng = np.random.default_rng(27)
+    words = [np.base_repr(n, 36) for n in rng.choice(10**12, 60_000, replace=False)]
+    texts = [" ".join(words[i : i + 600]) for i in range(0, len(words), 600)]
+    for rate in (0.1, 0.01):
+        spec = {"method": "bff", "fp_rate": rate, "save": True}
+        parts = write_parts(tmp_path / f"a{rate}", [{"text": t} for t in texts], 50)
+        filled, removed = deduplicate(tmp_path / f"fill-{rate}", spec, parts)
+        assert not removed
+        other = [{"text": " ".join(f"{word}x" for word in text.split())} for text in texts]
+        loaded = {"method": "bff", "load": filled["shards"][0]["filter"], "threshold": 1}
+        count = filled["shards"][0]["ngrams"]
+        with pytest.raises(UserError, match="larger expected_ngrams"):  # it is full
+            deduplicate(tmp_path / f"full-{rate}", loaded, write_parts(tmp_path / f"b{rate}", other, 50))
+        held = probe(filled["shards"][0]["filter"], [d["text"] for d in other])
+        spread = 4 * (rate / count) ** 0.5
+        assert 0.7 * rate - spread < held < rate + spread
+
+
+def probe(path: str, texts: list[str]) -> float:
+    """The share of the texts' n-grams that a saved filter seems to hold, none taken in: a threshold of 0 lets none stay."""
+    spec = read_spec({"method": "bff", "threshold": 0, "mode": "document", "ngram": 13})
+    with Path(path).open("rb") as file:
+        filter = load_filter(file, path, 1 << 30)
+    held = total = 0
+    for text in texts:  # each alone, against the filter as it was
+        before = filter.bits.copy()
+        _, counts = _pass(pa.array([text], pa.large_string()), np.zeros(1, np.int64), spec, filter)
+        filter.bits = before
+        total += int(counts[0, 0])
+        held += int(counts[0, 1])
+    return held / total
