@@ -1,7 +1,7 @@
 """Who was removed for whom: the largest clusters of a run's dedups with samples, their sizes, and which source lost to which.
 
-Read from the run's summary and from the removals (and, for bff, the cut paragraphs) that each dedup left beside its parts.
-A piece is what was removed: a document, or a paragraph of one that stays.
+Read from the run's summary and from the removals (and the pieces that bff and substring cut out) that each dedup left beside
+its parts. A piece is what was removed: a document, or a paragraph (of substring: any passage) of one that stays.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from stages.errors import UserError
 
 BAR, GAP, HEIGHT, MARGIN, PANEL = 44, 8, 120, 48, 190  # pixels of the picture
 NOBODY = "(nobody named)"
+PIECES = {"bff": "paragraph", "substring": "passage"}  # what the methods that cut texts cut out of them
 
 
 def size_ranges(sizes: list[list[int]]) -> list[tuple[str, int, int]]:
@@ -32,15 +33,16 @@ def show_clusters(found: dict[str, Any], console: Console) -> None:
     """Print what `clusters` found."""
     for dedup in found["dedups"]:
         share = dedup["removed"] / max(dedup["documents"], 1)
-        cut = f", and {dedup['paragraphs']:,} paragraphs of others" if dedup["paragraphs"] else ""
+        pieces = PIECES.get(dedup["method"], "paragraph") + "s"
+        cut = f", and {dedup['paragraphs']:,} {pieces} of others" if dedup["paragraphs"] else ""
         console.rule(f"dedup {dedup['name']} ({dedup['method']})", align="left", characters="=")
         console.print(f"removed {dedup['removed']:,} of {dedup['documents']:,} documents ({share:.1%}){cut}", highlight=False)
         if not dedup["lost"]:
             continue
-        bff = dedup["method"] == "bff"
+        cuts = dedup["method"] in PIECES
         console.print("size: the document that stays, and what was removed for it", highlight=False)
         sizes = plain_table("clusters by size")
-        for heading in ("size", "clusters", "pieces" if bff else "documents"):
+        for heading in ("size", "clusters", "pieces" if cuts else "documents"):
             sizes.add_column(heading, justify="right")
         for name, count, documents in size_ranges(dedup["sizes"]):
             if count:
@@ -51,24 +53,24 @@ def show_clusters(found: dict[str, Any], console: Console) -> None:
         lost.add_column("to")
         lost.add_column("documents", justify="right")
         if dedup["paragraphs"]:
-            lost.add_column("paragraphs", justify="right")
+            lost.add_column(pieces, justify="right")
         for source, kept, documents, paragraphs in dedup["lost"]:
             cells = [source, kept or NOBODY, f"{documents:,}", f"{paragraphs:,}"]
             lost.add_row(*cells[: len(lost.columns)])
         console.print(lost)
         for one in dedup["largest"]:
             sources = ", ".join(f"{count:,} of {source}" for source, count in one["by_source"].items())
-            kind = "pieces of text removed that one document held first" if bff else "documents removed for one that stays"
+            kind = "pieces of text removed that one document held first" if cuts else "documents removed for one that stays"
             console.print(f"{one['size'] - 1:,} {kind}: {sources}", style="bold", markup=False, highlight=False)
             _show_piece("kept   ", one["kept"], console)
             for piece in one["removed"]:
-                _show_piece("removed", piece, console)
+                _show_piece("removed", piece, console, pieces[:-1])
             console.print()
 
 
-def _show_piece(what: str, piece: dict[str, Any], console: Console) -> None:
+def _show_piece(what: str, piece: dict[str, Any], console: Console, name_of_cut: str = "paragraph") -> None:
     name = "its text was let go (run.keep)" if piece["id"] is None else piece["id"]
-    paragraph = "a paragraph of " if piece.get("what") == "paragraph" else ""
+    paragraph = f"a {name_of_cut} of " if piece.get("what") == "paragraph" else ""
     where = f"{piece['source']}; {piece['file']}, record {piece['record']}"
     console.print(f"  {what} {paragraph}{name} ({where})", markup=False, highlight=False)
     if piece["text"] is not None:

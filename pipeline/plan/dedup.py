@@ -12,7 +12,7 @@ from pipeline.plan.segments import Part
 from pipeline.recipe import dump
 from pipeline.task import Phase, Task, task_key
 from stages.dedup.bloom import filter_bytes
-from stages.dedup.footprint import filter_memory, footprint
+from stages.dedup.footprint import filter_memory, footprint, substring_memory, suffix_memory
 from stages.dedup.phases import group_parts, phases
 from stages.units import show_bytes
 
@@ -75,7 +75,7 @@ class _Running:
         self.digests = {part.path: part.digest for part in job.parts}
         self.digests |= {r["path"]: r["digest"] for part in job.parts for r in part.removals}
         self.weights = {part.path: part.bytes for part in job.parts}
-        self.outside = [path for path in (getattr(job.settings, "load", None),) if path]
+        self.outside = [path for key in ("load", "tokenizer") if (path := getattr(job.settings, key, None))]
         self.digests |= {path: storage.stat(path).version for path in self.outside}
         self.writers: dict[str, str] = {}
         groups = group_parts(described, GROUP_BYTES)
@@ -102,7 +102,7 @@ class _Running:
         )
 
     def _memory(self, task: Any) -> int:
-        """Bytes that a task of the present phase may take; of filters exactly, once the n-grams are counted."""
+        """Bytes that a task of the present phase may take; of filters and suffix arrays exactly, once it is counted."""
         kind = self.phase.name.split("-")[0]
         kind = "components" if kind in ("large", "small") else kind
         if kind == "filter":
@@ -110,6 +110,9 @@ class _Running:
             if settings.load:
                 return filter_memory(storage.stat(settings.load).size)
             return filter_memory(filter_bytes(settings.expected_ngrams or task.arguments["ngrams"], settings.fp_rate))
+        if kind == "repeats":
+            counted = {name: task.arguments[name] for name in ("sequence_bytes", "documents")}
+            return substring_memory(suffix_memory(self.job.settings.unit, **counted))
         return max((need.memory for need in self.needs if need.phase == kind), default=0)
 
     def advance(self, entries: list[dict[str, Any]]) -> None:

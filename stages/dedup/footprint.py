@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from stages.dedup.address import BATCH_BYTES
 from stages.dedup.bloom import filter_bytes
 from stages.dedup.clustered import partitions_of
-from stages.dedup.spec import Bff, Exact, MinHash, Url
+from stages.dedup.spec import AnyDedup, Bff, Substring
 
 BASE_BYTES = 200 << 20  # of a process with its libraries and kernels
 BATCHES = 12  # of text, in several forms at a time: as read, normalized, hashed
 NGRAM_BYTES = 6  # of text that one n-gram of a Bloom filter stands for, at least, in a web page
+SEQUENCE_BYTES = 1.25  # of a sequence of words for a byte of text: 1.0 in prose, 1.2 in LaTeX; other units take less
+DOCUMENT_BYTES = 17  # a document of such a sequence: where it begins, its address, whether it holds what others lose
 EDGE_BYTES = 32  # an edge, at both its ends
+WRITER_BYTES = 64 << 20  # of spans that `substring` holds before it sorts them and sets them aside
 NAME_BYTES = 80  # a removed document with its representative's id
 
 
@@ -38,8 +41,23 @@ def filter_memory(size: int) -> int:
     return BASE_BYTES + BATCHES * BATCH_BYTES + size
 
 
+def suffix_memory(unit: str, sequence_bytes: int, documents: int) -> int:
+    """Bytes that a sequence of so many bytes and documents takes with its suffix array: linear in the text.
+
+    5 bytes a byte, and 9 from 2 GiB on, where an entry takes 8 bytes; for single bytes, which need a second array as
+    large, 9 and 17. A sequence of words is about as long as their text, one of tokens about half (docs/dedup.md).
+    """
+    entry = 4 if sequence_bytes < 1 << 31 else 8
+    return sequence_bytes * (1 + entry * (2 if unit == "bytes" else 1)) + DOCUMENT_BYTES * documents
+
+
+def substring_memory(size: int) -> int:
+    """Memory of a task that holds a shard's sequence and suffix array of so many bytes: it reads texts beside."""
+    return BASE_BYTES + BATCHES * BATCH_BYTES + 3 * 2 * WRITER_BYTES + size
+
+
 def footprint(
-    spec: Exact | Url | MinHash | Bff, documents: int, text_bytes: int, groups: int, ngrams: int | None = None
+    spec: AnyDedup, documents: int, text_bytes: int, groups: int, ngrams: int | None = None
 ) -> list[Need]:
     """The needs of a dedup over so many documents and bytes of text, in `groups` groups of parts.
 
@@ -53,6 +71,15 @@ def footprint(
             Need("count", groups, reading, 0),
             Need("filter", spec.shards, filter_memory(filter_bytes(each, spec.fp_rate)), spans),
             *([Need("holders", groups, reading + 4 * spec.witness_memory, 2 * spans)] if spec.name_holders else []),
+            Need("edit", groups, reading + 3 * 3 * spans // max(groups, 1), text_bytes + NAME_BYTES * documents),
+        ]
+    if isinstance(spec, Substring):
+        each = suffix_memory(spec.unit, int(text_bytes * SEQUENCE_BYTES) // spec.shards, -(-documents // spec.shards))
+        spans = 32 * documents
+        return [
+            Need("count", groups, reading, 0),
+            Need("repeats", spec.shards, substring_memory(each), 2 * spans),
+            Need("keepers", groups, reading + 3 * WRITER_BYTES, 2 * spans),
             Need("edit", groups, reading + 3 * 3 * spans // max(groups, 1), text_bytes + NAME_BYTES * documents),
         ]
     partitions = partitions_of(spec, documents, groups)

@@ -155,8 +155,8 @@ class Bff(_Dedup):
     fp_rate: float = Field(default=0.01, gt=0, lt=1)
     mode: Literal["old-both", "document", "paragraph"] = "old-both"
     shards: int = Field(default=1, ge=1)
-    """Shares of the corpus with a filter each, deduplicated apart from one another (100 in DCLM): a source file, by a
-    hash of its name, belongs to one of them as a whole."""
+    """Shares of the corpus with a filter each, deduplicated apart from one another (100 in DCLM): runs of consecutive
+    source files, as equal in number as can be. A file belongs to one of them as a whole."""
     expected_ngrams: int | None = Field(default=None, ge=1)
     """N-grams that each filter is sized for; left out, they are counted in a first pass."""
     memory: Bytes = Field(default=8 << 30, ge=1 << 16)
@@ -183,12 +183,47 @@ class Bff(_Dedup):
         return self
 
 
-Dedup = Annotated[Exact | Url | MinHash | Bff, Field(discriminator="method")]
+class Substring(_Dedup):
+    """Exact repeated substrings, by a suffix array (Lee et al. 2022, "Deduplicating Training Data Makes Language Models
+    Better", which sets 50 tokens): a run of `length` units that stood in the corpus before is cut out."""
+
+    method: Literal["substring"]
+    length: int = Field(default=50, ge=2, le=1 << 20)
+    """Units of the shortest repeat."""
+    unit: Literal["words", "tokens", "bytes"] = "words"
+    """words: segments of UAX #29 (punctuation too), white space not compared; tokens: of `tokenizer`, as in the paper;
+    bytes: of UTF-8, of which whole characters are cut out."""
+    tokenizer: str | None = None
+    """With `unit: tokens`, a byte-level tokenizer.json."""
+    keep: Literal["first", "none"] = "first"
+    """first: of each repeat the first in canonical order stays; none: all go, as in the paper."""
+    min_left: int = Field(default=50, ge=0)
+    """Units that a document must keep: one that loses some and has fewer then goes as a whole, unless it is the kept one
+    for another's repeat."""
+    shards: int = Field(default=1, ge=1)
+    """Shares of the corpus with a suffix array each, deduplicated apart from one another: runs of source files, as in
+    bff."""
+    memory: Bytes = Field(default=8 << 30, ge=1 << 16)
+    """Bytes that one shard's text and suffix array may take: a larger shard is an error before it is begun."""
+
+    def settings(self) -> dict[str, Any]:
+        """As above; what the work may take changes no result."""
+        return {k: v for k, v in super().settings().items() if k != "memory"}
+
+    @model_validator(mode="after")
+    def _tokens_need_a_tokenizer(self) -> Substring:
+        if (self.unit == "tokens") != (self.tokenizer is not None):
+            raise ValueError("`unit: tokens` and `tokenizer: FILE` go together")
+        return self
+
+
+AnyDedup = Exact | Url | MinHash | Bff | Substring
+Dedup = Annotated[AnyDedup, Field(discriminator="method")]
 """The type of a recipe's `dedup` entry."""
 
-ADAPTER: TypeAdapter[Exact | Url | MinHash | Bff] = TypeAdapter(Dedup)
+ADAPTER: TypeAdapter[AnyDedup] = TypeAdapter(Dedup)
 
 
-def read_spec(values: dict[str, Any]) -> Exact | Url | MinHash | Bff:
+def read_spec(values: dict[str, Any]) -> AnyDedup:
     """The typed settings of a `dedup` entry. Raises pydantic.ValidationError."""
     return ADAPTER.validate_python(values)

@@ -78,8 +78,8 @@ def trailing_zeros(typingctx, value):
 
 @intrinsic
 def prefetch(typingctx, data, index):
-    """Ask for the cache line of data[index] (a contiguous uint64 array), for reading and writing; never faults."""
-    if not (isinstance(data, types.Array) and data.dtype == types.uint64 and data.layout == "C"):
+    """Ask for the cache line of data[index] (a contiguous array), for reading and writing; never faults."""
+    if not (isinstance(data, types.Array) and data.layout == "C"):
         return None
 
     def codegen(context, builder, signature, args):

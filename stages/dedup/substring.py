@@ -1,0 +1,127 @@
+"""Substring dedup as phases, from parts to edited parts.
+
+count        a group of parts -> documents and bytes of their sequences, by shard
+repeats      a shard -> the pieces of text that go, and the documents that hold them first
+keepers      a group of parts -> ids of the documents that hold them
+edit         a group of parts -> its parts anew, their removals, and the pieces cut out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.dedup.bff import shards_of, with_shards
+from stages.dedup.edit import edit
+from stages.dedup.footprint import suffix_memory
+from stages.dedup.spec import Substring, read_spec
+from stages.dedup.suffixes import count_units, name_holders, repeats
+from stages.dedup.tasks import Phase, Phases, Task, file_name, output_files, part_fields
+from stages.errors import UserError
+from stages.units import show_bytes
+
+
+def check_memory(spec: Substring, shard: int, sequence_bytes: int, documents: int) -> int:
+    """Bytes that a shard takes. Raises UserError where that is more than the memory given."""
+    size = suffix_memory(spec.unit, sequence_bytes, documents)
+    if size > spec.memory:
+        raise UserError(
+            f"{spec.reason}, shard {shard}: {show_bytes(sequence_bytes)} of {spec.unit} take {show_bytes(size)} with their "
+            f"suffix array, more than the memory given, {show_bytes(spec.memory)}: raise memory or shards"
+        )
+    return size
+
+
+def substring(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
+    """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
+
+    With more than one shard, parts say in `files` which source files their documents came from, in order. Returns a
+    summary: method, documents, removed, shards (what `repeats` returns of each that has documents, with its number and
+    memory), and of each part, by its ordinal as text: removed_of_part, reports (what `edit` returns), parts (the new
+    file), removals and cuts (files). Raises UserError where a shard takes more than `memory`, or where the share removed
+    is outside `expected_removal`.
+    """
+    settings: Substring = read_spec(dict(spec))  # type: ignore[assignment]
+    spec = settings.model_dump(mode="json")
+    starts = [parts[0]["ordinal"] for parts in groups]
+    sharded = iter(with_shards([part for parts in groups for part in parts], settings.shards))
+    groups = [[next(sharded) for _ in parts] for parts in groups]
+    counting = Phase(
+        "count",
+        [
+            Task(f"count-{g:05d}", count_units, {"spec": spec, "parts": part_fields(parts)}, {})
+            for g, parts in enumerate(groups)
+        ],
+    )
+    counts = {part: shards for result in (yield counting) for part, shards in result.items()}
+
+    finding, memory = Phase("repeats"), []
+    for shard in range(settings.shards):
+        parts = [part for parts in groups for part in parts if shard in shards_of(part)]
+        mine = [(part, counts[str(part["ordinal"])].get(str(shard))) for part in parts]
+        parts, sums = [part for part, some in mine if some], [some for _, some in mine if some]
+        if not parts:
+            continue
+        documents, size = sum(s[1] for s in sums), sum(s[2] for s in sums)
+        memory.append(check_memory(settings, shard, size, documents))
+        arguments = {
+            "spec": spec,
+            "shard": shard,
+            "sequence_bytes": size,
+            "documents": documents,
+            "parts": part_fields(parts),
+            "group_starts": starts,
+        }
+        outputs = {f"{kind}_path": file_name(folder, kind, shard) for kind in ("spans", "wanted")}
+        finding.tasks.append(Task(f"repeats-{shard:05d}", repeats, arguments, outputs))
+    shards = yield finding
+
+    keepers = Phase("keepers")
+    for g, parts in enumerate(groups):
+        arguments = {
+            "group": g,
+            "parts": part_fields(parts),
+            "wanted_paths": output_files(finding, "wanted_path"),
+            "group_starts": starts,
+        }
+        keepers.tasks.append(
+            Task(f"keepers-{g:05d}", name_holders, arguments, {"out_path": file_name(folder, "keepers", g)})
+        )
+    yield keepers
+
+    editing = Phase("edit")
+    for g, parts in enumerate(groups):
+        arguments = {
+            "spec": spec,
+            "group": g,
+            "parts": part_fields(parts),
+            "spans_paths": output_files(finding, "spans_path"),
+            "holders_paths": output_files(keepers)[: g + 1],  # a holder stands before what goes for it
+        }
+        outputs = {
+            f"{kind}_paths": {
+                str(part["ordinal"]): file_name(folder, kind, part["ordinal"], ".parquet") for part in parts
+            }
+            for kind in ("part", "removals", "cuts")
+        }
+        editing.tasks.append(Task(f"edit-{g:05d}", edit, arguments, outputs))
+    reports = {part: report for result in (yield editing) for part, report in result.items()}
+
+    documents = sum(report["documents"] for report in reports.values())
+    removed = sum(report["removed"] for report in reports.values())
+    settings.check_removal(removed, documents)
+    return {
+        "method": settings.method,
+        "documents": documents,
+        "removed": removed,
+        "shards": [
+            {"shard": task.arguments["shard"], "memory": size, **result}
+            for task, size, result in zip(finding.tasks, memory, shards, strict=True)
+        ],
+        "removed_of_part": {part: report["removed"] for part, report in reports.items()},
+        "reports": reports,
+        **{
+            name: {part: path for task in editing.tasks for part, path in task.outputs[f"{kind}_paths"].items()}
+            for name, kind in (("parts", "part"), ("removals", "removals"), ("cuts", "cuts"))
+        },
+    }
