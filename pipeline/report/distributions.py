@@ -42,7 +42,7 @@ class Column:
     integers: bool
     sampled: Sampled = field(default_factory=lambda: Sampled(SAMPLE))
     edges: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    counts: np.ndarray = field(default_factory=lambda: np.zeros((len(FATES), BINS), np.int64))
+    counts: np.ndarray = field(default_factory=lambda: np.zeros((len(FATES), 0), np.int64))  # [fate, bin]
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     unmeasured: np.ndarray = field(default_factory=lambda: np.zeros(len(FATES), np.int64))
     rest: np.ndarray = field(default_factory=lambda: np.zeros(len(FATES), np.int64))
@@ -76,6 +76,7 @@ def measures_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> t
                         c.sampled.add(floats(batch, c.column)[reached > c.position])
         for c in columns:
             c.edges = edges_of(c.sampled, c.limit, c.integers)
+            c.counts = np.zeros((len(FATES), len(c.edges) - 1), np.int64)
         for ordinal, files in parts.items():
             gone = gone_later(run, source, stage, ordinal)
             for batch, kept, reached in _batches(run, files, [c.column for c in columns]):
@@ -133,10 +134,10 @@ def _count(c: Column, batch: pa.RecordBatch, fates: tuple[np.ndarray, Any], reac
         mine = _by_this_limit(c, reasons, reached, batch, values)
         fate = np.where(mine, 1, fate)
     if values is not None:
-        bins = np.clip(np.searchsorted(c.edges, values, "right") - 1, 0, len(c.edges) - 2)
+        bins = np.clip(np.searchsorted(c.edges, values, "right") - 1, 0, c.counts.shape[1] - 1)
         measured = here & ~np.isnan(values)
-        both = fate[measured] * BINS + bins[measured]
-        c.counts += np.bincount(both, minlength=len(FATES) * BINS).reshape(len(FATES), BINS)
+        both = fate[measured] * c.counts.shape[1] + bins[measured]
+        c.counts += np.bincount(both, minlength=c.counts.size).reshape(c.counts.shape)
         c.unmeasured += np.bincount(fate[here & np.isnan(values)], minlength=len(FATES))
         return
     coded = batch.column(c.column).dictionary_encode()
@@ -166,7 +167,7 @@ def _by_this_limit(c: Column, reasons: Any, reached: np.ndarray, batch: pa.Recor
 
 
 def edges_of(sampled: Sampled, limit: Any, integers: bool, bins: int = BINS) -> np.ndarray:
-    """Edges of `bins` bins, of which one is the limit itself: no bin holds documents from both sides of it.
+    """Edges of at most `bins` bins, of which one is the limit itself: no bin holds documents from both sides of it.
 
     Whole numbers of a small range stand in the middle of a bin each. The outermost bins also hold what lies beyond them.
     """
@@ -175,8 +176,9 @@ def edges_of(sampled: Sampled, limit: Any, integers: bool, bins: int = BINS) -> 
         return np.linspace(0, 1, bins + 1)
     sides = [] if not isinstance(limit, Bounds) else [v for v in (limit.min, limit.max) if v is not None]
     low, high = sampled.low, sampled.high
-    if (integers or (sample == np.floor(sample)).all()) and max([high, *sides]) - min([low, *sides]) < bins:
-        return np.arange(bins + 1) + min([low, *sides]) - 0.5
+    whole = integers or bool((sample == np.floor(sample)).all())
+    if whole and max([high, *sides]) - min([low, *sides]) < bins:
+        return np.arange(min([low, *sides]), max([high, *sides]) + 2) - 0.5
     edges = bin_edges(sample, low, high, bins)
     start, end = edges[0], edges[-1]
     log = start > 0 and bool(edges[1] - edges[0] < 0.9 * (edges[-1] - edges[-2]))
@@ -194,6 +196,8 @@ def edges_of(sampled: Sampled, limit: Any, integers: bool, bins: int = BINS) -> 
     else:
         start /= 1.3 if start in sides and low < start else 1
         end *= 1.5 if end in sides and high > end else 1
+    if whole and end - start < bins:
+        return np.arange(np.floor(start), np.ceil(end) + 2) - 0.5
     edges = np.geomspace(start, end, bins + 1) if log else np.linspace(start, end, bins + 1)
     for value in sides:
         if edges[0] < value < edges[-1]:

@@ -1,0 +1,53 @@
+"""`python -m pipeline report`: a finished run as one static page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import orjson
+
+from stages.errors import UserError
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="a finished run as one static page",
+        description="One HTML file that needs nothing else and no network: the ledger's balance, the funnel of each source, "
+        "reasons, every measure with its limit, languages, lengths, sampled kept and dropped documents side by side, dedup, "
+        "mixture, shards, speed and failures.",
+    )
+    parser.add_argument("dir", help="a run's folder")
+    parser.add_argument("--out", metavar="FILE", help="where to write it, local or s3:// (default: DIR/report.html)")
+    parser.add_argument(
+        "--parts",
+        type=int,
+        metavar="N",
+        help="of each source, read N parts for measures, lengths and documents; 0: all (default: 64; the page says how many)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures; with --out, write the page too")
+    parser.set_defaults(call=_call)
+
+
+def _call(args: argparse.Namespace) -> int:
+    from pipeline import storage
+    from pipeline.report.gather import PARTS, gather
+    from pipeline.report.page import page
+    from stages.units import show_bytes
+
+    parts = PARTS if args.parts is None else args.parts
+    if parts < 0:
+        raise UserError(f"--parts {parts}: a number of parts, 0 for all")
+    found = gather(args.dir, parts)
+    if args.json:
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    if args.out or not args.json:
+        out = args.out or storage.join(args.dir, "report.html")
+        data = page(found)
+        storage.write_bytes(out, data)
+        if not args.json:
+            balance = "the ledger balances" if found["balances"] else "the ledger does not balance"
+            print(f"wrote {out} ({show_bytes(len(data))}); {balance}")
+    return 0 if found["balances"] else 1
