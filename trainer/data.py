@@ -13,22 +13,24 @@ function. What `materialize.py` wrote is opened the same way, reads the same and
 from __future__ import annotations
 
 import hashlib
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from stages.tokens.shard_format import Manifest, ShardError, canonical_json, load_manifest
-from trainer.files import DataError, Reader
+from trainer.files import THREADS, DataError, Reader
 from trainer.order import Instances as Found
 from trainer.order import Order, Permutation, key
 from trainer.packing import open_pack, pack_shards, packing_folder
 from trainer.sources import Chunks, Packed
 
 BLOCK = 4096  # positions of the order looked up at once
+AHEAD = 4  # batches read before they are wanted
 ENTROPY_TOKENS = 10_000_000
 ENTROPY_BATCH = 1 << 20  # tokens counted at once
 MATERIALIZED = "materialized"  # the manifest's key in a folder that materialize.py wrote
@@ -158,7 +160,7 @@ class Instances:
             self._block = (start, known)  # one assignment: a thread that reads ahead sees a whole block
         return Found(*(part[first - start : first - start + count] for part in known))
 
-    def batches(self, first: int, count: int, ahead: int = 2) -> Iterator[np.ndarray]:
+    def batches(self, first: int, count: int, ahead: int = AHEAD) -> Iterator[np.ndarray]:
         """Batches (`batch`) of `count` instances from `first` on, up to `ahead` of them read before they are wanted.
 
         Ends with the last whole batch. An error while reading is raised here.
@@ -167,39 +169,24 @@ class Instances:
         return read_ahead((lambda start=start: self.batch(start, count) for start in starts), ahead)
 
 
-def read_ahead(calls: Iterator[Callable[[], Any]], ahead: int) -> Iterator[Any]:
-    """The results of the calls, in order, made in a thread up to `ahead` before they are wanted.
+def read_ahead(calls: Iterable[Callable[[], Any]], ahead: int, threads: int = THREADS) -> Iterator[Any]:
+    """The results of the calls, in order. Up to `ahead` of them are made by `threads` before they are wanted.
 
-    An error of a call is raised here. The thread ends with the iterator.
+    An error of a call is raised when its turn has come; no call is begun after that, or when the iterator is closed.
     """
-    ready: queue.Queue[tuple[Any, BaseException | None] | None] = queue.Queue(maxsize=ahead)
-    stop = threading.Event()
-
-    def put(item: tuple[Any, BaseException | None] | None) -> None:
-        while not stop.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def fill() -> None:
-        try:
-            for call in calls:
-                if stop.is_set():
-                    return
-                put((call(), None))
-            put(None)
-        except BaseException as error:
-            put((None, error))
-
-    threading.Thread(target=fill, name="headrace-data", daemon=True).start()
+    waiting: deque[Future[Any]] = deque()
+    left = iter(calls)
+    pool = ThreadPoolExecutor(max(1, min(threads, ahead)), "headrace-data")
     try:
-        while (item := ready.get()) is not None:
-            if item[1] is not None:
-                raise item[1]
-            yield item[0]
+        for call in itertools.islice(left, ahead):
+            waiting.append(pool.submit(call))
+        while waiting:
+            result = waiting.popleft().result()
+            for call in itertools.islice(left, 1):
+                waiting.append(pool.submit(call))
+            yield result
     finally:
-        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Plan(NamedTuple):

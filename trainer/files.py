@@ -7,10 +7,9 @@ call, and pages of a map would count as this process's memory until it holds the
 from __future__ import annotations
 
 import os
-import threading
+import queue
 from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ import numpy as np
 from trainer.errors import TrainerError
 
 OPEN_FILES = 512  # kept open at once; the usual limit of a process is 1,024
-THREADS = max(1, min(4, os.cpu_count() or 1))  # a copy from the page cache is bound by memory, not by cores
-PARALLEL_BYTES = 1 << 19  # less than this is read before a second thread has woken up
+THREADS = max(1, min(4, os.cpu_count() or 1))  # that read at once: more only compete for memory
 
 
 class DataError(TrainerError):
@@ -28,11 +26,10 @@ class DataError(TrainerError):
 
 
 class _Open:
-    """Open files: the least recently used is closed when there are too many."""
+    """Open files: the least recently used is closed when there are too many. For one thread at a time."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.lock = threading.Lock()  # held for a whole read: a file in use must not be closed
         self.open: OrderedDict[int, int] = OrderedDict()
 
     def descriptor(self, number: int, path: Path) -> int:
@@ -48,27 +45,28 @@ class _Open:
             os.close(self.open.popitem(last=False)[1])
         return found
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone when the interpreter ends
         for descriptor in self.open.values():
-            os.close(descriptor)
+            close(descriptor)
 
 
 class Reader:
-    """Reads from a growing list of files, with as many threads as help. Usable from several threads, after a fork,
-    and in another process (it pickles as the list)."""
+    """Reads from a growing list of files. Several threads may read at once, each through open files of its own; it can
+    be used after a fork, and in another process (it pickles as the list)."""
 
-    def __init__(self, limit: int = OPEN_FILES, threads: int = THREADS) -> None:
-        self.limit, self.threads = limit, threads
+    def __init__(self, limit: int = OPEN_FILES) -> None:
+        self.limit = limit
         self.paths: list[Path] = []
         self._start()
 
     def _start(self) -> None:
         self._process = os.getpid()
-        self._open = [_Open(max(1, self.limit // self.threads)) for _ in range(self.threads)]
-        self._pool: ThreadPoolExecutor | None = None
+        self._free: queue.LifoQueue[_Open] = queue.LifoQueue()
+        for _ in range(THREADS):
+            self._free.put(_Open(max(1, self.limit // THREADS)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"limit": self.limit, "threads": self.threads, "paths": self.paths}
+        return {"limit": self.limit, "paths": self.paths}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -88,40 +86,17 @@ class Reader:
         Reads go by file and offset, as disks like them. Raises DataError for a file that is gone or ends early.
         """
         if self._process != os.getpid():
-            self._start()  # threads do not survive a fork
+            self._start()  # another process: its own open files, and no lock that a thread of the parent held
         by_place = np.lexsort((offsets, files))
-        plan = [part[by_place].tolist() for part in (files, offsets, sizes, targets)]
+        plan = (part[by_place].tolist() for part in (files, offsets, sizes, targets))
         view = memoryview(out.reshape(-1).view(np.uint8))
-        parts = self.threads if len(plan[0]) > 1 and int(sizes.sum()) >= PARALLEL_BYTES else 1
-        cuts = [len(plan[0]) * part // parts for part in range(parts + 1)]
-        work = [(self._open[n], *(part[cuts[n] : cuts[n + 1]] for part in plan), view) for n in range(parts)]
-        if parts == 1:
-            self._read(*work[0])
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads - 1, "headrace-read")
-        others = [self._pool.submit(self._read, *one) for one in work[1:]]
+        opened = self._free.get()  # waits where more threads read than there are sets of open files
         try:
-            self._read(*work[0])
-        finally:
-            failed = [other.exception() for other in others]  # waits: nobody may write to `out` after this
-        for error in failed:
-            if error is not None:
-                raise error
-
-    def _read(
-        self,
-        opened: _Open,
-        files: list[int],
-        offsets: list[int],
-        sizes: list[int],
-        targets: list[int],
-        view: memoryview,
-    ) -> None:
-        with opened.lock:
             last, descriptor = -1, -1
-            for file, offset, size, target in zip(files, offsets, sizes, targets, strict=True):
+            for file, offset, size, target in zip(*plan, strict=True):
                 if file != last:
                     last, descriptor = file, opened.descriptor(file, self.paths[file])
                 if os.preadv(descriptor, [view[target : target + size]], offset) != size:
                     raise DataError(f"{self.paths[file]}: ends before byte {offset + size}; it was cut while in use")
+        finally:
+            self._free.put(opened)

@@ -165,7 +165,7 @@ def test_entropy(tmp_path):
 
 
 def test_large_vocabularies_and_many_small_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.Reader.__init__, "__defaults__", (3, 1))  # of 60 shards, three stay open
+    monkeypatch.setattr(module.Reader.__init__, "__defaults__", (3,))  # of 60 shards, three stay open
     shards = [numbered(number, LENGTH) + 70_000 for number in range(60)]
     run = make_run(tmp_path, {"a": (shards, [])}, {"a": 60 * LENGTH}, "uint32", 200_000)
     data = open_data(run, LENGTH)

@@ -1,0 +1,157 @@
+"""A run's tokens as PyTorch datasets, for any training loop.
+
+    from trainer import shards
+
+    data = shards.open("runs/dclm_mix", sequence_length=4096)
+    batches = data.batches(batch=1024, rank=rank, ranks=ranks)   # this rank's part of each batch, one after another
+    for tokens in batches:                                       # uint16 [1024 / ranks, 4096], pinned if there is a GPU
+        train_on(tokens.to("cuda", non_blocking=True).long())
+    torch.save(batches.state_dict(), path)                       # {"position": ..., "fingerprint": ...}
+
+`data` itself is a map-style dataset: data[i] is the instance at position i of the training order, which runs over all
+epochs and sources as the mixture asks. Batches are read straight into the tensor that is handed out, ahead of their use
+and by several threads. Which instances come is a function of the position alone: a state can be taken up with another
+batch size or other ranks. `DataLoader(batches, batch_size=None, num_workers=n)` gives the same batches in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from trainer.data import AHEAD, Data, Packing, open_data, read_ahead
+from trainer.files import DataError
+
+TYPES = {"uint16": torch.uint16, "uint32": torch.uint32}
+
+
+class Documented(NamedTuple):
+    """A batch of instances with the documents that their tokens are of."""
+
+    tokens: Tensor  # uint16 or uint32 [instances, sequence_length], as stored
+    documents: Tensor  # int32 like tokens, from 0 in each instance; -1 where there is padding
+
+
+class Tokens(Dataset):
+    """The training instances of a run in their order, one tensor [sequence_length] each; made by `open`."""
+
+    def __init__(self, data: Data) -> None:
+        self.data, self.instances = data, data.train
+        self.fingerprint, self.vocab_size, self.eos_id = data.fingerprint, data.vocab_size, data.eos_id
+
+    def __len__(self) -> int:
+        """Instances over all epochs that the mixture asks for."""
+        return len(self.instances)
+
+    def __getitem__(self, position: int) -> Tensor:
+        if position < 0:
+            position += len(self)
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)} instances")
+        return self.read(position, 1)[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[Tensor]:
+        """What DataLoader asks for a batch: the instances one by one, in one call where they follow one another."""
+        if len(positions) and list(positions) == list(range(positions[0], positions[0] + len(positions))):
+            return list(self.read(positions[0], len(positions)))
+        return [self[position] for position in positions]
+
+    def read(self, first: int, count: int) -> Tensor:
+        """Instances first..first+count-1: uint16 or uint32 [count, sequence_length]; in pinned memory if there is a GPU.
+
+        Raises DataError beyond the last.
+        """
+        return self._read(first, count, False)[0]
+
+    def read_documents(self, first: int, count: int) -> Documented:
+        """The same, with the document of each token."""
+        tokens, documents = self._read(first, count, True)
+        assert documents is not None
+        return Documented(tokens, documents)
+
+    def batches(
+        self, batch: int, rank: int = 0, ranks: int = 1, documents: bool = False, ahead: int = AHEAD
+    ) -> Batches:
+        """This rank's part of each batch of `batch` instances, from the first on; `Documented` ones with `documents`.
+
+        Up to `ahead` batches are read before they are wanted. Raises DataError where a batch does not divide.
+        """
+        return Batches(self, batch, rank, ranks, documents, ahead)
+
+    def _read(self, first: int, count: int, documents: bool) -> tuple[Tensor, Tensor | None]:
+        # Workers of a DataLoader must not touch the GPU; they pin what they send, if asked to.
+        pin = torch.cuda.is_available() and get_worker_info() is None
+        shape = (max(count, 0), self.instances.sequence_length)
+        tokens = torch.empty(shape, dtype=TYPES[self.instances.dtype.name], pin_memory=pin)
+        found = self.instances.read(first, count, documents, out=tokens.numpy())
+        return tokens, None if found.documents is None else torch.from_numpy(found.documents)
+
+
+class Batches(IterableDataset):
+    """One rank's part of batch after batch, from a position on, to the last whole batch. Made by `Tokens.batches`.
+
+    Iterating goes on from `position`, the instances that all ranks together have been given.
+    """
+
+    def __init__(self, tokens: Tokens, batch: int, rank: int, ranks: int, documents: bool, ahead: int) -> None:
+        if batch < 1 or ranks < 1 or batch % ranks or not 0 <= rank < ranks:
+            raise DataError(f"a batch of {batch} instances does not divide among {ranks} ranks (this one is {rank})")
+        self.tokens, self.batch, self.rank, self.ranks = tokens, batch, rank, ranks
+        self.documents, self.ahead = documents, ahead
+        self.position = self.begun = 0
+
+    def __len__(self) -> int:
+        """Batches left."""
+        return (len(self.tokens) - self.position) // self.batch
+
+    def __iter__(self) -> Iterator[Tensor | Documented]:
+        worker = get_worker_info()
+        first, every = (worker.id, worker.num_workers) if worker else (0, 1)
+        self.begun = self.position
+        share, begin = self.batch // self.ranks, self.begun
+        read = self.tokens.read_documents if self.documents else self.tokens.read
+
+        def call(number: int) -> Callable[[], Tensor | Documented]:
+            return lambda: read(begin + number * self.batch + self.rank * share, share)
+
+        numbers = range(first, len(self), every)
+        ready = read_ahead(map(call, numbers), self.ahead)
+        for number, found in zip(numbers, ready, strict=True):
+            self.position = begin + (number + 1) * self.batch
+            yield found
+
+    def state_dict(self, batches: int | None = None) -> dict[str, Any]:
+        """Where to go on: after the batch that was given last.
+
+        Worker processes of a DataLoader read ahead unseen by this one: with them, say how many `batches` were taken
+        from the DataLoader since it began.
+        """
+        position = self.position if batches is None else self.begun + batches * self.batch
+        return {"position": position, "fingerprint": self.tokens.fingerprint}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state. Raises DataError if it is of another corpus, sequence length, packing or seed."""
+        self.tokens.data.check(state["fingerprint"])
+        if not 0 <= state["position"] <= len(self.tokens):
+            raise DataError(f"position {state['position']} is not in the data, which has {len(self.tokens)} instances")
+        self.position = self.begun = state["position"]
+
+
+def open(
+    run_dir: str | Path,
+    sequence_length: int,
+    packing: Packing = "concatenate",
+    seed: int | None = None,
+    max_tokens: int | None = None,
+) -> Tokens:
+    """The training instances of a finished run, or of what `materialize` wrote.
+
+    `packing`: "concatenate" (OLMo's rule) or "best_fit" (whole documents, padded). `seed` is the order's (None: the
+    mixture's own). Raises DataError where the run is missing or damaged, or holds nothing of this length.
+    """
+    return Tokens(open_data(run_dir, sequence_length, seed, max_tokens, packing))
