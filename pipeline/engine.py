@@ -95,6 +95,7 @@ class Engine:
         max_failed_files: int = 0,
         progress: Progress | None = None,
         still_ours: Callable[[], None] = lambda: None,
+        token: str | None = None,
     ) -> None:
         self.run_uri, self.ledger = run, ledger
         self.workers, self.address, self.inline = workers, address, inline
@@ -102,6 +103,7 @@ class Engine:
         self.cache_bytes = cache_bytes
         self.max_failed_documents, self.max_failed_files = max_failed_documents, max_failed_files
         self.progress = progress or Progress()
+        self.token = token  # of the run's lock
         self.still_ours = still_ours  # raises where the run's lock was lost
         self.used: set[str] = set()
         self.executed = 0
@@ -198,7 +200,7 @@ class Engine:
     def _inline(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
         self._check_memory(tasks, [machine_memory()], "this machine has")
         for task in tasks:
-            yield task, execute(self.run_uri, _plain(task), self.cache_bytes)
+            yield task, execute(self.run_uri, _plain(task), self.cache_bytes, self.token)
 
     def _on_ray(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
         ray = self._start_ray()
@@ -214,7 +216,7 @@ class Engine:
             while True:
                 while len(running) < in_flight and (task := next(queue, None)) is not None:
                     call = remote.options(memory=task.memory) if task.memory > self.task_memory else remote
-                    running[call.remote(self.run_uri, _plain(task), self.cache_bytes)] = task
+                    running[call.remote(self.run_uri, _plain(task), self.cache_bytes, self.token)] = task
                 if not running:
                     return
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
@@ -245,7 +247,7 @@ class Engine:
         if most.memory > max(self.task_memory, *offered):
             raise UserError(
                 f"task {most.name} needs {show_bytes(most.memory)} of memory, and {whose} {show_bytes(max(offered))}: "
-                "cut the work smaller (bff: more shards; other dedups: less memory, more partitions), or run on larger machines"
+                "cut the work smaller (bff, substring: more shards; others: less memory, more partitions), or run on larger machines"
             )
 
     def _start_ray(self) -> Any:
@@ -290,7 +292,7 @@ def _plain(task: Task) -> dict[str, Any]:
     return facts | {"spec": task.spec, "folder": str(Path.cwd())}
 
 
-def execute(run: str, task: dict[str, Any], cache_bytes: int) -> dict[str, Any]:
+def execute(run: str, task: dict[str, Any], cache_bytes: int, token: str | None = None) -> dict[str, Any]:
     """Run one task to its end, in whatever process this is, and enter it into the ledger. Returns the entry."""
     with suppress(OSError):  # a cluster's workers begin where it was started; relative paths are meant from here
         os.chdir(task["folder"])
@@ -303,7 +305,7 @@ def execute(run: str, task: dict[str, Any], cache_bytes: int) -> dict[str, Any]:
     scratch_root = storage.scratch_folder(run)
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-", dir=scratch_root) as scratch:
-            context = Context(run, Path(scratch), storage.Cache(storage.cache_folder(), cache_bytes))
+            context = Context(run, Path(scratch), storage.Cache(storage.cache_folder(), cache_bytes), token)
             report = function(task["spec"], context)
         entry = {
             "key": task["key"],
@@ -318,6 +320,7 @@ def execute(run: str, task: dict[str, Any], cache_bytes: int) -> dict[str, Any]:
             "host": socket.gethostname(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+        context.still_wanted()
         write_entry(run, entry)
         return entry
     except OSError as error:

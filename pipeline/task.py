@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline import storage
+from pipeline.ledger import PARTS
 from stages.step import content_key
 
 
@@ -51,6 +52,7 @@ class Context:
     run: str
     scratch: Path
     cache: storage.Cache
+    token: str | None = None  # of the lock of the run that the task belongs to
     outputs: list[dict[str, Any]] = field(default_factory=list)
 
     def uri(self, path: str) -> str:
@@ -64,7 +66,17 @@ class Context:
         with storage.open_output(uri, self.scratch) as local:
             yield local
             size, digest = local.stat().st_size, file_digest(local)
+            if not path.startswith(f"{PARTS}/"):
+                self.still_wanted()
         self.outputs.append({"path": path, "bytes": size, "digest": digest})
+
+    def still_wanted(self) -> None:
+        """Raise StorageError where another run has taken the folder over, of which a task of a killed driver knows nothing.
+
+        Asked before files are written whose names are not keyed by their content: it might write over the other run's.
+        """
+        if self.token is not None:
+            storage.check_token(self.run, self.token)
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from pipeline.storage.entry import Entry, Stat
 from pipeline.storage.errors import ChangedError, MissingError, StorageError, redact
 from pipeline.storage.listing import exists, list_files
 from pipeline.storage.local import cache_folder, scratch_folder
-from pipeline.storage.lock import RunLock, lock_holder
+from pipeline.storage.lock import RunLock, check_token, lock_holder
 from pipeline.storage.random_access import open_random
 from pipeline.storage.stream import open_stream, read_bytes
 from pipeline.storage.uri import is_local, join, local_path, name_of, scheme
@@ -34,6 +34,7 @@ __all__ = [
     "Stat",
     "StorageError",
     "cache_folder",
+    "check_token",
     "clear_scratch",
     "copy_to",
     "delete",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ NAME = "run.lock"
 
 
 class Lock(Protocol):
+    token: str
+
     def check(self) -> None: ...
     def release(self) -> None: ...
 
@@ -57,6 +60,12 @@ class RunLock:
         if lock is not None:
             lock.release()
 
+    @property
+    def token(self) -> str:
+        """What tells this holding of the lock from all others: tasks show it before they write final files."""
+        assert self._lock is not None
+        return self._lock.token
+
     def check(self) -> None:
         """StorageError if the lock has been lost (no heartbeat came through for long, and another run took over).
 
@@ -67,8 +76,9 @@ class RunLock:
 
 
 def describe_holder() -> dict[str, Any]:
-    """Who holds a lock: process, host, and since when."""
+    """Who holds a lock: process, host, since when, and a token that no other holding has."""
     return {
+        "token": secrets.token_hex(8),
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
@@ -89,6 +99,17 @@ def taken(run: str, holder: dict[str, Any], remark: str = "") -> StorageError:
     if holder:
         who += f" (pid {holder.get('pid')} on host {holder.get('host')} since {holder.get('since')})"
     return StorageError(f"{run} is being written by {who}; wait for it, stop it, or choose another --out{remark}")
+
+
+def check_token(run: str | Path, token: str) -> None:
+    """StorageError where the run's lock is not the one with this token: its driver was killed, and another took over.
+
+    Between this check and a write that follows there is a moment; what it leaves open is as small as that.
+    """
+    place = join(str(run), NAME)
+    held = parse_holder(read_bytes(place)).get("token") if exists(place) else None
+    if held != token:
+        raise StorageError(f"{run}: the run that this task belongs to is gone; what it would have written is not wanted")
 
 
 def lock_holder(run: str | Path) -> str | None:
@@ -118,8 +139,10 @@ class LocalLock:
             descriptor = flock.acquire(self._path, exclusive=True, wait=False)
             if descriptor is None:
                 raise taken(run, parse_holder(self._path.read_bytes() if self._path.exists() else b""))
+            holder = describe_holder()
+            self.token = holder["token"]
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(describe_holder()).encode() + b"\n", 0)
+            os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
         except OSError as error:
             raise from_os_error(error, self._path, "write") from None
         self._descriptor = descriptor

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import threading
 import time
 from email.utils import parsedate_to_datetime
@@ -45,7 +44,8 @@ class S3Lock:
         self._run, self._uri = run, uri
         self._bucket, self._key = split_file(uri)
         self._s3 = client(uri)
-        self._holder = {**describe_holder(), **_process(), "token": secrets.token_hex(8), "beat": 0}
+        self._holder = {**describe_holder(), **_process(), "beat": 0}
+        self.token: str = self._holder["token"]
         self._lost = ""
         self._guard = threading.Lock()
         self._stop = threading.Event()

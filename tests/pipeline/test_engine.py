@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import BooksError, Engine, TooManyFailures
+from pipeline.engine import BooksError, Engine, TooManyFailures, execute
 from pipeline.ledger import Ledger
 from pipeline.progress import Progress
+from pipeline.storage import RunLock
 from pipeline.task import Context, Phase, Task
 from stages.errors import UserError
 
@@ -26,6 +27,12 @@ def work(spec: dict[str, Any], context: Context) -> dict[str, Any]:
     books = {"step": "read", "in": [seen, 0], "out": [seen - failed - lost, 0], "failed": [failed, 0], "dropped": {}}
     cause = f"record {spec['name']}" if failed else None
     return {"books": [books | {"edited": 0, "seconds": 0.0}], "failed_documents": failed, "first_failure": cause}
+
+
+def write(spec: dict[str, Any], context: Context) -> dict[str, Any]:
+    with context.output(spec["path"]) as path:
+        path.write_text("late")
+    return {}
 
 
 def task(name: str, **spec: Any) -> Task:
@@ -92,3 +99,28 @@ def test_an_error_that_cannot_travel_arrives_in_words_with_its_traceback(tmp_pat
     with pytest.raises(RuntimeError, match="Odd: row 3") as caught:
         engine(tmp_path).run(Phase("p", [task("a")]))
     assert "in task a" in caught.value.__notes__[0] and "in odd" in caught.value.__notes__[0]
+
+
+def test_a_task_of_a_run_that_is_gone_writes_no_final_file_and_no_entry(tmp_path: Path) -> None:
+    """A worker on a shared cluster outlives its driver, and another run holds the folder now."""
+
+    def attempt(path: str, token: str) -> None:
+        plain = {"key": path.replace("/", "-"), "name": path, "function": f"{__name__}:write", "similar": None, "folder": "."}
+        execute(str(tmp_path), plain | {"spec": {"path": path}}, 0, token)
+
+    with RunLock(tmp_path) as lock:
+        old = lock.token
+        attempt("tokens/ours.npy", old)
+        attempt("parts/ours", old)
+    with RunLock(tmp_path) as lock:
+        new = lock.token
+        for path in ("tokens/late.npy", "parts/late"):
+            with pytest.raises(UserError, match="the run that this task belongs to is gone"):
+                attempt(path, old)
+        attempt("tokens/new.npy", new)
+    with pytest.raises(UserError, match="gone"):
+        attempt("tokens/later.npy", new)
+    written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    files = {path for path in written if not path.startswith("ledger/")}
+    assert files == {"tokens/ours.npy", "parts/ours", "parts/late", "tokens/new.npy"}
+    assert len(Ledger(str(tmp_path)).entries) == 3
