@@ -19,6 +19,10 @@ COMMANDS = (
     "why",
     "sweep",
     "clusters",
+    "report",
+    "mix",
+    "export",
+    "import_tokens",
     "train_classifier",
 )
 

@@ -87,6 +87,8 @@ def size(n: float | None) -> str:
 
 def seconds(n: float) -> str:
     """A time with its units."""
+    if n < 0.1:
+        return f"{1000 * n:.0f}{THIN}ms"
     return show_seconds(n).replace(" ", THIN)
 
 

@@ -140,7 +140,7 @@ def speed(data: dict[str, Any]) -> list[Any]:
         )
         for stage in s["stages"]
     ]
-    head = heads("stage", "|", "tasks", "task time", "given", "a core and second", "most memory")
+    head = heads("stage", "|", "tasks", "task time", "given", "per core", "most memory")
     foot_cells = (count(s["tasks"]), seconds(s["seconds"]), "", "", size(s["peak_memory"]))
     foot = tag("tr", tag("th", "all", scope="row"), tag("td"), (tag("td", cell) for cell in foot_cells))
     words = (
@@ -166,9 +166,7 @@ def speed(data: dict[str, Any]) -> list[Any]:
             for step in s["steps"][:STEPS]
         ]
         title = tag("h3", "Steps within the tasks")
-        found.append(
-            tag("div", title, table(heads("step", "|", "time", "given", "a core and second"), rows), class_="card")
-        )
+        found.append(tag("div", title, table(heads("step", "|", "time", "given", "per core"), rows), class_="card"))
     return [tag("p", words), tag("div", found, class_="stack")]
 
 

@@ -69,7 +69,7 @@ tbody th,th:first-child{text-align:left}
 th:first-child,td:first-child{padding-left:0}th:last-child,td:last-child{padding-right:0}
 tfoot th,tfoot td{font-weight:650;border-top:2px solid var(--rule)}
 td.l,th.l{text-align:left}
-td.wrap,th.wrap{white-space:normal;overflow-wrap:break-word;min-width:7.5rem}
+td.wrap,th.wrap{white-space:normal;overflow-wrap:break-word;min-width:7.5rem}th.wrap{width:44%}th.wrap+td.b{width:24%}
 td.b,th.b{width:38%;min-width:5.5rem;text-align:left}
 tr.off td,tr.off th{color:var(--faint)}
 tr.decides{background:var(--mark)}tr.decides th,tr.decides td{font-weight:650}
@@ -116,7 +116,8 @@ details.reason>summary{font-size:.875rem}
 font:12px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;background:var(--bg);padding:.5rem .6rem;
 border-radius:.25rem}
 footer{border-top:1px solid var(--rule);margin-top:3rem;padding-top:1rem;color:var(--soft);font-size:.8125rem}
-@media(max-width:30rem){.scroll tbody th{white-space:normal;overflow-wrap:break-word;max-width:8rem}td.b,th.b{min-width:4rem}th,td{padding:.28rem .35rem}.card,details.source{padding:.75rem}}
+@media(max-width:30rem){.scroll tbody th{white-space:normal;overflow-wrap:break-word;max-width:8rem}
+td.b,th.b{min-width:4rem}th,td{padding:.28rem .35rem}.card,details.source{padding:.75rem}}
 @media(min-width:48rem){.pair{grid-template-columns:minmax(0,1fr) minmax(0,1fr);grid-auto-flow:dense;align-items:start}
 .pair .doc{grid-column:1}.pair .doc.out{grid-column:2}.pair.plain .doc{grid-column:auto}}
 @media(min-width:72rem){
