@@ -20,10 +20,12 @@ def check_named_files(recipe: Recipe) -> None:
     for key, uri in _named_files(recipe):
         try:
             storage.stat(uri)
-            if key.startswith("tokenizer."):
+            of_run = key.startswith("tokenizer.")
+            if of_run or key.endswith(".tokenizer"):
                 with storage.Cache(storage.cache_folder(), recipe.run.cache_bytes) as cache:
                     path = storage.fetch(uri, cache)
-                    check_tokenizer(path, recipe.tokenizer.eos_token, recipe.tokenizer.pad_token)
+                    named = (recipe.tokenizer.eos_token, recipe.tokenizer.pad_token) if of_run else ()
+                    check_tokenizer(path, *named)
         except (storage.StorageError, TokenizerError) as error:
             raise UserError(f"{key}: {error}") from None
 
@@ -32,8 +34,8 @@ def _named_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     steps = {f"sources.{name}.steps.": source.steps for name, source in recipe.sources.items()} | {"dedup.": recipe.dedup}
     for where, items in steps.items():
         for name, item in items:
-            load = getattr(item, "load", None)
-            fields = file_fields(item) if isinstance(item, Step) else {"load": [load]} if load else {}
+            of_dedup = {key: [uri] for key in ("load", "tokenizer") if (uri := getattr(item, key, None))}
+            fields = file_fields(item) if isinstance(item, Step) else of_dedup
             for field, uris in fields.items():
                 yield from ((f"{where}{name}.{field}", uri) for uri in uris)
     if recipe.tokenizer.path:

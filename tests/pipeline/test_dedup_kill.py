@@ -24,17 +24,17 @@ from pipeline.run import Options, run_recipe
 
 FORK = multiprocessing.get_context("forkserver")  # processes that need not import all anew
 FORK.set_forkserver_preload(["pipeline.run", "pipeline.jobs.documents", "pipeline.jobs.dedup"])
-# Both dedups run side by side: the tasks of a phase of the one, then those of the other's.
+# The dedups run side by side: the tasks of a phase of the one, then those of the others'.
 PHASES = [
-    ("near", "scatter"), ("cut", "count"), ("near", "group"), ("cut", "filter"), ("near", "large-00"), ("cut", "holders"),
-    ("near", "small-01"), ("cut", "edit"), ("near", "large-01"), ("near", "members"), ("near", "measure"), ("near", "choose"),
-    ("near", "name"), ("near", "remove"),
+    ("near", "scatter"), ("cut", "count"), ("runs", "count"), ("near", "group"), ("cut", "filter"), ("runs", "repeats"),
+    ("near", "large-00"), ("cut", "holders"), ("runs", "keepers"), ("near", "small-01"), ("cut", "edit"), ("runs", "edit"),
+    ("near", "large-01"), ("near", "members"), ("near", "measure"), ("near", "choose"), ("near", "name"), ("near", "remove"),
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sources of four files each: near copies in chains; paragraphs that come again."""
+    """Three sources of four files each: near copies in chains; paragraphs that come again; runs of words that do."""
     folder = tmp_path_factory.mktemp("inputs")
     rng = random.Random(3)
     near = [prose(rng, 60, 99) for _ in range(60)]
@@ -42,7 +42,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         near.append(altered(rng, rng.choice(near), 2))
     paragraphs = [prose(rng, 30, 99) for _ in range(40)]
     cut = ["\n".join([*rng.sample(paragraphs, 3), prose(rng, 20, 99)]) for _ in range(40)]
-    for name, texts in (("near", near), ("cut", cut)):
+    words = prose(rng, 200, 99).split()
+    runs = []
+    for _ in range(60):
+        at = rng.randrange(len(words) - 40)
+        runs.append(" ".join([prose(rng, rng.randrange(2, 20)), *words[at : at + 40], prose(rng, 8)]))
+    for name, texts in (("near", near), ("cut", cut), ("runs", runs)):
         rng.shuffle(texts)
         for part in range(4):
             mine = texts[part::4]
@@ -55,11 +60,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(inputs: Path) -> dict[str, Any]:
     near = {"method": "minhash", "ngram": 2, "rows": 4, "verify": 0.5, "keep": "longest", "partitions": 5}
     cut = {"method": "bff", "fp_rate": 1e-6, "shards": 4}
+    runs = {"method": "substring", "length": 12, "min_left": 14, "shards": 2}
     return {
         "name": "killed",
         "sources": {
             "near": {"read": {"paths": [f"{inputs}/near-*.jsonl"]}, "steps": [{"dedup": near}]},
             "cut": {"read": {"paths": [f"{inputs}/cut-*.jsonl"]}, "steps": [{"dedup": cut}]},
+            "runs": {"read": {"paths": [f"{inputs}/runs-*.jsonl"]}, "steps": [{"dedup": runs}]},
         },
         "tokenizer": {"train": {"vocab_size": 400, "max_bytes": "20KB"}},
         "shards": {"held_out": 0},

@@ -14,6 +14,7 @@ import pytest
 from dedup_corpus import new_word, prose
 from tokenizers import Tokenizer
 
+from pipeline.clusters import clusters
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
@@ -88,6 +89,30 @@ def test_bff_cuts_paragraphs_and_the_books_close(inputs: Path, tmp_path: Path) -
     assert texts(tmp_path / "b", "web") == left
     assert digest(tmp_path / "b") == digest(tmp_path / "a")
     assert not list((tmp_path / "b").glob("parts/dedup/**/part-*.parquet"))
+
+
+def test_substring_cuts_runs_of_words_across_sources_and_the_books_close(inputs: Path, tmp_path: Path) -> None:
+    again = {"dedup": {"method": "substring", "length": 12, "min_left": 5}}
+    summary = run(recipe(inputs, [], [again]), tmp_path / "a")
+    dropped = {s.name: {reason: a.docs for reason, a in s.dropped.items()} for s in summary.sources}
+    assert dropped == {"web": {"dedup.substring": 2}, "notes": {"dedup.substring": 2}}  # one has a word of its own, too few
+    left = texts(tmp_path / "a", "web")
+    assert sum("\n" in text for text in left.values()) == 1
+    shown = clusters(str(tmp_path / "a"))["dedups"][0]
+    assert (shown["method"], shown["removed"]) == ("substring", 4)
+    assert ["notes", "web"] in [lost[:2] for lost in shown["lost"]]
+    run(recipe(inputs, [], [again]), tmp_path / "b", "run.split_bytes=1KB", "run.batch_bytes=2KB", "run.keep=none")
+    assert texts(tmp_path / "b", "web") == left
+    assert digest(tmp_path / "b") == digest(tmp_path / "a")
+    with pytest.raises(UserError, match=r"dedup.substring, shard 0: .* more than the memory given, 65.5 kB: raise memory"):
+        run(recipe(inputs, [], [{"dedup": again["dedup"] | {"memory": 1 << 16}}]), tmp_path / "c")
+
+
+def test_a_dedup_whose_tokenizer_is_missing_is_refused_at_once(inputs: Path, tmp_path: Path) -> None:
+    again = {"dedup": {"method": "substring", "unit": "tokens", "tokenizer": str(tmp_path / "none.json")}}
+    with pytest.raises(UserError, match=r"dedup.dedup.tokenizer: .*none.json"):
+        run(recipe(inputs, [], [again]), tmp_path / "a")
+    assert not (tmp_path / "a" / "ledger").exists()
 
 
 def test_dedups_follow_one_another(inputs: Path, tmp_path: Path) -> None:
