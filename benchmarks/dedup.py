@@ -13,28 +13,31 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import random
 import re
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import zstandard
 
 from stages.dedup import bff, scatter
 from stages.dedup.bloom import make_filter
+from stages.dedup.footprint import footprint, suffix_memory
 from stages.dedup.normalize import normalize
 from stages.dedup.phases import group_parts, phases, run_inline
 from stages.dedup.spec import read_spec
 from stages.document import DOCUMENT, text_buffers
 from stages.kernels.hashing import hash_texts
 from stages.kernels.minhash import minhash_signatures, row_constants
+from stages.parts import PartWriter
 
 SHARED = Path(os.environ.get("HEADRACE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 FILES = ("c4", "books", "code", "wikipedia", "wiki-en", "wiki-fr", "wiki-es", "golden/dclm-web", "golden/dclm-text")
@@ -95,7 +98,9 @@ def write_parts(texts: list[str], folder: Path) -> list[dict[str, Any]]:
             [f"d{i}" for i in range(begin, end)], texts[begin:end], [None] * n, ["f"] * n, list(range(n)), [None] * n, [None] * n,
         ]  # fmt: skip
         path = folder / f"{len(parts):05d}.parquet"
-        pq.write_table(pa.table([pa.array(c, f.type) for c, f in zip(columns, DOCUMENT, strict=True)], DOCUMENT), path)
+        batch = pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, DOCUMENT, strict=True)], DOCUMENT)
+        with PartWriter(path, DOCUMENT) as writer:
+            writer.write(batch)
         parts.append({"ordinal": len(parts), "path": str(path), "source": "a", "documents": n, "bytes": size})
         begin = end
     return parts
@@ -156,6 +161,21 @@ def bench_method(spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path
     return size / seconds / 1e6
 
 
+def substring_alone(parts: list[dict[str, Any]], folder: Path) -> None:
+    """Substring dedup in a process of its own: what it says that it holds, and what the process came to."""
+    settings = {"method": "substring", "memory": 1 << 40}
+    size, documents = sum(part["bytes"] for part in parts), sum(part["documents"] for part in parts)
+    bench_method(settings, parts, folder)
+    spec = read_spec(settings)
+    held = suffix_memory(spec.unit, size, documents)
+    stated = max(need.memory for need in footprint(spec, documents, size, 1))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(
+        f"    {held / size:.1f} bytes a byte of {spec.unit} held; peak of the process {peak / 2**20:,.0f} MiB, "
+        f"{peak / size:.1f} bytes a byte of text (stated: at most {stated / 2**20:,.0f} MiB)"
+    )
+
+
 def bench_datatrove(texts: list[str], folder: Path) -> tuple[float, float]:
     """MB/s of datatrove's signatures, and of its four steps, on the given texts."""
     from datatrove.data import Document
@@ -207,6 +227,8 @@ def main(arguments: list[str] | None = None) -> None:
         bench_method({"method": "exact"}, parts, folder / "exact")
         whole = bench_method({"method": "minhash"}, parts, folder / "minhash")
         bench_method({"method": "bff"}, parts, folder / "bff")
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            alone.submit(substring_alone, parts, folder / "substring").result()
         print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:,.0f} MiB (texts included)")
         if args.datatrove:
             some = texts[: max(1, int(len(texts) * args.datatrove / args.size))]
