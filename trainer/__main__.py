@@ -84,6 +84,16 @@ def _parser() -> argparse.ArgumentParser:
     upcycle.add_argument("--noise", type=float, default=0.5, help="part of each expert's values drawn anew (0.5)")
     upcycle.add_argument("--out", type=Path, required=True, help="a training's folder; start_from can name it")
     upcycle.set_defaults(run=_upcycle)
+
+    ordered = commands.add_parser("materialize", help="write a run's instances in training order, to be read in a row")
+    ordered.add_argument("--data", type=Path, required=True, help="the run's folder, with manifest.json")
+    ordered.add_argument("--out", type=Path, required=True, help="a new folder, which --data can then name")
+    ordered.add_argument("--sequence-length", type=int, required=True, help="tokens of an instance")
+    ordered.add_argument("--packing", choices=("concatenate", "best_fit"), default="concatenate")
+    ordered.add_argument("--seed", type=int, help="of the order (the mixture's own)")
+    ordered.add_argument("--max-tokens", type=int, help="only the first so many tokens of training")
+    ordered.add_argument("--shard-mib", type=int, default=256, help="size of a shard, which is held in memory (256)")
+    ordered.set_defaults(run=_materialize)
     return parser
 
 
@@ -152,6 +162,24 @@ def _upcycle(options: argparse.Namespace) -> int:
     from trainer.upcycle import upcycle
 
     print(upcycle(options.checkpoint, load(options.config, options.set), options.out, options.noise))
+    return 0
+
+
+def _materialize(options: argparse.Namespace) -> int:
+    from trainer.materialize import materialize
+
+    if options.shard_mib < 1:
+        raise TrainerError(f"--shard-mib {options.shard_mib}: a shard needs at least 1 MiB")
+    count = materialize(
+        options.data,
+        options.out,
+        options.sequence_length,
+        options.packing,
+        options.seed,
+        options.max_tokens,
+        options.shard_mib << 20,
+    )
+    print(f"{options.out}: {count:,} instances of {options.sequence_length} tokens in training order")
     return 0
 
 

@@ -27,7 +27,7 @@ from trainer.files import THREADS, DataError, Reader
 from trainer.order import Instances as Found
 from trainer.order import Order, Permutation, key
 from trainer.packing import open_pack, pack_shards, packing_folder
-from trainer.sources import Chunks, Packed
+from trainer.sources import Chunks, Packed, Pieces
 
 BLOCK = 4096  # positions of the order looked up at once
 AHEAD = 4  # batches read before they are wanted
@@ -102,6 +102,19 @@ class Instances:
         `out`, if given, takes the tokens: contiguous, of the shape and dtype of `Batch.tokens`.
         Raises DataError beyond the last instance, and for tokens beyond the vocabulary.
         """
+        out, pieces = self.read_pieces(first, count, out)
+        if not documents:
+            return Batch(out, None)
+        if pieces is None:
+            return Batch(out, document_numbers(out, self._eos_id))
+        numbers = np.zeros(out.shape, np.int32)
+        numbers[pieces.rows, pieces.columns] = pieces.columns > 0
+        np.cumsum(numbers, axis=1, out=numbers)
+        numbers[np.arange(self.sequence_length) >= pieces.used(count)[:, None]] = -1
+        return Batch(out, numbers)
+
+    def read_pieces(self, first: int, count: int, out: np.ndarray | None = None) -> tuple[np.ndarray, Pieces | None]:
+        """The tokens of `read`, and with best-fit packing the pieces that they are, by row and column."""
         _check_range(first, count, len(self))
         shape = (count, self.sequence_length)
         if out is None:
@@ -117,17 +130,11 @@ class Instances:
         if int(out.max()) >= self._vocab_size:
             for shards, instances, rows in parts:
                 _check_tokens(out[rows], self._vocab_size, shards, instances)
-        if not documents:
-            return Batch(out, None)
         if not self.padded:
-            return Batch(out, document_numbers(out, self._eos_id))
-        numbers, used = np.zeros(shape, np.int32), np.zeros(count, np.int64)
-        for _, pieces in planned:
-            numbers[pieces.rows, pieces.columns] = pieces.columns > 0
-            np.maximum.at(used, pieces.rows, pieces.columns + pieces.lengths)
-        np.cumsum(numbers, axis=1, out=numbers)
-        numbers[np.arange(self.sequence_length) >= used[:, None]] = -1
-        return Batch(out, numbers)
+            return out, None
+        pieces = Pieces(*(np.concatenate(arrays) for arrays in zip(*(one for _, one in planned), strict=True)))
+        order = np.lexsort((pieces.columns, pieces.rows))
+        return out, Pieces(*(part[order] for part in pieces))
 
     def tokens(self, first: int, count: int) -> np.ndarray:
         """The tokens of `read`: uint16 or uint32 [count, sequence_length]."""
@@ -214,6 +221,7 @@ class Data:
         self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
         self.eos_id: int = manifest["tokenizer"]["eos_id"]
         self.pad_id: int = manifest["tokenizer"]["pad_id"]
+        self.tokenizer_sha256: str = manifest["tokenizer"]["sha256"]
         identity = {"corpus": corpus, "sequence_length": plan.sequence_length, "seed": plan.seed}
         if plan.packing != "concatenate":
             identity["packing"] = plan.packing

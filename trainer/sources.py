@@ -29,6 +29,10 @@ class Pieces(NamedTuple):
     columns: np.ndarray  # where the piece begins in its instance, in tokens
     lengths: np.ndarray  # tokens
 
+    def used(self, count: int) -> np.ndarray:
+        """How many tokens each of `count` rows holds, padding not counted."""
+        return np.bincount(self.rows, self.lengths, count).astype(np.int64)
+
 
 class _Shards:
     """Token files whose instances are numbered through, in order."""
