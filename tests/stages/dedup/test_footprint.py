@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 from dedup_corpus import deduplicate, prose, write_parts
 
-from stages.dedup.footprint import footprint
+from stages.dedup.footprint import footprint, suffix_memory
+from stages.dedup.phases import phases
 from stages.dedup.spec import read_spec
 from stages.dedup.tasks import group_parts
 
@@ -16,7 +18,9 @@ SPECS = [
     {"method": "minhash", "verify": 0.9, "keep": "longest"},
     {"method": "exact"},
     {"method": "bff"},
+    {"method": "substring", "length": 40},
 ]
+SHARDS = {"bff": 100, "substring": 10_000}
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: "-".join(str(v) for v in s.values()))
@@ -35,10 +39,34 @@ def test_disk_is_bounded(tmp_path, spec) -> None:
     assert taken < stated
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("words", 5), ("bytes", 9)])
+def test_a_suffix_array_takes_what_is_stated(tmp_path, unit, factor) -> None:
+    rng = random.Random(4)
+    text = prose(rng, 120_000, 20)
+    texts = [text[i : i + 4000] for i in range(0, len(text), 4000)]
+    parts = write_parts(tmp_path / "in", [{"text": t} for t in texts + texts[:40]], 20)
+    spec = {"method": "substring", "unit": unit, "min_left": 0}
+    running = phases(spec, [parts], str(tmp_path))
+    counting = next(running)
+    counted = [task.function(**task.arguments) for task in counting.tasks]
+    (task,) = running.send(counted).tasks
+    stated = suffix_memory(unit, task.arguments["sequence_bytes"], task.arguments["documents"])
+    assert stated == factor * task.arguments["sequence_bytes"] + 17 * task.arguments["documents"]
+    task.function(**task.arguments, **task.outputs)  # libraries and kernels, loaded once
+    tracemalloc.start()
+    try:
+        task.function(**task.arguments, **task.outputs)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.9 * stated < peak < stated + (2 << 20)  # and a batch of texts, small here
+
+
 def test_full_corpus_of_dclm_fits_a_node() -> None:
     documents, size = 3_080_000_000, 16 * 10**12
     for spec in SPECS:
-        needs = footprint(read_spec(spec | ({"shards": 100} if spec["method"] == "bff" else {})), documents, size, 1000)
+        shards = {"shards": SHARDS[spec["method"]]} if spec["method"] in SHARDS else {}
+        needs = footprint(read_spec(spec | shards), documents, size, 1000)
         assert all(n.memory < 64 << 30 for n in needs)
         assert sum(n.disk for n in needs) < 20 * 10**12
 
