@@ -12,15 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.jobs.inputs import part_batches
+from pipeline.jobs.sample import sampled
 from pipeline.task import Context, file_digest
 from stages.books import StepBooks
-from stages.document import document_hash, payload_sizes
+from stages.document import payload_sizes
 from stages.parts import PartWriter, dropped_schema, total_bytes
 from stages.tokens.shard import Piece, write_shard
 from stages.tokens.tokenize import TokenFile, tokenize_part
 from stages.tokens.tokenizer import EncodeRules, Tokenizer, load_tokenizer
 from stages.tokens.train_tokenizer import train_tokenizer
 
+PURPOSE = "tokenizer"  # what documents are sampled for
 TRAIN_VERSION = 1
 TOKENIZE_VERSION = 1
 SHARD_VERSION = 1
@@ -32,11 +34,9 @@ def train(spec: dict[str, Any], context: Context) -> dict[str, Any]:
     """Train the run's tokenizer on documents of all parts, chosen by hash of their ids, in canonical order."""
 
     def texts() -> Iterator[str]:
-        for part in spec["parts"]:
-            for _, kept, _ in part_batches(part["path"], part["removals"], context, spec["batch_bytes"], COLUMNS):
-                for row, name in enumerate(kept.column("id").to_pylist()):
-                    if document_hash(name, "tokenizer") < part["share"] * 2**64:
-                        yield kept.column("text")[row].as_py()
+        for batch in sampled(spec["parts"], PURPOSE, spec["batch_bytes"], context):
+            for text in batch.column("text"):
+                yield text.as_py()
 
     with context.output(spec["output"]) as path:
         used = train_tokenizer(texts(), path, spec["vocab_size"], spec["max_bytes"])

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.engine import Engine
 from pipeline.jobs import classifier as job
+from pipeline.plan.samples import draw, reads
 from pipeline.plan.segments import Part, Segment
 from pipeline.recipe import Recipe, dump
 from pipeline.task import Phase, Task, task_key
@@ -36,7 +37,7 @@ def _train(recipe: Recipe, name: str, step: Quality, parts: dict[str, list[Part]
     assert step.train is not None
     chosen: dict[str, list[dict[str, Any]]] = {}
     identity: list[Any] = []
-    used: list[Part] = []
+    size = 0
     for kind, sources in (("positive", step.train.positive), ("negative", step.train.negative)):
         for source in sources:
             if source not in recipe.sources:
@@ -50,20 +51,20 @@ def _train(recipe: Recipe, name: str, step: Quality, parts: dict[str, list[Part]
         mine = [part for source in sources for part in parts[source]]
         total = sum(part.bytes for part in mine)
         share = min(1.0, step.train.max_bytes / max(total, 1))
-        chosen[kind] = [{"path": p.path, "removals": p.removals, "share": share} for p in mine]
+        chosen[kind] = draw(mine, share, job.PURPOSE, engine, recipe.run.batch_bytes)
         identity.append([share, [part.identity() for part in mine]])
-        used += mine
+        size += int(total * share)
     settings = dump(step.train.settings)
     output = f"models/{name}.bin"
-    spec = chosen | {
+    spec: dict[str, Any] = chosen | {
         "settings": settings,
         "sources": {"positive": list(step.train.positive), "negative": list(step.train.negative)},
         "output": output,
         "batch_bytes": recipe.run.batch_bytes,
         "writes": [output + suffix for suffix in job.SUFFIXES],
-        "reads": [path for part in used for path in (part.path, *(r["path"] for r in part.removals))],
+        "reads": [path for drawn in chosen.values() for path in reads(drawn)],
     }
     key = task_key(FUNCTION, job.VERSION, settings, spec["sources"], identity, output)
-    task = Task(key, f"train/{name}", FUNCTION, spec, sum(int(p.bytes) for p in used))
+    task = Task(key, f"train/{name}", FUNCTION, spec, size)
     entry = engine.run(Phase(f"train {name}", [task]))[0]
     return output, next(o["digest"] for o in entry["outputs"] if o["path"] == output)

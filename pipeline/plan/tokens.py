@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.engine import Engine
 from pipeline.jobs import tokens as jobs
+from pipeline.plan.samples import draw, reads
 from pipeline.plan.segments import Part
 from pipeline.recipe import Recipe, dump
 from pipeline.task import Phase, Task, task_key
@@ -41,23 +42,20 @@ def tokenizer_phase(recipe: Recipe, parts: dict[str, list[Part]], engine: Engine
         share = min(1.0, wanted.train.max_bytes / max(total, 1))
         settings = dump(wanted.train)
         key = task_key("tokenizer", jobs.TRAIN_VERSION, settings, share, [part.identity() for part in chosen])
+        drawn = draw(chosen, share, jobs.PURPOSE, engine, recipe.run.batch_bytes)
         spec = {
-            "parts": [{"path": p.path, "removals": p.removals, "share": share} for p in chosen],
+            "parts": drawn,
             "vocab_size": wanted.train.vocab_size,
             "max_bytes": wanted.train.max_bytes,
             "batch_bytes": recipe.run.batch_bytes,
             "output": TOKENIZER_PATH,
             "writes": [TOKENIZER_PATH],
-            "reads": _reads(chosen),
+            "reads": reads(drawn),
         }
         task = Task(key, "tokenizer/train", f"{MODULE}:train", spec, int(total * share))
     engine.before_replacing([TOKENIZER_PATH], {task.key})
     entry = engine.run(Phase("tokenizer", [task]))[0]
     return entry["outputs"][0]["digest"]
-
-
-def _reads(parts: list[Part]) -> list[str]:
-    return [path for part in parts for path in (part.path, *(r["path"] for r in part.removals))]
 
 
 def tokenize_phase(
@@ -85,7 +83,7 @@ def tokenize_phase(
                 "engine": recipe.tokenizer.engine,
                 "batch_bytes": recipe.run.batch_bytes,
                 "prefix": f"parts/{source}/tokens/{ordinal:05d}-{key}",
-                "reads": [*_reads([part]), TOKENIZER_PATH],
+                "reads": [part.path, *(r["path"] for r in part.removals), TOKENIZER_PATH],
             }
             tasks.append(Task(key, f"tokenize/{source}/{ordinal:05d}", f"{MODULE}:tokenize", spec, part.bytes))
             owners.append(source)

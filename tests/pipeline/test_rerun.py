@@ -84,10 +84,10 @@ def test_no_manifest_vouches_for_another_tokenizer(
     before = hashlib.sha256((tmp_path / "tokenizer/tokenizer.json").read_bytes()).hexdigest()
     execute = engines.execute
 
-    def stopped(uri: str, task: dict[str, Any], cache: int) -> dict[str, Any]:
+    def stopped(uri: str, task: dict[str, Any], *more: Any) -> dict[str, Any]:
         if task["name"].startswith("tokenize/"):
             raise KeyboardInterrupt
-        return execute(uri, task, cache)
+        return execute(uri, task, *more)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(engines, "execute", stopped)
