@@ -1,0 +1,66 @@
+"""`python -m pipeline export`: a run's shards in the formats of other tools."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import orjson
+
+from stages.errors import UserError
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write shards for other tools",
+        description="Write a finished run's shards for datatrove, for Megatron, as Parquet or as JSON lines; one file a shard. "
+        "Documents keep their order and their end token. What is read is checked against the manifest's checksums.",
+    )
+    parser.add_argument("dir", help="folder of a run, an import or a mixture")
+    parser.add_argument("--format", required=True, choices=("datatrove", "megatron", "parquet", "jsonl"))
+    parser.add_argument("--out", required=True, help="output folder or s3:// prefix, empty or not there yet")
+    parser.add_argument(
+        "--source", action="append", default=[], metavar="S", help="one source; again for more (default: all)"
+    )
+    parser.add_argument("--split", choices=("train", "held_out"), default="train")
+    parser.add_argument("--no-text", action="store_true", help="parquet, jsonl: leave out the decoded text")
+    parser.add_argument("--tokens", action="store_true", help="jsonl: the tokens too")
+    parser.add_argument("--compression", choices=("zst", "gz", "none"), default="zst", help="of jsonl (default: zst)")
+    add_workers(parser)
+    parser.set_defaults(call=_call)
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """The flags that say where tasks run, and what is printed."""
+    parser.add_argument("--address", help="address of a running Ray cluster (default: this machine)")
+    parser.add_argument("--workers", type=int, help="Ray workers on this machine (default: all cores)")
+    parser.add_argument("--inline", action="store_true", help="no Ray: all tasks in this process, one after the other")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def carried_out(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that these flags stand for."""
+    from pipeline.progress import Progress
+
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"--workers {args.workers}: at least 1 is needed")
+    progress = Progress(quiet=args.quiet or args.json)
+    return {"workers": args.workers, "address": args.address, "inline": args.inline, "progress": progress}
+
+
+def _call(args: argparse.Namespace) -> int:
+    from pipeline.export import ExportOptions, export, show_export
+    from pipeline.summary import console
+
+    options = ExportOptions(
+        args.format, args.source, args.split, not args.no_text, args.tokens, args.compression, **carried_out(args)
+    )
+    found = export(args.dir, args.out, options)
+    if args.json:
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show_export(found, console())
+    return 0

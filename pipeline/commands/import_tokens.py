@@ -1,0 +1,79 @@
+"""`python -m pipeline import`: a corpus that was tokenized elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from typing import Any
+
+import orjson
+
+from pipeline.commands.export import add_workers, carried_out
+from stages.errors import UserError
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "import",
+        help="take in a corpus that was tokenized elsewhere",
+        description="Make a folder with manifest, shards and a held-out split of token files that another tool wrote, so that "
+        "they can be trained on, and join a mixture (`mix`). Tokens are taken as they are; a document that does not end in the "
+        "end token is given it.",
+    )
+    parser.add_argument("src", nargs="+", help="files, folders or globs, local or s3://, hf://datasets/...")
+    parser.add_argument("--format", required=True, choices=("olmo", "datatrove", "megatron", "parquet", "jsonl"))
+    parser.add_argument("--source", required=True, metavar="NAME", help="what the corpus is called in a mixture")
+    parser.add_argument("--tokenizer", required=True, help="the tokenizer.json that made the tokens, or hf://ORG/NAME")
+    parser.add_argument("--out", required=True, help="output folder or s3:// prefix")
+    parser.add_argument("--eos-token", help="the end token (default: the usual name that the vocabulary has)")
+    parser.add_argument("--pad-token", help="the padding token (default: likewise, else the end token)")
+    parser.add_argument("--no-append-eos", action="store_true", help="add no end token where one is missing")
+    parser.add_argument(
+        "--dtype", choices=("uint16", "uint32"), help="olmo, datatrove: of the raw tokens, if not by vocabulary"
+    )
+    parser.add_argument("--tokens-field", metavar="F", help="parquet, jsonl: default `tokens`, else `input_ids`")
+    parser.add_argument("--id-field", default="id", metavar="F", help="parquet, jsonl: default `id`")
+    parser.add_argument(
+        "--held-out", type=float, default=0.005, help="share of documents held out, by hash of the id (0.005)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the held-out split and the mixture")
+    parser.add_argument("--shard-bytes", default="1GiB", help="size of a shard (default: 1GiB)")
+    add_workers(parser)
+    parser.set_defaults(call=_call)
+
+
+def _call(args: argparse.Namespace) -> int:
+    from pydantic import TypeAdapter, ValidationError
+
+    from pipeline.import_tokens import ImportOptions, import_tokens, show_import
+    from pipeline.summary import console
+    from stages.units import Bytes
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.source):
+        raise UserError(f"--source {args.source}: letters, digits, - and _ make a source's name")
+    try:
+        shard_bytes = TypeAdapter(Bytes).validate_python(args.shard_bytes)
+    except ValidationError:
+        raise UserError(f"--shard-bytes {args.shard_bytes}: not a quantity: write it like 1GiB") from None
+    options = ImportOptions(
+        args.format,
+        args.source,
+        args.tokenizer,
+        args.eos_token,
+        args.pad_token,
+        not args.no_append_eos,
+        args.dtype,
+        args.tokens_field,
+        args.id_field,
+        args.held_out,
+        args.seed,
+        shard_bytes,
+        **carried_out(args),
+    )
+    found = import_tokens(args.src, args.out, options)
+    if args.json:
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show_import(found, console())
+    return 0

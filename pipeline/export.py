@@ -1,0 +1,170 @@
+"""A run's shards in the formats of other tools: one task a shard, each file whole or not there at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rich.console import Console
+
+from pipeline import storage
+from pipeline.engine import Engine
+from pipeline.folder import EXPORT, absolute, check_fresh, write_mark
+from pipeline.inspect import read_manifest
+from pipeline.jobs.formats import EXPORT_VERSION
+from pipeline.ledger import FOLDER, Ledger
+from pipeline.overrides import nearest
+from pipeline.progress import Progress
+from pipeline.summary import plain_table
+from pipeline.task import Phase, Task, task_key
+from stages.errors import UserError
+from stages.tokens.formats.jsonl import SUFFIXES
+from stages.tokens.manifest import TOKENIZER_PATH, shard_names
+from stages.tokens.shard_format import Manifest
+from stages.units import show_bytes, show_count
+
+Format = Literal["datatrove", "megatron", "parquet", "jsonl"]
+ENDINGS = {
+    "datatrove": (".ds", ".ds.index", ".ds.metadata"),
+    "megatron": (".bin", ".idx"),
+    "parquet": (".parquet",),
+}
+
+
+@dataclass
+class ExportOptions:
+    """What is exported, and how the work is carried out."""
+
+    format: Format
+    sources: list[str] = field(default_factory=list)  # none named: all
+    split: Literal["train", "held_out"] = "train"
+    text: bool = True  # parquet, jsonl: the decoded text
+    tokens: bool = False  # jsonl: the tokens too
+    compression: str = "zst"  # of jsonl: zst, gz or none
+    workers: int | None = None
+    address: str | None = None
+    inline: bool = False
+    progress: Progress = field(default_factory=Progress)
+
+
+def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
+    """Write the shards of a finished run to `out` in another format; returns what `export.json` there says.
+
+    An export that was broken off is gone on with. Raises UserError for a folder that holds something else, an unknown
+    source, and shards that are not what the manifest says.
+    """
+    manifest = read_manifest(run)
+    unknown = [name for name in options.sources if name not in manifest["sources"]]
+    if unknown:
+        raise UserError(f"--source {unknown[0]}: no such source{nearest(unknown[0], list(manifest['sources']))}")
+    if options.format == "jsonl" and not (options.text or options.tokens):
+        raise UserError("neither text nor tokens are wanted: leave out --no-text, or add --tokens")
+    given, run, out = out, absolute(run), absolute(out)
+    with storage.RunLock(out) as lock:
+        check_fresh(out, EXPORT)
+        facts = _facts(manifest, options)
+        write_mark(out, EXPORT, facts | {"finished": False})
+        storage.clear_scratch(out)
+        engine = Engine(
+            out,
+            Ledger(out),
+            workers=options.workers,
+            address=options.address,
+            inline=options.inline,
+            progress=options.progress,
+            still_ours=lock.check,
+        )
+        try:
+            facts = _carry_out(run, manifest, options, facts, engine)
+        finally:
+            engine.close()
+        engine.ledger.sweep(engine.used)
+        write_mark(out, EXPORT, facts | {"finished": True})
+        storage.delete_tree(storage.join(out, FOLDER))  # only now: until then it is what a second start goes on from
+        storage.clear_scratch(out)
+    return facts | {"out": given}
+
+
+def _facts(manifest: Manifest, options: ExportOptions) -> dict[str, Any]:
+    return {
+        "format": options.format,
+        "split": options.split,
+        "run": {key: manifest[key] for key in ("name", "profile", "fingerprint")},
+        "dtype": manifest["dtype"],
+        "tokenizer": manifest["tokenizer"] | {"path": TOKENIZER_PATH},
+        "sources": {},
+    }
+
+
+def _carry_out(
+    run: str, manifest: Manifest, options: ExportOptions, facts: dict[str, Any], engine: Engine
+) -> dict[str, Any]:
+    known = manifest["tokenizer"]
+    copy = Task(
+        task_key("tokenizer", known["sha256"]),
+        "tokenizer/copy",
+        "pipeline.jobs.tokens:copy_tokenizer",
+        {"uri": storage.join(run, known["path"]), "output": TOKENIZER_PATH, "writes": [TOKENIZER_PATH]},
+    )
+    engine.run(Phase("tokenizer", [copy]))
+    tasks = []
+    for source in options.sources or manifest["mixture"]["sources"]:
+        entry = manifest["sources"][source]
+        shards = entry["shards"] if options.split == "train" else entry["held_out"]["shards"]
+        tasks += [_task(run, manifest, options, source, number, shard) for number, shard in enumerate(shards)]
+        facts["sources"][source] = {"documents": 0, "tokens": 0, "files": []}
+    entries = engine.run(Phase("export", tasks))
+    for task, entry in zip(tasks, entries, strict=True):
+        source = facts["sources"][task.spec["source"]]
+        counts = {key: entry["report"][key] for key in ("documents", "tokens")}
+        files = [{key: output[key] for key in ("path", "bytes")} for output in entry["outputs"]]
+        source["files"].append(
+            {"shard": task.spec["shard"]["path"], **counts, "files": sorted(files, key=lambda f: f["path"])}
+        )
+        for key, count in counts.items():
+            source[key] += count
+    return facts
+
+
+def _task(
+    run: str, manifest: Manifest, options: ExportOptions, source: str, number: int, shard: dict[str, Any]
+) -> Task:
+    name = shard_names(source, number, options.split)[0].removeprefix("tokens/").removesuffix(".npy")
+    endings = ENDINGS.get(options.format, (SUFFIXES.get(options.compression, ""),))
+    text = options.format in ("parquet", "jsonl") and options.text
+    settings = {
+        "format": options.format,
+        "source": source,
+        "dtype": manifest["dtype"],
+        "eos_id": manifest["tokenizer"]["eos_id"],
+        "vocab_size": manifest["tokenizer"]["vocab_size"],
+        "sha256": manifest["tokenizer"]["sha256"],
+        "text": text,
+        "tokens": options.tokens,
+        "compression": options.compression,
+        "writes": [name + ending for ending in endings],
+    }
+    index = storage.stat(storage.join(run, shard["index"])).version
+    key = task_key("pipeline.jobs.formats:export_shard", EXPORT_VERSION, settings, shard, index)
+    spec = settings | {"run": run, "shard": shard, "tokenizer": manifest["tokenizer"]["path"]}
+    weight = shard["tokens"] * (2 if manifest["dtype"] == "uint16" else 4)
+    return Task(key, f"export/{name}", "pipeline.jobs.formats:export_shard", spec, weight)
+
+
+def show_export(found: dict[str, Any], console: Console) -> None:
+    """Print what `export` did."""
+    table = plain_table(f"{found['out']}: {found['format']}, {found['split']}, {found['dtype']} tokens")
+    table.add_column("source")
+    for heading in ("documents", "tokens", "files", "bytes"):
+        table.add_column(heading, justify="right")
+    for name, source in found["sources"].items():
+        files = [file for shard in source["files"] for file in shard["files"]]
+        size = sum(file["bytes"] for file in files)
+        table.add_row(
+            name, f"{source['documents']:,}", show_count(source["tokens"]), f"{len(files):,}", show_bytes(size)
+        )
+    console.print(table)
+    known = found["tokenizer"]
+    console.print(
+        f"documents end in token {known['eos_id']}; {known['path']} is the tokenizer, with {known['vocab_size']:,} entries"
+    )

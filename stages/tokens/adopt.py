@@ -1,0 +1,116 @@
+"""Taking in documents that were tokenized elsewhere: checked, ended, and written as a part's token files.
+
+What comes out is what `stages.tokens.tokenize` writes for a part, so that the same code cuts it into shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages.books import StepBooks
+from stages.kernels.tokens import finish
+from stages.parts import PartWriter
+from stages.tokens.formats.block import Block
+from stages.tokens.formats.text import text_bytes
+from stages.tokens.shard_format import ShardError
+from stages.tokens.token_bytes import TokenBytes
+from stages.tokens.tokenize import EMPTY, INDEX, TokenFile, held_out_mask
+from stages.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What `adopt` wrote: as `TokenPart`, and to how many documents it gave the end token."""
+
+    train: TokenFile
+    held_out: TokenFile
+    books: StepBooks
+    ended: int
+
+
+class _Writer:
+    """Appends documents to one token file and its index."""
+
+    def __init__(self, prefix: str | Path, split: str) -> None:
+        self.tokens_path, self.index_path = Path(f"{prefix}.{split}.tokens"), Path(f"{prefix}.{split}.parquet")
+        self.tokens = self.documents = self.bytes = 0
+
+    def __enter__(self) -> _Writer:
+        self.tokens_path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.tokens_path.open("wb")
+        self.index = PartWriter(self.index_path, INDEX).__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.file.close()
+        self.index.__exit__(*error)
+
+    def append(self, block: Block, sizes: np.ndarray) -> None:
+        starts, ends = block.starts + self.tokens, block.ends + self.tokens
+        columns = [pa.array(starts), pa.array(ends), block.ids, block.srcs, pa.array(block.locs), pa.array(sizes)]
+        self.index.write(pa.RecordBatch.from_arrays(columns, schema=INDEX))
+        self.file.write(memoryview(np.ascontiguousarray(block.tokens)).cast("B"))
+        self.tokens, self.documents = self.tokens + len(block.tokens), self.documents + len(block)
+        self.bytes += int(sizes.sum())
+
+    def written(self) -> TokenFile:
+        return TokenFile(str(self.tokens_path), str(self.index_path), self.tokens, self.documents, self.bytes)
+
+
+def adopt(
+    blocks: Iterable[Block],
+    tokenizer: Tokenizer,
+    decoder: TokenBytes,
+    out_prefix: str | Path,
+    name: str,
+    held_out_fraction: float = 0.0,
+    salt: str = "",
+    append_eos: bool = True,
+) -> Adopted:
+    """Write PREFIX.train.tokens, PREFIX.train.parquet and the same for held_out; documents keep their order.
+
+    A document without tokens is left out (`skip_empty`); one that does not end in the end token is given it, where
+    `append_eos` is set. `name` is what errors call the file. Raises ShardError for ids beyond the vocabulary.
+    """
+    books = StepBooks("import")
+    ended = 0
+    with _Writer(out_prefix, "train") as train, _Writer(out_prefix, "held_out") as held_out:
+        for block in blocks:
+            full, added = _finished(block, tokenizer, append_eos, name)
+            ended += added
+            sizes = text_bytes(full, tokenizer.eos_id, decoder)
+            books.into.add(len(block), int(sizes.sum()))
+            books.dropped[EMPTY].add(len(block) - len(full), 0)
+            books.out.add(len(full), int(sizes.sum()))
+            held = held_out_mask(full.ids, held_out_fraction, salt)
+            for writer, rows in ((train, ~held), (held_out, held)):
+                if rows.any():
+                    writer.append(full.where(rows), sizes[rows])
+    if not books.dropped[EMPTY].docs:
+        del books.dropped[EMPTY]
+    return Adopted(train.written(), held_out.written(), books, ended)
+
+
+def _finished(block: Block, tokenizer: Tokenizer, append_eos: bool, name: str) -> tuple[Block, int]:
+    """The block's documents that have tokens, in the tokenizer's dtype, ended; and how many were not."""
+    if len(block.tokens) and not 0 <= int(block.tokens.min()) <= int(block.tokens.max()) < tokenizer.vocab_size:
+        beyond = (block.tokens < 0) | (block.tokens >= tokenizer.vocab_size)
+        at = int(np.flatnonzero(beyond)[0])
+        row = int(np.searchsorted(block.ends, at, side="right"))
+        raise ShardError(
+            f"{name}: document {block.ids[row].as_py()} has token {block.tokens[at]}, and {tokenizer.path} has "
+            f"{tokenizer.vocab_size:,} entries: the file was made with another tokenizer, or its tokens have another size "
+            "(--dtype)"
+        )
+    full = block.lengths > 0
+    kept = block.where(full)
+    offsets = np.concatenate([np.zeros(1, np.int64), kept.ends])
+    tokens = np.ascontiguousarray(kept.tokens, np.uint32)
+    done, ends = finish(tokens, offsets, np.ones(len(kept), bool), append_eos, tokenizer.eos_id, tokenizer.dtype)
+    return Block(done, ends[1:], kept.ids, kept.srcs, kept.locs), len(done) - len(tokens)
