@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import csv
+import difflib
+import fnmatch
+import glob
+import gzip
 import inspect
+import json
+import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -26,9 +35,10 @@ from stages.tokens.tokenizer import Tokenizer, load_tokenizer
 
 TEXTS = {
     "docs": [text for _, text in sorted(topics.items())][:40],
-    "code": [inspect.getsource(module) for module in (pa.parquet, tokenizers, inspect)]
-    if hasattr(pa, "parquet")
-    else [],
+    "code": [
+        inspect.getsource(module)
+        for module in (argparse, csv, difflib, fnmatch, glob, gzip, inspect, json, shutil, textwrap)
+    ],
 }
 
 
