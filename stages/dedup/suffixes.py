@@ -31,7 +31,7 @@ from stages.kernels.bloom import WHOLE
 SPANS = pa.schema([SPAN.field(name) for name in SPAN_KEYS])
 WANTED = pa.schema([pa.field("holder", pa.int64(), nullable=False), *SPANS])
 WANTED_KEYS = ("holder", *SPAN_KEYS)
-CHUNK_BYTES = 64 << 20  # of the sequence whose pieces are made at a time
+CHUNK_BYTES = 4 << 20  # of the sequence that is looked through at a time, with room for a piece a unit
 
 
 def count_units(
@@ -65,7 +65,7 @@ class _Shard:
 
 @dataclass
 class _Pieces:
-    """Pieces that go, and by document (low to high) its units and those of them that go; all int64."""
+    """Pieces that go of some documents, and of each document its units and those of them that go; all int64."""
 
     rows: np.ndarray
     begins: np.ndarray
@@ -103,18 +103,18 @@ def repeats(
     wanted = ShuffleWriter(Path(wanted_path), len(group_starts), WANTED, WANTED_KEYS, WRITER_BYTES)
     total = repeated = count = 0
     for part in parts:
-        for low, high in _chunks(loaded, *_range_of_part(loaded.address, part["ordinal"])):
-            found = _pieces(loaded, first, low, high)
-            total += int(found.units.sum())
-            repeated += int(found.covered.sum())
-            count += len(found.rows)
-            short = (found.covered > 0) & (found.units - found.covered < settings.min_left) & ~held[low:high]
-            for doc, start, stop, holder in _spans(loaded, found, low, np.flatnonzero(short) + low, part, open_file):
-                spans = {"doc": doc, "start": start, "stop": stop}
-                writer.add(group_of(doc, group_starts), spans)
-                named = holder >= 0
-                spans = {name: values[named] for name, values in spans.items()} | {"holder": holder[named]}
-                wanted.add(group_of(holder[named], group_starts), spans)
+        low, high = _range_of_part(loaded.address, part["ordinal"])
+        found = _joined([_pieces(loaded, first, *chunk) for chunk in _chunks(loaded, low, high)])
+        total += int(found.units.sum())
+        repeated += int(found.covered.sum())
+        count += len(found.rows)
+        short = (found.covered > 0) & (found.units - found.covered < settings.min_left) & ~held[low:high]
+        for doc, start, stop, holder in _spans(loaded, found, np.flatnonzero(short) + low, part, open_file):
+            spans = {"doc": doc, "start": start, "stop": stop}
+            writer.add(group_of(doc, group_starts), spans)
+            named = holder >= 0
+            spans = {name: values[named] for name, values in spans.items()} | {"holder": holder[named]}
+            wanted.add(group_of(holder[named], group_starts), spans)
     writer.finish()
     wanted.finish()
     return {
@@ -195,8 +195,13 @@ def _pieces(shard: _Shard, first: np.ndarray, low: int, high: int) -> _Pieces:
     return _Pieces(*(a[:count].copy() for a in arrays[:4]), *arrays[4:])
 
 
+def _joined(chunks: Sequence[_Pieces]) -> _Pieces:
+    names = list(_Pieces.__dataclass_fields__)
+    return _Pieces(*(np.concatenate([np.zeros(0, np.int64), *(getattr(c, name) for c in chunks)]) for name in names))
+
+
 def _spans(
-    shard: _Shard, found: _Pieces, low: int, short: np.ndarray, part: Mapping[str, Any], open_file: OpenFile
+    shard: _Shard, found: _Pieces, short: np.ndarray, part: Mapping[str, Any], open_file: OpenFile
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """What goes of a part's documents: addresses, bytes from and to, and the holders' addresses (-1: none), int64.
 
