@@ -111,11 +111,21 @@ class Run(Settings):
     failures: Failures = Failures()
 
 
+class ExpectedSource(Settings):
+    """What is known ahead of one source, before its steps; `kept` is the share of its bytes that they leave, if known."""
+
+    documents: Count
+    text_bytes: Bytes
+    tokens: Count | None = None
+    kept: float | None = Field(None, gt=0, le=1)
+
+
 class Expected(Settings):
     """How much a run reads, as far as it is known ahead: a run that is large for the machine asks for `--yes`."""
 
     documents: Count
     text_bytes: Bytes
+    sources: dict[str, ExpectedSource] = Field(default_factory=dict)  # for `plan`, where the files cannot be listed
 
 
 class Recipe(Settings):
@@ -156,6 +166,9 @@ class Recipe(Settings):
                 raise _nested(
                     ["dedup", name], None, "only dedup may run over the whole mixture; put steps into a source"
                 )
+        for name in self.expected.sources if self.expected else ():
+            if name not in self.sources:
+                raise _nested(["expected", "sources", name], None, "no such source" + nearest(name, list(self.sources)))
         for name in self.mixture.per_source:
             if name not in self.sources:
                 raise _nested(
@@ -254,6 +267,10 @@ def _first(error: ValidationError, model: Any) -> tuple[list, Any, str]:
         owner = _model_at(model, path[:-1])
         names = list(owner.model_fields) if owner else []
         return path, value, "unknown key" + nearest(str(path[-1]), names)
+    if details["type"] in ("model_type", "dict_type"):
+        owner = _model_at(model, path)
+        keys = f" with the keys {', '.join(owner.model_fields)}" if owner and details["type"] == "model_type" else ""
+        return path, value, f"must be a mapping{keys}" + (", and is empty" if value is None else "")
     if details["type"] == "missing":
         return path, None, "this key is needed"
     return (

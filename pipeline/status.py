@@ -16,9 +16,9 @@ from stages.units import show_bytes, show_seconds
 
 def status(run: str) -> dict[str, Any]:
     """How far a run is: for each phase the tasks done, their documents, time and memory; and whether it is whole."""
-    if not storage.exists(run) and not storage.list_files(run):
-        raise UserError(f"{run}: there is no run here; start one with: python -m pipeline run RECIPE --out {run}")
     ledger = Ledger(run)
+    if not ledger.entries and storage.lock_holder(run) is None:
+        raise UserError(f"{run}: there is no run here; start one with: python -m pipeline run RECIPE --out {run}")
     phases: dict[str, dict[str, Any]] = {}
     for entry in ledger.entries.values():
         name = "/".join(entry["name"].split("/")[:2])

@@ -23,6 +23,7 @@ from pipeline import storage
 from pipeline.engine import TooManyFailures
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
+from pipeline.status import status
 from pipeline.summary import Summary
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
@@ -344,7 +345,6 @@ def test_the_command_line_prints_one_sentence_and_fails(inputs: Path, tmp_path: 
 
 def test_status_and_inspect_answer(finished: tuple[Path, Summary]) -> None:
     from pipeline.inspect import inspect
-    from pipeline.status import status
 
     out, summary = finished
     found = status(str(out))
@@ -366,3 +366,10 @@ def test_inspect_finds_damage(inputs: Path, tmp_path: Path) -> None:
     assert any("does not end in the end token" in p for p in inspect(str(tmp_path / "run"))["problems"])
     shard.write_bytes(data[:-2])
     assert any("the manifest says" in p for p in inspect(str(tmp_path / "run"))["problems"])
+
+
+def test_the_status_of_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UserError, match="there is no run here; start one with"):
+            status(str(folder))
+    assert not list(tmp_path.iterdir())
