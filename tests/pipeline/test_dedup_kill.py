@@ -8,10 +8,12 @@ import multiprocessing
 import os
 import random
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import gated_dedup
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -23,12 +25,13 @@ from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
 
 FORK = multiprocessing.get_context("forkserver")  # processes that need not import all anew
-FORK.set_forkserver_preload(["pipeline.run", "pipeline.jobs.documents", "pipeline.jobs.dedup"])
+FORK.set_forkserver_preload(["pipeline.run", "pipeline.jobs.documents", "pipeline.jobs.dedup", "gated_dedup"])
 # The dedups run side by side: the tasks of a phase of the one, then those of the others'.
 PHASES = [
     ("near", "scatter"), ("cut", "count"), ("runs", "count"), ("near", "group"), ("cut", "filter"), ("runs", "repeats"),
     ("near", "large-00"), ("cut", "holders"), ("runs", "keepers"), ("near", "small-01"), ("cut", "edit"), ("runs", "edit"),
     ("near", "large-01"), ("near", "members"), ("near", "measure"), ("near", "choose"), ("near", "name"), ("near", "remove"),
+    *[("same", phase) for phase in ("scatter", "group", "large-00", "choose", "name", "remove")],
 ]  # fmt: skip
 
 
@@ -67,6 +70,7 @@ def recipe(inputs: Path) -> dict[str, Any]:
             "near": {"read": {"paths": [f"{inputs}/near-*.jsonl"]}, "steps": [{"dedup": near}]},
             "cut": {"read": {"paths": [f"{inputs}/cut-*.jsonl"]}, "steps": [{"dedup": cut}]},
             "runs": {"read": {"paths": [f"{inputs}/runs-*.jsonl"]}, "steps": [{"dedup": runs}]},
+            "same": {"read": {"paths": [f"{inputs}/near-*.jsonl"]}, "steps": [{"dedup": {"method": "exact"}}]},
         },
         "tokenizer": {"train": {"vocab_size": 400, "max_bytes": "20KB"}},
         "shards": {"held_out": 0},
@@ -139,14 +143,26 @@ def command(inputs: Path, tmp_path: Path) -> list[str]:
     return ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--quiet"]
 
 
+def with_gate(gate: str, arguments: list[str]) -> None:
+    os.environ[gated_dedup.GATE] = gate
+    gated_dedup.instead_of_the_job("dying")
+    raise SystemExit(main(arguments))
+
+
 def test_killed_in_every_phase(finished: Path, command: list[str], tmp_path: Path) -> None:
-    """Phases that the process was through before it could be killed are left out: at this size they take milliseconds."""
-    out, kills = tmp_path / "run", 0
-    while missing := [phase for phase in PHASES if phase not in Ledger(out).phases()]:
-        assert run_and_kill([*command, "--inline"], out, missing[0])
+    """Phase by phase the process dies in a task, its outputs half written or not yet on record, and is started again."""
+    out, gate = tmp_path / "run", tmp_path / "gate"
+    gate.mkdir()
+    kills = 0
+    while True:
+        process = FORK.Process(target=with_gate, args=(str(gate), [*command, "--inline"]))
+        process.start()
+        process.join()
+        if process.exitcode != -signal.SIGKILL:
+            break
         kills += 1
-    assert kills > len(PHASES) // 3
-    assert main([*command, "--inline"]) == 0
+    died = {path.name.removesuffix(".died") for path in gate.iterdir()}
+    assert process.exitcode == 0 and len(died) == kills == len(PHASES)
     assert digests(out) == digests(finished)
     assert removals(out) == removals(finished)
 
