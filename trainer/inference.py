@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ class Trained:
                 f"{path}: is another tokenizer: it has {entries} entries, the model was trained with "
                 f"{self.data['vocab_size']}"
             )
+        expected = self.data.get("tokenizer_sha256")
+        if expected is not None and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise TrainerError(f"{path}: is another tokenizer than the one that the model was trained with")
         return tokenizer
 
     def require_causal(self) -> None:

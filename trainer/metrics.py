@@ -5,15 +5,24 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import time
+import uuid
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "GH200": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12}
-"""Dense bf16 operations per second of a device, by a part of its name (vendor data sheets)."""
+PEAK_FLOPS = {
+    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H800": 989e12, "H200": 989e12, "GH200": 989e12,
+    "H20": 148e12, "B200": 2250e12, "GB200": 2500e12, "A100": 312e12, "A800": 312e12, "A40": 150e12, "A30": 165e12,
+    "L40S": 362e12, "L40": 181e12, "L4": 121e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
+    "MI250X": 191e12, "MI300A": 981e12, "MI300X": 1307e12, "MI325X": 1307e12, "MI350X": 2307e12, "MI355X": 2517e12,
+}  # fmt: skip
+"""Dense bf16 operations per second of a device, by words of its name (vendor data sheets; MI250X: one of its two
+halves, which count as a device each). The first name that fits counts."""
 
 
 class Metrics:
@@ -36,12 +45,18 @@ class Metrics:
         if importlib.util.find_spec("wandb") and os.environ.get("WANDB_PROJECT"):
             import wandb
 
-            self._wandb = wandb.init(name=name, dir=str(folder), config=config, id=name, resume="allow")
+            mark = folder / "wandb_id"  # a resumed training goes on with its own record, a new one gets a new one
+            if not (step and mark.is_file()):
+                mark.write_text(uuid.uuid4().hex)
+            self._wandb = wandb.init(name=name, dir=str(folder), config=config, id=mark.read_text(), resume="allow")
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line; it has at least `kind` and `step`."""
         self._file.write(json.dumps(line) + "\n")
-        numbers = {f"{line['kind']}/{key}": value for key, value in line.items() if isinstance(value, int | float)}
+        if self._board is None and self._wandb is None:
+            return
+        rest = {key: value for key, value in line.items() if key not in ("kind", "step")}
+        numbers = dict(_series(line["kind"], rest))
         if self._board is not None:
             for key, value in numbers.items():
                 self._board.add_scalar(key, value, line["step"])
@@ -109,11 +124,13 @@ def routing_numbers(totals: dict[str, torch.Tensor], top_k: int) -> dict[str, An
 
 def utilisation(tokens_per_second: float, flops_per_token: int, device: torch.device, count: int) -> float | None:
     """Model FLOPs utilisation, where the device's peak is known."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    peak = next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     return None if peak is None else tokens_per_second * flops_per_token / (peak * count)
+
+
+def peak_flops(name: str) -> float | None:
+    """Dense bf16 operations per second of the device of this name; None if it is not known."""
+    return next((peak for words, peak in PEAK_FLOPS.items() if re.search(rf"\b{words}\b", name)), None)
 
 
 def duration(seconds: float) -> str:
@@ -122,6 +139,18 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)}{unit} {int(seconds % size // step)}{smaller}"
     return f"{seconds:.0f}s"
+
+
+def _series(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Every number in a line with the path to it: kind/key, kind/key/layer, eval/sources/SOURCE/key."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _series(f"{name}/{key}", part)
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _series(f"{name}/{number}", part)
+    elif isinstance(value, int | float):
+        yield name, value
 
 
 def _rounded(values: torch.Tensor) -> list[float]:

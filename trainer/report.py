@@ -12,6 +12,7 @@ from trainer.errors import TrainerError
 from trainer.evaluate import evaluate, mixture_loss
 from trainer.inference import Trained, open_trained
 from trainer.processes import Processes
+from trainer.resume import require_tokenizer
 from trainer.tasks import find_tasks, run_task
 
 
@@ -48,6 +49,7 @@ def _held_out(trained: Trained, data_dir: Path, limit: int | None) -> dict[str, 
             f"{data_dir}: its tokenizer has {data.vocab_size} entries, the model was trained with "
             f"{trained.data['vocab_size']}: shards of another tokenizer"
         )
+    require_tokenizer(trained.path, trained.data, data.tokenizer_sha256)
     config, alone = trained.config, Processes(0, 1, trained.device)
     masking = config.model.document_masking
     results = evaluate(trained.model, data, alone, config.train.micro_batch, limit or 2**62, masking)

@@ -19,7 +19,7 @@ def resumable(
     checkpoint.verify(path, processes)
     state = checkpoint.read_state(path)
     for key, now in identity.items():
-        then = state["data"].get(key)
+        then = state["data"].get(key, now)  # what an older checkpoint does not say
         if then != now:
             raise TrainerError(f"{path}: was trained on other data ({key} {then}, now {now}); resume needs the same")
     before, after = plain(check(state["config"], str(path))), plain(config)
@@ -33,15 +33,22 @@ def resumable(
     return state
 
 
-def startable(path: Path, config: Config, processes: Processes) -> dict[str, Any]:
-    """The state of a checkpoint whose weights this run starts from. Raises TrainerError if the model differs."""
+def startable(path: Path, config: Config, identity: dict[str, Any], processes: Processes) -> dict[str, Any]:
+    """The state of a checkpoint whose weights this run starts from. Raises TrainerError if model or tokenizer differ."""
     checkpoint.verify(path, processes)
     state = checkpoint.read_state(path)
     changed = list(differences(plain(check(state["config"], str(path)).model), plain(config.model)))
     if changed:
         told = ", ".join(f"model.{key} {then} -> {now}" for key, (then, now) in changed)
         raise TrainerError(f"{path}: is another model ({told}); start_from needs the same")
+    require_tokenizer(path, state["data"], identity["tokenizer_sha256"])
     return state
+
+
+def require_tokenizer(path: Path, trained_on: dict[str, Any], sha256: str) -> None:
+    """Raise TrainerError if the data's tokenizer is known not to be the checkpoint's (imported ones do not say)."""
+    if trained_on.get("tokenizer_sha256", sha256) != sha256:
+        raise TrainerError(f"{path}: was trained with another tokenizer than these shards are made with; the same is needed")
 
 
 def differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:

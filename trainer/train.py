@@ -90,6 +90,7 @@ def _train(
     tokenizer = data_dir / "tokenizer" / "tokenizer.json"
     identity = {
         "fingerprint": data.fingerprint,
+        "tokenizer_sha256": data.tokenizer_sha256,
         "vocab_size": data.vocab_size,
         "eos_id": data.eos_id,
         "pad_id": data.pad_id,
@@ -119,7 +120,7 @@ def _train(
         say(f"resuming from {begin}")
     elif config.start_from is not None:
         begin = checkpoint.find(Path(config.start_from))
-        updates = startable(begin, config, processes)["updates"]
+        updates = startable(begin, config, identity, processes)["updates"]
         checkpoint.load(begin, bare, optimizer)
         say(f"starting from the weights of {begin}")
     else:

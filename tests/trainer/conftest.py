@@ -50,7 +50,9 @@ def make_config():
     return tiny
 
 
-def write_run(folder: Path, seed: int = 0, vocab: int = VOCAB, sources: tuple[str, ...] = ("web", "code")) -> Path:
+def write_run(
+    folder: Path, seed: int = 0, vocab: int = VOCAB, sources: tuple[str, ...] = ("web", "code"), words: str = "t"
+) -> Path:
     """A run whose tokens follow one another by a rule with noise, so that there is something to learn."""
     rng = np.random.default_rng(seed)
     entries = {}
@@ -75,9 +77,9 @@ def write_run(folder: Path, seed: int = 0, vocab: int = VOCAB, sources: tuple[st
         budget = facts["train"][0]["tokens"] * 3 // 2
         entries[source] = manifest.source_entry(source, facts["train"], facts["held_out"], budget, 4.0)
     (folder / "tokenizer").mkdir(exist_ok=True)
-    words = Tokenizer(models.WordLevel({f"t{number}": number for number in range(vocab)}, "t2"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.save(str(folder / "tokenizer" / "tokenizer.json"))
+    tokenizer = Tokenizer(models.WordLevel({f"{words}{number}": number for number in range(vocab)}, f"{words}2"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
     built = manifest.build_manifest(
         name="small",
         profile="sample",

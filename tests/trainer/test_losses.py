@@ -3,6 +3,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from trainer import losses
 from trainer.losses import IGNORED, cross_entropy_sum, next_tokens, repeats_ngram, token_losses
@@ -23,6 +25,34 @@ def test_chunks_change_neither_value_nor_gradient(monkeypatch, rows):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
     each = F.cross_entropy(hidden @ head.T, targets, ignore_index=IGNORED, reduction="none")
     torch.testing.assert_close(token_losses(hidden, head, targets, 1), each.detach())
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        result = operation(*arguments, **(options or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_no_tensor_grows_with_vocabulary_times_tokens():
+    vocabulary, chunk = 4000, 1 << 20  # elements of logits: 4 MiB of fp32
+    head = torch.randn(vocabulary, 8, requires_grad=True)
+    for tokens in (1000, 4000):
+        hidden, targets = torch.randn(tokens, 8, requires_grad=True), torch.randint(0, vocabulary, (tokens,))
+        with Largest() as largest:
+            cross_entropy_sum(hidden, head, targets, 4).backward()
+        assert 0.9 * chunk < largest.elements <= chunk < tokens * vocabulary
+        with Largest() as largest:
+            token_losses(hidden.detach(), head.detach(), targets, 4)
+        assert largest.elements <= chunk
 
 
 def test_bfloat16_gradients_are_near():

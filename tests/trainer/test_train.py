@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import yaml
 from trainer import checkpoint, metrics, train
 from trainer import config as configuration
 from trainer.errors import TrainerError
+from trainer.report import evaluate_checkpoint
 from trainer.train import train as run
 
 ROOT = Path(__file__).parents[2]
@@ -214,6 +217,61 @@ def test_annealing_starts_from_a_checkpoint_in_a_fresh_order(tmp_path, small_run
     assert state["data"]["fingerprint"] != before["data"]["fingerprint"]
     with pytest.raises(TrainerError, match="another model"):
         run(config.model_copy(update={"model": make_config(model={"top_k": 3}).model}), small_run, tmp_path / "x")
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, small_run, whole, make_config, monkeypatch):
+    """The first save is held back until four more steps are done; it must hold the values of its own step."""
+    real, later = checkpoint.save_file, threading.Event()
+
+    def slow(tensors, path):
+        if "step_00000002" in str(path):
+            assert later.wait(60), "training waits for the save"
+        real(tensors, path)
+
+    def told(step, *rest):
+        if step == 6:
+            later.set()
+        return ""
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    monkeypatch.setattr(train, "status", told)
+    config = make_config(
+        train={"tokens": 8 * 128}, schedule={"tokens": _tokens(whole)}, checkpoint={"every_tokens": None, "keep": 9}
+    )
+    monkeypatch.setattr(train, "_due", lambda every, position, batch, length: position == 2 * batch)
+    assert run(config, small_run, tmp_path, device="cpu") == 0
+    monkeypatch.undo()
+    first = checkpoint.all_checkpoints(tmp_path / "checkpoints")[0]
+    assert first.name == "step_00000002"
+    before = losses(tmp_path)
+    assert before == {step: losses(whole)[step] for step in range(1, 9)}
+    assert run(config, small_run, tmp_path, resume=first, device="cpu") == 0
+    assert losses(tmp_path) == before
+
+
+def test_a_tokenizer_of_the_same_size_is_still_another(tmp_path, small_run, whole, make_run, make_config):
+    other = make_run(tmp_path / "other", words="w")
+    config = make_config(start_from=str(whole), train={"tokens": 128})
+    with pytest.raises(TrainerError, match="another tokenizer"):
+        run(config, other, tmp_path / "x", device="cpu")
+    with pytest.raises(TrainerError, match="another tokenizer"):
+        evaluate_checkpoint(whole, other, None, 4, True, "cpu")
+    assert run(config, small_run, tmp_path / "y", device="cpu") == 0
+
+
+def test_compiled_layers_train_the_same(tmp_path, small_run, make_config, monkeypatch):
+    # Traced and differentiated as for a GPU, but run without making C++ of it, which takes most of a minute.
+    whole = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: whole(self, backend="aot_eager"))
+    config = make_config(model={"n_layers": 1}, train={"tokens": 3 * 128}, evaluate={"instances": 2})
+    assert run(config, small_run, tmp_path / "plain", device="cpu") == 0
+    config = config.model_copy(update={"train": config.train.model_copy(update={"compile": True})})
+    compiled: Counter = torch._dynamo.utils.counters["frames"]
+    before = compiled["ok"]
+    assert run(config, small_run, tmp_path / "compiled", device="cpu") == 0
+    assert compiled["ok"] > before
+    for step, loss in losses(tmp_path / "plain").items():
+        assert losses(tmp_path / "compiled")[step] == pytest.approx(loss, abs=1e-4)
 
 
 def test_second_training_into_the_same_folder_is_refused(tmp_path, small_run, make_config):
