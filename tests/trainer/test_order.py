@@ -176,3 +176,91 @@ def test_a_billion_instances_cost_no_memory():
     pairs = found.source * 2_000_000_000 + found.instance
     assert len(np.unique(pairs)) == len(pairs)  # all in the second epoch
     assert set(found.epoch[found.source == 0].tolist()) == {1}
+
+
+def counted(order, positions=None):
+    """How often each (source, phase, epoch, instance) stands among the positions."""
+    positions = np.arange(order.total) if positions is None else positions
+    found = order.instances(positions)
+    late = positions >= order.turn if order.turn < order.total else np.zeros(len(positions), bool)
+    return np.unique(np.stack([found.source, late, found.epoch, found.instance]), axis=1, return_counts=True)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 200)), min_size=1, max_size=5).filter(
+        lambda sources: sum(asked for _, asked in sources)
+    ),
+    st.integers(0, 2**40),
+    st.integers(0, 400),
+)
+@settings(max_examples=40, deadline=None)
+def test_whole_training_covers_each_epoch_and_repeats_nothing_within_it(sources, seed, last):
+    available, asked = zip(*sources, strict=True)
+    order = Order(available, asked, seed, last)
+    what, times = counted(order)
+    assert (times == 1).all() and len(times) == order.total == sum(asked)
+    for source, there in enumerate(available):
+        for late in (0, 1):
+            epochs = what[2][(what[0] == source) & (what[1] == late)]
+            sizes = np.bincount(epochs) if len(epochs) else np.zeros(0, int)
+            assert (sizes[:-1] == there).all() and (
+                sizes <= there
+            ).all()  # only the last pass of a phase may be partial
+
+
+def passes(size: int, epochs: int, seed: int) -> np.ndarray:
+    """The instances of a source, one row an epoch, as they come in a mixture with another source."""
+    order = Order([size, 5], [size * epochs, 3 * epochs], seed)
+    found = order.instances(np.arange(order.total))
+    return found.instance[found.source == 0].reshape(epochs, size)
+
+
+@pytest.mark.parametrize("seed", [0, 6198])
+def test_every_position_has_every_instance_equally_often(seed):
+    """Chi-square over (position in an epoch) x (instance)."""
+    size, epochs = 24, 3000
+    table = np.zeros((size, size), int)
+    np.add.at(table, (np.tile(np.arange(size), epochs), passes(size, epochs, seed).ravel()), 1)
+    expected, freedom = epochs / size, (size - 1) ** 2
+    assert abs(((table - expected) ** 2 / expected).sum() - freedom) / math.sqrt(2 * freedom) < 5
+
+
+@pytest.mark.parametrize("seed", [0, 6198])
+def test_adjacent_positions_pair_any_two_instances(seed):
+    """Chi-square over the pairs (instance at i, instance at i + 1) of each epoch."""
+    size, epochs = 12, 12_000
+    found = passes(size, epochs, seed)
+    pairs = np.zeros((size, size), int)
+    np.add.at(pairs, (found[:, :-1].ravel(), found[:, 1:].ravel()), 1)
+    assert (np.diag(pairs) == 0).all()
+    assert abs(chi_square(pairs[~np.eye(size, dtype=bool)])) < 5
+
+
+def test_seeds_and_sources_give_unrelated_orders():
+    """Chi-square over (instance of one order) x (instance of another) at the same position and epoch."""
+    size, epochs = 16, 6000
+    base = passes(size, epochs, 0)
+    for other in (passes(size, epochs, 1), np.roll(base, 1, axis=0)):
+        table = np.zeros((size, size), int)
+        np.add.at(table, (base.ravel(), other.ravel()), 1)
+        expected, freedom = base.size / size**2, (size - 1) ** 2
+        assert abs(((table - expected) ** 2 / expected).sum() - freedom) / math.sqrt(2 * freedom) < 5
+
+
+@pytest.mark.parametrize("window", [100, 10_000, 1_000_000, 100_000_000])
+def test_any_window_of_a_billion_instances_has_the_proportions(window):
+    total = 1_250_000_000
+    counts = [int(total * share / sum(SHARES)) for share in SHARES]
+    interleave = Interleave(counts)
+    for start in np.random.default_rng(window).integers(0, interleave.total - window, 50).tolist():
+        ends = zip(interleave.before(start), interleave.before(start + window), counts, strict=True)
+        assert all(abs((after - before) - window * count / interleave.total) < 4 for before, after, count in ends)
+
+
+def test_an_instance_is_a_pure_function_of_its_position():
+    asked = [int(1_250_000_000 * share / sum(SHARES)) for share in SHARES]
+    available = [int(count / 1.26) for count in asked]
+    positions = np.random.default_rng(0).integers(0, sum(asked), 3000)
+    one, other = (Order(available, asked, seed=6198).instances(order) for order in (positions, positions[::-1]))
+    for first, second in zip(one, other, strict=True):
+        assert np.array_equal(first, second[::-1])
