@@ -6,7 +6,7 @@ What `why` and `sweep` read. Parts are streamed; of a run that let documents go 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,10 @@ class PartFiles:
         """The files that are there, each with what became of the documents in it."""
         found = (("dropped", self.dropped), ("failed", self.failed), ("kept", self.kept))
         return [(kind, path) for kind, path in found if path]
+
+
+# Of a stage without steps, between two dedups: its task never ran.
+NO_FILES = PartFiles({"books": [], "docs": 0, "bytes": 0}, None, None, None, False)
 
 
 @dataclass
@@ -111,20 +115,37 @@ def open_finished(run: str) -> FinishedRun:
     entries: dict[str, dict[str, Any]] = {}
     for entry in sorted(ledger.entries.values(), key=lambda e: (e["finished"], e["key"])):
         entries.setdefault(entry["name"], entry)
-    for _, entry in sorted(entries.items()):
-        if entry["function"] not in (DOCUMENTS, TOKENIZE):
-            continue
-        source = sources.get(entry["report"]["source"])
-        if source is None:
+    stages: dict[str, dict[int, dict[int, Any]]] = {name: {} for name in sources}
+    tokens: dict[str, dict[int, Any]] = {name: {} for name in sources}
+    for name, entry in entries.items():
+        if entry["function"] not in (DOCUMENTS, TOKENIZE) or (source := entry["report"]["source"]) not in sources:
             continue
         if entry["function"] == TOKENIZE:
-            source.tokens.append(entry["report"])
-            continue
-        stage = entry["report"]["stage"]
-        while len(source.parts) <= stage:
-            source.parts.append([])
-        source.parts[stage].append(_files(entry, ledger))
+            tokens[source][_ordinal(name)] = entry["report"]
+        else:
+            stages[source].setdefault(entry["report"]["stage"], {})[_ordinal(name)] = _files(entry, ledger)
+    for name, source in sources.items():
+        count = 1 + max(stages[name].get(0, {}), default=-1)
+        for stage in range(1 + max(stages[name], default=-1)):
+            found = stages[name].get(stage)
+            source.parts.append(_complete(found, count, lambda f: f.report) if found else [NO_FILES] * count)
+        source.tokens = _complete(tokens[name], count, lambda report: report)
     return FinishedRun(run, recipe, manifest, sources, [entry for _, entry in sorted(entries.items())])
+
+
+def _ordinal(name: str) -> int:
+    """The number of a task in its stage, the last part of its name."""
+    return int(name.rsplit("/", 1)[-1])
+
+
+def _complete(found: dict[int, Any], count: int, report_of: Callable[[Any], dict[str, Any]]) -> list[Any]:
+    """What tasks left, in order, one for each of `count` parts.
+
+    Parts in which nothing was left are alike to the byte; the tasks that read them have one key, and the ledger one entry
+    under the name of one of them. It stands for all.
+    """
+    empty = next((one for one in found.values() if report_of(one)["books"][0]["in"][0] == 0), None)
+    return [found.get(i, empty) for i in range(count)] if found else []
 
 
 def _files(entry: dict[str, Any], ledger: Ledger) -> PartFiles:

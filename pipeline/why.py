@@ -165,11 +165,13 @@ def _run(query: bytes, data: np.ndarray, at: np.ndarray, lengths: np.ndarray, di
 def _tell(run: FinishedRun, hit: Hit) -> dict[str, Any]:
     """All that the run knows of one document."""
     source, row, kind, stage = hit.source, dict(hit.row), hit.kind, hit.stage
-    while kind == "kept" and stage >= 0 and stage + 1 < len(source.parts):
-        following = _follow(run, source.parts[stage + 1][hit.ordinal], row)
+    while kind == "kept" and stage >= 0:
+        after = range(stage + 1, len(source.parts))
+        stage_after = next((s for s in after if source.parts[s][hit.ordinal].named()), None)
+        following = _follow(run, source.parts[stage_after][hit.ordinal], row) if stage_after is not None else None
         if following is None:
             break
-        stage, (kind, row) = stage + 1, following
+        stage, (kind, row) = stage_after, following
     late, shard = None, None
     if kind == "kept":
         late = _dropped_late(run, source, hit.ordinal, row)
