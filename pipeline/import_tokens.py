@@ -268,8 +268,9 @@ def show_import(found: dict[str, Any], console: Console) -> None:
     if found["skip_empty"]:
         console.print(f"{found['skip_empty']:,} of {documents:,} documents have no tokens, and were left out")
     if found["ended"]:
+        doubt = "; is --eos-token right?" if 2 * found["ended"] > documents else ""
         console.print(
-            f"{found['ended']:,} of {documents:,} documents did not end in token {known['eos_id']}; it was added"
+            f"{found['ended']:,} of {documents:,} documents did not end in token {known['eos_id']}: it was added{doubt}"
         )
     if found["without_index"]:
         some = found["without_index"]

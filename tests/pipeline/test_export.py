@@ -178,6 +178,12 @@ def test_a_folder_that_holds_something_is_refused(run: Path, tmp_path: Path, cap
     assert "did you mean docs?" in capsys.readouterr().err
 
 
+def test_a_split_without_documents_is_an_empty_export(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", train(tmp_path / "t.json"), {"docs": [], "code": TEXTS["code"]})
+    found = exported(tmp_path / "run", tmp_path / "out", "parquet", sources=["docs"])
+    assert found["sources"] == {"docs": {"documents": 0, "tokens": 0, "files": []}}
+
+
 def test_damage_is_named_and_nothing_of_it_is_written(tmp_path: Path) -> None:
     tokenizer = train(tmp_path / "tokenizer.json")
     manifest = write_run(tmp_path / "run", tokenizer, TEXTS)

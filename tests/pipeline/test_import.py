@@ -16,6 +16,7 @@ from pipeline import storage
 from pipeline.cli import main
 from pipeline.export import ExportOptions, export
 from pipeline.import_tokens import ImportOptions, import_tokens
+from pipeline.mix import MixOptions, mix
 from pipeline.progress import Progress
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
@@ -185,3 +186,7 @@ def test_from_s3_to_s3(s3: Any, run: Path, tmp_path: Path, monkeypatch: pytest.M
     assert found["splits"]["train"]["documents"] == load_manifest(run)["sources"]["docs"]["documents"]
     tokens = storage.read_bytes(f"{there}-out/tokens/docs/00000.npy")
     assert tokens == b"".join(path.read_bytes() for path in sorted((run / "tokens/docs").glob("0*.npy")))
+    mix([f"{there}-out"], MixOptions(assignments=["epochs=2"], out=f"{there}-mix", files="copy"))
+    assert storage.read_bytes(f"{there}-mix/tokens/docs/00000.npy") == tokens
+    with pytest.raises(UserError, match="only local files can; --files copy copies them"):
+        mix([f"{there}-out"], MixOptions(out=str(tmp_path / "m")))

@@ -48,15 +48,16 @@ def write_jsonl(
     """Write lines; returns documents and tokens. With `decoder` the lines have `text`, with `with_tokens` the `tokens`."""
     documents = tokens = 0
     for block in blocks:
-        found = texts(block, eos, decoder) if decoder is not None else None
-        starts = block.starts
-        for row in range(len(block)):
-            line: dict[str, Any] = {"id": block.ids[row].as_py()}
-            if found is not None:
-                line["text"] = found[row].as_py()
+        found = texts(block, eos, decoder).to_pylist() if decoder is not None else [None] * len(block)
+        bounds = zip(block.starts.tolist(), block.ends.tolist(), strict=True)
+        rows = zip(block.ids.to_pylist(), block.srcs.to_pylist(), block.locs.tolist(), found, bounds, strict=True)
+        for name, file, record, text, (start, end) in rows:
+            line: dict[str, Any] = {"id": name}
+            if text is not None:
+                line["text"] = text
             if with_tokens:
-                line["tokens"] = block.tokens[starts[row] : block.ends[row]]
-            line |= {"source": source, "metadata": {"file": block.srcs[row].as_py(), "record": int(block.locs[row])}}
+                line["tokens"] = block.tokens[start:end]
+            line |= {"source": source, "metadata": {"file": file, "record": record}}
             out.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
         documents, tokens = documents + len(block), tokens + len(block.tokens)
     return documents, tokens
