@@ -13,6 +13,7 @@ EPILOG = "Each command tells more with --help. Start with: python -m pipeline ru
 # In the order of --help: a file each in pipeline/commands/.
 COMMANDS = (
     "run",
+    "plan",
     "status",
     "inspect",
     "trace",

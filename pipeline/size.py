@@ -34,7 +34,7 @@ def check_size(recipe: Recipe, address: str | None) -> None:
         f"({show_count(recipe.expected.documents)} documents): about {show_count(core_seconds / 3600)} core-hours, which is "
         f"{show_seconds(core_seconds / cores)} on the {cores} cores here, and {show_bytes(text * DISK_PER_BYTE)} of disk, of "
         f"which {show_bytes(free)} are free here; run it on a cluster with --address and --out s3://..., or start it here "
-        "with --yes"
+        "with --yes; python -m pipeline plan tells what it takes, phase by phase"
     )
 
 

@@ -1,0 +1,95 @@
+"""`python -m pipeline plan`: what a recipe's run would take."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stages.errors import UserError
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="what a recipe's run would take",
+        description="Tasks, bytes, memory, disk and core-hours of a recipe, phase by phase, and hours and money on a cluster. "
+        "Core time is measured on this machine, never assumed: from a finished run (--rates), or by a small run of the recipe's "
+        "own steps over sample text (--measure, some 20 s). Without either, the recipe's own run under runs/ is taken.",
+    )
+    parser.add_argument("recipe", help="YAML file")
+    parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key, a.b.c=value; again for more"
+    )
+    parser.add_argument("--rates", metavar="DIR|FILE", help="a finished run, or a file that --save wrote")
+    parser.add_argument("--measure", action="store_true", help="measure now, on one core")
+    parser.add_argument("--save", metavar="FILE", help="with --measure: write the rates to a .json file for --rates")
+    parser.add_argument("--offline", action="store_true", help="list no files: take what the recipe expects")
+    parser.add_argument("--nodes", type=int, default=1, help="of the cluster (default 1)")
+    parser.add_argument("--cores", type=int, help="of a node (default: as many as here)")
+    parser.add_argument("--memory", type=float, metavar="GiB", help="of a node (default: as much as here)")
+    parser.add_argument("--price-per-hour", type=float, metavar="X", help="of a node, in any currency")
+    parser.add_argument(
+        "--bandwidth", type=float, metavar="MB/s", help="between a node and the storage (default: not counted)"
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(call=_call)
+
+
+def _call(args: argparse.Namespace) -> int:
+    from pipeline.forecast.plan import plan
+    from pipeline.forecast.show import show_plan
+    from pipeline.recipe import load_recipe
+    from pipeline.summary import console
+
+    recipe = load_recipe(args.recipe, args.profile, args.set)
+    cluster = _cluster(args)
+    found = plan(recipe, _rates(args, recipe), cluster, args.offline)
+    if args.json:
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show_plan(found, console())
+    return 1 if found["problems"] else 0
+
+
+def _rates(args: argparse.Namespace, recipe: Any) -> Any:
+    from pipeline.forecast.plan import calibrate, read_rates
+    from pipeline.progress import Progress
+
+    if args.save and not args.measure:
+        raise UserError("--save goes with --measure")
+    if args.rates and args.measure:
+        raise UserError("--rates and --measure are both given: rates are read, or measured now")
+    if args.save and not args.save.endswith(".json"):
+        raise UserError(f"--save {args.save}: the file's name must end in .json")
+    if args.rates:
+        return read_rates(args.rates)
+    if args.measure:
+        rates = calibrate(recipe, Progress(quiet=args.json))
+        if args.save:
+            Path(args.save).write_bytes(orjson.dumps(rates.to_json(), option=orjson.OPT_INDENT_2))
+        return rates
+    known = f"runs/{recipe.name}"
+    if not Path(known, "manifest.json").exists():
+        raise UserError(f"no rates: name a finished run with --rates, or measure with --measure ({known} is not there)")
+    return read_rates(known)
+
+
+def _cluster(args: argparse.Namespace) -> Any:
+    from pipeline.forecast.cluster import Cluster, this_machine
+
+    here = this_machine()
+    for name in ("nodes", "cores", "memory", "bandwidth"):
+        if (value := getattr(args, name)) is not None and value <= 0:
+            raise UserError(f"--{name} {value:g}: must be above 0")
+    return Cluster(
+        args.nodes,
+        args.cores or here.cores,
+        int(args.memory * 2**30) if args.memory else here.memory,
+        args.price_per_hour,
+        args.bandwidth * 1e6 if args.bandwidth else None,
+    )

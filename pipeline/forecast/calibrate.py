@@ -1,0 +1,149 @@
+"""Rates for a recipe from a small run of it: its own steps over sample text, on one core, into a folder that is thrown away.
+
+What cannot be had here is put in the place of the real thing, and told: a model or tokenizer that cannot be reached is
+trained on the sample, with the same work for each document or nearly so; a step whose other files cannot be reached is
+left out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline import storage
+from pipeline.finished import recipe_of
+from pipeline.forecast.rates import Rates, rates_of_run
+from pipeline.plan.segments import file_fields
+from pipeline.progress import Progress
+from pipeline.recipe import Recipe, dump
+from pipeline.run import Options, run_recipe
+from pipeline.train_classifier import train
+from stages.errors import InputError
+from stages.quality.classifier import Quality
+from stages.step import Step
+
+SPLIT_BYTES = 4 << 20  # small enough that text of every kind is read by a few tasks
+VOCABULARY = 8192
+# How the sample's sources are read (docs/sample.md); its pages stand for any crawl, its prose for other text.
+SAMPLE: dict[str, dict[str, Any]] = {
+    "dclm": {"paths": ["sample:dclm/*.warc.gz"]},
+    "starcoder": {"paths": ["sample:starcoder/*.parquet"], "text_field": "content"},
+    "pes2o": {"paths": ["sample:pes2o/*.jsonl.gz"], "url_field": "metadata.url"},
+    "arxiv": {"paths": ["sample:arxiv/*.jsonl.zst"], "id_field": "meta.arxiv_id", "url_field": "meta.url"},
+    "open-web-math": {"paths": ["sample:open_web_math/*.jsonl.zst"], "id_field": "url"},
+    "algebraic-stack": {"paths": ["sample:algebraic_stack/*.jsonl.zst"], "id_field": None, "url_field": None},
+    "wiki": {"paths": ["sample:wiki/*.jsonl.gz"], "url_field": "metadata.url"},
+}
+PROSE = {
+    "paths": [path for name in ("pes2o", "wiki", "arxiv", "open-web-math") for path in SAMPLE[name]["paths"]],
+    "id_field": None,
+    "url_field": None,
+}
+# A classifier in place of one that cannot be reached: words and pairs of words, 100 numbers each, as DCLM's has them.
+STAND_IN = ("dim=100", "word_ngrams=2", "bucket=200000", "epoch=1")
+TRAIN_BYTES = 4 << 20  # of text that a tokenizer or classifier is trained on
+
+
+def calibrate(recipe: Recipe, progress: Progress | None = None) -> Rates:
+    """Run the recipe's steps over sample text, one core, and read the rates off its ledger."""
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="headrace-plan-") as folder:
+        out = f"{folder}/run"
+        small = calibration(recipe, Path(folder), notes)
+        run_recipe(small, Options(out, inline=True, progress=progress or Progress(quiet=True)))
+        rates = rates_of_run(out, "a run of the recipe's steps over sample text, on one core of this machine")
+    rates.notes += notes
+    return rates
+
+
+def calibration(recipe: Recipe, folder: Path, notes: list[str]) -> Recipe:
+    """The recipe over sample text; stand-ins are made in `folder`; what was replaced or left out is added to `notes`."""
+    data = dump(recipe)
+    for name, source in recipe.sources.items():
+        pages = any(_is_warc(source.read, path) for path in source.read.paths)
+        data["sources"][name]["read"] = _read(name, pages)
+        steps = [_step(f"{name}.{step}", step, item, pages, folder, notes) for step, item in source.steps]
+        data["sources"][name]["steps"] = [step for step in steps if step is not None]
+    data["dedup"] = [_dedup(name, item) for name, item in recipe.dedup]
+    data["tokenizer"] = _tokenizer(recipe, notes)
+    data["mixture"] = {"epochs": 1}
+    data["shards"] |= {"bytes": min(data["shards"]["bytes"], 8 << 20)}
+    data["run"] |= {"split_bytes": SPLIT_BYTES, "failures": {"documents": 1.0, "files": 0}}
+    data["expected"] = None
+    small = recipe_of(data, "calibration")
+    small._folder = recipe.folder
+    return small
+
+
+def _read(name: str, pages: bool) -> dict[str, Any]:
+    """Sample text for a source: its namesake's, where that is of the same kind, else pages or prose."""
+    if pages:
+        return SAMPLE["dclm"]
+    return SAMPLE[name] if name in SAMPLE and name != "dclm" else PROSE
+
+
+def _is_warc(read: Any, path: str) -> bool:
+    try:
+        return read.format_of(path) == "warc"
+    except InputError:
+        return False
+
+
+def _there(uri: str) -> bool:
+    try:
+        storage.stat(uri)
+    except storage.StorageError:
+        return False
+    return True
+
+
+def _step(
+    where: str, name: str, step: Any, pages: bool, folder: Path, notes: list[str]
+) -> tuple[str, dict[str, Any]] | None:
+    """A step as it is calibrated, in the form of `dump`; None where it has to be left out."""
+    if not isinstance(step, Step):
+        return _dedup(name, step)
+    if step.takes_pages and not pages:
+        return None
+    settings = dump(step)
+    missing = [uri for uris in file_fields(step).values() for uri in uris if not _there(uri)]
+    if isinstance(step, Quality) and missing:
+        notes.append(f"{where}: {missing[0]} cannot be reached; a classifier trained on the sample stands for it")
+        settings |= {"model": _classifier(step, folder / f"{where}.bin")}
+    elif missing:
+        notes.append(f"{where}: {missing[0]} cannot be reached; the step is not measured")
+        return None
+    elif isinstance(step, Quality) and step.train is not None:
+        settings["train"] |= {"max_bytes": min(step.train.max_bytes, TRAIN_BYTES)}
+    return name, settings
+
+
+def _classifier(step: Quality, path: Path) -> str:
+    labels = (
+        f"positive={step.positive.removeprefix('__label__')}",
+        f"negative={(step.negative or 'cc').removeprefix('__label__')}",
+    )
+    train(SAMPLE["pes2o"]["paths"], SAMPLE["wiki"]["paths"], str(path), [*STAND_IN, *labels])
+    return str(path)
+
+
+def _dedup(name: str, item: Any) -> tuple[str, dict[str, Any]]:
+    """A dedup over little text: one filter, no saved one, no limit on what it may remove."""
+    changes = {"expected_removal": None, "shards": 1, "load": None, "save": False, "expected_ngrams": None}
+    known = dump(item)
+    return name, known | {key: value for key, value in changes.items() if key in known}
+
+
+def _tokenizer(recipe: Recipe, notes: list[str]) -> dict[str, Any]:
+    wanted = recipe.tokenizer
+    uri = wanted.path or (f"hf://{wanted.hub}/tokenizer.json" if wanted.hub else None)
+    if uri is not None and _there(uri):
+        return dump(wanted)
+    if uri is not None:
+        notes.append(
+            f"tokenizer: {uri} cannot be reached; one of {VOCABULARY:,} entries trained on the sample stands for it"
+        )
+    size = wanted.train.vocab_size if wanted.train else VOCABULARY
+    plain = {"path": None, "hub": None, "eos_token": None, "pad_token": None}
+    return dump(wanted) | plain | {"train": {"vocab_size": size, "max_bytes": TRAIN_BYTES}}

@@ -1,0 +1,260 @@
+"""How fast work went where it was measured: read from a finished run's ledger, never written down here.
+
+A rate is core time over bytes of text. Of a map task, each step's own time is on record in its books, and what is left
+is reading and writing; both are taken as shares of the task's processor time. A step that has pages parsed by another
+process waits for that, so its time counts in whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline import storage
+from pipeline.finished import recipe_of
+from pipeline.inspect import read_manifest
+from pipeline.ledger import Ledger
+from pipeline.plan.segments import Segment, segments
+from pipeline.plan.sources import list_files
+from pipeline.recipe import Recipe
+from stages.errors import UserError
+from stages.step import Step
+
+FORMAT = "headrace-rates-1"
+ENOUGH = 2_000_000  # bytes of text from which on a source's own rate is taken
+MIXTURE = "all"  # the source by which a dedup over the whole mixture goes
+ROUNDS = ("large", "small")  # the rounds of a dedup's `components`
+
+
+@dataclass
+class Work:
+    """What some tasks, or one step in them, took: core seconds, and documents and bytes of text that went in and came out.
+
+    written: bytes of the files with what goes on; aside: of those with what was dropped or failed. Peak memory of a task.
+    """
+
+    seconds: float = 0.0
+    tasks: int = 0
+    documents_in: int = 0
+    documents_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    written: int = 0
+    aside: int = 0
+    memory: int = 0
+
+    def add(self, other: Work) -> None:
+        for name in ("seconds", "tasks", "documents_in", "documents_out", "bytes_in", "bytes_out", "written", "aside"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.memory = max(self.memory, other.memory)
+
+    @property
+    def seconds_per_byte(self) -> float:
+        return self.seconds / max(self.bytes_in, 1)
+
+    def share(self, what: str) -> float:
+        """The share of the documents or bytes that came out."""
+        there = getattr(self, f"{what}_in")
+        return getattr(self, f"{what}_out") / there if there else 1.0
+
+
+@dataclass
+class Rates:
+    """All that was measured. `work` goes by (kind, source, name): see `of` and `speed`. `origin` says where, for the reader."""
+
+    origin: str
+    work: dict[tuple[str, str, str], Work] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, source: str, name: str, work: Work) -> None:
+        self.work.setdefault((kind, source, name), Work()).add(work)
+
+    def of(self, kind: str, source: str, name: str) -> Work | None:
+        """What was measured for this source, else for all sources together that have work of this kind and name."""
+        return self.work.get((kind, source, name)) or self.all(kind, name)
+
+    def speed(self, kind: str, source: str, name: str) -> Work | None:
+        """As `of`, but where the source had little text, all sources together: a task's beginning weighs more than its work."""
+        found = self.work.get((kind, source, name))
+        return found if found and found.bytes_in >= ENOUGH else self.all(kind, name) or found
+
+    def all(self, kind: str, name: str | None = None) -> Work | None:
+        """Everything of a kind (and name) together; None where nothing was measured."""
+        found = [work for (k, _, n), work in self.work.items() if k == kind and name in (None, n)]
+        if not found:
+            return None
+        whole = Work()
+        for work in found:
+            whole.add(work)
+        return whole
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [[*key, asdict(work)] for key, work in sorted(self.work.items())]
+        return {"format": FORMAT, "origin": self.origin, "notes": self.notes, "work": rows}
+
+
+def read_rates(where: str) -> Rates:
+    """Rates from a finished run's folder, or from a file that `plan --measure --save` wrote. Raises UserError."""
+    if where.endswith(".json"):
+        path = Path(where)
+        try:
+            data = orjson.loads(path.read_bytes())
+            if data["format"] != FORMAT:
+                raise ValueError(f"its format is {data['format']!r}")
+            work = {(kind, source, name): Work(**facts) for kind, source, name, facts in data["work"]}
+            return Rates(data["origin"], work, data["notes"])
+        except OSError as error:
+            raise UserError(f"--rates {where}: cannot be read ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"--rates {where}: holds no rates ({error}); make them with: plan RECIPE --measure --save FILE"
+            ) from None
+    return rates_of_run(where)
+
+
+def rates_of_run(run: str, origin: str | None = None) -> Rates:
+    """Rates from the ledger of a finished run. Raises UserError where there is none."""
+    manifest = read_manifest(run)
+    recipe = recipe_of(orjson.loads(storage.read_bytes(storage.join(run, "recipe.json"))), f"{run}/recipe.json")
+    rates = Rates(origin or f"the ledger of {run}")
+    plans = {name: segments(source) for name, source in recipe.sources.items()}
+    plans[MIXTURE] = [Segment(dedup=item) for item in recipe.dedup]
+    for entry in Ledger(run).entries.values():
+        kind, _, name = entry["function"].rpartition(":")
+        read = {
+            "pipeline.jobs.documents": _documents,
+            "pipeline.jobs.dedup": _dedup,
+            "pipeline.jobs.classifier": _train,
+        }
+        if kind in read:
+            read[kind](rates, entry, plans)
+        elif kind == "pipeline.jobs.tokens":
+            told = {"train": _tokenizer, "tokenize": _tokenize, "shard": _shard}.get(name)
+            if told:  # a copied tokenizer takes no time worth telling
+                told(rates, entry, plans)
+    for name, entry in manifest["sources"].items():
+        held = entry["held_out"]
+        facts = {fact: entry[fact] + held[fact] for fact in ("tokens", "documents", "text_bytes")}
+        rates.add(
+            "tokens",
+            name,
+            "",
+            Work(documents_in=facts["documents"], bytes_in=facts["text_bytes"], bytes_out=facts["tokens"]),
+        )
+    for (kind, job, _), work in rates.work.items():  # a dedup's tasks read what its removals were counted over
+        if kind.startswith("dedup:"):
+            source, name = job.split("/", 1)
+            over = rates.all("removed", name) if source == MIXTURE else rates.work.get(("removed", source, name))
+            if over is not None:
+                work.documents_in, work.bytes_in = over.documents_in, over.bytes_in
+    _file_sizes(rates, recipe)
+    return rates
+
+
+def _file_sizes(rates: Rates, recipe: Recipe) -> None:
+    """Bytes of the source files beside the bytes that came out of them, where the files are still there."""
+    for name, source in recipe.sources.items():
+        read = rates.work.get(("read", name, "0"))
+        try:
+            size = sum(file.size for file in list_files(name, source.read.paths))
+        except (UserError, storage.StorageError) as error:
+            rates.notes.append(f"{name}: its files are not there to be measured ({error})")
+            continue
+        if read is not None and size:
+            rates.add("files", name, "", Work(bytes_in=read.bytes_in, bytes_out=size, documents_in=read.documents_in))
+
+
+def _outputs(entry: dict[str, Any], *kinds: str) -> int:
+    return sum(o["bytes"] for o in entry["outputs"] if o["path"].rsplit(".", 2)[-2] in kinds)
+
+
+def _documents(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
+    report = entry["report"]
+    source, number = report["source"], report["stage"]
+    steps = dict(plans[source][number].steps)
+    waiting = {name for name, step in steps.items() if getattr(step, "takes_pages", False)}
+    waited = sum(books["seconds"] for books in report["books"][1:] if books["step"] in waiting)
+    inside = sum(books["seconds"] for books in report["books"][1:] if books["step"] not in waiting)
+    own = max(entry["seconds"] - waited, inside, 1e-9)
+    busy = min(1.0, entry["cpu_seconds"] / own)  # below 1 where others had the core for a part of the time
+    for books in report["books"][1:]:
+        step = steps.get(books["step"])
+        kind = step.step if isinstance(step, Step) else books["step"]
+        work = _of_books(books)
+        work.seconds *= 1.0 if books["step"] in waiting else busy
+        rates.add(f"step:{kind}", source, books["step"], work)
+    first, last = report["books"][0], report["books"][-1]
+    work = Work(
+        (own - inside) * busy,
+        1,
+        first["in"][0],
+        first["out"][0],
+        first["in"][1],
+        first["out"][1],
+        _outputs(entry, "kept"),
+        _outputs(entry, "dropped", "failed"),
+        entry["peak_memory"],
+    )
+    rates.add("read", source, str(number), work)
+    whole = Work(0, 1, first["in"][0], last["out"][0], first["in"][1], last["out"][1], work.written, work.aside)
+    rates.add("segment", source, str(number), whole)
+    if number:  # the first books of what follows a dedup tell what that took
+        rates.add("removed", source, plans[source][number - 1].dedup[0], _of_books(first))
+
+
+def _of_books(books: dict[str, Any]) -> Work:
+    return Work(books["seconds"], 1, books["in"][0], books["out"][0], books["in"][1], books["out"][1])
+
+
+def _dedup(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
+    _, source, name, task = entry["name"].split("/", 3)
+    kind = task.rsplit("-", 1)[0].split("-")[0]
+    work = Work(entry["cpu_seconds"], 1, written=sum(o["bytes"] for o in entry["outputs"]), memory=entry["peak_memory"])
+    method = next(item.method for segment in plans[source] if segment.dedup for n, item in [segment.dedup] if n == name)
+    rates.add(f"dedup:{method}", f"{source}/{name}", "components" if kind in ROUNDS else kind, work)
+
+
+def _tokenize(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
+    report = entry["report"]
+    into, out = report["books"][0], report["books"][-1]
+    work = Work(
+        entry["cpu_seconds"],
+        1,
+        into["in"][0],
+        out["out"][0],
+        into["in"][1],
+        out["out"][1],
+        _outputs(entry, "train", "held_out"),
+        _outputs(entry, "dropped"),
+        entry["peak_memory"],
+    )
+    rates.add("tokenize", report["source"], "", work)
+    last = (plans[MIXTURE] or plans[report["source"]])[-1]
+    if last.dedup:
+        rates.add("removed", report["source"], last.dedup[0], _of_books(into))
+
+
+def _shard(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
+    source, shard = entry["name"].split("/")[1], entry["report"]["shard"]
+    size = sum(o["bytes"] for o in entry["outputs"])
+    tokens = sum(o["bytes"] for o in entry["outputs"] if o["path"].endswith(".npy"))
+    work = Work(
+        entry["cpu_seconds"], 1, shard["documents"], shard["documents"], tokens, tokens, size, 0, entry["peak_memory"]
+    )
+    rates.add("shard", source, "", work)
+
+
+def _tokenizer(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
+    size = entry["report"]["bytes"]
+    rates.add("tokenizer", "", "", Work(entry["cpu_seconds"], 1, bytes_in=size, memory=entry["peak_memory"]))
+
+
+def _train(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
+    seconds = max(entry["cpu_seconds"], entry["seconds"])  # fastText trains in a process of its own
+    size = sum(kind["text_bytes"] for kind in entry["report"]["card"]["documents"].values())
+    rates.add(
+        "classifier", "", entry["name"].split("/")[1], Work(seconds, 1, bytes_in=size, memory=entry["peak_memory"])
+    )

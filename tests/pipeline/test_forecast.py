@@ -1,0 +1,283 @@
+"""Plans: a run foretold from its own rates is that run; sizes scale; clusters bound; what is not known is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import orjson
+import pytest
+
+from pipeline.cli import main
+from pipeline.forecast.calibrate import calibrate, calibration
+from pipeline.forecast.cluster import Cluster, phases
+from pipeline.forecast.plan import plan
+from pipeline.forecast.rates import Rates, Work, read_rates
+from pipeline.forecast.stages import Forecast, Stage
+from pipeline.ledger import Ledger
+from pipeline.progress import Progress
+from pipeline.recipe import Recipe, build_recipe
+from pipeline.run import Options, run_recipe
+from stages.errors import UserError
+from stages.tokens.shard_format import load_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = [word for _, text in sorted(topics.items()) for word in text.split()]
+HERE = Cluster(1, 2, 8 << 30)
+
+
+def text_of(number: int) -> str:
+    return f"Document {number} is about the of and to have with that be. " + " ".join(
+        WORDS[number * 97 : number * 97 + 300]
+    )
+
+
+def recipe_data(folder: Path) -> dict[str, Any]:
+    gopher = {"gopher_quality": {"words": {"min": 100}, "symbol_ratio": None, "non_alphabetic_words": None}}
+    return {
+        "name": "small",
+        "sources": {
+            "web": {
+                "read": {"paths": [f"{folder}/web-*.jsonl"]},
+                "steps": [gopher, {"dedup": {"method": "minhash"}}, {"remove_urls": {"urls": "all"}}],
+            },
+            "wiki": {"read": {"paths": [f"{folder}/wiki.jsonl"]}, "steps": [{"dedup": {"method": "exact"}}]},
+        },
+        "tokenizer": {"train": {"vocab_size": 600, "max_bytes": "100KB"}},
+        "shards": {"bytes": "100KB", "held_out": 0.05},
+        "mixture": {"epochs": 1.5},
+        "run": {"split_bytes": "120KB"},
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    folder = tmp_path_factory.mktemp("plan")
+    for name, numbers in {"web-0": range(60), "web-1": range(40, 100), "wiki": range(100, 180)}.items():
+        rows = [{"id": f"{name}-{i}", "text": text_of(i) if i % 9 else "short"} for i in numbers]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = build_recipe(recipe_data(folder))
+    run_recipe(recipe, Options(str(folder / "run"), inline=True, progress=Progress(quiet=True)))
+    return recipe, folder / "run"
+
+
+@pytest.fixture(scope="module")
+def rates(made: tuple[Recipe, Path]) -> Rates:
+    return read_rates(str(made[1]))
+
+
+def near(value: float, share: float = 0.02) -> Any:
+    return pytest.approx(value, rel=share, abs=2)
+
+
+def test_a_run_foretold_from_its_own_rates_is_that_run(made: tuple[Recipe, Path], rates: Rates) -> None:
+    recipe, run = made
+    manifest, ledger = load_manifest(run), Ledger(str(run))
+    found = plan(recipe, rates, HERE)
+    assert found["problems"] == []
+    for name, source in found["sources"].items():
+        entry = manifest["sources"][name]
+        held = entry["held_out"]
+        assert source["documents_kept"] == near(entry["documents"] + held["documents"])
+        assert source["bytes_kept"] == near(entry["text_bytes"] + held["text_bytes"])
+        assert source["tokens"] == near(entry["tokens"] + held["tokens"])
+        assert source["budget_tokens"] == near(entry["budget_tokens"], 0.1)  # the held-out share is a matter of chance
+        assert source["kept_origin"] == source["bytes_per_token_origin"] == "measured"
+    assert found["sources"]["web"]["documents"] == 120 and found["sources"]["wiki"]["documents"] == 80
+    taken = sum(entry["cpu_seconds"] for entry in ledger.entries.values())
+    assert found["total"]["core_hours"] * 3600 == pytest.approx(taken, rel=0.2)
+    stages = {(stage["phase"], stage["source"]): stage for stage in found["stages"]}
+    tasks = [entry for entry in ledger.entries.values() if entry["name"].startswith("web/0/")]
+    assert stages["read and filter", "web"]["tasks"] == len(tasks) == 2
+    assert stages["read and filter", "web"]["memory"] == max(entry["peak_memory"] for entry in tasks)
+    assert {name for name, _ in stages} >= {"dedup 1: scatter", "after dedup 1", "tokenizer", "tokenize", "shard"}
+    assert [step["step"] for step in stages["read and filter", "web"]["steps"]] == ["gopher_quality"]
+    written = sum(o["bytes"] for e in ledger.entries.values() if e["name"].startswith("shard/") for o in e["outputs"])
+    assert sum(s["written"] for s in found["stages"] if s["phase"] == "shard") == near(written)
+
+
+def test_what_is_expected_stands_for_files_that_cannot_be_listed(made: tuple[Recipe, Path], rates: Rates) -> None:
+    data = recipe_data(made[1].parent)
+    base = plan(made[0], rates, HERE)
+    for source in data["sources"].values():
+        source["read"]["paths"] = ["/nowhere/*.jsonl"]
+    with pytest.raises(UserError, match=r"web: its files cannot be listed .*set expected\.sources\.web"):
+        plan(build_recipe(data), rates, HERE)
+    grown = {
+        name: {"documents": source["documents"] * 1000, "text_bytes": source["text_bytes"] * 1000}
+        for name, source in base["sources"].items()
+    }
+    data["expected"] = {"documents": 1, "text_bytes": 1, "sources": grown}
+    data["tokenizer"]["train"]["max_bytes"] = "100MB"
+    found = plan(build_recipe(data), rates, HERE, offline=True)
+    assert found["total"]["core_hours"] == pytest.approx(base["total"]["core_hours"] * 1000, rel=0.02)
+    assert found["total"]["tokens"] == near(base["total"]["tokens"] * 1000)
+    assert found["sources"]["web"]["origin"].startswith("the recipe's expected.sources, for the files cannot be listed")
+    web = next(stage for stage in found["stages"] if stage["phase"] == "read and filter" and stage["source"] == "web")
+    assert web["tasks"] == -(-web["read"] // 120_000) > 500
+    data["expected"]["sources"]["web"] |= {"tokens": 7_000_000, "kept": 0.5}
+    told = plan(build_recipe(data), rates, HERE)["sources"]["web"]
+    assert told["tokens"] == near(3_500_000) and told["bytes_kept"] == near(told["text_bytes"] / 2)
+    assert told["kept_origin"] == told["bytes_per_token_origin"] == "the recipe (expected.sources)"
+
+
+def test_a_mixture_that_cannot_be_had_is_a_problem(made: tuple[Recipe, Path], rates: Rates) -> None:
+    data = recipe_data(made[1].parent) | {"mixture": {"tokens": 10**9}}
+    found = plan(build_recipe(data), rates, HERE)
+    assert "the mixture asks for more than there is" in found["problems"][0]
+    assert found["sources"]["web"]["budget_tokens"] is None and found["total"]["core_hours"] > 0
+
+
+def test_letting_go_of_parts_needs_less_disk(made: tuple[Recipe, Path], rates: Rates) -> None:
+    data = recipe_data(made[1].parent)
+    kept = plan(build_recipe(data), rates, HERE)["total"]["disk"]
+    data["run"]["keep"] = "none"
+    assert plan(build_recipe(data), rates, HERE)["total"]["disk"] < 0.9 * kept
+
+
+def one_phase(cluster: Cluster, **facts: Any) -> Any:
+    stage = Stage("work", "web", **{"tasks": 1000, "memory": 1 << 30, "core_seconds": 36_000.0, **facts})
+    found, problems = phases(Forecast([stage], {}, 0, [], []), cluster)
+    return found[0], problems
+
+
+def test_hours_and_money_on_a_cluster() -> None:
+    ten = Cluster(10, 16, 64 << 30, price=2.0)
+    phase, problems = one_phase(ten)
+    assert (phase.seconds, phase.bound, phase.cost, problems) == (225.0, "cores", 225 / 3600 * 20, [])
+    phase, _ = one_phase(ten, memory=8 << 30)  # eight at a time on each node
+    assert (phase.seconds, phase.bound) == (450.0, "memory")
+    phase, _ = one_phase(ten, tasks=10)
+    assert (phase.seconds, phase.bound) == (3600.0, "few tasks")
+    phase, _ = one_phase(Cluster(10, 16, 64 << 30, bandwidth=1e9), read=6_000_000_000_000, written=4_000_000_000_000)
+    assert (phase.seconds, phase.bound, phase.cost) == (1000.0, "network", None)
+    _, problems = one_phase(ten, memory=100 << 30)
+    assert "work (web): a task needs 107 GB of memory, a node has 68.7 GB" in problems[0]
+
+
+def test_rates_are_of_the_source_itself_where_it_has_enough_text() -> None:
+    rates = Rates("here")
+    rates.add("tokenize", "big", "", Work(1.0, 1, bytes_in=10_000_000))
+    rates.add("tokenize", "small", "", Work(1.0, 1, bytes_in=1000))
+    assert rates.speed("tokenize", "big", "").seconds_per_byte == 1e-7
+    assert rates.speed("tokenize", "small", "").bytes_in == 10_001_000
+    assert rates.speed("tokenize", "other", "").bytes_in == 10_001_000
+    assert rates.of("tokenize", "small", "").bytes_in == 1000  # what it holds, not how fast it goes
+    assert rates.of("shard", "big", "") is None
+
+
+def test_a_steps_time_is_its_share_of_the_tasks_processor_time(made: tuple[Recipe, Path], rates: Rates) -> None:
+    entries = [e for e in Ledger(str(made[1])).entries.values() if e["name"].startswith("web/0/")]
+    told = rates.work["read", "web", "0"].seconds + rates.work["step:gopher_quality", "web", "gopher_quality"].seconds
+    assert told == pytest.approx(sum(e["cpu_seconds"] for e in entries), rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def unreachable() -> Recipe:
+    return build_recipe(
+        {
+            "name": "far",
+            "sources": {
+                "books": {
+                    "read": {"paths": ["/nowhere/*.jsonl.gz"]},
+                    "steps": [
+                        "gopher_quality",
+                        {"decontaminate": {"files": "/nowhere/tasks.jsonl"}},
+                        {"dedup": {"method": "bff", "shards": 50, "expected_removal": [0.5, 0.6]}},
+                        {"quality": {"model": "/nowhere/model.bin"}},
+                    ],
+                }
+            },
+            "tokenizer": {"path": "/nowhere/tokenizer.json"},
+            "mixture": {"tokens": 10**12, "max_repeats": 10},
+            "expected": {"documents": 10**9, "text_bytes": "5TB"},
+            "run": {"keep": "none"},
+        }
+    )
+
+
+def test_rates_are_measured_by_a_small_run_of_the_recipe(unreachable: Recipe, tmp_path: Path) -> None:
+    rates = calibrate(unreachable)
+    assert len(rates.notes) == 3 and all("/nowhere/" in note and "cannot be reached" in note for note in rates.notes)
+    for key in (("step:gopher_quality", "books", "gopher_quality"), ("step:quality", "books", "quality")):
+        assert rates.work[key].seconds > 0 and rates.work[key].bytes_in > 500_000
+    assert rates.work["dedup:bff", "books/dedup", "filter"].tasks == 1
+    (tmp_path / "rates.json").write_bytes(orjson.dumps(rates.to_json()))
+    again = read_rates(str(tmp_path / "rates.json"))
+    assert again == rates
+    found = plan(unreachable, again, Cluster(50, 64, 512 << 30, price=4.0))
+    assert found["total"]["core_hours"] > 10 and found["total"]["cost"] > 1
+    assert any("not measured, and counted as nothing: step decontaminate" in line for line in found["assumptions"])
+    filters = next(stage for stage in found["stages"] if stage["phase"] == "dedup 1: filter")
+    assert filters["tasks"] == 50 and filters["memory"] > 10 << 30
+
+
+def test_pages_are_measured_on_pages_and_text_on_text(tmp_path: Path) -> None:
+    steps = ["extract", {"dedup": {"method": "exact"}}]
+    data = {
+        "name": "two",
+        "sources": {
+            "crawl": {"read": {"paths": ["/nowhere/*.warc.gz"]}, "steps": steps},
+            "dclm": {"read": {"paths": ["/nowhere/*.jsonl.zst"]}, "steps": steps},
+        },
+        "tokenizer": {"train": {"vocab_size": 500}},
+        "mixture": {},
+    }
+    small = calibration(build_recipe(data), tmp_path, [])
+    assert small.sources["crawl"].read.paths == ("sample:dclm/*.warc.gz",)
+    assert [name for name, _ in small.sources["crawl"].steps] == ["extract", "dedup"]
+    assert "sample:wiki/*.jsonl.gz" in small.sources["dclm"].read.paths
+    assert [name for name, _ in small.sources["dclm"].steps] == ["dedup"]
+
+
+def test_the_command(
+    made: tuple[Recipe, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import yaml
+
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(recipe_data(made[1].parent)))
+    flags = ["--nodes", "4", "--cores", "8", "--memory", "32", "--price-per-hour", "1.5", "--bandwidth", "500"]
+    assert main(["plan", str(path), "--rates", str(made[1]), *flags]) == 0
+    out = capsys.readouterr().out
+    for text in (
+        "read and filter",
+        "core-hours",
+        "cost",
+        "4 nodes of 8 cores and 34.4 GB, 1.5 an hour each, 500 MB/s",
+        "the ledger of",
+    ):
+        assert text in out
+    assert main(["plan", str(path), "--rates", str(made[1]), "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out)["total"]["cost"] is None
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (
+        ([], "no rates: name a finished run with --rates, or measure with --measure (runs/small is not there)"),
+        (["--rates", "none.json"], "none.json: cannot be read"),
+        (["--rates", "none"], "holds no finished run"),
+        (["--rates", str(made[1]), "--measure"], "both given"),
+        (["--save", "x.json"], "--save goes with --measure"),
+        (["--rates", str(made[1]), "--nodes", "0"], "--nodes 0: must be above 0"),
+    ):
+        assert main(["plan", str(path), *arguments]) == 2
+        assert message in capsys.readouterr().err
+    (tmp_path / "bad.json").write_text("{}")
+    assert main(["plan", str(path), "--rates", "bad.json"]) == 2
+    assert "holds no rates" in capsys.readouterr().err
+
+
+def test_the_full_profile_is_planned_without_network(
+    rates: Rates, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "rates.json").write_bytes(orjson.dumps(rates.to_json()))
+    recipe = str(ROOT / "configs/dclm_mix.yaml")
+    assert (
+        main(["plan", recipe, "--profile", "full", "--offline", "--rates", str(tmp_path / "rates.json"), "--json"]) == 1
+    )
+    found = orjson.loads(capsys.readouterr().out)
+    assert found["mixture_tokens"] == 5_133_000_000_000 and 4.0e12 < found["total"]["tokens"] < 4.1e12
+    assert found["sources"]["dclm"]["repeats"] == pytest.approx(1.262, abs=0.005)
+    assert [p for p in found["problems"] if "dedup 1: filter (dclm): a task needs" in p] == found["problems"]
+    assert any("step repetition" in line for line in found["assumptions"])
