@@ -1,11 +1,13 @@
 """Dedup, one core: the kernels and whole methods in MB/s of text, beside datatrove's MinHash where it is installed.
 
-    python -m benchmarks dedup [--size 200] [--copies 0.3] [--datatrove 4] [--folder DIR]
+    python -m benchmarks dedup [--size 200] [--copies 0.3] [--datatrove 20] [--folder DIR]
 
 The corpus is made of the real documents of ../shared/data. To be larger than they are, each further round through them
 exchanges their words for one another by its own random permutation, so that its documents are new ones of the same
 shape; then a share of documents (`--copies`) is planted a second time, a third of these with a few words changed. All
 phases run in this process. Times are of the processor, not of the clock, so that other work beside does not count.
+datatrove takes the first `--datatrove` MB of the same documents (at 0.4 MB/s, all 200 take nine minutes). Then, in
+processes of their own: peak memory as the input grows tenfold, and two workers on Ray beside one, by the clock.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
+from benchmarks.dedup_scaling import bench_memory, bench_workers
+from benchmarks.tables import verdict
 from stages.dedup import bff, scatter
 from stages.dedup.bloom import make_filter
 from stages.dedup.footprint import footprint, suffix_memory
@@ -42,6 +46,8 @@ from stages.parts import PartWriter
 SHARED = Path(os.environ.get("HEADRACE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 FILES = ("c4", "books", "code", "wikipedia", "wiki-en", "wiki-fr", "wiki-es", "golden/dclm-web", "golden/dclm-text")
 PART_BYTES = 16_000_000
+SIGNATURES_GOAL, PHASES_GOAL = 150, 30  # times datatrove's speed
+BFF_GOAL = 40  # MB/s
 LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 
 
@@ -94,14 +100,15 @@ def write_parts(texts: list[str], folder: Path) -> list[dict[str, Any]]:
             size += len(texts[end].encode())
             end += 1
         n = end - begin
-        columns = [
-            [f"d{i}" for i in range(begin, end)], texts[begin:end], [None] * n, ["f"] * n, list(range(n)), [None] * n, [None] * n,
-        ]  # fmt: skip
-        path = folder / f"{len(parts):05d}.parquet"
+        file = f"{len(parts):05d}"
+        nulls = [None] * n
+        columns = [[f"d{i}" for i in range(begin, end)], texts[begin:end], nulls, [file] * n, list(range(n)), nulls, nulls]
+        path = folder / f"{file}.parquet"
         batch = pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, DOCUMENT, strict=True)], DOCUMENT)
         with PartWriter(path, DOCUMENT) as writer:
             writer.write(batch)
-        parts.append({"ordinal": len(parts), "path": str(path), "source": "a", "documents": n, "bytes": size})
+        about = {"ordinal": len(parts), "path": str(path), "source": "a", "documents": n, "bytes": size, "files": [file]}
+        parts.append(about)
         begin = end
     return parts
 
@@ -144,7 +151,7 @@ def bench_kernels(texts: list[str]) -> float:
     return rate
 
 
-def bench_method(spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path) -> float:
+def bench_method(spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path, name: str = "") -> float:
     folder.mkdir()
     size = sum(part["bytes"] for part in parts)
     marks = [("", time.process_time())]
@@ -156,7 +163,7 @@ def bench_method(spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path
     seconds = time.process_time() - began
     ends = [t for _, t in marks[2:]] + [time.process_time()]
     steps = ", ".join(f"{name} {end - start:.2f}" for (name, start), end in zip(marks[1:], ends, strict=True))
-    print(f"{spec['method'] + ', all phases':44s} {size / seconds / 1e6:9.2f} MB/s")
+    print(f"{name or spec['method'] + ', all phases':44s} {size / seconds / 1e6:9.2f} MB/s")
     print(f"    {summary['removed']:,} of {summary['documents']:,} documents removed; seconds: {steps}")
     return size / seconds / 1e6
 
@@ -212,7 +219,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=float, default=200, help="MB of text for the whole methods")
     parser.add_argument("--copies", type=float, default=0.3, help="share of documents planted a second time")
-    parser.add_argument("--datatrove", type=float, default=4, help="MB of text for datatrove; 0: leave it out")
+    parser.add_argument("--datatrove", type=float, default=20, help="MB of text for datatrove; 0: leave it out")
+    parser.add_argument("--no-scaling", action="store_true", help="leave out memory and workers")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     args = parser.parse_args(arguments)
     if not SHARED.is_dir():
@@ -226,14 +234,23 @@ def main(arguments: list[str] | None = None) -> None:
         parts = write_parts(texts, folder)
         bench_method({"method": "exact"}, parts, folder / "exact")
         whole = bench_method({"method": "minhash"}, parts, folder / "minhash")
-        bench_method({"method": "bff"}, parts, folder / "bff")
+        unnamed = {"method": "bff", "name_holders": False}
+        as_dclm = bench_method(unnamed, parts, folder / "bff-unnamed", "bff as DCLM's, without naming holders")
+        named = bench_method({"method": "bff"}, parts, folder / "bff")
+        print(f"bff {verdict(min(as_dclm, named), BFF_GOAL)} MB/s; without naming holders {verdict(as_dclm, BFF_GOAL)}")
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
             alone.submit(substring_alone, parts, folder / "substring").result()
         print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:,.0f} MiB (texts included)")
         if args.datatrove:
             some = texts[: max(1, int(len(texts) * args.datatrove / args.size))]
             theirs, theirs_whole = bench_datatrove(some, folder)
-            print(f"signatures {signatures / theirs:.0f} times as fast, all phases {whole / theirs_whole:.0f} times")
+            ratios = signatures / theirs, whole / theirs_whole
+            print(f"signatures {ratios[0]:.0f} times as fast, {verdict(ratios[0], SIGNATURES_GOAL)}")
+            print(f"all phases {ratios[1]:.0f} times as fast, {verdict(ratios[1], PHASES_GOAL)}\n")
+        if not args.no_scaling:
+            texts.clear()
+            bench_memory(parts, folder)
+            bench_workers(parts, folder)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from stages.dedup.phases import group_parts, phases
 from stages.units import show_bytes
 
 FUNCTION = "pipeline.jobs.dedup:run"
-GROUP_BYTES = 1 << 30  # of text that one scatter task reads
+GROUP_BYTES = 1 << 30  # of text that one scatter task reads, at most
+SMALL_GROUP_BYTES = 32 << 20  # of a small corpus it reads less, so that there are tasks for all workers
+FEW_GROUPS = 32
 
 
 @dataclass
@@ -78,8 +80,8 @@ class _Running:
         self.outside = [path for key in ("load", "tokenizer") if (path := getattr(job.settings, key, None))]
         self.digests |= {path: storage.stat(path).version for path in self.outside}
         self.writers: dict[str, str] = {}
-        groups = group_parts(described, GROUP_BYTES)
         documents, size = sum(part.docs for part in job.parts), sum(part.bytes for part in job.parts)
+        groups = group_parts(described, min(GROUP_BYTES, max(SMALL_GROUP_BYTES, size // FEW_GROUPS)))
         self.needs = footprint(job.settings, documents, size, len(groups))
         self.read = {str(i): {"path": part.path, "source": part.source} for i, part in enumerate(job.parts)}
         self.phases = phases(dump(job.settings), groups, f"parts/dedup/{job.name}")
