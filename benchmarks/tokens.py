@@ -14,7 +14,6 @@ import io
 import json
 import os
 import random
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,14 +24,10 @@ import pyarrow as pa
 import tokenizers
 import zstandard
 
-from stages.tokens import shard_format
-from stages.tokens.manifest import build_manifest, shard_names, source_entry
+from benchmarks.loader import bench_loader, bench_order
 from stages.tokens.tokenizer import EncodeRules, load_tokenizer
-from trainer.data import open_data
-from trainer.order import Order
 
 SHARED = Path(os.environ.get("HEADRACE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-OLMOE = [3860, 101, 57.2, 21.1, 12.7, 12.6, 3.69]  # tokens of its sources, in 1e9
 COLD_BYTES = 2_000_000
 REFERENCE_BYTES = 6_000_000
 
@@ -81,54 +76,6 @@ def bench_tokenizer(path: Path, texts: list[str]) -> None:
     reference = np.concatenate([ids for batch in want for ids in batch])
     same = np.array_equal(np.concatenate(cold + warm)[: len(reference)], reference)
     print(f"tokens of the first {compared} documents {'are identical' if same else 'DIFFER'}")
-
-
-def bench_order(total: int = 1_250_000_000, lookups: int = 2_000_000) -> None:
-    asked = [int(total * tokens / sum(OLMOE)) for tokens in OLMOE]
-    order = Order([int(count / 1.26) for count in asked], asked, seed=0)
-    positions = np.random.default_rng(0).integers(0, order.total, lookups)
-    began = time.process_time()
-    order.instances(positions)
-    rate = lookups / (time.process_time() - began) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(f"order of {order.total:,} instances: {rate:.1f} M random lookups/s, {peak:.0f} MB peak of the whole process")
-
-
-def bench_loader(folder: Path, length: int, shards: int = 8, tokens: int = 40_000_000) -> None:
-    written = []
-    for number in range(shards):
-        path = folder / shard_names("web", number)[0]
-        drawn = np.random.default_rng(number).integers(0, 50_000, tokens).astype(np.uint16)
-        count, digest = shard_format.write_tokens(path, [drawn], drawn.dtype)
-        written.append({"tokens": count, "documents": 1, "text_bytes": count, "sha256": digest})
-    budget = shards * tokens
-    manifest = build_manifest(
-        name="bench",
-        profile="bench",
-        recipe_hash="",
-        seed=0,
-        tokenizer_sha256="",
-        vocab_size=50_280,
-        eos_id=0,
-        pad_id=1,
-        sources={"web": source_entry("web", written, [], budget, 1.0)},
-        mixture_tokens=budget,
-        mixture_seed=0,
-    )
-    shard_format.write_bytes(folder / shard_format.MANIFEST, shard_format.manifest_bytes(manifest))
-    train = open_data(folder, length).train
-    count = max(1, (1 << 18) // length)
-    for name, read, width in (("int64", train.batch, 8), ("as stored", train.tokens, 2)):
-        began = time.process_time()
-        batches = len(train) // count
-        for number in range(batches):
-            read(number * count, count)
-        rate = batches * count * length / (time.process_time() - began)
-        print(
-            f"loader, {length} tokens, {name:9}: {rate / 1e6:7.0f} M tokens/s, {rate * width / 1e9:.1f} GB/s of batches"
-        )
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    print(f"resident after two epochs over {budget * 2 / 1e6:.0f} MB of shards: {resident:.0f} MB")
 
 
 def main(arguments: list[str] | None = None) -> None:
