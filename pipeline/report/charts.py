@@ -237,8 +237,9 @@ def _round_values(edges: Sequence[float]) -> list[float]:
         if len(tens) < 3:
             tens = sorted(f * 10.0**p for p in range(powers.start - 1, powers.stop + 1) for f in (1, 2, 5))
         return [v for v in tens if start <= v <= end]
-    step = _round_down((end - start) / 3) or 1.0
-    if end - start < 3:
+    step = _round_down((end - start) / 3)
+    whole = end - start == len(edges) - 1 and start % 1 == 0.5  # each whole number in the middle of a bin
+    if end - start < 3 and not whole:
         power = 10.0 ** math.floor(math.log10((end - start) / 3))
         step = max(f * power for f in (1, 2, 5) if f * power <= (end - start) / 3 * 1.000001)
     values, v = [], math.ceil(start / step - 1e-9) * step

@@ -176,7 +176,7 @@ def edges_of(sampled: Sampled, limit: Any, integers: bool, bins: int = BINS) -> 
         return np.linspace(0, 1, bins + 1)
     sides = [] if not isinstance(limit, Bounds) else [v for v in (limit.min, limit.max) if v is not None]
     low, high = sampled.low, sampled.high
-    whole = integers or bool((sample == np.floor(sample)).all())
+    whole = (integers or bool((sample == np.floor(sample)).all())) and all(float(v).is_integer() for v in sides)
     if whole and max([high, *sides]) - min([low, *sides]) < bins:
         return np.arange(min([low, *sides]), max([high, *sides]) + 2) - 0.5
     edges = bin_edges(sample, low, high, bins)
@@ -199,10 +199,12 @@ def edges_of(sampled: Sampled, limit: Any, integers: bool, bins: int = BINS) -> 
     if whole and end - start < bins:
         return np.arange(np.floor(start), np.ceil(end) + 2) - 0.5
     edges = np.geomspace(start, end, bins + 1) if log else np.linspace(start, end, bins + 1)
-    for value in sides:
-        if edges[0] < value < edges[-1]:
-            nearest = 1 + int(np.abs(edges[1:-1] - value).argmin())
-            edges[nearest] = value if value == limit.min else np.nextafter(value, np.inf)
+    inside = [value for value in sides if edges[0] < value < edges[-1]]
+    places = [1 + int(np.abs(edges[1:-1] - value).argmin()) for value in inside]
+    if len(set(places)) < len(places):  # both nearest to one edge: its neighbour gives way too
+        places = [places[0], places[0] + 1] if places[0] + 1 < bins else [places[0] - 1, places[0]]
+    for place, value in zip(places, inside, strict=True):
+        edges[place] = value if value == limit.min else np.nextafter(value, np.inf)
     return edges
 
 

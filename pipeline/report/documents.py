@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.clusters_show import NOBODY, size_ranges
 from pipeline.report.charts import bar
 from pipeline.report.flow import heads, table
-from pipeline.report.html import Html, breakable, count, share, size, tag, value
+from pipeline.report.html import Html, breakable, count, many, share, size, tag, value
 from pipeline.report.shapes import read_of
 
 NAME_CHARS = 300  # of an id, a URL or a value that is a string
@@ -48,7 +48,7 @@ def documents(data: dict[str, Any], chars: int) -> list[Any]:
             reason, gone = entry["reason"], entry["documents"]
             beside = [kept[(number * len(gone) + i) % len(kept)] for i in range(min(len(gone), len(kept)))]
             total = counts.get(reason)
-            said = f" {count(total)} documents, {share(total, source['in']['documents'])}" if total is not None else ""
+            said = f" {many(total, 'document')}, {share(total, source['in']['documents'])}" if total is not None else ""
             both = zip_longest(beside, gone)
             pair = tag(
                 "div",
@@ -62,7 +62,7 @@ def documents(data: dict[str, Any], chars: int) -> list[Any]:
             blocks.append(tag("div", tag("h4", "Kept; nothing was dropped"), pair))
         note = read_of(source)
         sampled = tag("p", f"Chosen {note}.", class_="small soft") if note else None
-        title = tag("summary", name, tag("span", f" {len(dropped)} reasons", class_="soft"))
+        title = tag("summary", name, tag("span", f" {many(len(dropped), 'reason')}", class_="soft"))
         found.append(tag("details", title, sampled, lines, blocks, class_="source", open=first))
         first = False
     return found
@@ -188,9 +188,10 @@ def failed(data: dict[str, Any]) -> list[Any]:
     if not total and not f["files"]:
         found.append(tag("p", "No document failed, and every source file was read to its end."))
     else:
-        words = f"{count(total)} documents failed and are in quarantine with their payload"
-        words += f"; {count(f['files'])} source files could not be read to their end" if f["files"] else ""
-        found.append(tag("p", words + ". python -m pipeline why DIR FILE:RECORD shows one of them."))
+        words = f"{many(total, 'document')} failed: in quarantine with cause and payload"
+        words += f"; {many(f['files'], 'source file')} could not be read to the end" if f["files"] else ""
+        how = tag("code", "python -m pipeline why DIR FILE:RECORD")
+        found.append(tag("p", words + ". ", how, " shows one of them."))
     if f["causes"]:
         rows = [
             tag(
@@ -207,7 +208,7 @@ def failed(data: dict[str, Any]) -> list[Any]:
             found.append(
                 tag(
                     "p",
-                    f"{count(more)} more causes, of {count(f['more_causes']['documents'])} documents.",
+                    f"{many(more, 'more cause')}, of {many(f['more_causes']['documents'], 'document')}.",
                     class_="soft",
                 )
             )
@@ -225,7 +226,14 @@ def failed(data: dict[str, Any]) -> list[Any]:
             )
             for d in f["documents"]
         ]
-        found.append(tag("details", tag("summary", f"{len(shown)} of them"), shown, class_="figures"))
+        found.append(
+            tag(
+                "details",
+                tag("summary", "Some of them" if len(shown) < total else "All of them"),
+                shown,
+                class_="figures",
+            )
+        )
     if f["passed_over"]:
         said = "; ".join(f"{p['source']}: {count(p['records'])} {p['what']}" for p in f["passed_over"])
         found.append(tag("p", f"Records passed over while reading, as no documents: {said}.", class_="small soft"))

@@ -75,6 +75,11 @@ def count(n: float) -> str:
     return f"{round(n):,}".replace(",", THIN)
 
 
+def many(n: int, one: str) -> str:
+    """So many of something: `1 reason`, `2 reasons`."""
+    return f"{count(n)} {one}" if n == 1 else f"{count(n)} {one}s"
+
+
 def short(n: float) -> str:
     """A count with three figures."""
     return show_count(n).replace(",", THIN)

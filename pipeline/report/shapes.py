@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.report.charts import bar, bins_table, histogram, legend
 from pipeline.report.flow import heads, table
-from pipeline.report.html import Html, anchor, breakable, count, share, size, tag, value
+from pipeline.report.html import Html, anchor, breakable, count, many, share, size, tag, value
 
 SERIES = (
     ("kept", "k", "kept"),
@@ -44,9 +44,9 @@ def measures(data: dict[str, Any], most: int) -> list[Any]:
         tag(
             "p",
             "Each picture shows the documents that reached a step, by what it measured. The outermost bars also hold what lies "
-            "beyond them; a bar far taller than the others is broken off, with its count.",
+            "beyond them; a bar far taller than the others is broken off, with its count. What failed has no measures.",
         ),
-        legend([*LEGEND, ("line", "limit of the recipe")]),
+        legend([*LEGEND, ("line", "limit of the recipe")]) if wanted else None,
     ]
     if len(wanted) > most:
         found.append(
@@ -57,7 +57,7 @@ def measures(data: dict[str, Any], most: int) -> list[Any]:
         mine = [m for m in source["measures"] if (name, m["step"], m["measure"]) in drawn]
         if not mine:
             continue
-        title = [f"{name} ", tag("span", f"{len(mine)} measures", class_="soft")]
+        title = [f"{name} ", tag("span", many(len(mine), "measure"), class_="soft")]
         figures = tag("div", (_measure(name, m) for m in mine), class_="cards narrow")
         note = read_of(source)
         sampled = tag("p", f"Counts are {note}.", class_="small soft") if note else None
@@ -86,7 +86,7 @@ def _measure(source: str, m: dict[str, Any]) -> Html:
     series = [(title, css, m[key]) for title, css, key in SERIES]
     total = {key: sum(m[key]) for _, _, key in SERIES}
     reached = sum(total.values()) + sum(m["unmeasured"].values())
-    words = [f"{count(reached)} documents reached it"]
+    words = [f"{many(reached, 'document')} reached it"]
     if m["quantiles"]:
         low, middle, high = (value(m["quantiles"][q]) for q in ("5%", "50%", "95%"))
         words.append(f"median {middle}, 90% from {low} to {high}")
@@ -108,7 +108,15 @@ def languages(data: dict[str, Any]) -> list[Any]:
     """Shares of each label, of steps that measure one."""
     cards = [_labels(name, m) for name, source in data["sources"].items() for m in source["measures"] if "labels" in m]
     if not cards:
-        return [tag("p", "No step of this run labelled documents (such as `language`).", class_="soft")]
+        return [
+            tag(
+                "p",
+                "No step of this run gave documents a label, as the step ",
+                tag("code", "language"),
+                " does.",
+                class_="soft",
+            )
+        ]
     note = "Of the documents that reached the step, by the label that it gave."
     sampled = [f"{name} {text}" for name, source in data["sources"].items() if (text := read_of(source))]
     return [
