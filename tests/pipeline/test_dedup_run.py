@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from dedup_corpus import new_word, prose
+from rich.console import Console
 from tokenizers import Tokenizer
 
 from pipeline.clusters import clusters
+from pipeline.clusters_show import show_clusters
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
@@ -98,9 +100,13 @@ def test_substring_cuts_runs_of_words_across_sources_and_the_books_close(inputs:
     assert dropped == {"web": {"dedup.substring": 2}, "notes": {"dedup.substring": 2}}  # one has a word of its own, too few
     left = texts(tmp_path / "a", "web")
     assert sum("\n" in text for text in left.values()) == 1
-    shown = clusters(str(tmp_path / "a"))["dedups"][0]
-    assert (shown["method"], shown["removed"]) == ("substring", 4)
-    assert ["notes", "web"] in [lost[:2] for lost in shown["lost"]]
+    found = clusters(str(tmp_path / "a"))
+    assert (found["dedups"][0]["method"], found["dedups"][0]["removed"]) == ("substring", 4)
+    assert ["notes", "web"] in [lost[:2] for lost in found["dedups"][0]["lost"]]
+    console = Console(record=True, width=200)
+    show_clusters(found, console)
+    shown = console.export_text()
+    assert f"and {found['dedups'][0]['paragraphs']} passages of others" in shown and "removed a passage of web-" in shown
     run(recipe(inputs, [], [again]), tmp_path / "b", "run.split_bytes=1KB", "run.batch_bytes=2KB", "run.keep=none")
     assert texts(tmp_path / "b", "web") == left
     assert digest(tmp_path / "b") == digest(tmp_path / "a")
