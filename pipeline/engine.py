@@ -247,7 +247,7 @@ class Engine:
         if most.memory > max(self.task_memory, *offered):
             raise UserError(
                 f"task {most.name} needs {show_bytes(most.memory)} of memory, and {whose} {show_bytes(max(offered))}: "
-                "cut the work smaller (bff, substring: more shards; others: less memory, more partitions), or run on larger machines"
+                "cut the work smaller (bff, substring: more shards; others: less memory, more partitions), or use larger machines"
             )
 
     def _start_ray(self) -> Any:
