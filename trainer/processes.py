@@ -67,6 +67,12 @@ def spread(model: nn.Module, config: Config, processes: Processes) -> nn.Module:
             f"a batch of {config.batch_instances} instances does not divide among {processes.count} processes; "
             "change train.batch_tokens"
         )
+    share, together = config.batch_instances // processes.count, config.losses.balance_instances
+    if together and share % together:
+        raise TrainerError(
+            f"each of {processes.count} processes gets {share} instances of a batch, which are balanced {together} "
+            f"together: set losses.balance_instances to a divisor of {share}, or change train.batch_tokens"
+        )
     if config.train.parallel == "ddp":
         return model  # wrapped by `replicate` once the weights are in place
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard

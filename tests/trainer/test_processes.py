@@ -66,3 +66,5 @@ def test_two_processes_train_as_one(tmp_path, small_run, make_config, alone, par
 def test_a_batch_must_divide_among_processes(make_config):
     with pytest.raises(TrainerError, match="4 instances does not divide among 3 processes"):
         spread(None, make_config(), Processes(0, 3, None))
+    with pytest.raises(TrainerError, match="gets 2 instances of a batch, which are balanced 4 together"):
+        spread(None, make_config(losses={"balance_instances": 4}, train={"micro_batch": 4}), Processes(0, 2, None))
