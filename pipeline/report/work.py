@@ -70,7 +70,7 @@ def _bytes_in(run: FinishedRun, entry: dict[str, Any]) -> int | None:
         return report["shard"]["tokens"] * np.dtype(run.manifest["dtype"]).itemsize
     task, result = entry["name"].rsplit("/", 1)[-1], report.get("result")
     if task.startswith("scatter-") and isinstance(result, dict):  # the pass of a dedup in which documents are read
-        return result.get("bytes")
+        return result.get("bytes") or None  # none is read where URLs alone are compared
     if task.startswith("edit-") and isinstance(result, dict):
         return sum(part["bytes"] for part in result.values() if "bytes" in part)
     return None
