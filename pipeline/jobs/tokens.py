@@ -24,7 +24,7 @@ from stages.tokens.train_tokenizer import train_tokenizer
 
 PURPOSE = "tokenizer"  # what documents are sampled for
 TRAIN_VERSION = 1
-TOKENIZE_VERSION = 1
+TOKENIZE_VERSION = 2
 SHARD_VERSION = 1
 COLUMNS = ["id", "text", "url", "file", "record", "offset"]
 SPLITS = ("train", "held_out")

@@ -1,11 +1,14 @@
 """Tokenizing one part: documents in, token files with a document index out, training and held-out apart.
 
-Which documents are held out depends on their ids alone (`document_hash`), so it is the same for every order of work,
-tokenizer and recipe with the same salt, and it is settled before any mixing.
+Which documents are held out depends on their text alone (`held_out_texts`), so it is the same for every order of work,
+tokenizer and source with the same salt; a copy of a held-out document is held out too, wherever it comes from; and it
+is settled before any mixing.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from stages.parts import PartWriter
 from stages.tokens.tokenizer import VERIFY_BYTES, Tokenizer
 
 SPLITS = ("train", "held_out")
+HASHED_BYTES = 4096  # of a text, to tell whether it is held out: a hash of it all would slow tokenizing by a tenth
 EMPTY = "skip_empty"  # the reason of documents without text: the key of the rule that drops them
 
 # One row a document of a token file. Tokens are counted from the start of the file, `end` is exclusive.
@@ -117,8 +121,27 @@ class _Sample:
         self.chosen = sorted([*self.chosen, candidate])[: self.size]
 
 
+def held_out_texts(texts: pa.Array, fraction: float, salt: str = "") -> np.ndarray:
+    """Which texts are held out (bool): those whose hash lies in the lowest `fraction` of all 64-bit values.
+
+    The hash is of the length in bytes and the first HASHED_BYTES of them, so equal texts always fall on the same side.
+    """
+    if fraction <= 0:
+        return np.zeros(len(texts), bool)
+    limit, held = int(fraction * 2**64), np.zeros(len(texts), bool)
+    data, offsets = text_buffers(texts)
+    view, places = memoryview(data), offsets.tolist()
+    salted = hashlib.blake2b(f"{salt}\0".encode(), digest_size=8)
+    for row, (start, end) in enumerate(itertools.pairwise(places)):
+        one = salted.copy()
+        one.update((end - start).to_bytes(8, "little"))
+        one.update(view[start : min(end, start + HASHED_BYTES)])
+        held[row] = int.from_bytes(one.digest(), "little") < limit
+    return held
+
+
 def held_out_mask(ids: pa.Array, fraction: float, salt: str = "") -> np.ndarray:
-    """Which documents are held out (bool): those whose hash lies in the lowest `fraction` of all 64-bit values."""
+    """The same by ids, for documents whose text is not there."""
     if fraction <= 0:
         return np.zeros(len(ids), bool)
     limit = int(fraction * 2**64)
@@ -146,12 +169,14 @@ def tokenize_part(
     ):
         for batch in batches:
             books.into.add(batch.num_rows, column_bytes(batch.column("text")))
-            held = held_out_mask(batch.column("id"), held_out_fraction, salt)
+            prepared = tokenizer.prepare(batch.column("text"))
+            held = held_out_texts(prepared, held_out_fraction, salt)
             for writer, rows in ((train, ~held), (held_out, held)):
-                part = batch if rows.all() else batch.filter(pa.array(rows))
+                whole = bool(rows.all())
+                part = batch if whole else batch.filter(pa.array(rows))
                 if part.num_rows == 0:
                     continue
-                text = tokenizer.prepare(part.column("text"))
+                text = prepared if whole else prepared.filter(pa.array(rows))
                 tokens, offsets = tokenizer.finish(text)
                 writer.append(part, text, tokens, offsets)
                 sample.offer(part, text)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.document import DOCUMENT, document_hash
+from stages.document import DOCUMENT
 from stages.tokens import shard_format as sf
 from stages.tokens.shard import Piece, plan_shards, shard_tokens, write_shard
-from stages.tokens.tokenize import INDEX, TokenFile, held_out_mask, tokenize_part
+from stages.tokens.tokenize import INDEX, TokenFile, held_out_mask, held_out_texts, tokenize_part
 from stages.tokens.tokenizer import TokenizerMismatch, load_tokenizer
 from stages.tokens.train_tokenizer import train_tokenizer
 
@@ -52,12 +52,13 @@ def corpus(count=200):
 def test_every_document_is_where_the_index_says(tokenizer, tmp_path):
     batches, rows = corpus()
     part = tokenize_part(batches, tokenizer, tmp_path / "p", held_out_fraction=0.2, salt="s")
-    limit = int(0.2 * 2**64)
+    kept = held_out_texts(pa.array([text.strip() for _, text, _ in rows], pa.large_string()), 0.2, "s")
+    held_ids = {row[0] for row, held in zip(rows, kept, strict=True) if held}
     for split, held in ((part.train, False), (part.held_out, True)):
         index = pq.read_table(split.index_path)
         assert index.schema.equals(INDEX)
         tokens = sf.open_tokens(split.tokens_path, tokenizer.dtype, split.tokens)
-        mine = [r for r in rows if (document_hash(r[0], "s") < limit) == held and r[1].strip()]
+        mine = [r for r in rows if (r[0] in held_ids) == held and r[1].strip()]
         assert index.column("id").to_pylist() == [r[0] for r in mine] and len(mine) == split.documents > 5
         position = 0
         for row, (_, text, record) in zip(index.to_pylist(), mine, strict=True):
@@ -89,12 +90,28 @@ def test_no_documents(tokenizer, tmp_path):
     assert plan_shards([part.train], 100) == []
 
 
-def test_held_out_fraction():
+@pytest.mark.parametrize("choose", [held_out_mask, held_out_texts])
+def test_held_out_fraction(choose):
     ids = pa.array([f"doc{i}" for i in range(4000)], pa.large_string())
-    mask = held_out_mask(ids, 0.25, "x")
-    assert 850 < mask.sum() < 1150 and not np.array_equal(mask, held_out_mask(ids, 0.25, "y"))
-    assert not (mask & ~held_out_mask(ids, 0.5, "x")).any()  # a larger fraction only adds
-    assert held_out_mask(ids, 1.0).all() and not held_out_mask(ids, 0.0).any()
+    mask = choose(ids, 0.25, "x")
+    assert 850 < mask.sum() < 1150 and not np.array_equal(mask, choose(ids, 0.25, "y"))
+    assert not (mask & ~choose(ids, 0.5, "x")).any()  # a larger fraction only adds
+    assert choose(ids, 1.0).all() and not choose(ids, 0.0).any()
+    assert np.array_equal(choose(ids.slice(100, 500), 0.25, "x"), mask[100:600])
+
+
+def test_copies_of_a_text_fall_on_the_same_side(tokenizer, tmp_path):
+    """Whatever their ids and the white space around them: held-out text is never trained on."""
+    texts = [f"mill {i} " + "turns " * (i % 9) + "wheel" * (200 * (i % 7)) for i in range(300)]
+    once = [batch([(f"a{i}", text, i + 1) for i, text in enumerate(texts)])]
+    again = [batch([(f"b{i}", f"  {text}\n", i + 1) for i, text in reversed(list(enumerate(texts)))])]
+    sides = {}
+    for name, batches in (("once", once), ("again", again)):
+        part = tokenize_part(batches, tokenizer, tmp_path / name, held_out_fraction=0.3, salt="s")
+        for split in (part.train, part.held_out):
+            sides[name, split is part.held_out] = {x[1:] for x in pq.read_table(split.index_path)["id"].to_pylist()}
+    assert sides["once", True] == sides["again", True] and sides["once", False] == sides["again", False]
+    assert 60 < len(sides["once", True]) < 120
 
 
 def test_a_wrong_engine_fails_the_part_by_document(tokenizer, tmp_path, monkeypatch):
