@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -21,7 +22,7 @@ from stages.tokens.shard_format import Manifest, ShardError, parse_manifest
 from stages.tokens.tokenizer import Tokenizer, load_tokenizer
 
 SPLITS = ("train", "held_out")
-READERS = 8  # shards read at once, at most
+READERS = min(8, os.cpu_count() or 1)  # shards read at once
 SHOWN_TOKENS = 1 << 16  # of one document that is decoded
 
 
@@ -59,9 +60,10 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]
         for name in manifest["mixture"]["sources"]
     }
     problems, notes, first = _of_manifest(manifest), [], {}
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda entry: check_shard(run, entry[2], rules, quick), entries)
-        for (name, split, shard), checked in zip(entries, results, strict=True):
+    with ThreadPoolExecutor(READERS) as pool:
+        for (name, split, shard), checked in _checked(
+            pool, entries, lambda shard: check_shard(run, shard, rules, quick)
+        ):
             problems += checked.problems
             notes += checked.notes
             source = found[name]
@@ -86,6 +88,20 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]
         "notes": notes,
         "problems": problems,
     }
+
+
+def _checked(
+    pool: ThreadPoolExecutor, entries: list[tuple], check: Callable[[dict[str, Any]], Checked]
+) -> Iterator[tuple[tuple, Checked]]:
+    """The entries with what was found of each, in order; a few are checked ahead, so that few results wait in memory."""
+    waiting: deque[tuple[tuple, Future[Checked]]] = deque()
+    for entry in entries:
+        waiting.append((entry, pool.submit(check, entry[2])))
+        if len(waiting) > READERS:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for entry, future in waiting:
+        yield entry, future.result()
 
 
 def shards_of(manifest: Manifest, source: str, split: str) -> list[dict[str, Any]]:
