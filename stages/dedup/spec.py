@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
+from stages.dedup.bloom import check_memory
 from stages.dedup.normalize import UNICODE_VERSION, Normalization
 from stages.errors import UserError
 from stages.step import Settings
@@ -180,6 +181,11 @@ class Bff(_Dedup):
     def _loaded_filters_are_not_sized(self) -> Bff:
         if self.load and self.shards > 1:
             raise ValueError("load: one saved filter goes with shards: 1")
+        if self.expected_ngrams and not self.load:
+            try:
+                check_memory(self.expected_ngrams, self.fp_rate, self.memory, "expected_ngrams")
+            except UserError as error:
+                raise ValueError(str(error)) from None
         return self
 
 

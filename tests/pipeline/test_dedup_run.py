@@ -15,8 +15,10 @@ from dedup_corpus import new_word, prose
 from rich.console import Console
 from tokenizers import Tokenizer
 
+from pipeline import storage
 from pipeline.clusters import clusters
 from pipeline.clusters_show import show_clusters
+from pipeline.overrides import RecipeError
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
@@ -54,7 +56,7 @@ def recipe(inputs: Path, web: list[Any], whole: list[Any] | None = None) -> dict
     }
 
 
-def run(data: dict[str, Any], out: Path, *changes: str) -> Summary:
+def run(data: dict[str, Any], out: Path | str, *changes: str) -> Summary:
     return run_recipe(build_recipe(data, None, changes), Options(str(out), inline=True, progress=Progress(quiet=True)))
 
 
@@ -131,11 +133,47 @@ def test_dedups_follow_one_another(inputs: Path, tmp_path: Path) -> None:
     assert again.unchanged
 
 
-def test_unexpected_removal_replaces_nothing(inputs: Path, tmp_path: Path) -> None:
-    wrong = {"dedup": BFF["dedup"] | {"expected_removal": [0.5, 1]}}
+@pytest.mark.parametrize("method", ["bff", "exact", "minhash"])
+def test_unexpected_removal_replaces_nothing(inputs: Path, tmp_path: Path, method: str) -> None:
+    """Neither in an empty folder nor in one with a finished run: that stays as it was, to the byte."""
+    dedup = BFF["dedup"] if method == "bff" else {"method": method}
+    wrong = recipe(inputs, [{"dedup": dedup | {"expected_removal": [0.5, 1]}}])
     with pytest.raises(UserError, match="expected_removal"):
-        run(recipe(inputs, [wrong]), tmp_path)
-    assert not (tmp_path / "manifest.json").exists()
+        run(wrong, tmp_path / "a")
+    assert not (tmp_path / "a" / "manifest.json").exists() and not (tmp_path / "a" / "tokens").exists()
+    run(recipe(inputs, []), tmp_path / "b")
+    finished = [path for path in (tmp_path / "b").rglob("*") if path.is_file() and "tokens" in str(path)]
+    before = {path: path.read_bytes() for path in [*finished, tmp_path / "b" / "manifest.json"]}
+    with pytest.raises(UserError, match="nothing was replaced"):
+        run(wrong, tmp_path / "b")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_filter_that_is_too_small_replaces_nothing(inputs: Path, tmp_path: Path) -> None:
+    run(recipe(inputs, []), tmp_path)
+    before = (tmp_path / "manifest.json").read_bytes()
+    with pytest.raises(UserError, match="made for 20 n-grams and took"):
+        run(recipe(inputs, [{"dedup": {"method": "bff", "expected_ngrams": 20}}]), tmp_path)
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    with pytest.raises(RecipeError, match="more than the memory given"):  # told when the recipe is read
+        recipe_of = recipe(inputs, [{"dedup": {"method": "bff", "expected_ngrams": 10**9, "memory": 1 << 20}}])
+        build_recipe(recipe_of, None, [])
+
+
+def test_shuffles_go_through_the_storage_that_the_run_is_on(inputs: Path, tmp_path: Path, s3: Any) -> None:
+    """On S3 as on disk: the same files at the same places, partitions of all dedups among them, and the same bytes."""
+    near = {"method": "minhash", "ngram": 3, "partitions": 4, "verify": 0.5, "keep": "longest"}
+    data = recipe(inputs, [{"dedup": near}, {"dedup": BFF["dedup"] | {"shards": 2}}], [{"dedup": {"method": "exact"}}])
+    out = s3.uri("run")
+    run(data, out)
+    run(data, tmp_path / "local")
+    assert storage.read_bytes(f"{out}/manifest.json") == (tmp_path / "local" / "manifest.json").read_bytes()
+    ours = {entry.uri.removeprefix(out): storage.read_bytes(entry.uri) for entry in storage.list_files(out)}
+    local = tmp_path / "local"
+    theirs = {f"/{path.relative_to(local)}": path.read_bytes() for path in local.rglob("*") if path.is_file()}
+    shuffled = {name for name in ours if name.startswith("/parts/dedup/")}
+    assert len(shuffled) > 30 and {name for name in theirs if name.startswith("/parts/dedup/")} == shuffled
+    assert all(ours[name] == theirs[name] for name in shuffled)
 
 
 def test_a_task_that_no_machine_can_hold_is_refused_before_its_phase(inputs: Path, tmp_path: Path) -> None:

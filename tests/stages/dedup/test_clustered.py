@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,6 +163,67 @@ def test_a_key_shared_by_many_costs_one_record_a_file(tmp_path) -> None:
     assert summary["removed"] == 4999 and set(removed.values()) == {"d0"}
     assert summary["largest_bucket"] == 5  # a record from each of five files
     assert summary["sizes"] == [[5000, 1]]
+
+
+def test_near_copies_are_found_as_often_as_theory_says(tmp_path) -> None:
+    """Pairs of known Jaccard similarity s are found with probability 1 - (1 - s^rows)^bands (MMDS, section 3.4)."""
+    rng = np.random.default_rng(8)
+    pairs, spread = 400, 4
+    for bands, rows in ((14, 8), (20, 4)):
+        spec = {"method": "minhash", "ngram": 1, "bands": bands, "rows": rows, "seed": bands}
+        documents, kinds = [], []
+        for common, own in ((30, 30), (60, 20), (60, 12), (60, 6)):  # words of both, and of each alone
+            for _ in range(pairs):
+                words = ["".join(w) for w in rng.choice(list("abcdefghijklmnopqrstuvwxyz"), (common + 2 * own, 12))]
+                documents += [{"text": " ".join(words[: common + own])}, {"text": " ".join(words[own:])}]
+                kinds.append(common / (common + 2 * own))
+        parts = write_parts(tmp_path / f"in{bands}", documents, 1000)
+        removed = deduplicate(tmp_path / f"out{bands}", spec, parts)[1]
+        assert all(number % 2 and kept == f"d{number - 1}" for number, kept in removed.items())
+        for s in set(kinds):
+            found = sum(kinds[number // 2] == s for number in removed)
+            wanted = 1 - (1 - s**rows) ** bands
+            assert abs(found - pairs * wanted) <= spread * (pairs * wanted * (1 - wanted)) ** 0.5 + 1, (bands, s)
+
+
+def test_very_many_copies_take_no_more_memory_than_a_few(tmp_path) -> None:
+    """One text, so the same key in every band: a task holds what its settings say, and no list of all copies."""
+    peaks = [_peak_of_copies(tmp_path / str(count), count) for count in (50_000, 600_000)]
+    assert peaks[1] < peaks[0] + (100 << 20)  # at the end: the addresses of all members, sorted
+
+
+def _peak_of_copies(folder: Path, count: int) -> int:
+    folder.mkdir()
+    program = [sys.executable, "-c", COPIES, str(folder), str(count)]
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(program, cwd=root, capture_output=True, text=True, timeout=120, check=True)
+    removed, largest, peak = map(int, done.stdout.split())
+    assert removed == count - 1
+    assert largest <= 8  # a record from each file, at most
+    return peak
+
+
+COPIES = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from stages.dedup.phases import group_parts, phases, run_inline
+from stages.document import DOCUMENT
+from stages.parts import PartWriter
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+parts, rows = [], count // 8
+for i in range(8):
+    same = {"text": "one line that a million pages have", "file": "f", "id": "d", "record": 1}
+    columns = [pa.repeat(pa.scalar(same[f.name], f.type), rows) if f.name in same else pa.nulls(rows, f.type) for f in DOCUMENT]
+    path = folder / f"{i}.parquet"
+    with PartWriter(path, DOCUMENT) as writer:
+        writer.write(pa.record_batch(columns, DOCUMENT))
+    parts.append({"ordinal": i, "path": str(path), "source": "a", "documents": rows, "bytes": 34 * rows})
+spec = {"method": "minhash", "bands": 4, "rows": 2, "memory": 1 << 20, "partitions": 4}
+summary = run_inline(phases(spec, group_parts(parts, 1), str(folder)))
+assert summary["sizes"] == [[count, 1]]
+print(summary["removed"], summary["largest_bucket"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
 
 
 def test_documents_that_an_earlier_dedup_removed_are_passed_over(tmp_path) -> None:

@@ -53,6 +53,15 @@ def test_sort_order_is_stable(rows) -> None:
     assert order.tolist() == sorted(range(len(rows)), key=lambda i: rows[i])
 
 
+def test_partitions_are_compressed(tmp_path) -> None:
+    writer = ShuffleWriter(tmp_path / "file", 3, SCHEMA.remove(2), ("key", "doc"), 1 << 16)
+    for begin in range(0, 100_000, 10_000):  # more than the memory: merged from what was set aside
+        doc = np.arange(begin, begin + 10_000)
+        writer.add((doc % 3).astype(np.int32), {"key": (doc // 50).astype(np.uint64), "doc": doc})
+    assert writer.finish() == 100_000
+    assert (tmp_path / "file").stat().st_size < 0.5 * 16 * 100_000
+
+
 def test_damage_is_named(tmp_path) -> None:
     path = tmp_path / "file"
     _write(path, [[(p, 1, 1) for p in range(5)]], 1 << 20)
