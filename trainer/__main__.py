@@ -26,6 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainerError, ShardError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        print(f"error: {error.name} is not installed: pip install 'headrace[trainer]'", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # training collects the first one, and saves
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

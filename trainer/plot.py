@@ -62,6 +62,7 @@ def _draw_load(figure: Any, routing: list[dict[str, Any]]) -> None:
     heat.set(title=f"load at step {steps[-1]} (1: balanced)", xlabel="expert", ylabel="layer")
     figure.colorbar(image, ax=heat)
     layers = range(len(routing[-1]["load"]))
+    heat.set_yticks(layers)
     for axis, key, title in (
         (largest, "max_load", "largest load of an expert"),
         (entropy, "router_entropy", "router entropy (nats)"),

@@ -291,6 +291,25 @@ def test_command_line_prints_one_sentence(tmp_path, small_run, capsys):
     assert "manifest.json" in capsys.readouterr().err
 
 
+def test_command_line_names_what_is_not_installed(tmp_path, small_run, capsys, monkeypatch):
+    from trainer.__main__ import main
+
+    (tmp_path / "c.yaml").write_text("name: c\n")
+    command = ["train", str(tmp_path / "c.yaml"), "--data", str(small_run), "--out", str(tmp_path / "o")]
+    with monkeypatch.context() as missing:
+        missing.delitem(sys.modules, "trainer.train")
+        missing.setitem(sys.modules, "torch", None)
+        assert main(command) == 2
+    assert capsys.readouterr().err == "error: torch is not installed: pip install 'headrace[trainer]'\n"
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train", interrupted)
+    assert main(command) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
 def test_metrics_leave_out_a_line_cut_off_by_a_kill(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "step", "step": 1}) + "\n" + '{"kind": "st')
     assert metrics.read(tmp_path / "metrics.jsonl") == [{"kind": "step", "step": 1}]
