@@ -189,11 +189,12 @@ def _manifest(
 ) -> Manifest:
     first = next(iter(manifests.values()))
     tokenizer = first["tokenizer"]
-    name = options.name or (storage.name_of(options.out) if options.out else first["name"])
+    # Nothing of where it lies: the same mixture, made anew elsewhere, is the same to a training that goes on.
+    names = dict.fromkeys(manifest["name"] for manifest in manifests.values())
     return build_manifest(
-        name=name,
+        name=options.name or "+".join(names),
         profile=first["profile"] if len(manifests) == 1 else "",
-        recipe_hash=content_key(dump(mixture), [manifest["fingerprint"] for manifest in manifests.values()]),
+        recipe_hash=content_key(dump(mixture)),
         seed=first["seed"],
         tokenizer_sha256=tokenizer["sha256"],
         vocab_size=tokenizer["vocab_size"],

@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
         metavar="DIR/SOURCE=NAME",
         help="another name for one of two that are the same",
     )
-    parser.add_argument("--name", help="of the mixture (default: of its folder)")
+    parser.add_argument("--name", help="of the mixture (default: that of what it is made of)")
     parser.add_argument("--out", help="folder to write the mixture to, empty or not there yet")
     parser.add_argument("--files", choices=("link", "symlink", "copy"), default="link", help="how shards come to --out")
     parser.add_argument("--dry-run", action="store_true", help="print the mixture, write nothing")

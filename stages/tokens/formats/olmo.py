@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow.compute as pc
 
 from stages.tokens.formats.block import BLOCK_TOKENS, Block, Hashed, Rows, blocks, numbered
 from stages.tokens.index_table import read_index_batches
@@ -60,7 +61,9 @@ def rows_of_index(index: Callable[[], BinaryIO], name: str, file: str | None = N
                 f"it ends at {before[row]:,}; documents must follow one another"
             )
         locs = batch.column("loc").to_numpy(zero_copy_only=False)
-        if len(locs) and not locs.any():  # start and end alone
+        if (
+            len(locs) and not locs.any() and not pc.any(pc.not_equal(batch.column("id"), "")).as_py()
+        ):  # start and end alone
             yield numbered(ends, documents, file or name)
         else:
             yield Rows(ends, batch.column("id"), batch.column("src"), locs)
