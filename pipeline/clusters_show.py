@@ -13,6 +13,7 @@ from pipeline.summary import plain_table
 from stages.errors import UserError
 
 BAR, GAP, HEIGHT, MARGIN, PANEL = 44, 8, 120, 48, 190  # pixels of the picture
+LETTER = 7  # pixels of a bold letter, about
 NOBODY = "(nobody named)"
 PIECES = {"bff": "paragraph", "substring": "passage"}  # what the methods that cut texts cut out of them
 
@@ -60,8 +61,9 @@ def show_clusters(found: dict[str, Any], console: Console) -> None:
         console.print(lost)
         for one in dedup["largest"]:
             sources = ", ".join(f"{count:,} of {source}" for source, count in one["by_source"].items())
-            kind = "pieces of text removed that one document held first" if cuts else "documents removed for one that stays"
-            console.print(f"{one['size'] - 1:,} {kind}: {sources}", style="bold", markup=False, highlight=False)
+            count, s = one["size"] - 1, "" if one["size"] == 2 else "s"
+            kind = f"piece{s} of text removed that one document held first" if cuts else f"document{s} removed for one that stays"
+            console.print(f"{count:,} {kind}: {sources}", style="bold", markup=False, highlight=False)
             _show_piece("kept   ", one["kept"], console)
             for piece in one["removed"]:
                 _show_piece("removed", piece, console, pieces[:-1])
@@ -81,7 +83,8 @@ def _show_piece(what: str, piece: dict[str, Any], console: Console, name_of_cut:
 def sizes_svg(found: dict[str, Any]) -> str:
     """A picture: of each dedup that removed something, bars of how many clusters there are of each size."""
     panels = [(d, size_ranges(d["sizes"])) for d in found["dedups"] if d["sizes"]]
-    width = 2 * MARGIN + max([(BAR + GAP) * len(bars) for _, bars in panels] + [360])
+    titles = [_title(dedup) for dedup, _ in panels]
+    width = 2 * MARGIN + max([(BAR + GAP) * len(bars) for _, bars in panels] + [LETTER * len(t) for t in titles] + [360])
     height = max(1, len(panels)) * PANEL + MARGIN // 2
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="11">',
@@ -89,9 +92,7 @@ def sizes_svg(found: dict[str, Any]) -> str:
     ]
     for number, (dedup, bars) in enumerate(panels):
         base = number * PANEL + MARGIN // 2 + 24 + HEIGHT
-        removed = f"{dedup['removed']:,} of {dedup['documents']:,} documents removed"
-        title = f"{dedup['name']} ({dedup['method']}): clusters by size; {removed}"
-        out.append(f'<text x="{MARGIN}" y="{base - HEIGHT - 22}" font-weight="bold">{escape(title)}</text>')
+        out.append(f'<text x="{MARGIN}" y="{base - HEIGHT - 22}" font-weight="bold">{escape(titles[number])}</text>')
         out.append(f'<line x1="{MARGIN}" y1="{base}" x2="{width - MARGIN}" y2="{base}" stroke="black"/>')
         most = max(count for _, count, _ in bars)
         for i, (name, count, _) in enumerate(bars):
@@ -99,10 +100,16 @@ def sizes_svg(found: dict[str, Any]) -> str:
             out.append(f'<rect x="{x}" y="{base - tall}" width="{BAR}" height="{tall}" fill="#4477aa"/>')
             out.append(f'<text x="{x + BAR // 2}" y="{base - tall - 4}" text-anchor="middle">{count:,}</text>')
             out.append(f'<text x="{x + BAR // 2}" y="{base + 14}" text-anchor="middle">{name}</text>')
-        out.append(f'<text x="{width - MARGIN}" y="{base + 28}" text-anchor="end" fill="#666">log scale</text>')
+        axes = f"across: {'pieces' if dedup['method'] in PIECES else 'documents'} of a cluster; up: clusters, log scale"
+        out.append(f'<text x="{width - MARGIN}" y="{base + 28}" text-anchor="end" fill="#666">{axes}</text>')
     if not panels:
         out.append(f'<text x="{MARGIN}" y="{MARGIN}">no document was removed</text>')
     return "\n".join([*out, "</svg>", ""])
+
+
+def _title(dedup: dict[str, Any]) -> str:
+    removed = f"{dedup['removed']:,} of {dedup['documents']:,} documents removed"
+    return f"{dedup['name']} ({dedup['method']}): clusters by size; {removed}"
 
 
 def write_svg(found: dict[str, Any], path: str) -> None:
