@@ -18,7 +18,7 @@ from stages.units import show_bytes
 
 FUNCTION = "pipeline.jobs.dedup:run"
 GROUP_BYTES = 1 << 30  # of text that one scatter task reads, at most
-SMALL_GROUP_BYTES = 32 << 20  # of a small corpus it reads less, so that there are tasks for all workers
+SMALL_GROUP_BYTES = 16 << 20  # of a small corpus it reads less, so that there are tasks for all workers
 FEW_GROUPS = 32
 
 
