@@ -197,3 +197,18 @@ def test_real_text_with_the_olmoe_tokenizer(shared_data, name):
     fast = loaded.encode(column(*texts))
     slow = load_tokenizer(path, "tokenizers").encode(column(*texts))
     assert np.array_equal(fast[0], slow[0]) and np.array_equal(fast[1], slow[1])
+
+
+def test_an_engine_that_errs_is_not_loaded(trained, monkeypatch):
+    right = module.FastokensEngine.encode
+
+    def wrong(self, texts):
+        tokens, offsets = right(self, texts)
+        tokens = tokens.copy()
+        tokens[offsets[:-1][np.diff(offsets) > 5]] ^= 1  # the first token of every text of some length
+        return tokens, offsets
+
+    monkeypatch.setattr(module.FastokensEngine, "encode", wrong)
+    with pytest.raises(TokenizerMismatch, match=r"fastokens and tokenizers differ on .*tokenizer\.json from token 0"):
+        load_tokenizer(trained)
+    assert load_tokenizer(trained, "tokenizers").engine.name == "tokenizers"
