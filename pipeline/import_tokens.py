@@ -14,10 +14,10 @@ from rich.console import Console
 
 from pipeline import storage
 from pipeline.engine import MANIFEST, Engine, InputsGone
-from pipeline.folder import IMPORT, RUN, absolute, check_kind, write_mark
+from pipeline.folder import IMPORT, RUN, absolute, check_kind, read_mark, write_mark
 from pipeline.jobs.formats import IMPORT_VERSION
 from pipeline.ledger import Ledger
-from pipeline.plan.tokens import shard_phase
+from pipeline.plan.tokens import salt_of, shard_phase
 from pipeline.progress import Progress
 from pipeline.summary import plain_table
 from pipeline.task import Phase, Task, task_key
@@ -53,6 +53,7 @@ class ImportOptions:
     tokens_field: str | None = None
     id_field: str = "id"
     held_out: float = 0.005
+    held_out_as: str | None = None  # a run's folder: hold out the documents that it holds out
     seed: int = 0
     shard_bytes: int = 2**30
     workers: int | None = None
@@ -61,6 +62,7 @@ class ImportOptions:
     progress: Progress = field(default_factory=Progress)
 
     def settings(self) -> dict[str, Any]:
+        """What decides the bytes, besides the files and the tokenizer. Raises UserError for no run at `held_out_as`."""
         names = (
             "format",
             "source",
@@ -72,7 +74,16 @@ class ImportOptions:
             "id_field",
             "held_out",
         )
-        return {name: getattr(self, name) for name in names} | {"salt": f"{self.source}/{self.seed}"}
+        found = {name: getattr(self, name) for name in names} | {"salt": f"{self.source}/{self.seed}", "as_run": False}
+        return found | (_held_out_of(self.held_out_as) if self.held_out_as else {})
+
+
+def _held_out_of(run: str) -> dict[str, Any]:
+    """What decides which documents a run holds out: the salt of the hash, and the share."""
+    recipe = read_mark(run, RUN)
+    if recipe is None:
+        raise UserError(f"--held-out-as {run}: holds no run (no {RUN})")
+    return {"salt": salt_of(recipe["name"], recipe["seed"]), "held_out": recipe["shards"]["held_out"], "as_run": True}
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,7 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
             check_tokenizer(storage.fetch(tokenizer, cache), options.eos_token, options.pad_token)
     except TokenizerError as error:
         raise UserError(f"--tokenizer: {error}") from None
+    settings = options.settings()
     inputs = find_inputs(sources, options.format)
     given, out = out, absolute(out)
     with storage.RunLock(out) as lock:
@@ -108,7 +120,7 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
         ):
             raise UserError(f"{out} holds a run; choose another --out")
         mark: dict[str, Any] = {"format": options.format, "source": options.source, "from": list(sources)}
-        write_mark(out, IMPORT, mark | {"settings": options.settings(), "finished": False})
+        write_mark(out, IMPORT, mark | {"settings": settings, "finished": False})
         storage.clear_scratch(out)
         engine = Engine(
             out,
@@ -129,7 +141,7 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
         )
         storage.write_bytes(storage.join(out, MANIFEST), manifest_bytes(manifest))
         engine.ledger.sweep(engine.used)
-        facts = mark | {"settings": options.settings(), "finished": True} | _counts(entries, inputs, manifest, options)
+        facts = mark | {"settings": settings, "finished": True} | _counts(entries, inputs, manifest, options)
         write_mark(out, IMPORT, facts)
     return facts | {"out": given, "tasks_run": engine.executed}
 

@@ -67,6 +67,7 @@ def _call(args: argparse.Namespace) -> int:
         args.tokens_field,
         args.id_field,
         args.held_out,
+        args.held_out_as,
         args.seed,
         shard_bytes,
         **carried_out(args),

@@ -61,6 +61,10 @@ def import_file(spec: dict[str, Any], context: Context) -> dict[str, Any]:
     with ExitStack() as stack:
         path = stack.enter_context(context.local(spec["tokenizer"]))
         tokenizer, decoder = _decoder(path, spec["sha256"], spec["eos_token"], spec["pad_token"])
+        if spec["as_run"] and not decoder.exact:
+            raise UserError(
+                "--held-out-as needs a byte-level tokenizer: of others, a document's text is not known exactly"
+            )
         try:
             found = adopt(
                 _opened(spec, tokenizer, stack),

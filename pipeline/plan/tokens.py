@@ -58,6 +58,11 @@ def tokenizer_phase(recipe: Recipe, parts: dict[str, list[Part]], engine: Engine
     return entry["outputs"][0]["digest"]
 
 
+def salt_of(name: str, seed: int) -> str:
+    """What makes a run's choice of held-out documents its own."""
+    return f"{name}/{seed}"
+
+
 def tokenize_phase(
     recipe: Recipe, parts: dict[str, list[Part]], tokenizer: str, engine: Engine
 ) -> dict[str, list[dict[str, Any]]]:
@@ -67,7 +72,7 @@ def tokenize_phase(
         "eos_token": recipe.tokenizer.eos_token,
         "pad_token": recipe.tokenizer.pad_token,
         "held_out": recipe.shards.held_out,
-        "salt": f"{recipe.name}/{recipe.seed}",
+        "salt": salt_of(recipe.name, recipe.seed),
     }
     tasks, owners = [], []
     for source, source_parts in parts.items():

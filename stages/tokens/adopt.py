@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from stages.books import StepBooks
+from stages.document import text_array
 from stages.kernels.tokens import finish
 from stages.parts import PartWriter
 from stages.tokens.formats.block import Block
-from stages.tokens.formats.text import text_bytes
+from stages.tokens.formats.text import text_bytes, texts
 from stages.tokens.shard_format import ShardError
 from stages.tokens.token_bytes import TokenBytes
-from stages.tokens.tokenize import EMPTY, INDEX, TokenFile, held_out_mask
+from stages.tokens.tokenize import EMPTY, INDEX, TokenFile, held_out_texts
 from stages.tokens.tokenizer import Tokenizer
 
 
@@ -76,7 +77,8 @@ def adopt(
     """Write PREFIX.train.tokens, PREFIX.train.parquet and the same for held_out; documents keep their order.
 
     A document without tokens is left out (`skip_empty`); one that does not end in the end token is given it, where
-    `append_eos` is set. `name` is what errors call the file. Raises ShardError for ids beyond the vocabulary.
+    `append_eos` is set. Which ones are held out is told as in a run, by their text; where that is not known exactly
+    (`decoder.exact`), by their tokens. `name` is what errors call the file. Raises ShardError for ids beyond the vocabulary.
     """
     books = StepBooks("import")
     ended = 0
@@ -88,13 +90,23 @@ def adopt(
             books.into.add(len(block), int(sizes.sum()))
             books.dropped[EMPTY].add(len(block) - len(full), 0)
             books.out.add(len(full), int(sizes.sum()))
-            held = held_out_mask(full.ids, held_out_fraction, salt)
+            held = _held_out(full, tokenizer, decoder, held_out_fraction, salt)
             for writer, rows in ((train, ~held), (held_out, held)):
                 if rows.any():
                     writer.append(full.where(rows), sizes[rows])
     if not books.dropped[EMPTY].docs:
         del books.dropped[EMPTY]
     return Adopted(train.written(), held_out.written(), books, ended)
+
+
+def _held_out(block: Block, tokenizer: Tokenizer, decoder: TokenBytes, fraction: float, salt: str) -> np.ndarray:
+    """Which documents are held out (bool)."""
+    if fraction <= 0:
+        return np.zeros(len(block), bool)
+    if decoder.exact:
+        return held_out_texts(tokenizer.prepare(texts(block, tokenizer.eos_id, decoder)), fraction, salt)
+    offsets = np.concatenate([np.zeros(1, np.int64), block.ends]) * block.tokens.itemsize
+    return held_out_texts(text_array(block.tokens.view(np.uint8), offsets, pa.large_binary()), fraction, salt)
 
 
 def _finished(block: Block, tokenizer: Tokenizer, append_eos: bool, name: str) -> tuple[Block, int]:

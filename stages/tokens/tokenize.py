@@ -141,14 +141,6 @@ def held_out_texts(texts: pa.Array, fraction: float, salt: str = "") -> np.ndarr
     return held
 
 
-def held_out_mask(ids: pa.Array, fraction: float, salt: str = "") -> np.ndarray:
-    """The same by ids, for documents whose text is not there."""
-    if fraction <= 0:
-        return np.zeros(len(ids), bool)
-    limit = int(fraction * 2**64)
-    return np.fromiter((document_hash(name, salt) < limit for name in ids.to_pylist()), bool, len(ids))
-
-
 def tokenize_part(
     batches: Iterable[pa.RecordBatch],
     tokenizer: Tokenizer,

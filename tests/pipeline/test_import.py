@@ -18,6 +18,8 @@ from pipeline.export import ExportOptions, export
 from pipeline.import_tokens import ImportOptions, import_tokens
 from pipeline.mix import MixOptions, mix
 from pipeline.progress import Progress
+from pipeline.recipe import build_recipe
+from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 from stages.tokens.tokenizer import load_tokenizer
@@ -110,17 +112,40 @@ def test_documents_are_ended_and_empty_ones_left_out(tokenizer: Path, tmp_path: 
     assert [row[3] for row in documents(tmp_path / "as_is", "docs")] == [[5, 6, 0], [7], [0], [8, 0, 9]]
 
 
-def test_held_out_documents_are_chosen_by_their_ids(run: Path, tmp_path: Path) -> None:
+def test_held_out_documents_are_chosen_by_what_they_say(run: Path, tmp_path: Path) -> None:
     export(str(run), str(tmp_path / "x"), ExportOptions("jsonl", tokens=True, **QUIET))
-    whole = {row[0] for row in documents(run, "docs")}
+    export(str(run), str(tmp_path / "m"), ExportOptions("megatron", **QUIET))
+    whole = [tuple(row[3]) for row in documents(run, "docs")]
     held = []
-    for kind, src, size in (("olmo", run / "tokens/docs/0*.npy", 2**30), ("jsonl", tmp_path / "x", 4096)):
+    for kind, src, size in (("jsonl", tmp_path / "x", 4096), ("megatron", tmp_path / "m", 2**30)):
         out = tmp_path / f"out_{kind}"
         taken(src, out, kind, run.with_suffix(".json"), held_out=0.3, shard_bytes=size)
-        kept = {row[0] for row in documents(out, "docs")}
-        held.append({row[0] for row in documents(out, "docs", "held_out")})
-        assert not kept & held[-1] and kept | held[-1] == whole
+        kept = [tuple(row[3]) for row in documents(out, "docs")]
+        held.append([tuple(row[3]) for row in documents(out, "docs", "held_out")])
+        assert sorted(kept + held[-1]) == sorted(whole) and not set(kept) & set(held[-1])
     assert held[0] == held[1] and 2 < len(held[0]) < 20
+
+
+def test_an_import_can_hold_out_what_a_run_holds_out(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "text": f"\n {text} "} for i, text in enumerate(TEXTS["docs"])]
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data: dict[str, Any] = {
+        "name": "made",
+        "sources": {"docs": {"read": {"paths": [str(tmp_path / "docs.jsonl")]}}},
+        "tokenizer": {"train": {"vocab_size": 400, "max_bytes": "50KB"}},
+        "shards": {"held_out": 0.3},
+        "mixture": {},
+    }
+    run = tmp_path / "run"
+    run_recipe(build_recipe(data), Options(str(run), inline=True, progress=Progress(quiet=True)))
+    files = [str(run / "tokens/docs/0*.npy"), str(run / "tokens/docs/held_out*.npy")]
+    options = ImportOptions("olmo", "docs", str(run / "tokenizer/tokenizer.json"), held_out_as=str(run), **QUIET)
+    import_tokens(files, str(tmp_path / "out"), options)
+    for split in ("train", "held_out"):
+        assert len(documents(run, "docs", split)) > 5
+        assert documents(tmp_path / "out", "docs", split) == documents(run, "docs", split)
+    with pytest.raises(UserError, match=r"--held-out-as .*out: holds no run"):
+        taken(files[0], tmp_path / "b", "olmo", run / "tokenizer/tokenizer.json", held_out_as=str(tmp_path / "out"))
 
 
 def test_again_there_is_nothing_to_do_and_other_shards_are_cut_anew(run: Path, tmp_path: Path) -> None:

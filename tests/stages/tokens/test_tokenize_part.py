@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stages.document import DOCUMENT
 from stages.tokens import shard_format as sf
 from stages.tokens.shard import Piece, plan_shards, shard_tokens, write_shard
-from stages.tokens.tokenize import INDEX, TokenFile, held_out_mask, held_out_texts, tokenize_part
+from stages.tokens.tokenize import INDEX, TokenFile, held_out_texts, tokenize_part
 from stages.tokens.tokenizer import TokenizerMismatch, load_tokenizer
 from stages.tokens.train_tokenizer import train_tokenizer
 
@@ -90,8 +90,8 @@ def test_no_documents(tokenizer, tmp_path):
     assert plan_shards([part.train], 100) == []
 
 
-@pytest.mark.parametrize("choose", [held_out_mask, held_out_texts])
-def test_held_out_fraction(choose):
+def test_held_out_fraction():
+    choose = held_out_texts
     ids = pa.array([f"doc{i}" for i in range(4000)], pa.large_string())
     mask = choose(ids, 0.25, "x")
     assert 850 < mask.sum() < 1150 and not np.array_equal(mask, choose(ids, 0.25, "y"))
