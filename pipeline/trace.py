@@ -71,8 +71,13 @@ def trace(run: str, place: str, context: int = CONTEXT) -> dict[str, Any]:
         "text": marked,
         "after": after,
         "window": [first, first + len(tokens)],
-        "why": why_command(run, document),
+        "why": why_command(run, document) if has_records(run) else None,
     }
+
+
+def has_records(run: str) -> bool:
+    """Whether `why` can tell of documents: in a run's own folder, not in a mixture or an imported corpus."""
+    return storage.exists(storage.join(run, "recipe.json"))
 
 
 def why_command(run: str, document: Found) -> str:

@@ -23,7 +23,8 @@ def show_trace(found: dict[str, Any], console: Console) -> None:
         f"this is token {d['position']:,} of {d['end_token'] - d['first_token']:,}",
     )
     _line(console, f"source    {found['file']}, record {found['record']}")
-    _line(console, f"its way   {found['why']}")
+    if found["why"]:
+        _line(console, f"its way   {found['why']}")
     console.print()
     cut_before = "" if found["window"][0] == d["first_token"] else "..."
     cut_after = "" if found["window"][1] == d["end_token"] else "..."

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.inspect import read_manifest, shards_of
-from pipeline.trace import documents_at, why_command
+from pipeline.trace import documents_at, has_records, why_command
 from stages.errors import UserError
 from stages.tokens.shard_format import Manifest
 
@@ -155,6 +155,7 @@ def _check_end(first: int, count: int, total: int) -> None:
 
 def _with_documents(run: str, manifest: Manifest, told: list[At]) -> list[dict[str, Any]]:
     """The instances with the documents in each of their pieces; an index is read once for all that lies in its shard."""
+    known = has_records(run)
     wanted: dict[str, list[tuple[int, int]]] = {}
     for at in told:
         for path, start, count in at.pieces:
@@ -183,7 +184,7 @@ def _with_documents(run: str, manifest: Manifest, told: list[At]) -> list[dict[s
                             "first_token": max(start, document.start),
                             "end_token": min(start + count, document.end),
                             "document_tokens": document.end - document.start,
-                            "why": why_command(run, document),
+                            "why": why_command(run, document) if known else None,
                         }
                         for document in documents[path, start, start + count]
                     ],

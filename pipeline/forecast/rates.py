@@ -118,7 +118,12 @@ def read_rates(where: str) -> Rates:
 def rates_of_run(run: str, origin: str | None = None) -> Rates:
     """Rates from the ledger of a finished run. Raises UserError where there is none."""
     manifest = read_manifest(run)
-    recipe = recipe_of(orjson.loads(storage.read_bytes(storage.join(run, "recipe.json"))), f"{run}/recipe.json")
+    uri = storage.join(run, "recipe.json")
+    if not storage.exists(uri):
+        raise UserError(
+            f"{run} holds no run of a recipe, and so no rates: name the folder of a run, or measure with --measure"
+        )
+    recipe = recipe_of(orjson.loads(storage.read_bytes(uri)), uri)
     rates = Rates(origin or f"the ledger of {run}")
     plans = {name: segments(source) for name, source in recipe.sources.items()}
     plans[MIXTURE] = [Segment(dedup=item) for item in recipe.dedup]

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from token_run import write_run
 
 from pipeline.cli import main
 from pipeline.forecast.calibrate import calibrate, calibration
@@ -263,6 +264,9 @@ def test_the_command(
     ):
         assert main(["plan", str(path), *arguments]) == 2
         assert message in capsys.readouterr().err
+    tokens = write_run(tmp_path / "tokens", {"web": [[[5, 0]]]})
+    assert main(["plan", str(path), "--rates", str(tokens)]) == 2
+    assert "holds no run of a recipe" in capsys.readouterr().err
     (tmp_path / "bad.json").write_text("{}")
     assert main(["plan", str(path), "--rates", "bad.json"]) == 2
     assert "holds no rates" in capsys.readouterr().err

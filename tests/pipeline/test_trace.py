@@ -248,6 +248,7 @@ def test_a_run_on_s3(s3: Any, tmp_path: Path) -> None:
         if path.is_file():
             storage.write_bytes(storage.join(remote, path.relative_to(local).as_posix()), path.read_bytes())
     here, there = trace(str(local), "web/00000:50"), trace(remote, "web/00000:50")
+    assert here["why"] is None  # there are shards alone: nothing that `why` could tell of
     assert {k: v for k, v in here.items() if k not in ("run", "why")} == {
         k: v for k, v in there.items() if k not in ("run", "why")
     }
