@@ -35,8 +35,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--tokens-field", metavar="F", help="parquet, jsonl: default `tokens`, else `input_ids`")
     parser.add_argument("--id-field", default="id", metavar="F", help="parquet, jsonl: default `id`")
     parser.add_argument(
-        "--held-out", type=float, default=0.005, help="share of documents held out, by hash of the id (0.005)"
+        "--held-out", type=float, default=0.005, help="share of documents held out, by hash of the text (0.005)"
     )
+    parser.add_argument("--held-out-as", metavar="RUN", help="hold out the documents that this run holds out, or would")
     parser.add_argument("--seed", type=int, default=0, help="of the held-out split and the mixture")
     parser.add_argument("--shard-bytes", default="1GiB", help="size of a shard (default: 1GiB)")
     add_workers(parser)

@@ -181,6 +181,37 @@ def test_what_is_no_corpus_of_this_tokenizer_is_named(
     assert not (tmp_path / "out/manifest.json").exists()
 
 
+def test_the_command(tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"toks": [i, 9]}) + "\n" for i in range(40)))
+    call = [
+        "import",
+        str(tmp_path / "x.jsonl"),
+        "--format",
+        "jsonl",
+        "--tokenizer",
+        str(tokenizer),
+        "--inline",
+        "--quiet",
+    ]
+    out = ["--out", str(tmp_path / "out"), "--shard-bytes", "4KiB", "--held-out", "0.1", "--tokens-field", "toks"]
+    assert main([*call, *out, "--source", "x"]) == 0
+    shown = capsys.readouterr().out
+    assert "40 of 40 documents did not end in token 0: it was added; is --eos-token right?" in shown
+    assert (
+        main(
+            [*call, *out, "--source", "x", "--json", "--held-out", "0", "--eos-token", "<|padding|>", "--no-append-eos"]
+        )
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert (found["splits"]["train"]["tokens"], found["tokenizer"]["eos_id"], found["ended"]) == (80, 1, 0)
+    assert main([*call, *out, "--source", "a/b"]) == 2 and "make a source's name" in capsys.readouterr().err
+    assert main([*call, *out, "--source", "x", "--shard-bytes", "much"]) == 2
+    assert "--shard-bytes much: not a quantity" in capsys.readouterr().err
+    assert main([*call, *out, "--source", "x", "--held-out-as", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
 def test_mistakes_are_one_sentence(run: Path, tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: there is no \.ds file; is --format datatrove right\?"):
