@@ -47,7 +47,10 @@ class Checked:
 
 
 def check_shard(run: str, shard: dict[str, Any], rules: Rules, quick: bool = False) -> Checked:
-    """Check a shard of a run (its entry in the manifest); `quick` leaves the tokens unread."""
+    """Check a shard of a run (its entry in the manifest); `quick` leaves the tokens unread.
+
+    One without an index (instances that were put into training order) has its size, checksum and token ids checked.
+    """
     found = Checked()
     uri = storage.join(run, shard["path"])
     size, wanted = storage.stat(uri).size if storage.exists(uri) else None, shard["tokens"] * rules.dtype.itemsize
@@ -76,7 +79,9 @@ def check_shard(run: str, shard: dict[str, Any], rules: Rules, quick: bool = Fal
 
 def _index(run: str, shard: dict[str, Any], found: Checked) -> Iterator[pa.RecordBatch]:
     """The index's rows in batches, for as long as they follow one another without a gap from the shard's start."""
-    index, end = shard["index"], 0
+    index, end = shard.get("index"), 0
+    if index is None:
+        return
     try:
         for rows in read_index_batches(partial(storage.open_stream, storage.join(run, index)), index):
             starts, ends = (np.asarray(rows.column(name)) for name in ("start", "end"))
@@ -157,9 +162,11 @@ class _Tokens:
         self.document += rows.num_rows
 
     def rest(self) -> None:
-        """Read what no document covers (the index is then at fault), for the checksum."""
-        for _ in self._read(None):
-            pass
+        """Read what no document covers, for the checksum: all, where there is no index; else the index is at fault."""
+        for first, tokens in self._read(None):
+            wrong = np.flatnonzero(tokens >= self.rules.vocab_size)
+            if len(wrong):
+                self.beyond.see(len(wrong), f"{tokens[wrong[0]]} at token {first + int(wrong[0]):,}")
 
     def _read(self, count: int | None) -> Iterator[tuple[int, np.ndarray]]:
         """The next tokens (None: all) in chunks, each with the place of its first."""

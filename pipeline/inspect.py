@@ -22,6 +22,7 @@ from stages.tokens.shard_format import Manifest, ShardError, parse_manifest
 from stages.tokens.tokenizer import Tokenizer, load_tokenizer
 
 SPLITS = ("train", "held_out")
+MATERIALIZED = "materialized"  # the manifest's key where the trainer wrote instances in training order
 READERS = min(8, os.cpu_count() or 1)  # shards read at once
 SHOWN_TOKENS = 1 << 16  # of one document that is decoded
 
@@ -59,6 +60,8 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]
         name: {"lengths": {split: Lengths() for split in SPLITS}, "shards": [], "eos_inside": 0}
         for name in manifest["mixture"]["sources"]
     }
+    ordered = manifest.get(MATERIALIZED)
+    entries += [(None, "ordered", shard) for shard in (ordered or {}).get("shards", ())]
     problems, notes, first = _of_manifest(manifest), [], {}
     with ThreadPoolExecutor(READERS) as pool:
         for (name, split, shard), checked in _checked(
@@ -66,14 +69,16 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]
         ):
             problems += checked.problems
             notes += checked.notes
-            source = found[name]
-            source["lengths"][split].merge(checked.lengths)
-            source["eos_inside"] += checked.eos_inside
-            source["shards"].append(_shard(shard, split, checked))
             digest = checked.sha256 or shard["sha256"]
             if shard["tokens"] and digest in first:
                 problems.append(f"{shard['path']}: the same tokens as {first[digest]} (sha256 {digest[:12]})")
             first.setdefault(digest, shard["path"])
+            if name is None:
+                continue
+            source = found[name]
+            source["lengths"][split].merge(checked.lengths)
+            source["eos_inside"] += checked.eos_inside
+            source["shards"].append(_shard(shard, split, checked))
     return {
         "run": run,
         "name": manifest["name"],
@@ -83,6 +88,7 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]
         "fingerprint": manifest["fingerprint"],
         "mixture_tokens": manifest["mixture"]["tokens"],
         "tokens_read": not quick,
+        "ordered": ordered,
         "sources": {name: _source(manifest, name, facts) for name, facts in found.items()},
         "samples": _samples(run, manifest, documents) if documents else {},
         "notes": notes,
@@ -129,6 +135,8 @@ def _of_manifest(manifest: Manifest) -> list[str]:
     wrong = []
     for name, entry in manifest["sources"].items():
         for split, whole in (("train", entry), ("held_out", entry["held_out"])):
+            if split == "train" and MATERIALIZED in manifest:
+                continue  # the source's figures are those of the run; its tokens stand in training order
             for fact in ("tokens", "documents", "text_bytes"):
                 total = sum(shard[fact] for shard in whole["shards"])
                 if total != whole[fact]:

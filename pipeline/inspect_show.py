@@ -53,6 +53,12 @@ def show_inspect(found: dict[str, Any], console: Console, shards: bool = False) 
         f"tokenizer {tokenizer['path']}: {tokenizer['vocab_size']:,} entries, end {tokenizer['eos_id']}, {found['dtype']}; "
         f"mixture of {show_count(found['mixture_tokens'])} tokens; fingerprint {found['fingerprint'][:16]}"
     )
+    if ordered := found["ordered"]:
+        count, tokens = (sum(shard[fact] for shard in ordered["shards"]) for fact in ("instances", "tokens"))
+        console.print(
+            f"in training order: {count:,} instances of {ordered['plan']['sequence_length']:,} tokens, {show_count(tokens)} in "
+            f"all, of the corpus {ordered['of'][:16]}; there is no document index"
+        )
     for name, samples in found["samples"].items():
         for sample in samples:
             place = f"{sample['file']}, record {sample['record']}"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.inspect import read_manifest, shards_of
+from pipeline.inspect import MATERIALIZED, read_manifest, shards_of
 from pipeline.trace import documents_at, has_records, why_command
 from stages.errors import UserError
 from stages.tokens.shard_format import Manifest
@@ -84,7 +84,7 @@ def trace_step(run: str, step: int, batches: Batches, top: int = TOP) -> dict[st
 
 
 def _places(run: str, manifest: Manifest, batches: Batches, first: int) -> list[At]:
-    if "materialized" in manifest:
+    if MATERIALIZED in manifest:
         raise UserError(
             f"{run} holds instances that were put into order; trace the step in the run that it was made from"
         )

@@ -183,3 +183,20 @@ def test_the_command_fails_where_something_is_wrong(
     assert "does not end in the end token 0" in orjson.loads(capsys.readouterr().out)["problems"][1]
     assert main(["inspect", str(copy)]) == 1
     assert "problem: tokens/web/00001.npy: document 2 (web-train-1-1) does not end" in capsys.readouterr().out
+
+
+def test_instances_in_training_order_are_checked_too(whole: Path, tmp_path: Path) -> None:
+    from trainer.materialize import materialize
+
+    materialize(whole, tmp_path / "ordered", 16)
+    found = inspect(str(tmp_path / "ordered"))
+    assert found["problems"] == [] and found["ordered"]["plan"]["sequence_length"] == 16
+    path = found["ordered"]["shards"][0]["path"]
+    change(tmp_path / "ordered", path, {3: 300})
+    first, second = problems(tmp_path / "ordered")
+    assert first.startswith(f"{path}: the tokens are not those that were written")
+    assert second == f"{path}: 1 tokens beyond the vocabulary of 300; the first is 300 at token 3"
+    (tmp_path / "ordered" / path).unlink()
+    assert problems(tmp_path / "ordered", quick=True) == [
+        f"{path}: the file is missing; run the recipe again to rebuild it"
+    ]
