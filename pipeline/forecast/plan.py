@@ -15,12 +15,15 @@ from pipeline.recipe import Recipe
 
 def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) -> dict[str, Any]:
     """What the recipe's run would take on the cluster, by these rates. Raises UserError where the inputs are not known."""
-    told = forecast(recipe, inputs_of(recipe, rates, offline), rates)
+    inputs = inputs_of(recipe, rates, offline)
+    told = forecast(recipe, inputs, rates)
     found, problems = phases(told, cluster)
     if any(stage.phase.endswith(": filter") for stage in told.stages):
         told.assumptions.append(
             "a Bloom filter is as fast as the small one that was measured; one that fills memory is slower"
         )
+    if any(given.pages for given in inputs.values()):
+        told.assumptions.append("the process that parses pages, one beside each such task, is not in the memory of a task")
     seconds = sum(phase.seconds for phase in found)
     cost = sum(phase.cost or 0.0 for phase in found) if cluster.price is not None else None
     return {
