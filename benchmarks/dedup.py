@@ -193,7 +193,9 @@ def bench_datatrove(texts: list[str], folder: Path) -> tuple[float, float]:
         MinhashDedupFilter,
         MinhashDedupSignature,
     )
+    from loguru import logger
 
+    logger.remove()  # it says several things about each bucket
     config = MinhashConfig()
     size = sum(len(text.encode()) for text in texts)
     documents = [Document(text=text, id=str(i)) for i, text in enumerate(texts)]
