@@ -1,6 +1,6 @@
 """Reading many small pieces of many files at once, into one array.
 
-Files are read (`preadv`), not mapped: training reads 4 to 16 KiB at random places, where a page fault costs more than a
+Files are read, not mapped: training reads 4 to 16 KiB at random places, where a page fault costs more than a
 call, and pages of a map would count as this process's memory until it holds the whole corpus.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from trainer.errors import TrainerError
+from trainer.submit import READS, Submitter
 
 OPEN_FILES = 512  # kept open at once; the usual limit of a process is 1,024
 THREADS = max(1, min(4, os.cpu_count() or 1))  # that read at once: more only compete for memory
@@ -30,6 +31,8 @@ class _Open:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.most = min(limit, READS)  # reads at once: so many files can be open together
+        self.submitter = Submitter()
         self.open: OrderedDict[int, int] = OrderedDict()
 
     def descriptor(self, number: int, path: Path) -> int:
@@ -87,16 +90,37 @@ class Reader:
         """
         if self._process != os.getpid():
             self._start()  # another process: its own open files, and no lock that a thread of the parent held
-        by_place = np.lexsort((offsets, files))
-        plan = (part[by_place].tolist() for part in (files, offsets, sizes, targets))
-        view = memoryview(out.reshape(-1).view(np.uint8))
+        order = np.lexsort((offsets, files))
         opened = self._free.get()  # waits where more threads read than there are sets of open files
         try:
-            last, descriptor = -1, -1
-            for file, offset, size, target in zip(*plan, strict=True):
-                if file != last:
-                    last, descriptor = file, opened.descriptor(file, self.paths[file])
-                if os.preadv(descriptor, [view[target : target + size]], offset) != size:
-                    raise DataError(f"{self.paths[file]}: ends before byte {offset + size}; it was cut while in use")
+            for start in range(0, len(order), opened.most):
+                some = order[start : start + opened.most]
+                self._some(opened, *(part[some] for part in (files, offsets, sizes, targets)), out)
         finally:
             self._free.put(opened)
+
+    def _some(
+        self,
+        opened: _Open,
+        files: np.ndarray,
+        offsets: np.ndarray,
+        sizes: np.ndarray,
+        targets: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """The same for reads sorted by file, of no more files than may be open."""
+        begins = np.flatnonzero(np.diff(files, prepend=-1))
+        counts = np.diff(begins, append=len(files))
+        descriptors = [opened.descriptor(number, self.paths[number]) for number in files[begins].tolist()]
+        each = np.repeat(descriptors, counts)
+        got = opened.submitter.read(each, offsets, sizes, targets + out.ctypes.data) if opened.submitter.works else None
+        if got is None:
+            view = memoryview(out.reshape(-1).view(np.uint8))
+            reads = zip(each.tolist(), offsets.tolist(), sizes.tolist(), targets.tolist(), strict=True)
+            got = np.array([os.preadv(file, [view[to : to + size]], at) for file, at, size, to in reads])
+        wrong = np.flatnonzero(got != sizes)
+        if len(wrong):
+            at, name = wrong[0], self.paths[files[wrong[0]]]
+            if got[at] < 0:
+                raise DataError(f"{name}: cannot be read ({os.strerror(-int(got[at]))})")
+            raise DataError(f"{name}: ends before byte {offsets[at] + sizes[at]}; it was cut while in use")
