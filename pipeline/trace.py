@@ -5,6 +5,7 @@ An index is read in batches up to the document, never a whole shard: a few MiB o
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def trace(run: str, place: str, context: int = CONTEXT) -> dict[str, Any]:
     if MATERIALIZED in manifest:
         raise UserError(f"{run} holds instances in training order; trace tokens in the run that it was made from")
     name, _, number = place.rpartition(":")
-    if not name or not number.replace("_", "").replace(",", "").isdigit():
+    if not name or not re.fullmatch(r"[0-9][0-9,]*", number):
         raise UserError(f"{place!r}: name a token as SHARD:OFFSET, such as {_example(manifest)}:0")
     offset = int(number.replace(",", ""))
     source, split, shard = find_shard(run, manifest, name)

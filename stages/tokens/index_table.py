@@ -37,7 +37,9 @@ ROWS = pa.schema(
 
 
 def csv_lines(rows: pa.RecordBatch) -> memoryview:
-    """Rows with the columns of `ROWS` as UTF-8 CSV, one line a row, "\\n" behind each."""
+    """Rows with the columns of `ROWS`, none of them null, as UTF-8 CSV: one line a row, each with its end."""
+    if any(rows.column(name).null_count for name in ROWS.names):
+        raise ValueError("an index has no null values")
     fields = [
         column.cast(pa.large_string()) if pa.types.is_integer(column.type) else _quoted(column.cast(pa.large_string()))
         for column in (rows.column(name) for name in ROWS.names)
@@ -88,17 +90,22 @@ def read_index_batches(opened: Callable[[], BinaryIO], name: str) -> Iterator[pa
         raise ShardError(f"{name}: the shard's index is missing") from None
     try:
         packed = pa.CompressedInputStream(pa.PythonFile(stream, "r"), "gzip")
-        reader = pa_csv.open_csv(
+        with pa_csv.open_csv(
             packed,
             read_options=pa_csv.ReadOptions(autogenerate_column_names=True, block_size=BLOCK_BYTES, use_threads=False),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(column_types=types),
-        )
-        for batch in reader:
-            if batch.num_columns not in (2, 5):
-                raise ShardError(f"{name}, row {row + 1}: {batch.num_columns} columns; start,end,id,src,loc were expected")
-            row += batch.num_rows
-            yield _whole(batch)
+        ) as reader:
+            for batch in reader:
+                if batch.num_columns not in (2, 5):
+                    raise ShardError(
+                        f"{name}, row {row + 1}: {batch.num_columns} columns; start,end,id,src,loc were expected"
+                    )
+                if any(column.null_count for column in batch.columns):
+                    yield from _one_by_one(opened(), name, row)  # a number is missing; there it is named by its row
+                    return
+                row += batch.num_rows
+                yield _whole(batch)
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             return

@@ -20,11 +20,15 @@ def batch(rows):
 
 
 def read(data, name="index"):
-    return [tuple(row.values()) for rows in read_index_batches(lambda: io.BytesIO(data), name) for row in rows.to_pylist()]
+    return [
+        tuple(row.values()) for rows in read_index_batches(lambda: io.BytesIO(data), name) for row in rows.to_pylist()
+    ]
 
 
 names = st.one_of(st.text(max_size=20), st.text(alphabet='a,"\n\r é', max_size=12))
-documents = st.lists(st.tuples(st.integers(0, 2**48), st.integers(0, 2**48), names, names, st.integers(0, 2**31)), max_size=30)
+documents = st.lists(
+    st.tuples(st.integers(0, 2**48), st.integers(0, 2**48), names, names, st.integers(0, 2**31)), max_size=30
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -42,7 +46,9 @@ def test_any_row_is_written_and_read_back(tmp_path_factory, rows, size):
 
 
 def test_many_rows_give_the_plain_writers_bytes(tmp_path):
-    rows = [(i * 7, i * 7 + 7, f"urn:uuid:{i * 7919:032x}", f"web-{i // 9000:05d}.warc.gz", i % 9000) for i in range(60_000)]
+    rows = [
+        (i * 7, i * 7 + 7, f"urn:uuid:{i * 7919:032x}", f"web-{i // 9000:05d}.warc.gz", i % 9000) for i in range(60_000)
+    ]
     write_index(tmp_path / "plain.csv.gz", rows)
     for size in (1000, 60_000):
         write_index_batches(tmp_path / "a.csv.gz", [batch(rows[i : i + size]) for i in range(0, len(rows), size)])
@@ -71,6 +77,8 @@ def test_two_columns_no_rows_and_damage():
         read(gzip.compress(b"0,4\n4,9\nx,9\n"), "here.csv.gz")
     with pytest.raises(ShardError, match=r"here\.csv\.gz, row 2: 3 columns"):
         read(gzip.compress(b"0,4\n4,9,x\n"), "here.csv.gz")
+    with pytest.raises(ShardError, match=r"here\.csv\.gz, after row 2: .*damaged"):
+        read(gzip.compress(b"0,4,a,f,1\n4,,b,f,2\n"), "here.csv.gz")
     whole = gzip.compress(b"".join(b"%d,%d\n" % (i * i * 7919 % 10007, i) for i in range(5000)))
     with pytest.raises(ShardError, match=r"here\.csv\.gz, .*damaged"):
         read(whole[: len(whole) // 2], "here.csv.gz")
@@ -78,3 +86,27 @@ def test_two_columns_no_rows_and_damage():
         read(whole[:-6], "here.csv.gz")
     with pytest.raises(ShardError, match="damaged"):
         read(b"no gzip at all", "here.csv.gz")
+
+
+def test_nulls_are_not_written():
+    whole = batch([(0, 1, "d", "f", 1)])
+    nothing = whole.set_column(2, "id", pa.array([None], pa.large_string()))
+    with pytest.raises(ValueError, match="null"):
+        csv_lines(nothing)
+
+
+def test_reading_may_stop_at_any_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_table, "BLOCK_BYTES", 1 << 12)
+    rows = [(i, i + 1, f"document-{i * 7919}", "f", i) for i in range(20_000)]
+    write_index_batches(tmp_path / "a.csv.gz", [batch(rows)])
+    opened = []
+
+    def open_index():
+        opened.append((tmp_path / "a.csv.gz").open("rb"))
+        return opened[-1]
+
+    for _ in range(100):
+        batches = read_index_batches(open_index, "a")
+        assert next(batches).num_rows > 10
+        batches.close()
+    assert len(opened) == 100 and all(file.closed for file in opened)
