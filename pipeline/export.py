@@ -153,7 +153,8 @@ def _task(
 
 def show_export(found: dict[str, Any], console: Console) -> None:
     """Print what `export` did."""
-    table = plain_table(f"{found['out']}: {found['format']}, {found['split']}, {found['dtype']} tokens")
+    console.print(f"{found['out']}: {found['format']}, {found['split']}, {found['dtype']} tokens", style="bold", markup=False)
+    table = plain_table("")
     table.add_column("source")
     for heading in ("documents", "tokens", "files", "bytes"):
         table.add_column(heading, justify="right")

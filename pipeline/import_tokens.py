@@ -268,7 +268,8 @@ def _counts(
 
 def show_import(found: dict[str, Any], console: Console) -> None:
     """Print what `import_tokens` did."""
-    table = plain_table(f"{found['out']}: {found['source']}, {found['files']:,} {found['format']} files")
+    console.print(f"{found['out']}: {found['source']}, {found['files']:,} {found['format']} files", style="bold", markup=False)
+    table = plain_table("")
     table.add_column("split")
     for heading in ("documents", "tokens", "text", "shards"):
         table.add_column(heading, justify="right")

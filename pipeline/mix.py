@@ -283,7 +283,8 @@ def show_mix(found: dict[str, Any], console: Console) -> None:
     """Print the mixture."""
     sources = found["sources"]
     several = len({source["run"] for source in sources.values()}) > 1
-    table = plain_table(f"{found['name']}: a mixture of {show_count(found['tokens'])} tokens")
+    console.print(f"{found['name']}: a mixture of {show_count(found['tokens'])} tokens", style="bold", markup=False)
+    table = plain_table("")
     table.add_column("source")
     if several:
         table.add_column("from")
