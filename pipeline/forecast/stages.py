@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import MIXTURE, Rates, Work
-from pipeline.plan.dedup import GROUP_BYTES
+from pipeline.plan.dedup import group_bytes
 from pipeline.plan.samples import AT_ONCE
 from pipeline.plan.segments import Segment, segments
 from pipeline.recipe import Recipe
@@ -182,7 +182,7 @@ def _dedup(
     name, settings = item
     documents, size = int(sum(f.documents for f in flows.values())), int(sum(f.bytes for f in flows.values()))
     files, parts = sum(f.files for f in flows.values()), sum(f.tasks for f in flows.values())
-    groups = max(1, min(parts, -(-size // GROUP_BYTES)))
+    groups = max(1, min(parts, -(-size // group_bytes(size))))
     found = []
     needs = footprint(settings, documents, size, groups)
     reading = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers"}

@@ -14,12 +14,18 @@ from pipeline.task import Phase, Task, task_key
 from stages.dedup.bloom import filter_bytes
 from stages.dedup.footprint import filter_memory, footprint, substring_memory, suffix_memory
 from stages.dedup.phases import group_parts, phases
+from stages.dedup.tasks import MAX_GROUPS
 from stages.units import show_bytes
 
 FUNCTION = "pipeline.jobs.dedup:run"
 GROUP_BYTES = 1 << 30  # of text that one scatter task reads, at most
 SMALL_GROUP_BYTES = 16 << 20  # of a small corpus it reads less, so that there are tasks for all workers
 FEW_GROUPS = 32
+
+
+def group_bytes(size: int) -> int:
+    """Bytes of text that one task reads, of a corpus of `size` bytes."""
+    return max(min(GROUP_BYTES, max(SMALL_GROUP_BYTES, size // FEW_GROUPS)), size // MAX_GROUPS)
 
 
 @dataclass
@@ -81,7 +87,7 @@ class _Running:
         self.digests |= {path: storage.stat(path).version for path in self.outside}
         self.writers: dict[str, str] = {}
         documents, size = sum(part.docs for part in job.parts), sum(part.bytes for part in job.parts)
-        groups = group_parts(described, min(GROUP_BYTES, max(SMALL_GROUP_BYTES, size // FEW_GROUPS)))
+        groups = group_parts(described, group_bytes(size))
         self.needs = footprint(job.settings, documents, size, len(groups))
         self.read = {str(i): {"path": part.path, "source": part.source} for i, part in enumerate(job.parts)}
         self.phases = phases(dump(job.settings), groups, f"parts/dedup/{job.name}")
