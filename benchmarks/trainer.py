@@ -1,8 +1,11 @@
 """Training steps of this trainer beside transformers' OlmoeForCausalLM: same configuration, batch, threads, device.
 
-Both train in fp32 on the CPU (bf16 on a GPU) with all losses, fused AdamW and clipping, each in a process of its own, in
-turns, so that a busy machine slows both; the median step of each is printed. The GPU is used if there is one.
+Both train with all losses, fused AdamW and clipping, each in a process of its own, in turns, so that a busy machine
+slows both; the median step of each is printed, by the clock and by CPU time. The GPU is used if there is one.
 transformers is run twice: with its grouped products (its default) and with its reference loop over experts.
+
+--precision says in what both compute: fp32, or bf16 over fp32 weights (here as `train.precision` does it, there by
+autocast, the way its own Trainer does). --precision both times each of the two in one go.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
+from benchmarks.tables import show_table, verdict
 from trainer.config import Config, check
 from trainer.host import reuse_memory
 from trainer.metrics import utilisation
@@ -41,8 +46,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--vocabulary", type=int, default=50_280)
     parser.add_argument("--instances", type=int, default=8)
     parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "both"), help="CPU: both; GPU: bfloat16")
     parser.add_argument("--compile", action="store_true", help="compile this trainer's layers (transformers as it is)")
     parser.add_argument("--rounds", type=int, default=2, help="turns that each side gets")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -53,31 +59,60 @@ def main(arguments: Sequence[str] = ()) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = _config(options)
     total, active = parameter_counts(config.model)
-    print(
+    title = (
         f"{total:,} parameters, {active:,} active; {options.instances} x {options.length} tokens a step; "
         f"{device}, {options.threads} threads"
     )
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    memory = dict.fromkeys(SIDES, 0)
+    asked = options.precision or ("bfloat16" if device == "cuda" else "both")
+    precisions = ("float32", "bfloat16") if asked == "both" else (asked,)
+    results = {precision: _turns(options, arguments, precision) for precision in precisions}
+    flops, tokens = flops_per_token(config.model, options.length), options.instances * options.length
+    rows: list[list[str]] = []
+    for precision, sides in results.items():
+        clock, cpu = ({side: _median(found[kind]) for side, found in sides.items()} for kind in KINDS)
+        for side, found in sides.items():
+            used = utilisation(tokens / clock[side], flops, torch.device(device), 1)
+            row = [
+                f"{precision}, {SIDES[side]}",
+                f"{clock[side]:.3f}",
+                f"{cpu[side]:.3f}",
+                f"{tokens / clock[side]:,.0f}",
+            ]
+            row += [f"{found['peak_bytes'] / 1e9:.1f}", "" if used is None else f"{used:.1%}"]
+            row += (
+                [f"{times[side] / times['trainer']:.2f}" for times in (clock, cpu)] if side != "trainer" else ["", ""]
+            )
+            rows.append(row)
+        rows.append([])
+    show_table(title, HEADINGS, rows)
+    for against in ("grouped", "eager"):
+        for precision, sides in results.items():
+            ratio = _median(sides[against]["cpu_seconds"]) / _median(sides["trainer"]["cpu_seconds"])
+            print(f"{precision}, against {SIDES[against]}, by CPU time: x{ratio:.2f}, {verdict(ratio, GOAL)}")
+    if len(results) == 2:
+        theirs_, ours_ = results["float32"]["grouped"], results["bfloat16"]["trainer"]
+        ratio = _median(theirs_["cpu_seconds"]) / _median(ours_["cpu_seconds"])
+        print(
+            f"bfloat16, against {SIDES['grouped']} as it is by default (float32): x{ratio:.2f}, {verdict(ratio, GOAL)}"
+        )
+
+
+def _turns(options: argparse.Namespace, arguments: Sequence[str], precision: str) -> dict[str, dict[str, Any]]:
+    """Seconds of every step of each side, which take turns, and the most memory that each held."""
     environment = {"GOMP_SPINCOUNT": "1000", **os.environ}  # as the trainer's command sets it, for both
+    command = [sys.executable, "-c", "import sys; from benchmarks.trainer import main; main(sys.argv[1:])", *arguments]
+    found: dict[str, dict[str, Any]] = {side: {"seconds": [], "cpu_seconds": [], "peak_bytes": 0} for side in SIDES}
     for _ in range(options.rounds):
-        for side in SIDES:
-            command = [sys.executable, "-c", "import sys; from benchmarks.trainer import main; main(sys.argv[1:])"]
+        for side, kept in found.items():
+            own = ["--side", side, "--precision", precision]
             done = subprocess.run(
-                [*command, *arguments, "--side", side], check=True, text=True, stdout=subprocess.PIPE, env=environment
+                [*command, *own], check=True, text=True, stdout=subprocess.PIPE, env=environment, timeout=600
             )
             result = json.loads(done.stdout.splitlines()[-1])
-            seconds[side] += result["seconds"]
-            memory[side] = max(memory[side], result["peak_bytes"])
-    flops, base = flops_per_token(config.model, options.length), _median(seconds["trainer"])
-    for side, times in seconds.items():
-        rate = options.instances * options.length / _median(times)
-        used = utilisation(rate, flops, torch.device(device), 1)
-        print(
-            f"{SIDES[side]:<30} {_median(times):8.3f} s a step {rate:10,.0f} tokens/s  {memory[side] / 1e9:.1f} GB"
-            + ("" if used is None else f"  MFU {used:.1%}")
-            + ("" if side == "trainer" else f"  (this trainer: {_median(times) / base:.2f}x)")
-        )
+            kept["seconds"] += result["seconds"]
+            kept["cpu_seconds"] += result["cpu_seconds"]
+            kept["peak_bytes"] = max(kept["peak_bytes"], result["peak_bytes"])
+    return found
 
 
 SIDES = {
@@ -85,6 +120,10 @@ SIDES = {
     "grouped": "transformers, grouped_mm",
     "eager": "transformers, eager experts",
 }
+
+KINDS = ("seconds", "cpu_seconds")
+HEADINGS = ("", "s a step", "CPU s", "tokens/s", "GB", "MFU", "trainer's x", "by CPU time")
+GOAL = 2.0
 
 
 def _median(values: list[float]) -> float:
@@ -108,31 +147,35 @@ def _measure(options: argparse.Namespace) -> dict[str, object]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = _config(options)
     tokens = torch.randint(0, options.vocabulary, (options.instances, options.length), device=device)
+    precision = getattr(torch, options.precision)
     if options.side == "trainer":
         reuse_memory()
-        step = ours(config, tokens, device, options.compile)
+        step = ours(config, tokens, device, precision, options.compile)
     else:
-        step = theirs(config, tokens, device, "eager" if options.side == "eager" else None)
-    seconds = []
+        step = theirs(config, tokens, device, precision, "eager" if options.side == "eager" else None)
+    seconds, cpu_seconds = [], []
     for number in range(options.steps + 2):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         step()
         if device.type == "cuda":
             torch.cuda.synchronize()
         if number >= 2:  # the first two warm up
             seconds.append(time.perf_counter() - start)
+            cpu_seconds.append(time.process_time() - cpu_start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "peak_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else peak}
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak}
 
 
-def ours(config: Config, tokens: torch.Tensor, device: torch.device, compiled: bool) -> Callable[[], None]:
+def ours(
+    config: Config, tokens: torch.Tensor, device: torch.device, precision: torch.dtype, compiled: bool
+) -> Callable[[], None]:
     """A training step of this trainer."""
     with torch.device("meta"):
         model = Olmoe(config.model)
     model.to_empty(device=device)
     model.init_weights(0)
-    if device.type == "cuda":
-        model.dtype = torch.bfloat16
+    model.dtype = precision
     if compiled:
         for layer in model.layers:
             layer.compile()
@@ -149,7 +192,9 @@ def ours(config: Config, tokens: torch.Tensor, device: torch.device, compiled: b
     return step
 
 
-def theirs(config: Config, tokens: torch.Tensor, device: torch.device, experts: str | None) -> Callable[[], None]:
+def theirs(
+    config: Config, tokens: torch.Tensor, device: torch.device, precision: torch.dtype, experts: str | None
+) -> Callable[[], None]:
     """A training step of transformers; `experts` names one of its implementations of them, None its default."""
     import transformers
 
@@ -180,7 +225,7 @@ def theirs(config: Config, tokens: torch.Tensor, device: torch.device, experts: 
     )
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
             network(input_ids=tokens, labels=tokens).loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip)
         optimizer.step()

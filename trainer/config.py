@@ -134,7 +134,7 @@ class TrainConfig(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     parallel: Literal["ddp", "fsdp"] = Field("ddp", description="how several processes share the work")
     compile: bool = Field(False, description="torch.compile; it pays on a GPU")
-    loss_chunk_mib: Count = Field(64, description="logits held at once, in MiB")
+    loss_chunk_mib: Count = Field(128, description="logits held at once, in MiB")
     log_every: Count = Field(1, description="steps between status lines")
     routing_every: Count = Field(10, description="steps between metrics lines with every expert's load")
 

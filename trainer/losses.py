@@ -18,8 +18,8 @@ IGNORED = -100
 def cross_entropy_sum(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mib: int) -> Tensor:
     """Sum over tokens of -log softmax(hidden @ head.T)[target], in nats, fp32.
 
-    Logits exist for one chunk of tokens at a time (`chunk_mib` MiB of fp32). The gradient is formed in the forward
-    pass while the chunk's logits are there, so they are neither kept nor computed twice. Targets of IGNORED give 0.
+    Logits exist for one chunk of tokens at a time (`chunk_mib` MiB). The gradient takes their place in the forward pass,
+    so they are neither kept nor computed twice. Targets of IGNORED give 0.
     """
     return _ChunkedCrossEntropy.apply(hidden_ND, head_VD, targets_N, _rows(head_VD, chunk_mib))
 
@@ -37,7 +37,12 @@ def token_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mi
 
 def _rows(head_VD: Tensor, chunk_mib: int) -> int:
     # Fewer rows than this would read the output matrix more often than it saves.
-    return max(64, (chunk_mib << 20) // (4 * head_VD.shape[0]))
+    return max(64, (chunk_mib << 20) // (head_VD.element_size() * head_VD.shape[0]))
+
+
+def _tile(head_VD: Tensor) -> int:
+    """Rows whose softmax is worked out at once, in fp32: on a CPU few enough to stay in the cache of a core."""
+    return max(1, (1 << 19 if head_VD.device.type == "cpu" else 1 << 26) // head_VD.shape[0])
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -47,25 +52,29 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden_ND) if with_grad else None
         grad_head = torch.zeros_like(head_VD, dtype=torch.float32) if with_grad else None
         total = hidden_ND.new_zeros((), dtype=torch.float32)
+        chunks = max(1, -(-len(hidden_ND) // rows))
+        rows = -(-len(hidden_ND) // chunks) or 1  # chunks of the same size, so that none is small
+        tile, buffer = _tile(head_VD), hidden_ND.new_empty(rows, len(head_VD))
         for start in range(0, len(hidden_ND), rows):
             hidden, targets = hidden_ND[start : start + rows], targets_N[start : start + rows]
             valid = targets != IGNORED
-            picked = targets.clamp(min=0)[:, None]
-            log_probs = torch.log_softmax(F.linear(hidden, head_VD), dim=-1, dtype=torch.float32)
-            total -= (log_probs.gather(1, picked).squeeze(1) * valid).sum()
+            logits = torch.mm(hidden, head_VD.t(), out=buffer[: len(hidden)])
+            for part, kept, target in zip(logits.split(tile), valid.split(tile), targets.split(tile), strict=True):
+                picked = target.clamp(min=0)[:, None]
+                log_probs = torch.log_softmax(part, dim=-1, dtype=torch.float32)
+                total -= (log_probs.gather(1, picked).squeeze(1) * kept).sum()
+                if with_grad:
+                    part.copy_(log_probs.exp_().scatter_add_(1, picked, log_probs.new_full(picked.shape, -1.0)))
             if not with_grad:
                 continue
-            grad = log_probs.exp_()
-            grad.scatter_add_(1, picked, grad.new_full(picked.shape, -1.0))
-            grad = grad.to(hidden.dtype)
             # Ignored rows are dropped where they are D wide, not V.
-            torch.mm(grad, head_VD, out=grad_hidden[start : start + rows])
+            torch.mm(logits, head_VD, out=grad_hidden[start : start + rows])
             grad_hidden[start : start + rows].mul_(valid[:, None])
             hidden = hidden * valid[:, None]
             if hidden.dtype == torch.float32:
-                grad_head.addmm_(grad.t(), hidden)
+                grad_head.addmm_(logits.t(), hidden)
             else:
-                grad_head += grad.t() @ hidden
+                grad_head += logits.t() @ hidden
         if with_grad:
             ctx.save_for_backward(grad_hidden, grad_head.to(head_VD.dtype))
         return total

@@ -116,7 +116,7 @@ class Block(nn.Module):
 class Olmoe(nn.Module):
     """The model. Call it with targets for the losses, without for logits."""
 
-    def __init__(self, config: ModelConfig, loss_chunk_mib: int = 64) -> None:
+    def __init__(self, config: ModelConfig, loss_chunk_mib: int = 128) -> None:
         super().__init__()
         self.config, self.loss_chunk_mib = config, loss_chunk_mib
         self.dtype = torch.float32  # of activations; weights are cast to it where they are used

@@ -10,9 +10,10 @@ from trainer import losses
 from trainer.losses import IGNORED, cross_entropy_sum, next_tokens, repeats_ngram, token_losses
 
 
-@pytest.mark.parametrize("rows", [1, 7, 64, 1000])
-def test_chunks_change_neither_value_nor_gradient(monkeypatch, rows):
+@pytest.mark.parametrize(("rows", "tile"), [(1, 1), (7, 3), (64, 64), (1000, 9)])
+def test_chunks_change_neither_value_nor_gradient(monkeypatch, rows, tile):
     monkeypatch.setattr(losses, "_rows", lambda head, mib: rows)
+    monkeypatch.setattr(losses, "_tile", lambda head: tile)
     hidden, head = torch.randn(50, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
     targets = torch.randint(0, 40, (50,))
     targets[[3, 20]] = IGNORED
@@ -49,7 +50,7 @@ def test_no_tensor_grows_with_vocabulary_times_tokens():
         hidden, targets = torch.randn(tokens, 8, requires_grad=True), torch.randint(0, vocabulary, (tokens,))
         with Largest() as largest:
             cross_entropy_sum(hidden, head, targets, 4).backward()
-        assert 0.9 * chunk < largest.elements <= chunk < tokens * vocabulary
+        assert 0.8 * chunk < largest.elements <= chunk < tokens * vocabulary
         with Largest() as largest:
             token_losses(hidden.detach(), head.detach(), targets, 4)
         assert largest.elements <= chunk
