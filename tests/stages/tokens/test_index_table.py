@@ -31,7 +31,7 @@ documents = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(documents, st.integers(1, 9))
 def test_any_row_is_written_and_read_back(tmp_path_factory, rows, size):
     folder = tmp_path_factory.mktemp("index")
