@@ -63,7 +63,7 @@ def test_grouped_path_equals_the_per_expert_path(monkeypatch):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_equals_cpu():
     built, x = layer(d_model=64, expert_width=32), torch.randn(48, 64)
     expected, _ = built(x, 48)
@@ -73,7 +73,7 @@ def test_gpu_equals_cpu():
     assert int(stats.counts.sum()) == 96
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_path_does_not_wait_for_the_host():
     built, x = layer(d_model=64, expert_width=32).cuda(), torch.randn(48, 64, device="cuda").bfloat16()
     built(x, 48)[0].sum().backward()  # the first call tries what the device can do

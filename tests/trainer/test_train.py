@@ -259,6 +259,19 @@ def test_a_tokenizer_of_the_same_size_is_still_another(tmp_path, small_run, whol
     assert run(config, small_run, tmp_path / "y", device="cpu") == 0
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_learns_and_resumes(tmp_path, small_run, make_config):
+    torch.use_deterministic_algorithms(False)  # as users train
+    config = make_config(train={"precision": "bfloat16", "micro_batch": 4})
+    assert run(config, small_run, tmp_path / "a", device="cuda") == 0
+    entropy, found = lines(tmp_path / "a", "start")[0]["unigram_entropy"], losses(tmp_path / "a")
+    assert lines(tmp_path / "a", "eval")[max(found)]["loss"] < entropy - 0.3
+    kept = checkpoint.all_checkpoints(tmp_path / "a" / "checkpoints")
+    assert run(config, small_run, tmp_path / "a", resume=kept[0], device="cuda") == 0
+    for step, loss in losses(tmp_path / "a").items():
+        assert loss == pytest.approx(found[step], abs=0.05)
+
+
 def test_compiled_layers_train_the_same(tmp_path, small_run, make_config, monkeypatch):
     # Traced and differentiated as for a GPU, but run without making C++ of it, which takes most of a minute.
     whole = torch.nn.Module.compile
