@@ -3,9 +3,10 @@
     python -m benchmarks dedup [--size 200] [--copies 0.3] [--datatrove 20] [--folder DIR]
 
 The corpus is made of the real documents of ../shared/data. To be larger than they are, each further round through them
-exchanges their words for one another by its own random permutation, so that its documents are new ones of the same
-shape; then a share of documents (`--copies`) is planted a second time, a third of these with a few words changed. All
-phases run in this process. Times are of the processor, not of the clock, so that other work beside does not count.
+exchanges their words for one another by its own random permutation, each within its file and script, so that its
+documents are new ones of the same shape and language; then a share of documents (`--copies`) is planted a second time,
+a third of these with a few words changed. All phases run in this process. Times are of the processor, not of the clock,
+so that other work beside does not count.
 datatrove takes the first `--datatrove` MB of the same documents (at 0.4 MB/s, all 200 take nine minutes). Then, in
 processes of their own: peak memory as the input grows tenfold, and two workers on Ray beside one, by the clock.
 """
@@ -51,27 +52,31 @@ BFF_GOAL = 40  # MB/s
 LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 
 
-def real_texts() -> list[str]:
-    texts: dict[str, None] = {}
+def real_texts() -> dict[str, str]:
+    """Text -> the file that it is from."""
+    texts: dict[str, str] = {}
     for name in FILES:
         with (SHARED / f"{name}.jsonl.zst").open("rb") as file:
             for line in io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), "utf-8"):
-                texts[json.loads(line)["text"]] = None
-    return list(texts)
+                texts.setdefault(json.loads(line)["text"], name)
+    return texts
 
 
 def corpus(size: int, copies: float) -> list[str]:
     """About `size` bytes of documents, `copies` of them planted a second time."""
     rng = random.Random(0)
     base = real_texts()
-    words = sorted({word for text in base for word in LONG_WORD.findall(text)})
+    words = {(file, ascii): set[str]() for file in FILES for ascii in (True, False)}
+    for text, file in base.items():
+        for word in LONG_WORD.findall(text):
+            words[file, word.isascii()].add(word)
     texts: list[str] = []
     done = 0
-    exchange: dict[str, str] | None = None
+    exchange: dict[str, dict[str, str]] = {}
     while done < size:
-        for text in base:
-            if exchange is not None:
-                text = LONG_WORD.sub(lambda m: exchange[m.group()], text)  # noqa: B023
+        for text, file in base.items():
+            if exchange:
+                text = LONG_WORD.sub(lambda m: exchange[file][m.group()], text)  # noqa: B023
             texts.append(text)
             done += len(text)
             if rng.random() < copies:
@@ -79,7 +84,9 @@ def corpus(size: int, copies: float) -> list[str]:
                 done += len(text)
             if done >= size:
                 break
-        exchange = dict(zip(words, rng.sample(words, len(words)), strict=True))
+        exchange = {file: {} for file in FILES}
+        for (file, _), some in sorted(words.items()):
+            exchange[file] |= zip(sorted(some), rng.sample(sorted(some), len(some)), strict=True)
     rng.shuffle(texts)
     return texts
 
