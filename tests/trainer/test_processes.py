@@ -68,3 +68,19 @@ def test_a_batch_must_divide_among_processes(make_config):
         spread(None, make_config(), Processes(0, 3, None))
     with pytest.raises(TrainerError, match="gets 2 instances of a batch, which are balanced 4 together"):
         spread(None, make_config(losses={"balance_instances": 4}, train={"micro_batch": 4}), Processes(0, 2, None))
+
+
+def test_two_processes_train_on_packed_documents_as_one(tmp_path, make_run, make_config):
+    data = make_run(tmp_path / "run", seed=5)  # not opened before: the first process packs, the other waits
+
+    def config(way: str):
+        changes = {"model": {"document_masking": True}, "data": {"packing": "best_fit"}}
+        return make_config(**changes, train={"tokens": 2 * 128, "micro_batch": 1, "parallel": way})
+
+    done = two(config("fsdp"), data, tmp_path / "two")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert train(config("ddp"), data, tmp_path / "one", device="cpu") == 0
+    one, found = steps(tmp_path / "one"), steps(tmp_path / "two")
+    for step in (1, 2):
+        assert found[step]["loss"] == pytest.approx(one[step]["loss"], abs=2e-4)
+        assert found[step]["grad_norm"] == pytest.approx(one[step]["grad_norm"], abs=2e-4)
