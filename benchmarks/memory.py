@@ -7,9 +7,8 @@ real pages with the splits of a large run (run.split_bytes 256 MiB), through ext
 Peaks are the kernel's high-water marks of every process below the command: the driver, Ray's workers with their tasks,
 the parsing processes, and Ray's own. The ledger's own record of the largest task stands beside them.
 
-What is bounded has to fill before it stops growing: batches of 8 MiB, the tokenizer's cache of words (100 MB), the
-vocabulary of a classifier trained in the run. A small input leaves them half empty, so that from 1
-to 10 the goal is missed (1.2 to 1.26 where it was measured); `--crawl-scales 10 30` begins behind that, and is flat.
+What is bounded has to fill before it stops growing: batches of 8 MiB, the tokenizer's cache of words, what a tokenizer
+and a classifier are trained on. The sample's recipe sets the last two so that its own size fills them.
 """
 
 from __future__ import annotations
