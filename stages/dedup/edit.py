@@ -66,14 +66,12 @@ def edit(
 
 def _with_holders(spans: pa.Table, found: pa.Table) -> pa.Table:
     """Spans, sorted, with the representative of each: the first holder, or null."""
-    span = np.rec.fromarrays([column_values(spans, n) for n in SPAN_KEYS], names=list(SPAN_KEYS))
-    held = np.rec.fromarrays([column_values(found, n) for n in SPAN_KEYS], names=list(SPAN_KEYS))
-    first = np.ones(len(held), bool)
-    first[1:] = held[1:] != held[:-1]
-    first = np.flatnonzero(first)
-    place = np.full(len(span), -1, np.int64)
-    if len(first):
-        place[np.isin(span, held[first])] = first  # both sorted, without repetition
+    span, held = _numbered(spans, found)
+    named, first = np.unique(held, return_index=True)
+    place = np.full(int(span.max(initial=-1)) + 1, -1, np.int64)
+    known = named < len(place)
+    place[named[known]] = first[known]
+    place = place[span]
     take = pa.array(place, mask=place < 0)
     holder = column_values(found, "holder")
     chosen = {
@@ -85,6 +83,18 @@ def _with_holders(spans: pa.Table, found: pa.Table) -> pa.Table:
     for name, values in chosen.items():
         spans = spans.append_column(name, values)
     return spans
+
+
+def _numbered(a: pa.Table, b: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each row of both tables, equal where doc, start and stop are."""
+    columns = [np.concatenate([column_values(a, name), column_values(b, name)]) for name in SPAN_KEYS]
+    order = np.lexsort(columns[::-1])
+    fresh = np.zeros(len(order), bool)
+    for column in columns:
+        fresh[1:] |= np.diff(column[order]) != 0
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = np.cumsum(fresh)
+    return numbers[: a.num_rows], numbers[a.num_rows :]
 
 
 def _edit_part(
