@@ -19,7 +19,7 @@ from pipeline.jobs import dedup as job
 from pipeline.task import Context
 
 GATE = "HEADRACE_TEST_GATE"
-WAIT = 60.0  # seconds, for a test that does not come
+WAIT = 150.0  # seconds, for a test that does not come
 
 
 def instead_of_the_job(name: str, group_bytes: int = 1) -> None:

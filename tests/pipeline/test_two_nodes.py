@@ -18,7 +18,7 @@ from dedup_corpus import altered, prose
 from pipeline.cli import main
 from pipeline.engine import RAY_ENVIRONMENT
 
-WAIT = 150.0  # seconds, for what does not come
+WAIT = 300.0  # seconds, for what does not come
 
 
 @pytest.fixture
