@@ -25,7 +25,8 @@ from stages.tokens.tokenize import TokenFile
 
 MODULE = "pipeline.jobs.tokens"
 LAST_STAGE = 1_000_000  # behind all segments of a source
-AHEAD = 16  # indexes read at once while shards are planned; each holds the ends of one token file
+AHEAD = 16  # indexes read at once while shards are planned; each holds the ends of one token file,
+AHEAD_DOCUMENTS = 1 << 20  # and all of them no more than so many, but for one file that has more
 
 
 def tokenizer_phase(recipe: Recipe, parts: dict[str, list[Part]], engine: Engine) -> str:
@@ -168,10 +169,15 @@ def read_ahead(
             guesses = np.searchsorted(bounds, cuts[cuts < bounds[-1]], side="right") - 1
             for number in [number for number in pending if number < here]:
                 pending.pop(number).cancel()
+            found = pending.pop(here).result() if here in pending else read(file)
             for number in np.unique(guesses).tolist():
-                if number not in pending and len(pending) < AHEAD:
-                    pending[number] = pool.submit(read, files[number])
-            return pending.pop(here).result() if here in pending else read(file)
+                held = sum(files[other].documents for other in pending)
+                if number in pending or number == here:
+                    continue
+                if len(pending) >= AHEAD or (pending and held + files[number].documents > AHEAD_DOCUMENTS):
+                    break
+                pending[number] = pool.submit(read, files[number])
+            return found
 
         try:
             yield ends

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.plan import tokens
 from pipeline.plan.tokens import AHEAD, read_ahead
 from stages.tokens.shard import plan_shards
 from stages.tokens.tokenize import TokenFile
@@ -24,6 +26,28 @@ def test_reading_ahead_changes_no_plan(lengths: list[list[int]], size: int) -> N
     files, ends = token_files(lengths)
     with read_ahead(files, size, lambda file: ends[file.index_path]) as ahead:
         assert plan_shards(files, size, ahead) == plan_shards(files, size, lambda file: ends[file.index_path])
+
+
+def test_indexes_with_many_documents_are_read_one_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "AHEAD_DOCUMENTS", 250)
+    files, ends = token_files([[7] * 100] * 60)
+    asked, read = [], []
+
+    def one(file: TokenFile) -> np.ndarray:
+        read.append(int(file.index_path))
+        return ends[file.index_path]
+
+    with read_ahead(files, 1500, one) as ahead:
+
+        def ask(file: TokenFile) -> np.ndarray:
+            found = ahead(file)
+            asked.append(int(file.index_path))
+            return found
+
+        plan_shards(files, 1500, ask)
+        assert sum(number > asked[-1] for number in read) <= 2
+    assert set(asked) <= set(read) and len(asked) >= 25
+    assert len(read) <= len(asked) + 12
 
 
 def test_indexes_are_read_ahead_once_and_let_go() -> None:
