@@ -70,10 +70,10 @@ def write_run(folder: Path, count: int, tokens: int) -> int:
 
 
 def bench_loader(folder: Path, length: int, count: int = 8, tokens: int = 40_000_000) -> None:
-    """Batches of about half a million tokens from shards in the page cache."""
+    """Batches of about two million tokens (half of one of OLMoE's) from shards in the page cache."""
     total = write_run(folder, count, tokens)
     reuse_memory()  # as training does
-    batch = max(1, (1 << 19) // length)
+    batch = max(1, (1 << 21) // length)
     _warm(folder)
     limit = max(_preadv_alone(folder, length, count * (tokens // length)) for _ in range(PASSES))
     print(f"preadv alone, {length} tokens, {THREADS} threads: {limit:.1f} GB/s of tokens, random places")
