@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -136,20 +137,7 @@ class _Running:
 
     def shuffle_files(self) -> list[tuple[str, list[str]]]:
         """(key of the task, files that it wrote) for all files but the results that the summary names."""
-        named = {
-            name
-            for value in self.summary.values()
-            if isinstance(value, dict)
-            for name in value.values()
-            if isinstance(name, str)
-        }
-        named |= {
-            name
-            for value in self.summary.values()
-            if isinstance(value, list)
-            for name in value
-            if isinstance(name, str)
-        }
+        named = set(_strings(self.summary))
         found: dict[str, list[str]] = {}
         for path, key in self.writers.items():
             if path not in named:
@@ -174,6 +162,15 @@ class _Running:
                 )
             found.append(replace(part, removals=removals))
         return found
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in JSON values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)
 
 
 def _task(

@@ -149,6 +149,21 @@ def test_unexpected_removal_replaces_nothing(inputs: Path, tmp_path: Path, metho
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_new_crawl_is_compared_with_the_filter_that_an_old_one_saved(inputs: Path, tmp_path: Path) -> None:
+    save = {"dedup": BFF["dedup"] | {"save": True, "expected_ngrams": 20_000}}
+    run(recipe(inputs, [save]), tmp_path / "old", "run.keep=none")
+    (saved,) = (tmp_path / "old").rglob("*.bloom")
+    again = recipe(inputs, [{"dedup": BFF["dedup"] | {"load": str(saved)}}])
+    again["sources"]["notes"]["steps"] = [{"dedup": BFF["dedup"] | {"load": str(saved)}}]
+    summary = run(again, tmp_path / "new")
+    left = {s.name: s.into.docs - sum(amount.docs for amount in s.dropped.values()) for s in summary.sources}
+    assert left == {"web": 0, "notes": 10}  # all of the web was there before; of the notes, what was in the web, and a copy
+    assert {s.name: set(s.dropped) for s in summary.sources} == {"web": {"dedup.bff"}, "notes": {"dedup.bff"}}
+    saved.unlink()
+    with pytest.raises(UserError, match=r"sources\.web\.steps\.dedup\.load"):
+        run(again, tmp_path / "newer")
+
+
 def test_a_filter_that_is_too_small_replaces_nothing(inputs: Path, tmp_path: Path) -> None:
     run(recipe(inputs, []), tmp_path)
     before = (tmp_path / "manifest.json").read_bytes()
