@@ -145,8 +145,33 @@ def apply_experts(x_ND: Tensor, routing: Routing, gate_up_EGD: Tensor, down_EDF:
 
 
 @torch.compiler.disable
-def _one_by_one(*arguments: Tensor | None) -> Tensor:
-    return _PerExpert.apply(*arguments)
+def _one_by_one(
+    x_ND: Tensor,
+    weight_S: Tensor,
+    gate_up_EGD: Tensor,
+    down_EDF: Tensor,
+    token_S: Tensor,
+    slot_NK: Tensor | None,
+    counts_E: Tensor,
+) -> Tensor:
+    if x_ND.dtype != torch.float32 and slot_NK is not None:
+        weight_S, token_S, slot_NK, counts_E = _rounded_up(weight_S, token_S, slot_NK, counts_E)
+    return _PerExpert.apply(x_ND, weight_S, gate_up_EGD, down_EDF, token_S, slot_NK, counts_E)
+
+
+def _rounded_up(
+    weight_S: Tensor, token_S: Tensor, slot_NK: Tensor, counts_E: Tensor, multiple: int = 32
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same slots with room up to a multiple for each expert, filled with token 0 at weight 0, which adds nothing.
+
+    oneDNN writes machine code for every number of rows of a bf16 product that it meets; so there are few of them.
+    """
+    room_E = (counts_E + multiple - 1) // multiple * multiple
+    moved_E = (room_E.cumsum(0) - room_E) - (counts_E.cumsum(0) - counts_E)
+    place_S = torch.arange(len(token_S), device=token_S.device) + moved_E.repeat_interleave(counts_E)
+    slots = int(room_E.sum())
+    weights = weight_S.new_zeros(slots).index_copy(0, place_S, weight_S)
+    return weights, token_S.new_zeros(slots).index_copy(0, place_S, token_S), place_S[slot_NK], room_E
 
 
 @torch.compiler.assume_constant_result

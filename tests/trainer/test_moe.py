@@ -63,6 +63,33 @@ def test_grouped_path_equals_the_per_expert_path(monkeypatch):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("multiple", [1, 4, 32])
+def test_rounding_slots_up_changes_nothing(monkeypatch, multiple):
+    built, x = layer(), torch.randn(24, 16, requires_grad=True)
+    out, _ = built(x, 24)
+    ours, apply = gradients(built, out, x), moe._PerExpert.apply
+
+    def rounded(x_ND, weight_S, gate_up_EGD, down_EDF, *routing):
+        weight_S, *routing = moe._rounded_up(weight_S, *routing, multiple)
+        assert all(count % multiple == 0 for count in routing[2].tolist())
+        return apply(x_ND, weight_S, gate_up_EGD, down_EDF, *routing)
+
+    monkeypatch.setattr(moe, "_one_by_one", rounded)
+    again, stats = built(x, 24)
+    assert int(stats.counts.sum()) == 48
+    torch.testing.assert_close(again, out, atol=1e-6, rtol=1e-5)
+    for a, b in zip(gradients(built, again, x), ours, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_bfloat16_is_near_float32():
+    built, x = layer(), torch.randn(50, 16)
+    exact, _ = built(x, 50)
+    rounded, _ = built(x.bfloat16(), 50)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_equals_cpu():
     built, x = layer(d_model=64, expert_width=32), torch.randn(48, 64)
