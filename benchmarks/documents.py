@@ -49,14 +49,14 @@ def write_corpus(folder: Path, documents: int) -> dict[str, list[str]]:
 
 
 def recipe(files: dict[str, list[str]], tokenizer: Path) -> dict[str, Any]:
-    """Documents to tokens, and nothing else. Indexes of ten million documents end in some twenty shards."""
+    """Documents to tokens, and nothing else; a million of them fill several shards, so that all that can be busy is."""
     return {
         "name": "documents",
         "sources": {
             source: {"read": {"paths": paths, "url_field": None, "metadata": False}} for source, paths in files.items()
         },
         "tokenizer": {"path": str(tokenizer)},
-        "shards": {"bytes": "32MiB", "held_out": 0.001},
+        "shards": {"bytes": "8MiB", "held_out": 0.001},
         "mixture": {"epochs": 1.5},
         "run": {"keep": "none", "split_bytes": "64MiB"},
     }
