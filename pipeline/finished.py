@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.folder import MADE_BY
 from pipeline.inspect import read_manifest
 from pipeline.ledger import Ledger
 from pipeline.plan.segments import Segment, segments
@@ -107,6 +108,11 @@ def open_finished(run: str) -> FinishedRun:
     manifest = read_manifest(run)
     uri = storage.join(run, "recipe.json")
     if not storage.exists(uri):
+        for name, command in MADE_BY.items():
+            if storage.exists(storage.join(run, name)):
+                raise UserError(
+                    f"{run} was made by `python -m pipeline {command}` and has no record of documents; name a run's folder"
+                )
         raise UserError(f"{run} holds no recipe.json: the run was made by an older version; run its recipe again")
     recipe = recipe_of(orjson.loads(storage.read_bytes(uri)), uri)
     ledger = Ledger(run)

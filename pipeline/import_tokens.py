@@ -112,6 +112,8 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
         raise UserError(f"--tokenizer: {error}") from None
     settings = options.settings()
     inputs = find_inputs(sources, options.format)
+    if options.held_out_as is None:
+        _refuse_held_out(inputs)
     given, out = out, absolute(out)
     with storage.RunLock(out) as lock:
         check_kind(out, IMPORT)
@@ -166,6 +168,17 @@ def find_inputs(sources: Sequence[str], kind: Format) -> list[TokenInput]:
         for entry in listed:
             found[entry.uri] = _with_companions(entry, kind)
     return [found[uri] for uri in sorted(found)]
+
+
+def _refuse_held_out(inputs: Sequence[TokenInput]) -> None:
+    """Raise UserError where shards of a run's held-out split are among the files: they would come into training."""
+    held = next((item.uri for item in inputs if item.uri.rsplit("/", 1)[-1].startswith("held_out-")), None)
+    if held is not None:
+        others = held.rpartition("/")[0] + "/0*"
+        raise UserError(
+            f"{held}: a run holds these documents out of training; name the other files alone (such as {others}), or "
+            "the run with --held-out-as, which holds them out again"
+        )
 
 
 def _with_companions(entry: storage.Entry, kind: Format) -> TokenInput:

@@ -15,6 +15,8 @@ import orjson
 from pipeline import storage
 from pipeline.check_shard import Checked, Rules, check_shard
 from pipeline.engine import MANIFEST
+from pipeline.folder import EXPORT, MADE_BY
+from pipeline.ledger import FOLDER
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
@@ -31,13 +33,25 @@ def read_manifest(run: str) -> Manifest:
     """The manifest of a finished run. Raises UserError where there is none, or it is damaged."""
     uri = storage.join(run, MANIFEST)
     if not storage.exists(uri):
-        raise UserError(
-            f"{run} holds no finished run (no {MANIFEST}); python -m pipeline status {run} tells how far it is"
-        )
+        raise UserError(_no_manifest(run))
     try:
         return parse_manifest(storage.read_bytes(uri), uri)
     except ShardError as error:
         raise UserError(str(error)) from None
+
+
+def _no_manifest(run: str) -> str:
+    """Why there is no manifest in a folder, and what helps."""
+    nothing = f"{run} holds no finished run (no {MANIFEST})"
+    for name, command in MADE_BY.items():
+        if not storage.exists(storage.join(run, name)):
+            continue
+        if name == EXPORT:
+            return f"{nothing}: it is an export for other tools; name the run that it was made of"
+        return f"{nothing}: `python -m pipeline {command}` has not finished there; start the same command again"
+    if storage.exists(storage.join(run, FOLDER)):
+        return f"{nothing}; python -m pipeline status {run} tells how far it is"
+    return f"{nothing}, nor one that was begun; is the folder's name right?"
 
 
 def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]:
@@ -46,8 +60,10 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]
     Checked are each shard's size and checksum, that its index covers it without gaps and counts what the manifest
     says, that documents end in the end token and have none inside, that all tokens lie within the vocabulary, and that
     no two shards are the same. `quick` leaves the tokens unread: sizes and indexes are checked then. With `documents`, the
-    first so many of each source are decoded. Memory is a few MiB for each shard read at a time.
+    first so many of each source are decoded. Memory is a few MiB for each shard read at a time. Raises UserError.
     """
+    if documents < 0:
+        raise UserError(f"--show {documents}: a number of documents, 0 for none")
     manifest = read_manifest(run)
     rules = _rules(run, manifest)
     entries = [
@@ -166,7 +182,7 @@ def _source(manifest: Manifest, name: str, facts: dict[str, Any]) -> dict[str, A
         "documents": entry["documents"],
         "tokens": entry["tokens"],
         "text_bytes": entry["text_bytes"],
-        "bytes_per_token": _ratio(entry["text_bytes"] + held["text_bytes"], entry["tokens"] + held["tokens"]),
+        "bytes_per_token": _ratio(entry["text_bytes"], entry["tokens"]),
         "lengths": facts["lengths"]["train"].to_json(),
         "budget_tokens": entry["budget_tokens"],
         "share": round(entry["budget_tokens"] / max(manifest["mixture"]["tokens"], 1), 6),

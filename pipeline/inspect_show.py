@@ -45,7 +45,7 @@ def show_inspect(found: dict[str, Any], console: Console, shards: bool = False) 
             f"{len(s['shards']):,}",
         )
     console.print(table)
-    console.print("min to mean: tokens of a training document, its end token included")
+    console.print("min to mean: tokens of a training document, its end token included; bytes/token likewise\n")
     if shards or sum(len(s["shards"]) for s in found["sources"].values()) <= FEW_SHARDS:
         _show_shards(found, console)
     tokenizer = found["tokenizer"]
@@ -63,7 +63,7 @@ def show_inspect(found: dict[str, Any], console: Console, shards: bool = False) 
         for sample in samples:
             place = f"{sample['file']}, record {sample['record']}"
             console.rule(Text(f"{name}: {sample['id']} ({sample['tokens']:,} tokens; {place})"), align="left")
-            console.print(Text(sample["text"]), highlight=False)
+            console.print(Text(sample["text"]), highlight=False, soft_wrap=True)
             if sample["cut"]:
                 console.print("... (the beginning of a long document)")
     for note in found["notes"]:

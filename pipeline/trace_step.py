@@ -126,6 +126,12 @@ def _concatenated(manifest: Manifest, batches: Batches, first: int) -> list[At]:
     }
     available = [int(ends[name][-1]) if len(ends[name]) else 0 for name in names]
     entries = [manifest["sources"][name] for name in names]
+    for name, entry, there in zip(names, entries, available, strict=True):
+        if entry["budget_tokens"] and not there:  # as the trainer refuses it
+            raise UserError(
+                f"source {name}: none of its shards ({entry['tokens']:,} tokens in {len(entry['shards']):,}) holds one instance "
+                f"of {length:,} tokens; make the sequence shorter, or leave the source out"
+            )
     asked = [
         entry["budget_tokens"] * there // entry["tokens"] if entry["tokens"] else 0
         for entry, there in zip(entries, available, strict=True)

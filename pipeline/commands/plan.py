@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ def _cluster(args: argparse.Namespace) -> Any:
     for name in ("nodes", "cores", "memory", "bandwidth"):
         if (value := getattr(args, name)) is not None and value <= 0:
             raise UserError(f"--{name} {value:g}: must be above 0")
+    if args.price_per_hour is not None and not 0 <= args.price_per_hour < math.inf:
+        raise UserError(f"--price-per-hour {args.price_per_hour:g}: must be 0 or above")
     return Cluster(
         args.nodes,
         args.cores or here.cores,

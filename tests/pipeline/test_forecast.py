@@ -261,6 +261,7 @@ def test_the_command(
         (["--rates", str(made[1]), "--measure"], "both given"),
         (["--save", "x.json"], "--save goes with --measure"),
         (["--rates", str(made[1]), "--nodes", "0"], "--nodes 0: must be above 0"),
+        (["--rates", str(made[1]), "--price-per-hour", "-3"], "--price-per-hour -3: must be 0 or above"),
     ):
         assert main(["plan", str(path), *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -227,8 +227,10 @@ def test_mistakes_are_one_sentence(run: Path, tokenizer: Path, tmp_path: Path) -
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "c.parquet")
     with pytest.raises(UserError, match=r"has no column tokens or input_ids; its columns are text"):
         taken(tmp_path / "c.parquet", tmp_path / "out", "parquet", tokenizer)
+    with pytest.raises(UserError, match=r"held_out-00000.npy: a run holds these documents out of training; name the other"):
+        taken(run / "tokens", tmp_path / "out", "olmo", tokenizer)
     with pytest.raises(UserError, match="holds a run; choose another --out"):
-        taken(run / "tokens", run, "olmo", tokenizer)
+        taken(run / "tokens/docs/0*", run, "olmo", tokenizer)
 
 
 def test_from_s3_to_s3(s3: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

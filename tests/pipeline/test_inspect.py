@@ -16,6 +16,7 @@ from token_run import write_run
 from pipeline import check_shard
 from pipeline.cli import main
 from pipeline.inspect import inspect
+from stages.errors import UserError
 from stages.tokens.shard_format import MANIFEST, fingerprint, manifest_bytes
 
 WEB = [[[5] * (n % 7) + [0] for n in range(1, 40)], [[9, 8, 7, 0], [6, 0]]]
@@ -183,6 +184,35 @@ def test_the_command_fails_where_something_is_wrong(
     assert "does not end in the end token 0" in orjson.loads(capsys.readouterr().out)["problems"][1]
     assert main(["inspect", str(copy)]) == 1
     assert "problem: tokens/web/00001.npy: document 2 (web-train-1-1) does not end" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (None, r"nor one that was begun; is the folder's name right\?"),
+        ("ledger", "pipeline status .* tells how far it is"),
+        ("import.json", "`python -m pipeline import` has not finished there; start the same command again"),
+        ("export.json", "an export for other tools; name the run that it was made of"),
+    ],
+)
+def test_a_folder_without_a_manifest_is_told_apart(tmp_path: Path, there: str | None, message: str) -> None:
+    if there == "ledger":
+        (tmp_path / there).mkdir()
+    elif there:
+        (tmp_path / there).write_text("{}")
+    with pytest.raises(UserError, match=f"holds no finished run .*{message}"):
+        inspect(str(tmp_path))
+
+
+def test_documents_are_shown_as_they_are(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "one [bold]line[/bold] of words, longer than any terminal is wide; " * 9
+    monkeypatch.setattr("stages.tokens.tokenizer.Tokenizer.decode", lambda self, tokens: text)
+    assert main(["inspect", str(whole), "--show", "1", "--quick"]) == 0
+    assert f"{text}\n" in capsys.readouterr().out
+    assert main(["inspect", str(whole), "--show", "-1"]) == 2
+    assert "--show -1: a number of documents" in capsys.readouterr().err
 
 
 def test_instances_in_training_order_are_checked_too(whole: Path, tmp_path: Path) -> None:

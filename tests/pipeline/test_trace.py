@@ -193,6 +193,7 @@ def test_the_command_with_a_trainers_configuration(
         (["--step", "1"], "--step needs --config TRAINER.yaml"),
         (["--step", "0", "--sequence-length", "8", "--batch", "1"], "counted from 1"),
         (["--step", "99999", "--sequence-length", "64", "--batch", "4"], "training ends with step"),
+        (["--step", "1", "--sequence-length", "1000000", "--batch", "1"], "none of its shards .* holds one instance"),
         (["--step", "1", "--config", "none.yaml"], "none.yaml: cannot be read"),
     ],
 )
