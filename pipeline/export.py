@@ -10,7 +10,7 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import Engine
 from pipeline.folder import EXPORT, absolute, check_fresh, write_mark
-from pipeline.inspect import read_manifest
+from pipeline.inspect import read_corpus
 from pipeline.jobs.formats import EXPORT_VERSION
 from pipeline.ledger import FOLDER, Ledger
 from pipeline.overrides import nearest
@@ -53,7 +53,7 @@ def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
     An export that was broken off is gone on with. Raises UserError for a folder that holds something else, an unknown
     source, and shards that are not what the manifest says.
     """
-    manifest = read_manifest(run)
+    manifest = read_corpus(run)
     unknown = [name for name in options.sources if name not in manifest["sources"]]
     if unknown:
         raise UserError(f"--source {unknown[0]}: no such source{nearest(unknown[0], list(manifest['sources']))}")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.folder import MADE_BY
-from pipeline.inspect import read_manifest
+from pipeline.inspect import read_corpus
 from pipeline.ledger import Ledger
 from pipeline.plan.segments import Segment, segments
 from pipeline.recipe import Recipe, build_recipe
@@ -105,7 +105,7 @@ class FinishedRun:
 
 def open_finished(run: str) -> FinishedRun:
     """Open a finished run. Raises UserError where there is none, or where its recipe is not one of this version."""
-    manifest = read_manifest(run)
+    manifest = read_corpus(run)
     uri = storage.join(run, "recipe.json")
     if not storage.exists(uri):
         for name, command in MADE_BY.items():

@@ -40,6 +40,16 @@ def read_manifest(run: str) -> Manifest:
         raise UserError(str(error)) from None
 
 
+def read_corpus(run: str) -> Manifest:
+    """`read_manifest` of a folder whose documents lie in shards. Raises UserError also for materialized instances."""
+    manifest = read_manifest(run)
+    if MATERIALIZED in manifest:
+        raise UserError(
+            f"{run} holds instances in training order, which have no documents; name the run that it was made from"
+        )
+    return manifest
+
+
 def _no_manifest(run: str) -> str:
     """Why there is no manifest in a folder, and what helps."""
     nothing = f"{run} holds no finished run (no {MANIFEST})"
@@ -222,19 +232,29 @@ def _decoded(
 ) -> Iterator[dict[str, Any]]:
     """A source's training documents from the first one on, decoded; of a very long one, the beginning."""
     for shard in shards_of(manifest, source, "train"):
-        index = storage.join(run, shard["index"])
-        with storage.open_random(storage.join(run, shard["path"])) as stream:
-            for rows in read_index_batches(lambda index=index: storage.open_stream(index), shard["index"]):
-                for position in range(rows.num_rows):
-                    row = rows.slice(position, 1).to_pylist()[0]
-                    stream.seek(row["start"] * dtype.itemsize)
-                    count = row["end"] - row["start"]
-                    tokens = np.frombuffer(stream.read(min(count, SHOWN_TOKENS) * dtype.itemsize), dtype)
-                    yield {
-                        "id": row["id"],
-                        "file": row["src"],
-                        "record": row["loc"],
-                        "tokens": count,
-                        "text": tokenizer.decode(tokens),
-                        "cut": count > SHOWN_TOKENS,
-                    }
+        try:
+            yield from _decoded_shard(run, shard, tokenizer, dtype)
+        except (ShardError, storage.StorageError):  # its check has told what is wrong with it
+            return
+
+
+def _decoded_shard(run: str, shard: dict[str, Any], tokenizer: Tokenizer, dtype: np.dtype) -> Iterator[dict[str, Any]]:
+    index = storage.join(run, shard["index"])
+    with storage.open_random(storage.join(run, shard["path"])) as stream:
+        for rows in read_index_batches(lambda: storage.open_stream(index), shard["index"]):
+            for position in range(rows.num_rows):
+                row = rows.slice(position, 1).to_pylist()[0]
+                stream.seek(row["start"] * dtype.itemsize)
+                count = row["end"] - row["start"]
+                shown = min(max(count, 0), SHOWN_TOKENS)
+                data = stream.read(shown * dtype.itemsize)
+                if count < 0 or len(data) != shown * dtype.itemsize:
+                    raise ShardError(f"{shard['path']}: holds no tokens {row['start']:,} to {row['end']:,}")
+                yield {
+                    "id": row["id"],
+                    "file": row["src"],
+                    "record": row["loc"],
+                    "tokens": count,
+                    "text": tokenizer.decode(np.frombuffer(data, dtype)),
+                    "cut": count > SHOWN_TOKENS,
+                }

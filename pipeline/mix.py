@@ -20,7 +20,7 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.folder import MIXTURE, RUN, absolute, check_fresh, read_mark, write_mark
-from pipeline.inspect import read_manifest
+from pipeline.inspect import read_corpus
 from pipeline.overrides import RecipeError, apply_set
 from pipeline.recipe import dump, explain, load_recipe
 from pipeline.storage.local import sync_folder
@@ -67,7 +67,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> dict[str, Any]:
     Raises UserError: different tokenizers, one name for two sources, a mixture that cannot be had (MixtureError, with
     the arithmetic), an `out` that is not empty.
     """
-    manifests = {run: read_manifest(run) for run in dict.fromkeys(runs)}
+    manifests = {run: read_corpus(run) for run in dict.fromkeys(runs)}
     _check_tokenizers(manifests)
     members = _members(manifests, options.rename)
     mixture = asked_of(list(manifests), options)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.inspect import MATERIALIZED, SPLITS, read_manifest, run_tokenizer, shards_of
+from pipeline.inspect import SPLITS, read_corpus, run_tokenizer, shards_of
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.shard_format import Manifest, ShardError
@@ -41,9 +41,7 @@ def trace(run: str, place: str, context: int = CONTEXT) -> dict[str, Any]:
 
     SHARD is a path of the manifest, or its end (`dclm/00000`); OFFSET counts the shard's tokens from 0. Raises UserError.
     """
-    manifest = read_manifest(run)
-    if MATERIALIZED in manifest:
-        raise UserError(f"{run} holds instances in training order; trace tokens in the run that it was made from")
+    manifest = read_corpus(run)
     name, _, number = place.rpartition(":")
     if not name or not re.fullmatch(r"[0-9][0-9,]*", number):
         raise UserError(f"{place!r}: name a token as SHARD:OFFSET, such as {_example(manifest)}:0")

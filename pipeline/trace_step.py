@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.inspect import MATERIALIZED, read_manifest, shards_of
+from pipeline.inspect import read_corpus, shards_of
 from pipeline.trace import documents_at, has_records, why_command
 from stages.errors import UserError
 from stages.tokens.shard_format import Manifest
@@ -63,7 +63,7 @@ def trace_step(run: str, step: int, batches: Batches, top: int = TOP) -> dict[st
         raise UserError(f"--step {step}: steps are counted from 1")
     if batches.sequence_length < 2 or batches.batch < 1:
         raise UserError("an instance has 2 tokens at least, and a batch 1 instance")
-    manifest = read_manifest(run)
+    manifest = read_corpus(run)
     first = (step - 1) * batches.batch
     found = _places(run, manifest, batches, first)
     counts = dict.fromkeys(manifest["mixture"]["sources"], 0)
@@ -84,10 +84,6 @@ def trace_step(run: str, step: int, batches: Batches, top: int = TOP) -> dict[st
 
 
 def _places(run: str, manifest: Manifest, batches: Batches, first: int) -> list[At]:
-    if MATERIALIZED in manifest:
-        raise UserError(
-            f"{run} holds instances that were put into order; trace the step in the run that it was made from"
-        )
     if batches.packing == "concatenate":
         return _concatenated(manifest, batches, first)
     if not storage.is_local(run):

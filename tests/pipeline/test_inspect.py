@@ -215,7 +215,24 @@ def test_documents_are_shown_as_they_are(
     assert "--show -1: a number of documents" in capsys.readouterr().err
 
 
-def test_instances_in_training_order_are_checked_too(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["index", "no index", "tokens", "no tokens"])
+def test_what_is_damaged_is_told_where_documents_are_shown_too(
+    copy: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if damage == "index":
+        (copy / "tokens/web/00000.csv.gz").write_bytes(b"no gzip")
+    elif damage == "tokens":
+        (copy / "tokens/web/00000.npy").write_bytes(b"x")
+    else:
+        (copy / f"tokens/web/00000.{'npy' if damage == 'no tokens' else 'csv.gz'}").unlink()
+    assert main(["inspect", str(copy), "--show", "2"]) == 1
+    out = capsys.readouterr().out
+    assert "problem: tokens/web/00000" in out and "code-train-0-0" in out and "web-train" not in out
+
+
+def test_instances_in_training_order_are_checked_too(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from trainer.materialize import materialize
 
     materialize(whole, tmp_path / "ordered", 16)
@@ -226,6 +243,9 @@ def test_instances_in_training_order_are_checked_too(whole: Path, tmp_path: Path
     first, second = problems(tmp_path / "ordered")
     assert first.startswith(f"{path}: the tokens are not those that were written")
     assert second == f"{path}: 1 tokens beyond the vocabulary of 300; the first is 300 at token 3"
+    for call in (["mix", "--out", "m"], ["export", "--format", "jsonl", "--out", "m"], ["trace", "web/00000:1"], ["report"]):
+        assert main([call[0], str(tmp_path / "ordered"), *call[1:]]) == 2
+        assert "which have no documents; name the run that it was made from" in capsys.readouterr().err
     (tmp_path / "ordered" / path).unlink()
     assert problems(tmp_path / "ordered", quick=True) == [
         f"{path}: the file is missing; run the recipe again to rebuild it"
