@@ -7,8 +7,6 @@ from typing import Any
 from pipeline.report.charts import bar, legend
 from pipeline.report.html import Html, breakable, count, share, size, tag
 
-UNITS = ("documents", "bytes")
-
 
 def table(head: list[Html], rows: list[Html], foot: Html | None = None, caption: str | None = None) -> Html:
     """A table that scrolls within itself where the page is narrow."""

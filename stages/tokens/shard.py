@@ -20,7 +20,6 @@ from stages.tokens.shard_format import ShardError, check_tokens, write_tokens
 from stages.tokens.tokenize import TokenFile
 
 COPY_TOKENS = 4 << 20  # tokens held while copying
-DEFAULT_SHARD_BYTES = 1 << 30
 
 
 class Piece(NamedTuple):

@@ -23,6 +23,7 @@ from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 from stages.tokens.tokenizer import load_tokenizer
+from trainer.data import open_data
 
 QUIET: dict[str, Any] = {"inline": True, "progress": Progress(quiet=True)}
 
@@ -246,5 +247,7 @@ def test_from_s3_to_s3(s3: Any, run: Path, tmp_path: Path, monkeypatch: pytest.M
     assert tokens == b"".join(path.read_bytes() for path in sorted((run / "tokens/docs").glob("0*.npy")))
     mix([f"{there}-out"], MixOptions(assignments=["epochs=2"], out=f"{there}-mix", files="copy"))
     assert storage.read_bytes(f"{there}-mix/tokens/docs/00000.npy") == tokens
+    mix([f"{there}-out"], MixOptions(out=str(tmp_path / "here"), files="copy"))
+    assert open_data(tmp_path / "here", 8).train.tokens(0, 1).shape == (1, 8)
     with pytest.raises(UserError, match="only local files can; --files copy copies them"):
         mix([f"{there}-out"], MixOptions(out=str(tmp_path / "m")))

@@ -18,7 +18,7 @@ from stages.tokens.shard_format import ShardError
 from stages.tokens.token_bytes import TokenBytes
 
 TOKEN_COLUMNS = ("tokens", "input_ids")  # tried in order where none is named
-ROWS_READ = 1024
+ROWS_READ = 64  # at once: they may be books
 
 
 def schema(dtype: np.dtype, with_text: bool) -> pa.Schema:
