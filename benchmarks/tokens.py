@@ -3,8 +3,8 @@
     python -m benchmarks tokens [--tokenizer tokenizer.json] [--text FILE.jsonl.zst ...] [--length 4096]
     python -m benchmarks tokens --memory-gb 10     # only the tokenizer's memory, over so much text of new words
 
-Each text is encoded once, so what is measured is text that the engine has not seen. `cold` is a new engine's first
-part, `warm` the rest, when its cache knows the common words, as in a task after the first few megabytes. Without
+`cold` is a new engine's first part, `new text` the rest, when its cache knows the common words, and `text that it knows`
+is all of it once more: what a long task nears as its cache fills. Without
 arguments the texts and OLMoE's tokenizer are taken from ../shared/data.
 """
 
@@ -24,6 +24,7 @@ from benchmarks.loader import bench_loader, bench_order
 from benchmarks.tokenizing import bench_memory, bench_tokenizer
 
 SHARED = Path(os.environ.get("HEADRACE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+PROSE = ("c4", "wiki-en", "books", "arxiv")  # English, as a mixture for training has it; the golden pages are of all kinds
 
 
 def read_texts(paths: list[Path]) -> list[str]:
@@ -57,6 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
         bench_loader(Path(folder), args.length)
     if there:
         bench_tokenizer(args.tokenizer, read_texts(args.text))
+        prose = [path for name in PROSE if (path := SHARED / f"{name}.jsonl.zst").exists()]
+        if prose and args.text == parser.get_default("text"):
+            print(f"the same on {', '.join(PROSE)}")
+            bench_tokenizer(args.tokenizer, read_texts(prose))
     else:
         print("no tokenizer or text to measure with; name them with --tokenizer and --text")
 
