@@ -73,6 +73,7 @@ def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
             inline=options.inline,
             progress=options.progress,
             still_ours=lock.check,
+            token=lock.token,
         )
         try:
             facts = _carry_out(run, manifest, options, facts, engine)

@@ -132,6 +132,7 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
             inline=options.inline,
             progress=options.progress,
             still_ours=lock.check,
+            token=lock.token,
         )
         try:
             entries, manifest = _until_done(inputs, tokenizer, options, engine)
