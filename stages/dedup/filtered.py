@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.dedup.bff import count, deduplicate, shards_of, with_shards
+from stages.dedup.bff import count, deduplicate, shards_of
 from stages.dedup.bloom import check_memory
-from stages.dedup.edit import edit
+from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.holders import holders
 from stages.dedup.spec import Bff, read_spec
 from stages.dedup.tasks import Phase, Phases, Task, file_name, part_fields
@@ -31,16 +31,8 @@ def filtered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any
     settings: Bff = read_spec(dict(spec))  # type: ignore[assignment]
     spec = settings.model_dump(mode="json")
     starts = [parts[0]["ordinal"] for parts in groups]
-    sharded = iter(with_shards([part for parts in groups for part in parts], settings.shards))
-    groups = [[next(sharded) for _ in parts] for parts in groups]
-    counting = Phase(
-        "count",
-        [
-            Task(f"count-{g:05d}", count, {"spec": spec, "parts": part_fields(parts)}, {})
-            for g, parts in enumerate(groups)
-        ],
-    )
-    counts = {part: shards for result in (yield counting) for part, shards in result.items()}
+    groups = in_shards(groups, settings.shards)
+    counts = yield from count_parts(spec, groups, count)
 
     filtering = Phase("filter")
     for shard in range(settings.shards):
@@ -90,39 +82,8 @@ def filtered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any
         ends = [(task.arguments["group"], task.outputs["out_path"]) for task in holding.tasks]
         found = [[path for group, path in ends if group <= g] for g in range(len(groups))]
 
-    editing = Phase("edit")
-    for g, parts in enumerate(groups):
-        arguments = {
-            "spec": spec,
-            "group": g,
-            "parts": part_fields(parts),
-            "spans_paths": list(spans.values()),
-            "holders_paths": found[g],
-        }
-        outputs = {
-            f"{kind}_paths": {
-                str(part["ordinal"]): file_name(folder, kind, part["ordinal"], ".parquet") for part in parts
-            }
-            for kind in ("part", "removals", "cuts")
-        }
-        editing.tasks.append(Task(f"edit-{g:05d}", edit, arguments, outputs))
-    reports = {part: report for result in (yield editing) for part, report in result.items()}
-
-    documents = sum(report["documents"] for report in reports.values())
-    removed = sum(report["removed"] for report in reports.values())
-    settings.check_removal(removed, documents)
+    summary = yield from edit_parts(settings, groups, list(spans.values()), found, folder)
     described = []
     for task, result in zip(filtering.tasks, shards, strict=True):
         described.append({"shard": task.arguments["shard"], **result, "filter": task.outputs.get("filter_path")})
-    return {
-        "method": settings.method,
-        "documents": documents,
-        "removed": removed,
-        "shards": described,
-        "removed_of_part": {part: report["removed"] for part, report in reports.items()},
-        "reports": reports,
-        **{
-            name: {part: path for task in editing.tasks for part, path in task.outputs[f"{kind}_paths"].items()}
-            for name, kind in (("parts", "part"), ("removals", "removals"), ("cuts", "cuts"))
-        },
-    }
+    return summary | {"shards": described}

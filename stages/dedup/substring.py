@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.dedup.bff import shards_of, with_shards
-from stages.dedup.edit import edit
+from stages.dedup.bff import shards_of
+from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.footprint import suffix_memory
 from stages.dedup.spec import Substring, read_spec
 from stages.dedup.suffixes import count_units, name_holders, repeats
@@ -44,16 +44,8 @@ def substring(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, An
     settings: Substring = read_spec(dict(spec))  # type: ignore[assignment]
     spec = settings.model_dump(mode="json")
     starts = [parts[0]["ordinal"] for parts in groups]
-    sharded = iter(with_shards([part for parts in groups for part in parts], settings.shards))
-    groups = [[next(sharded) for _ in parts] for parts in groups]
-    counting = Phase(
-        "count",
-        [
-            Task(f"count-{g:05d}", count_units, {"spec": spec, "parts": part_fields(parts)}, {})
-            for g, parts in enumerate(groups)
-        ],
-    )
-    counts = {part: shards for result in (yield counting) for part, shards in result.items()}
+    groups = in_shards(groups, settings.shards)
+    counts = yield from count_parts(spec, groups, count_units)
 
     finding, memory = Phase("repeats"), []
     for shard in range(settings.shards):
@@ -89,39 +81,11 @@ def substring(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, An
         )
     yield keepers
 
-    editing = Phase("edit")
-    for g, parts in enumerate(groups):
-        arguments = {
-            "spec": spec,
-            "group": g,
-            "parts": part_fields(parts),
-            "spans_paths": output_files(finding, "spans_path"),
-            "holders_paths": output_files(keepers)[: g + 1],  # a holder stands before what goes for it
-        }
-        outputs = {
-            f"{kind}_paths": {
-                str(part["ordinal"]): file_name(folder, kind, part["ordinal"], ".parquet") for part in parts
-            }
-            for kind in ("part", "removals", "cuts")
-        }
-        editing.tasks.append(Task(f"edit-{g:05d}", edit, arguments, outputs))
-    reports = {part: report for result in (yield editing) for part, report in result.items()}
-
-    documents = sum(report["documents"] for report in reports.values())
-    removed = sum(report["removed"] for report in reports.values())
-    settings.check_removal(removed, documents)
-    return {
-        "method": settings.method,
-        "documents": documents,
-        "removed": removed,
-        "shards": [
-            {"shard": task.arguments["shard"], "memory": size, **result}
-            for task, size, result in zip(finding.tasks, memory, shards, strict=True)
-        ],
-        "removed_of_part": {part: report["removed"] for part, report in reports.items()},
-        "reports": reports,
-        **{
-            name: {part: path for task in editing.tasks for part, path in task.outputs[f"{kind}_paths"].items()}
-            for name, kind in (("parts", "part"), ("removals", "removals"), ("cuts", "cuts"))
-        },
-    }
+    # A holder stands before what goes for it.
+    holders = [output_files(keepers)[: g + 1] for g in range(len(groups))]
+    summary = yield from edit_parts(settings, groups, output_files(finding, "spans_path"), holders, folder)
+    described = [
+        {"shard": task.arguments["shard"], "memory": size, **result}
+        for task, size, result in zip(finding.tasks, memory, shards, strict=True)
+    ]
+    return summary | {"shards": described}

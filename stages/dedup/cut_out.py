@@ -1,0 +1,68 @@
+"""What bff and substring have in common: they count in each part how much there is, and cut pieces out in each group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stages.dedup.bff import with_shards
+from stages.dedup.edit import edit
+from stages.dedup.spec import Bff, Substring
+from stages.dedup.tasks import Phase, Phases, Task, file_name, part_fields
+
+Groups = Sequence[Sequence[Mapping[str, Any]]]
+
+
+def in_shards(groups: Groups, shards: int) -> list[list[dict[str, Any]]]:
+    """The groups' parts, each with the shards that its documents fall into."""
+    sharded = iter(with_shards([part for parts in groups for part in parts], shards))
+    return [[next(sharded) for _ in parts] for parts in groups]
+
+
+def count_parts(spec: Mapping[str, Any], groups: Groups, count: Callable[..., Any]) -> Phases:
+    """The phase `count`; returns what it found, by the part's ordinal as text and the shard's number as text."""
+    tasks = [
+        Task(f"count-{g:05d}", count, {"spec": spec, "parts": part_fields(parts)}, {}) for g, parts in enumerate(groups)
+    ]
+    return {part: shards for result in (yield Phase("count", tasks)) for part, shards in result.items()}
+
+
+def edit_parts(
+    settings: Bff | Substring, groups: Groups, spans: list[str], holders: Sequence[list[str]], folder: str
+) -> Phases:
+    """The phase `edit`, with the files of all spans and, of each group, those of the holders of its pieces.
+
+    Returns method, documents, removed, and of each part removed_of_part, reports, parts, removals and cuts. Raises
+    UserError where the share removed is outside `expected_removal`.
+    """
+    editing = Phase("edit")
+    for g, parts in enumerate(groups):
+        arguments = {
+            "spec": settings.model_dump(mode="json"),
+            "group": g,
+            "parts": part_fields(parts),
+            "spans_paths": spans,
+            "holders_paths": holders[g],
+        }
+        outputs = {
+            f"{kind}_paths": {
+                str(part["ordinal"]): file_name(folder, kind, part["ordinal"], ".parquet") for part in parts
+            }
+            for kind in ("part", "removals", "cuts")
+        }
+        editing.tasks.append(Task(f"edit-{g:05d}", edit, arguments, outputs))
+    reports = {part: report for result in (yield editing) for part, report in result.items()}
+    documents = sum(report["documents"] for report in reports.values())
+    removed = sum(report["removed"] for report in reports.values())
+    settings.check_removal(removed, documents)
+    return {
+        "method": settings.method,
+        "documents": documents,
+        "removed": removed,
+        "removed_of_part": {part: report["removed"] for part, report in reports.items()},
+        "reports": reports,
+        **{
+            name: {part: path for task in editing.tasks for part, path in task.outputs[f"{kind}_paths"].items()}
+            for name, kind in (("parts", "part"), ("removals", "removals"), ("cuts", "cuts"))
+        },
+    }
