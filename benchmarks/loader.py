@@ -70,7 +70,8 @@ def write_run(folder: Path, count: int, tokens: int) -> int:
 
 
 def bench_loader(folder: Path, length: int, count: int = 8, tokens: int = 40_000_000) -> None:
-    """Batches of about two million tokens (half of one of OLMoE's) from shards in the page cache."""
+    """Batches from shards in the page cache: of about two million tokens (half of one of OLMoE's), and of a sixteenth of
+    that, as one of several ranks reads them."""
     total = write_run(folder, count, tokens)
     reuse_memory()  # as training does
     batch = max(1, (1 << 21) // length)
@@ -78,11 +79,12 @@ def bench_loader(folder: Path, length: int, count: int = 8, tokens: int = 40_000
     limit = max(_preadv_alone(folder, length, count * (tokens // length)) for _ in range(PASSES))
     print(f"preadv alone, {length} tokens, {THREADS} threads: {limit:.1f} GB/s of tokens, random places")
     most = 0
-    for name, packing, documents in (
-        ("concatenate", "concatenate", False),
-        ("concatenate, with documents", "concatenate", True),
-        ("best_fit", "best_fit", False),
-        ("best_fit, with documents", "best_fit", True),
+    for name, packing, documents, instances in (
+        ("concatenate", "concatenate", False, batch),
+        ("concatenate", "concatenate", False, max(1, batch // 16)),
+        ("concatenate, with documents", "concatenate", True, batch),
+        ("best_fit", "best_fit", False, batch),
+        ("best_fit, with documents", "best_fit", True, batch),
     ):
         began = time.process_time()
         data = shards.open(folder, length, packing=packing)
@@ -92,11 +94,11 @@ def bench_loader(folder: Path, length: int, count: int = 8, tokens: int = 40_000
         _warm(folder)
         rates = []
         for _ in range(PASSES):
-            *rate, grown = _epoch(data.batches(batch, documents=documents))
+            *rate, grown = _epoch(data.batches(instances, documents=documents))
             rates.append(rate)
             most = max(most, grown)
         wall, cpu = max(rates)
-        print(f"loader, {length} tokens, {name:27}: {wall:4.1f} GB/s of tokens, {cpu:.1f} a second of one core's time")
+        print(f"loader, {instances:3} x {length} tokens, {name:27}: {wall:4.1f} GB/s of tokens, {cpu:.1f} a second of one core's time")
     print(
         f"resident memory, maps included, grew by {most / 1e6:.0f} MB at most within an epoch of {total * 2 / 1e6:.0f} MB"
     )

@@ -25,12 +25,11 @@ import numpy as np
 
 from stages.tokens.shard_format import Manifest, ShardError, canonical_json, load_manifest
 from trainer.files import THREADS, DataError, Reader
-from trainer.order import Instances as Found
 from trainer.order import Order, Permutation, key
 from trainer.packing import open_pack, pack_shards, packing_folder
-from trainer.sources import Chunks, Packed, Pieces
+from trainer.sources import Chunks, Extents, Packed, Pieces
 
-BLOCK = 4096  # positions of the order looked up at once
+BLOCK = 1 << 14  # positions of the order looked up at once: one call costs as much as some thousand lookups
 AHEAD = 4  # batches read before they are wanted
 ENTROPY_TOKENS = 10_000_000
 ENTROPY_BATCH = 1 << 20  # tokens counted at once
@@ -44,6 +43,16 @@ class Batch(NamedTuple):
 
     tokens: np.ndarray  # uint16 or uint32 [count, sequence_length], as stored
     documents: np.ndarray | None  # int32 like tokens: numbered from 0 in each instance; -1 where there is padding
+
+
+class Found(NamedTuple):
+    """What stands at some positions: arrays of one length, int64."""
+
+    source: np.ndarray  # number of the source
+    instance: np.ndarray  # number of the instance within the source
+    epoch: np.ndarray
+    files: np.ndarray | None  # where an instance lies that is one piece of a file: the reader's number of the file,
+    offsets: np.ndarray | None  # and the byte in it
 
 
 class HeldOut:
@@ -86,9 +95,9 @@ class Instances:
         self._shards, self._order, self._ordered = shards, order, ordered
         self._length = shards[0].count if ordered else order.total
         self._vocab_size, self._eos_id, self._pad_id = vocab_size, eos_id, pad_id
-        self._block = (0, Found(*(np.zeros(0, np.int64) for _ in range(3))))
+        self._block = (0, Found(*(np.zeros(0, np.int64) for _ in Found._fields)))
         self.sequence_length, self.dtype = shards[0].length, shards[0].dtype
-        self.padded = isinstance(shards[0], Packed)
+        self.reader, self.padded = shards[0].reader, isinstance(shards[0], Packed)
 
     def __len__(self) -> int:
         return self._length
@@ -103,7 +112,11 @@ class Instances:
         `out`, if given, takes the tokens: contiguous, of the shape and dtype of `Batch.tokens`.
         Raises DataError beyond the last instance, and for tokens beyond the vocabulary.
         """
-        out, pieces = self.read_pieces(first, count, out)
+        return self.read_at(self.positions(first, count), documents, out)
+
+    def read_at(self, positions: np.ndarray, documents: bool = False, out: np.ndarray | None = None) -> Batch:
+        """The same for any positions in range, which ascend."""
+        out, pieces = self.read_pieces(positions, out)
         if not documents:
             return Batch(out, None)
         if pieces is None:
@@ -111,31 +124,77 @@ class Instances:
         numbers = np.zeros(out.shape, np.int32)
         numbers[pieces.rows, pieces.columns] = pieces.columns > 0
         np.cumsum(numbers, axis=1, out=numbers)
-        numbers[np.arange(self.sequence_length) >= pieces.used(count)[:, None]] = -1
+        numbers[np.arange(self.sequence_length) >= pieces.used(len(out))[:, None]] = -1
         return Batch(out, numbers)
 
-    def read_pieces(self, first: int, count: int, out: np.ndarray | None = None) -> tuple[np.ndarray, Pieces | None]:
-        """The tokens of `read`, and with best-fit packing the pieces that they are, by row and column."""
-        _check_range(first, count, len(self))
-        shape = (count, self.sequence_length)
+    def read_pieces(self, positions: np.ndarray, out: np.ndarray | None = None) -> tuple[np.ndarray, Pieces | None]:
+        """The tokens of `read_at`, and with best-fit packing the pieces that they are, by row and column."""
+        shape = (len(positions), self.sequence_length)
         if out is None:
             out = np.empty(shape, self.dtype)
         elif out.shape != shape or out.dtype != self.dtype or not out.flags.c_contiguous:
             raise ValueError(f"out must be a contiguous {self.dtype} array of shape {shape}")
-        parts = self._where(first, count)
-        planned = [shards.plan(instances, rows) for shards, instances, rows in parts]
+        extents, pieces = self.plan(positions)
         if self.padded:
             out.fill(self._pad_id)
-        extents = [part for part, _ in planned]
-        self._shards[0].reader.read(*(np.concatenate(arrays) for arrays in zip(*extents, strict=True)), out)
+        self.reader.read(*extents, out)
         if int(out.max()) >= self._vocab_size:
-            for shards, instances, rows in parts:
+            for shards, instances, rows in self._where(positions):
                 _check_tokens(out[rows], self._vocab_size, shards, instances)
-        if not self.padded:
-            return out, None
-        pieces = Pieces(*(np.concatenate(arrays) for arrays in zip(*(one for _, one in planned), strict=True)))
+        return out, pieces
+
+    def plan(self, positions: np.ndarray) -> tuple[Extents, Pieces | None]:
+        """What to read for a batch of these positions, which ascend, and with best-fit packing its pieces."""
+        if not self.padded and not self._ordered:
+            found, size = self.lookup(positions), self.sequence_length * self.dtype.itemsize
+            assert found.files is not None and found.offsets is not None
+            rows = np.arange(len(positions))
+            return Extents(found.files, found.offsets, np.full(len(rows), size), rows * size), None
+        planned = [shards.plan(instances, rows) for shards, instances, rows in self._where(positions)]
+        if len(planned) == 1:
+            return planned[0]
+        extents = Extents(*(np.concatenate(arrays) for arrays in zip(*(some for some, _ in planned), strict=True)))
+        parts = [pieces for _, pieces in planned if pieces is not None]
+        pieces = Pieces(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
         order = np.lexsort((pieces.columns, pieces.rows))
-        return out, Pieces(*(part[order] for part in pieces))
+        return extents, Pieces(*(part[order] for part in pieces))
+
+    def lookup(self, positions: np.ndarray) -> Found:
+        """What the order says of these positions, which ascend."""
+        start, block = self._block
+        if not (start <= positions[0] and positions[-1] < start + len(block.source)):
+            if positions[-1] - positions[0] >= BLOCK:
+                return self._find(positions)
+            start = int(positions[0])
+            block = self._find(np.arange(start, min(start + BLOCK, len(self))))
+            self._block = (start, block)  # one assignment: a thread that reads ahead sees a whole block
+        at = positions - start
+        return Found(*(None if part is None else part[at] for part in block))
+
+    def _find(self, positions: np.ndarray) -> Found:
+        found = Found(*self._order.instances(positions), None, None)
+        if self.padded or self._ordered:
+            return found
+        files, offsets = np.empty((2, len(positions)), np.int64)
+        for shards, instances, rows in self._by_source(found):
+            extents, _ = shards.plan(instances, rows)
+            files[rows], offsets[rows] = extents.files, extents.offsets
+        return found._replace(files=files, offsets=offsets)
+
+    def _where(self, positions: np.ndarray) -> list[tuple[Chunks | Packed, np.ndarray, np.ndarray]]:
+        if self._ordered:
+            return [(self._shards[0], positions, np.arange(len(positions)))]
+        return self._by_source(self.lookup(positions))
+
+    def _by_source(self, found: Found) -> list[tuple[Chunks | Packed, np.ndarray, np.ndarray]]:
+        """(shards, instances of them, rows of the batch), for each of the shards that has some of the instances."""
+        rows = [(source, np.flatnonzero(found.source == source)) for source in np.unique(found.source)]
+        return [(self._shards[source], found.instance[where], where) for source, where in rows]
+
+    def positions(self, first: int, count: int) -> np.ndarray:
+        """first..first+count-1. Raises DataError where there are none such."""
+        _check_range(first, count, len(self))
+        return np.arange(first, first + count)
 
     def tokens(self, first: int, count: int) -> np.ndarray:
         """The tokens of `read`: uint16 or uint32 [count, sequence_length]."""
@@ -147,26 +206,7 @@ class Instances:
 
     def source_of(self, first: int, count: int) -> np.ndarray:
         """The number of the source (index into `Data.sources`) of each instance: int64 [count]."""
-        _check_range(first, count, len(self))
-        return self._lookup(first, count).source.copy()
-
-    def _where(self, first: int, count: int) -> list[tuple[Chunks | Packed, np.ndarray, np.ndarray]]:
-        """(shards, instances of them, rows of the batch), for each of the shards that has some of the instances."""
-        if self._ordered:
-            return [(self._shards[0], np.arange(first, first + count), np.arange(count))]
-        found = self._lookup(first, count)
-        rows = [(source, np.flatnonzero(found.source == source)) for source in np.unique(found.source)]
-        return [(self._shards[source], found.instance[where], where) for source, where in rows]
-
-    def _lookup(self, first: int, count: int) -> Found:
-        """The order at these positions. Looked up by the block, since one call costs as much as a thousand lookups."""
-        start, known = self._block
-        if not (start <= first and first + count <= start + len(known.source)):
-            start = first // BLOCK * BLOCK
-            stop = min(max(start + BLOCK, first + count), len(self))
-            known = self._order.instances(np.arange(start, stop))
-            self._block = (start, known)  # one assignment: a thread that reads ahead sees a whole block
-        return Found(*(part[first - start : first - start + count] for part in known))
+        return self.lookup(self.positions(first, count)).source
 
     def batches(self, first: int, count: int, ahead: int = AHEAD) -> Iterator[np.ndarray]:
         """Batches (`batch`) of `count` instances from `first` on, up to `ahead` of them read before they are wanted.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import queue
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,29 +26,46 @@ class DataError(TrainerError):
 
 
 class _Open:
-    """Open files: the least recently used is closed when there are too many. For one thread at a time."""
+    """Open files: the least recently used are closed when there are too many. For one thread at a time."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.most = min(limit, READS)  # reads at once: so many files can be open together
         self.submitter = Submitter()
-        self.open: OrderedDict[int, int] = OrderedDict()
+        self.descriptor = np.full(0, -1, np.int64)  # of each file; -1 where it is not open
+        self.used = np.zeros(0, np.int64)  # the turn in which it was
+        self.turn = self.count = 0
 
-    def descriptor(self, number: int, path: Path) -> int:
-        found = self.open.get(number)
-        if found is not None:
-            self.open.move_to_end(number)
-            return found
-        try:
-            found = self.open[number] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise DataError(f"{path}: the file cannot be read ({error.strerror})") from None
-        if len(self.open) > self.limit:
-            os.close(self.open.popitem(last=False)[1])
+    def descriptors(self, files: np.ndarray, paths: Sequence[Path]) -> np.ndarray:
+        """The descriptor of each of these files, of which there are no more than `most`, by their numbers."""
+        if len(self.descriptor) < len(paths):
+            more = len(paths) - len(self.descriptor)
+            self.descriptor = np.append(self.descriptor, np.full(more, -1))
+            self.used = np.append(self.used, np.zeros(more, np.int64))
+        self.turn += 1
+        self.used[files] = self.turn
+        found = self.descriptor[files]
+        if (found < 0).any():
+            for number in np.unique(files[found < 0]).tolist():
+                self._make_room()
+                try:
+                    self.descriptor[number] = os.open(paths[number], os.O_RDONLY | os.O_CLOEXEC)
+                except OSError as error:
+                    raise DataError(f"{paths[number]}: the file cannot be read ({error.strerror})") from None
+                self.count += 1
+            found = self.descriptor[files]
         return found
 
+    def _make_room(self) -> None:
+        if self.count >= self.limit:
+            opened = np.flatnonzero(self.descriptor >= 0)
+            oldest = opened[self.used[opened].argmin()]
+            os.close(int(self.descriptor[oldest]))
+            self.descriptor[oldest] = -1
+            self.count -= 1
+
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone when the interpreter ends
-        for descriptor in self.open.values():
+        for descriptor in self.descriptor[self.descriptor >= 0].tolist():
             close(descriptor)
 
 
@@ -108,19 +124,17 @@ class Reader:
         targets: np.ndarray,
         out: np.ndarray,
     ) -> None:
-        """The same for reads sorted by file, of no more files than may be open."""
-        begins = np.flatnonzero(np.diff(files, prepend=-1))
-        counts = np.diff(begins, append=len(files))
-        descriptors = [opened.descriptor(number, self.paths[number]) for number in files[begins].tolist()]
-        each = np.repeat(descriptors, counts)
+        """The same for reads sorted by file, no more than `opened.most`."""
+        each = opened.descriptors(files, self.paths)
         got = opened.submitter.read(each, offsets, sizes, targets + out.ctypes.data) if opened.submitter.works else None
         if got is None:
             view = memoryview(out.reshape(-1).view(np.uint8))
             reads = zip(each.tolist(), offsets.tolist(), sizes.tolist(), targets.tolist(), strict=True)
             got = np.array([os.preadv(file, [view[to : to + size]], at) for file, at, size, to in reads])
-        wrong = np.flatnonzero(got != sizes)
-        if len(wrong):
-            at, name = wrong[0], self.paths[files[wrong[0]]]
+        wrong = got != sizes
+        if wrong.any():
+            at = int(wrong.argmax())
+            name = self.paths[files[at]]
             if got[at] < 0:
                 raise DataError(f"{name}: cannot be read ({os.strerror(-int(got[at]))})")
             raise DataError(f"{name}: ends before byte {offsets[at] + sizes[at]}; it was cut while in use")

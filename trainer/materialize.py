@@ -125,7 +125,7 @@ def _shard(data: Data, out: Path, number: int, first: int, count: int) -> dict[s
         entry = json.loads(record.read_text())
         if path.exists() and path.stat().st_size == entry["tokens"] * width and sha256_file(path) == entry["sha256"]:
             return entry
-    tokens, pieces = data.train.read_pieces(first, count)
+    tokens, pieces = data.train.read_pieces(data.train.positions(first, count))
     written, digest = write_tokens(path, _without_padding(tokens, pieces), data.train.dtype)
     entry = {"path": f"ordered/{path.name}", "tokens": written, "instances": count, "sha256": digest}
     if pieces is not None:

@@ -208,7 +208,7 @@ class Order:
         source, rank = self.interleave.lookup(positions)
         out.source[:] = source
         late = positions >= self.turn if self.turn < self.total else None
-        for number in np.unique(source):
+        for number in np.flatnonzero(np.bincount(source)).tolist():
             for phase in (0, 1):
                 mine = source == number
                 if late is not None:

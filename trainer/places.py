@@ -31,20 +31,15 @@ class Place(NamedTuple):
 def places(data: Data, first: int, count: int) -> list[Place]:
     """Where instances first..first+count-1 lie; no token is read. Raises DataError beyond the last instance."""
     train = data.train
-    sources = train.source_of(first, count)  # checks the range
-    found = train._lookup(first, count)
+    positions = train.positions(first, count)
+    found, (extents, _) = train.lookup(positions), train.plan(positions)
     width, length = train.dtype.itemsize, train.sequence_length
     pieces: list[list[Piece]] = [[] for _ in range(count)]
-    for shards, instances, rows in train._where(first, count):
-        extents, _ = shards.plan(instances, rows)
-        for i in np.lexsort((extents.targets,)).tolist():
-            piece = Piece(
-                shards.reader.paths[int(extents.files[i])],
-                int(extents.offsets[i]) // width,
-                int(extents.sizes[i]) // width,
-            )
-            pieces[int(extents.targets[i]) // (width * length)].append(piece)
+    for i in np.argsort(extents.targets).tolist():
+        path = train.reader.paths[int(extents.files[i])]
+        piece = Piece(path, int(extents.offsets[i]) // width, int(extents.sizes[i]) // width)
+        pieces[int(extents.targets[i]) // (width * length)].append(piece)
     return [
-        Place(first + row, int(sources[row]), int(found.instance[row]), int(found.epoch[row]), pieces[row])
+        Place(first + row, int(found.source[row]), int(found.instance[row]), int(found.epoch[row]), pieces[row])
         for row in range(count)
     ]

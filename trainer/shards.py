@@ -10,22 +10,28 @@
 
 `data` itself is a map-style dataset: data[i] is the instance at position i of the training order, which runs over all
 epochs and sources as the mixture asks. Batches are read straight into the tensor that is handed out, ahead of their use
-and by several threads. Which instances come is a function of the position alone: a state can be taken up with another
-batch size or other ranks. `DataLoader(batches, batch_size=None, num_workers=n)` gives the same batches in the same order.
+and by several threads; small ones several at a time, as views of one tensor. Which instances come is a function of the
+position alone: a state can be taken up with another batch size or other ranks.
+`DataLoader(batches, batch_size=None, num_workers=n)` gives the same batches in the same order.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from trainer.data import AHEAD, Data, Packing, open_data, read_ahead
-from trainer.files import DataError
+from trainer.files import THREADS, DataError
+
+READ_BYTES = 1 << 20  # small batches are read together up to this: calls cost time, and a cache still holds so much
+KEPT = 8  # blocks of memory that wait to be used again
 
 TYPES = {"uint16": torch.uint16, "uint32": torch.uint32}
 
@@ -66,11 +72,11 @@ class Tokens(Dataset):
 
         Raises DataError beyond the last.
         """
-        return self._read(first, count, False)[0]
+        return self.read_at(self.instances.positions(first, count), False)[0]
 
     def read_documents(self, first: int, count: int) -> Documented:
         """The same, with the document of each token."""
-        tokens, documents = self._read(first, count, True)
+        tokens, documents = self.read_at(self.instances.positions(first, count), True)
         assert documents is not None
         return Documented(tokens, documents)
 
@@ -79,17 +85,45 @@ class Tokens(Dataset):
     ) -> Batches:
         """This rank's part of each batch of `batch` instances, from the first on; `Documented` ones with `documents`.
 
-        Up to `ahead` batches are read before they are wanted. Raises DataError where a batch does not divide.
+        `ahead` batches, or a few more, are read before they are wanted. Raises DataError where a batch does not divide.
         """
         return Batches(self, batch, rank, ranks, documents, ahead)
 
-    def _read(self, first: int, count: int, documents: bool) -> tuple[Tensor, Tensor | None]:
+    def read_at(
+        self, positions: np.ndarray, documents: bool, memory: _Memory | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The tokens, and the documents if asked for, of any positions in range, which ascend."""
+        shape, dtype = (len(positions), self.instances.sequence_length), self.instances.dtype
         # Workers of a DataLoader must not touch the GPU; they pin what they send, if asked to.
-        pin = torch.cuda.is_available() and get_worker_info() is None
-        shape = (max(count, 0), self.instances.sequence_length)
-        tokens = torch.empty(shape, dtype=TYPES[self.instances.dtype.name], pin_memory=pin)
-        found = self.instances.read(first, count, documents, out=tokens.numpy())
+        if torch.cuda.is_available() and get_worker_info() is None:
+            # PyTorch keeps pinned memory itself, and knows when the GPU has done with it.
+            tokens = torch.empty(shape, dtype=TYPES[dtype.name], pin_memory=True)
+        else:
+            tokens = torch.from_numpy((memory or _Memory()).take(shape, dtype))
+        found = self.instances.read_at(positions, documents, out=tokens.numpy())
         return tokens, None if found.documents is None else torch.from_numpy(found.documents)
+
+
+class _Memory:
+    """Memory for batches of one size. What nobody holds any more is used again: the system neither has to give it
+    anew, nor ends up with holes where it was, and a processor's cache may still have it."""
+
+    def __init__(self) -> None:
+        self.free: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+        """An array whose memory comes back here when the last view of it is gone."""
+        size = shape[0] * shape[1] * dtype.itemsize
+        found = self.free.pop() if self.free else np.empty(size, np.uint8)
+        if found.nbytes != size:  # the last batches of an epoch may be fewer
+            found = np.empty(size, np.uint8)
+        array = found.view(dtype).reshape(shape)
+        weakref.finalize(array, self.give, found).atexit = False
+        return array
+
+    def give(self, memory: np.ndarray) -> None:
+        if len(self.free) < KEPT:
+            self.free.append(memory)
 
 
 class Batches(IterableDataset):
@@ -114,16 +148,26 @@ class Batches(IterableDataset):
         first, every = (worker.id, worker.num_workers) if worker else (0, 1)
         self.begun = self.position
         share, begin = self.batch // self.ranks, self.begun
-        read = self.tokens.read_documents if self.documents else self.tokens.read
+        size = share * self.tokens.instances.sequence_length * self.tokens.instances.dtype.itemsize
+        together = max(1, READ_BYTES // size)
+        ahead = max(THREADS + 1, -(-self.ahead // together))
+        rows = np.arange(share) + (begin + self.rank * share)
 
-        def call(number: int) -> Callable[[], Tensor | Documented]:
-            return lambda: read(begin + number * self.batch + self.rank * share, share)
+        memory = _Memory()
+
+        def read(numbers: range) -> Callable[[], tuple[Tensor, Tensor | None]]:
+            positions = (np.array(numbers)[:, None] * self.batch + rows).ravel()
+            return lambda: self.tokens.read_at(positions, self.documents, memory)
 
         numbers = range(first, len(self), every)
-        ready = read_ahead(map(call, numbers), self.ahead)
-        for number, found in zip(numbers, ready, strict=True):
-            self.position = begin + (number + 1) * self.batch
-            yield found
+        starts = range(0, len(numbers), together)
+        calls = (read(numbers[start : start + together]) for start in starts)
+        for at, (tokens, documents) in zip(starts, read_ahead(calls, ahead), strict=True):
+            group = numbers[at : at + together]
+            for number, start in zip(group, range(0, len(tokens), share), strict=True):
+                self.position = begin + (number + 1) * self.batch
+                some = slice(start, start + share)
+                yield tokens[some] if documents is None else Documented(tokens[some], documents[some])
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
         """Where to go on: after the batch that was given last.

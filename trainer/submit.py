@@ -56,6 +56,7 @@ class Submitter:
         self._controls, self._done = np.zeros(READS, CONTROL), np.zeros(READS, EVENT)
         self._controls["opcode"], self._controls["data"] = PREAD, np.arange(READS)
         self._pointers = (self._controls.ctypes.data + CONTROL.itemsize * np.arange(READS)).astype(np.uintp)
+        self._events_at, self._pointers_at = ctypes.c_void_p(self._done.ctypes.data), self._pointers.ctypes.data
 
     def read(
         self, descriptors: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, addresses: np.ndarray
@@ -70,16 +71,16 @@ class Submitter:
         controls["bytes"], controls["address"] = sizes, addresses
         while seen < count:
             if taken < count:
-                pointers = ctypes.c_void_p(self._pointers[taken:].ctypes.data)
+                pointers = ctypes.c_void_p(self._pointers_at + taken * self._pointers.itemsize)
                 more = self._call(self._submit, self._context, ctypes.c_long(count - taken), pointers)
                 taken += max(0, more)
                 if taken == seen:  # refused, and nothing is under way that could make room
                     self.works = False
                     return None
-            events = ctypes.c_void_p(self._done.ctypes.data)
             waiting = ctypes.c_long(taken - seen)
-            found = max(0, self._call(self._events, self._context, waiting, waiting, events, None))
-            got[self._done["data"][:found].astype(np.int64)] = self._done["result"][:found]
+            found = max(0, self._call(self._events, self._context, waiting, waiting, self._events_at, None))
+            done = self._done[:found]
+            got[done["data"].view(np.int64)] = done["result"]
             seen += found  # a signal may end the wait early
         return got
 

@@ -60,7 +60,7 @@ def test_every_piece_lands_where_it_should(contents, limit, way):
         one_by_one(reader)
     for count in (1, 2, READS, READS + 1, 3 * READS + 7):
         check(reader, contents, count, count)
-    held = [len(reader._free.get().open) for _ in range(reader._free.qsize())]
+    held = [reader._free.get().count for _ in range(reader._free.qsize())]
     assert 0 < sum(held) <= limit
 
 
