@@ -98,7 +98,8 @@ def bench_loader(folder: Path, length: int, count: int = 8, tokens: int = 40_000
             rates.append(rate)
             most = max(most, grown)
         wall, cpu = max(rates)
-        print(f"loader, {instances:3} x {length} tokens, {name:27}: {wall:4.1f} GB/s of tokens, {cpu:.1f} a second of one core's time")
+        told = f"{wall:4.1f} GB/s of tokens, {cpu:.1f} a second of one core's time"
+        print(f"loader, {instances:3} x {length} tokens, {name:27}: {told}")
     print(
         f"resident memory, maps included, grew by {most / 1e6:.0f} MB at most within an epoch of {total * 2 / 1e6:.0f} MB"
     )
