@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         import_module(f"pipeline.commands.{name}").add(commands)
-    args = parser.parse_args(arguments)
+    args = _parsed(parser, commands.choices, sys.argv[1:] if arguments is None else list(arguments))
     try:
         return args.call(args)
     except UserError as error:
@@ -47,3 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+
+
+def _parsed(
+    parser: argparse.ArgumentParser, commands: dict[str, argparse.ArgumentParser], arguments: list[str]
+) -> argparse.Namespace:
+    """The command's arguments, flags and names in any order: `trace DIR --context 9 SHARD:0`, `mix A --out C B`."""
+    if not arguments or arguments[0] not in commands:
+        return parser.parse_args(arguments)
+    return commands[arguments[0]].parse_intermixed_args(arguments[1:], argparse.Namespace(command=arguments[0]))

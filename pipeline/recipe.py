@@ -253,7 +253,8 @@ def explain(error: ValidationError, model: Any) -> str:
     where = ".".join(str(p) for p in path)
     shown = "" if value is None or isinstance(value, Mapping | BaseModel) else f" = {value!r}"
     more = error.error_count() - 1
-    return f"{where}{shown}: {text}" + (f" (and {more} more)" if more else "")
+    where = f"{where}{shown}: " if where or shown else ""
+    return f"{where}{text}" + (f" (and {more} more)" if more else "")
 
 
 def _first(error: ValidationError, model: Any) -> tuple[list, Any, str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 import orjson
+
+from stages.errors import UserError
 
 
 def add(commands: Any) -> None:
@@ -17,7 +20,7 @@ def add(commands: Any) -> None:
         "tokenizer) and print it. With --out, a new folder gets a manifest and links to the shards: no token is read or "
         "written, and the folders it is made of stay as they are.",
     )
-    parser.add_argument("dirs", nargs="+", metavar="DIR", help="a finished folder; the sources of all are mixed")
+    parser.add_argument("dirs", nargs="*", metavar="DIR", help="a finished folder; the sources of all are mixed")
     parser.add_argument(
         "--recipe", help="take the mixture of this recipe (default: of the one DIR's; else one epoch of all)"
     )
@@ -51,9 +54,20 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.summary import console
 
     out = None if args.dry_run else args.out
-    found = mix(args.dirs, MixOptions(args.recipe, args.profile, args.set, args.rename, args.name, out, args.files))
+    folders, changes = _told_apart(args.dirs, args.set)
+    found = mix(folders, MixOptions(args.recipe, args.profile, changes, args.rename, args.name, out, args.files))
     if args.json:
         sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         show_mix(found, console())
     return 0
+
+
+def _told_apart(dirs: list[str], after_set: list[str]) -> tuple[list[str], list[str]]:
+    """The folders and the keys: `--set` takes up all that stands behind it, folders too, which hold no `=`."""
+    folders = [text for text in after_set if "=" not in text and ("://" in text or Path(text).is_dir())]
+    if not dirs and not folders:
+        raise UserError(
+            "name a finished folder whose sources are mixed: python -m pipeline mix DIR... [--set KEY=VALUE]"
+        )
+    return [*dirs, *folders], [text for text in after_set if text not in folders]

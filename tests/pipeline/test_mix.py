@@ -236,3 +236,21 @@ def test_olmoes_mixture_by_the_flags_alone(tmp_path: Path) -> None:
         "reshuffle_last_tokens": 100_000_000_000,
         "per_source": {},
     }
+
+
+def test_folders_and_flags_come_in_any_order(folders: Path, capsys: pytest.CaptureFixture) -> None:
+    a, b = str(folders / "a"), str(folders / "b")
+    keys = ["--set", "epochs=2", "per_source.docs.share=0.2"]
+    orders = ([a, b, *keys], [*keys, a, b], [a, *keys, "--json", b], [*keys, a, "--name", "x", b])
+    found = []
+    for order in orders:
+        assert main(["mix", "--json", *order]) == 0
+        found.append(json.loads(capsys.readouterr().out)["sources"])
+    assert found == [found[0]] * len(orders) and list(found[0]) == ["docs", "code", "news"]
+    for wrong, message in (
+        (["--set", "epochs=2"], "error: name a finished folder whose sources are mixed: python -m pipeline mix DIR"),
+        ([a, "--set", "epochs"], "error: --set epochs: write it as key.path=value"),
+        ([a, "--set", "epochs=2", "tokens=5"], "error: mixture: tokens and epochs are both set;"),
+    ):
+        assert main(["mix", *wrong]) == 2
+        assert capsys.readouterr().err.startswith(message)

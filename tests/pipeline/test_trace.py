@@ -180,6 +180,11 @@ def test_the_command_with_a_trainers_configuration(
     assert main(["trace", run, "wiki/held_out-00000:3"]) == 0
     out = capsys.readouterr().out
     assert "held out from training" in out and ">>" in out and "wiki.jsonl, record" in out
+    places = []
+    for arguments in (["wiki/00000:3", "--context", "2"], ["--context", "2", "wiki/00000:3"]):
+        assert main(["trace", run, *arguments, "--json"]) == 0
+        places.append(orjson.loads(capsys.readouterr().out))
+    assert places[0] == places[1] and places[0]["window"] == [1, 6]
 
 
 @pytest.mark.parametrize(

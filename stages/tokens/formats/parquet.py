@@ -19,6 +19,7 @@ from stages.tokens.token_bytes import TokenBytes
 
 TOKEN_COLUMNS = ("tokens", "input_ids")  # tried in order where none is named
 ROWS_READ = 64  # at once: they may be books
+PAGE_BUFFER = 1 << 20  # bytes of a column read ahead: a row group may be all of the file
 
 
 def schema(dtype: np.dtype, with_text: bool) -> pa.Schema:
@@ -63,7 +64,7 @@ def read_parquet(
     Ids, `file` and `record` are taken where the columns are there; else documents are numbered. Raises ShardError.
     """
     try:
-        with pq.ParquetFile(file) as opened:
+        with pq.ParquetFile(file, pre_buffer=False, buffer_size=PAGE_BUFFER) as opened:
             there = opened.schema_arrow.names
             column = tokens_field or next((known for known in TOKEN_COLUMNS if known in there), None)
             if column is None or column not in there:
