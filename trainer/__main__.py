@@ -31,6 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error.name} is not installed: pip install 'headrace[trainer]'", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        where = error.filename or getattr(options, "out", None) or options.run.__name__.lstrip("_")
+        print(f"error: {where}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # training collects the first one, and saves
         print("stopped", file=sys.stderr)
         return 130
@@ -106,13 +113,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from trainer import checkpoint
     from trainer.config import load
+    from trainer.host import device
     from trainer.train import train
 
     config = load(options.config, options.set)
     out = options.out or Path("runs") / "train" / config.name
-    resume = options.resume if isinstance(options.resume, bool) else Path(options.resume)
-    return train(config, options.data, out, resume, options.device)
+    resume = options.resume if isinstance(options.resume, bool) else checkpoint.find(Path(options.resume))
+    return train(config, options.data, out, resume, device(options.device))
 
 
 def _eval(options: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ class Saver:
     def __init__(self, folder: Path, keep: int, processes: Processes, asynchronous: bool) -> None:
         self.folder, self.keep, self.processes, self.asynchronous = folder, keep, processes, asynchronous
         self._thread: threading.Thread | None = None
-        self._error: TrainerError | None = None
+        self._error: Exception | None = None
         if processes.first:
             for unfinished in folder.glob(".tmp-*"):
                 shutil.rmtree(unfinished)
@@ -61,14 +61,14 @@ class Saver:
             self.wait()
 
     def wait(self) -> None:
-        """Until the background save is done. Raises its TrainerError."""
+        """Until the background save is done. Raises its error."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         self.raise_failure()
 
     def raise_failure(self) -> None:
-        """Raise the TrainerError of a background save that has failed by now."""
+        """Raise the error of a background save that has failed by now: a TrainerError for a disk that did not take it."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -111,6 +111,8 @@ class Saver:
             left = latest(self.folder)
             kept = f"the last good checkpoint is {left}" if left else "there is no earlier checkpoint"
             self._error = TrainerError(f"{self.folder / name}: the checkpoint could not be written ({reason}); {kept}")
+        except Exception as error:  # in a thread: whoever waits must learn of it
+            self._error = error
 
     def _commit(self, part: Path, name: str, state: dict[str, Any], tokenizer: Path | None) -> None:
         """Wait for the other processes' files, write the state, move the folder to its name, drop old ones."""
@@ -162,7 +164,7 @@ def find(path: Path) -> Path:
         return path
     found = latest(path / "checkpoints") or latest(path)
     if found is None:
-        raise TrainerError(f"{path}: no checkpoint there")
+        raise TrainerError(f"{path}: no checkpoint there; name a checkpoint's folder, or a training's that has saved one")
     return found
 
 

@@ -240,7 +240,6 @@ def _require_olmoe(model: ModelConfig, source: Path) -> None:
         "n_shared_experts": 0,
         "norm": "rms",
         "qk_norm": True,
-        "document_masking": False,
     }
     for key, value in wanted.items():
         if getattr(model, key) != value:
@@ -319,4 +318,4 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TrainerError(f"{path}: cannot be read ({error})") from None
+        raise TrainerError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None

@@ -46,10 +46,25 @@ def only_one(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TrainerError(f"{out}: another training is writing there") from None
+            raise TrainerError(
+                f"{out}: another training (or materialize) is writing there; wait for its end, or name another --out"
+            ) from None
         yield
     finally:
         os.close(handle)
+
+
+def device(name: str | None) -> str:
+    """The device to work on: the one named, else cuda where there is a GPU. Raises TrainerError for one that is not."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise TrainerError(f"--device {name}: cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainerError("--device cuda: torch finds no GPU here; leave --device out to take the CPU")
+    return name
 
 
 def reuse_memory() -> None:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from trainer import checkpoint
 from trainer.config import Config, check
 from trainer.errors import TrainerError
+from trainer.host import device as pick_device
 from trainer.model import Olmoe
 
 
@@ -61,7 +62,7 @@ def open_trained(path: Path, device: str | None = None) -> Trained:
     checkpoint.verify(path)
     state = checkpoint.read_state(path)
     config = check(state["config"], str(path))
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = torch.device(pick_device(device))
     with torch.device("meta"):
         model = Olmoe(config.model, config.train.loss_chunk_mib)
     model.to_empty(device=place)

@@ -24,7 +24,7 @@ def plot(folder: Path) -> list[Path]:
     for line in lines:
         by_kind.setdefault(line["kind"], []).append(line)
     if not by_kind.get("step"):
-        raise TrainerError(f"{folder / 'metrics.jsonl'}: holds no training steps to draw")
+        raise TrainerError(f"{folder / 'metrics.jsonl'}: holds no training steps to draw; name a training's folder")
     figures = {"loss.png": Figure((9, 8), layout="constrained")}
     _draw_loss(figures["loss.png"], by_kind)
     if by_kind.get("routing"):

@@ -20,6 +20,8 @@ def evaluate_checkpoint(
     path: Path, data_dir: Path | None, tasks: Path | None, limit: int | None, as_json: bool, device: str | None
 ) -> dict[str, Any]:
     """Score a checkpoint on held-out shards, on tasks, or on both; print and return the result."""
+    if limit is not None and limit < 1:
+        raise TrainerError(f"--limit {limit}: at least 1, or leave it out for all")
     trained = open_trained(path, device)
     result: dict[str, Any] = {"checkpoint": str(trained.path)}
     if data_dir is not None:
@@ -53,12 +55,25 @@ def _held_out(trained: Trained, data_dir: Path, limit: int | None) -> dict[str, 
     config, alone = trained.config, Processes(0, 1, trained.device)
     masking = config.model.document_masking
     results = evaluate(trained.model, data, alone, config.train.micro_batch, limit or 2**62, masking)
-    return {"loss": mixture_loss(results, data), "sources": {source: vars(one) for source, one in results.items()}}
+    notes = []
+    if config.model.routing == "expert_choice":
+        notes.append("with expert choice a token's route depends on the tokens after it, so these losses are too low")
+    if absent := [source for source in data.sources if source not in results]:
+        instance = f"one instance of {asked.sequence_length:,} tokens"
+        notes.append(f"no score for {', '.join(absent)}: less held-out text than {instance}, left out of the mean too")
+    scores = {source: vars(one) for source, one in results.items()}
+    return {"loss": mixture_loss(results, data), "sources": scores, "notes": notes}
 
 
 def _print_held_out(held_out: dict[str, Any]) -> None:
     print(f"{'source':<24} {'tokens':>12} {'nats/token':>11} {'perplexity':>11} {'bits/byte':>10}")
     for source, one in held_out["sources"].items():
-        numbers = f"{one['loss']:>11.4f} {math.exp(one['loss']):>11.2f} {one['bits_per_byte']:>10.4f}"
+        numbers = f"{one['loss']:>11.4f} {_perplexity(one['loss']):>11.2f} {one['bits_per_byte']:>10.4f}"
         print(f"{source:<24} {one['tokens']:>12,} {numbers}")
-    print(f"{'as mixed in training':<24} {'':>12} {held_out['loss']:>11.4f} {math.exp(held_out['loss']):>11.2f}")
+    print(f"{'as mixed in training':<24} {'':>12} {held_out['loss']:>11.4f} {_perplexity(held_out['loss']):>11.2f}")
+    for note in held_out["notes"]:
+        print(f"note: {note}")
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf

@@ -34,10 +34,15 @@ def resumable(
 
 
 def startable(path: Path, config: Config, identity: dict[str, Any], processes: Processes) -> dict[str, Any]:
-    """The state of a checkpoint whose weights this run starts from. Raises TrainerError if model or tokenizer differ."""
+    """The state of a checkpoint whose weights this run starts from. Raises TrainerError if model or tokenizer differ.
+
+    How weights were first drawn no longer matters, and document masking may begin or end here: it has no weights.
+    """
     checkpoint.verify(path, processes)
     state = checkpoint.read_state(path)
-    changed = list(differences(plain(check(state["config"], str(path)).model), plain(config.model)))
+    free = ("init", "init_std", "init_cut", "document_masking")
+    found = differences(plain(check(state["config"], str(path)).model), plain(config.model))
+    changed = [(key, values) for key, values in found if key not in free]
     if changed:
         told = ", ".join(f"model.{key} {then} -> {now}" for key, (then, now) in changed)
         raise TrainerError(f"{path}: is another model ({told}); start_from needs the same")

@@ -22,22 +22,30 @@ def generate(
     seed: int = 0,
     use_cache: bool = True,
 ) -> Iterator[int]:
-    """Yield up to `count` token ids that follow `tokens`; ends at the end-of-document token.
+    """An iterator over up to `count` token ids that follow `tokens`; it ends at the end-of-document token.
 
     `temperature` 0 takes the most probable token. `top_p` keeps the most probable tokens whose probabilities first
     reach it together (Holtzman et al. 2019, arXiv 1904.09751). The same seed gives the same tokens on one device.
-    Raises TrainerError if prompt and answer do not fit into the context that the model was trained with.
+    Raises TrainerError at once if prompt and answer do not fit into the context that the model was trained with.
     """
     context = trained.config.data.sequence_length
     if not tokens:
         raise TrainerError("the prompt is empty")
+    if count < 1:
+        raise TrainerError(f"{count} new tokens are asked for: ask for at least 1")
     if len(tokens) + count > context:
         raise TrainerError(
             f"a prompt of {len(tokens)} tokens and {count} new ones are more than the context of {context} tokens"
         )
-    if temperature < 0 or not 0 < top_p <= 1:
+    if not temperature >= 0 or not 0 < top_p <= 1:
         raise TrainerError(f"temperature is {temperature} (0 or more) and top_p {top_p} (above 0, up to 1)")
     trained.require_causal()
+    return _generate(trained, tokens, count, temperature, top_p, seed, use_cache)
+
+
+def _generate(
+    trained: Trained, tokens: list[int], count: int, temperature: float, top_p: float, seed: int, use_cache: bool
+) -> Iterator[int]:
     model, device = trained.model, trained.device
     generator = torch.Generator(device).manual_seed(seed)
     cache = Cache(model.config, 1, len(tokens) + count, device, model.dtype) if use_cache else None
@@ -46,7 +54,10 @@ def generate(
         given = new if use_cache else tokens
         with torch.no_grad():
             logits_V = model(torch.tensor([given], device=device), cache=cache)[0, -1]
-        token = choose(logits_V[: trained.data["vocab_size"]].float(), temperature, top_p, generator)
+        logits_V = logits_V[: trained.data["vocab_size"]].float()
+        if not logits_V.isfinite().all():
+            raise TrainerError(f"{trained.path}: the model's output is not finite; take an earlier checkpoint")
+        token = choose(logits_V, temperature, top_p, generator)
         if token == trained.data["eos_id"]:
             return
         yield token
@@ -57,10 +68,11 @@ def choose(logits_V: Tensor, temperature: float, top_p: float, generator: torch.
     """One token id from logits (fp32)."""
     if temperature == 0:
         return int(logits_V.argmax())
-    probs_V, order_V = (logits_V / temperature).softmax(-1).sort(descending=True, stable=True)
+    # In fp64 and from the largest down, so that neither a tiny temperature nor a long tail is lost to rounding.
+    scaled_V = (logits_V.double() - logits_V.max()) / temperature
+    probs_V, order_V = scaled_V.softmax(-1).sort(descending=True, stable=True)
     before_V = probs_V.cumsum(-1) - probs_V
     probs_V = torch.where(before_V < top_p, probs_V, 0.0)
-    probs_V[0] = probs_V[0].clamp(min=1e-30)
     return int(order_V[torch.multinomial(probs_V, 1, generator=generator)])
 
 
@@ -76,9 +88,10 @@ def write(
     """Say the prompt and what the model makes of it, piece by piece. An empty prompt begins a new document."""
     tokenizer = trained.tokenizer()
     tokens = tokenizer.encode(prompt, add_special_tokens=False).ids or [trained.data["eos_id"]]
+    written = generate(trained, tokens, count, temperature, top_p, seed)
     say(prompt)
     stream = DecodeStream(skip_special_tokens=True)
-    for token in generate(trained, tokens, count, temperature, top_p, seed):
+    for token in written:
         piece = stream.step(tokenizer, token)
         if piece:
             say(piece)

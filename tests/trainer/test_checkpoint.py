@@ -140,6 +140,15 @@ def test_full_disk_leaves_the_last_good_checkpoint(tmp_path, trained, asynchrono
     checkpoint.verify(tmp_path / "step_00000001")
 
 
+def test_what_goes_wrong_in_the_background_is_not_lost(tmp_path, trained, monkeypatch):
+    def broken(tensors, path):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(checkpoint, "save_file", broken)
+    with pytest.raises(MemoryError, match="no room"):
+        save(tmp_path, trained, asynchronous=True)
+
+
 def test_state_names_every_file_with_its_sum(tmp_path, trained):
     save(tmp_path, trained)
     state = json.loads((tmp_path / "step_00000001" / "state.json").read_text())

@@ -99,6 +99,15 @@ def test_export_then_import_is_the_same_to_the_bit(tmp_path, make_config):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
+def test_document_masking_has_no_weights_and_is_exported(tmp_path, make_config):
+    model = save(tmp_path / "c", make_config(model={"vocab_size": 61, "document_masking": True}))
+    hf.export(tmp_path / "c", tmp_path / "hf")
+    tokens = torch.randint(0, 61, (2, 20))  # one document each
+    with torch.no_grad():
+        logits = transformers.OlmoeForCausalLM.from_pretrained(tmp_path / "hf")(tokens).logits
+        torch.testing.assert_close(logits, model(tokens), atol=1e-5, rtol=1e-5)
+
+
 def test_tokenizer_travels_along(tmp_path, make_config):
     config = make_config(model={"vocab_size": 61, "vocab_multiple": 128})
     model = save(tmp_path / "c", config)

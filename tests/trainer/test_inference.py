@@ -9,6 +9,7 @@ import torch
 
 from trainer import checkpoint
 from trainer.__main__ import main
+from trainer.data import open_data
 from trainer.errors import TrainerError
 from trainer.inference import open_trained
 from trainer.report import evaluate_checkpoint
@@ -55,18 +56,33 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it():
     assert seen(0.79) == {0, 1}
     assert seen(0.85) == {0, 1, 2}
     assert seen(1.0) == {0, 1, 2, 3}
+    assert seen(1e-9) == {0}
     assert seen(1.0, temperature=0.0) == {0}
+    assert seen(1.0, temperature=1e-40) == {0}  # 1 / 1e-40 is infinite in fp32
+    flat = torch.zeros(50_000)  # its sum in fp32 passes 1 before the end
+    most = max(choose(flat, 1.0, 1.0, generator) for _ in range(2000))
+    assert most > 49_000
 
 
 def test_generation_refuses_what_it_cannot_do(trained):
     for arguments, told in (
         (([1], 100), "more than the context of 32"),
+        (([1], 0), "at least 1"),
+        (([1], -4), "at least 1"),
+        (([1], 3, math.nan), "temperature is nan"),
+        (([1], 3, 1.0, math.nan), "top_p nan"),
         (([], 3), "prompt is empty"),
         (([1], 3, -1.0), "temperature is -1"),
         (([1], 3, 1.0, 0.0), "top_p 0"),
     ):
         with pytest.raises(TrainerError, match=told):
-            list(generate(trained, *arguments))
+            generate(trained, *arguments)  # before anything is written
+
+
+def test_a_model_that_has_diverged_says_so(trained, monkeypatch):
+    monkeypatch.setattr(trained.model, "forward", lambda tokens, cache: torch.full((1, 1, 64), math.nan))
+    with pytest.raises(TrainerError, match="not finite"):
+        list(generate(trained, [5], 3))
 
 
 def test_commands(out, small_run, tmp_path, capsys):
@@ -84,6 +100,38 @@ def test_commands(out, small_run, tmp_path, capsys):
     assert torch.equal(again.model.head_VD, open_trained(out, "cpu").model.head_VD)
     assert main(["sample", str(tmp_path / "nowhere")]) == 2
     assert "no checkpoint there" in capsys.readouterr().err
+    assert main(["sample", str(out), "--tokens", "99", "--device", "cpu"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and "context of 32" in told.err
+    for command in (["sample"], ["eval", "--data", str(small_run)]):
+        assert main([*command, str(out), "--device", "tpu"]) == 2
+        assert capsys.readouterr().err == "error: --device tpu: cpu or cuda\n"
+    assert main(["eval", str(out), "--data", str(small_run), "--limit", "0", "--device", "cpu"]) == 2
+    assert "--limit 0: at least 1" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_sentence_in_every_command(out, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer.hf._write_json", full)
+    assert main(["export", str(out), "--out", str(tmp_path / "hf")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'hf'}: No space left on device\n"
+
+
+def test_evaluation_says_what_it_leaves_out(out, make_run, tmp_path, capsys, monkeypatch):
+    data = make_run(tmp_path / "run")
+    monkeypatch.setattr("trainer.report.open_data", lambda *a, **b: without(open_data(*a, **b), "code"))
+    found = evaluate_checkpoint(out, data, None, 2, False, "cpu")["held_out"]
+    assert set(found["sources"]) == {"web"}
+    (note,) = found["notes"]
+    assert note.startswith("no score for code: less held-out text than one instance of 32 tokens")
+    assert f"note: {note}" in capsys.readouterr().out
+
+
+def without(data, source):
+    del data.held_out[source]
+    return data
 
 
 def test_evaluation_after_training_equals_the_last_one_of_training(out, small_run):
@@ -201,6 +249,8 @@ def test_expert_choice_neither_writes_nor_answers(tmp_path, small_run, make_conf
         list(generate(trained, [5], 3))
     with pytest.raises(TrainerError, match="expert choice"):
         run_task(trained, tmp_path)
+    (note,) = evaluate_checkpoint(tmp_path / "x", small_run, None, 2, True, "cpu")["held_out"]["notes"]
+    assert "too low" in note
 
 
 def test_plot_draws(out, tmp_path):

@@ -217,6 +217,10 @@ def test_annealing_starts_from_a_checkpoint_in_a_fresh_order(tmp_path, small_run
     assert state["data"]["fingerprint"] != before["data"]["fingerprint"]
     with pytest.raises(TrainerError, match="another model"):
         run(config.model_copy(update={"model": make_config(model={"top_k": 3}).model}), small_run, tmp_path / "x")
+    # Neither the first values nor document masking are part of the weights.
+    other = make_config(model={"init": "normal", "document_masking": True}, train={"tokens": 128}, start_from=str(whole))
+    assert run(other, small_run, tmp_path / "y", device="cpu") == 0
+    assert losses(tmp_path / "y")[1] < lines(tmp_path, "start")[0]["unigram_entropy"]
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, small_run, whole, make_config, monkeypatch):
@@ -302,6 +306,11 @@ def test_command_line_prints_one_sentence(tmp_path, small_run, capsys):
     (tmp_path / "c.yaml").write_text("name: c\n")
     assert main(["train", str(tmp_path / "c.yaml"), "--data", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
     assert "manifest.json" in capsys.readouterr().err
+    more = ["--data", str(small_run), "--out", str(tmp_path / "o")]
+    assert main(["train", str(tmp_path / "c.yaml"), *more, "--resume", str(tmp_path / "none")]) == 2
+    assert "none: no checkpoint there; name" in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "c.yaml"), *more, "--device", "gpu"]) == 2
+    assert capsys.readouterr().err == "error: --device gpu: cpu or cuda\n"
 
 
 def test_command_line_names_what_is_not_installed(tmp_path, small_run, capsys, monkeypatch):
