@@ -18,7 +18,8 @@ from stages.books import StepBooks
 from stages.document import payload_sizes
 from stages.parts import PartWriter, dropped_schema, total_bytes
 from stages.tokens.shard import Piece, write_shard
-from stages.tokens.tokenize import TokenFile, tokenize_part
+from stages.tokens.token_file import TokenFile
+from stages.tokens.tokenize import tokenize_part
 from stages.tokens.tokenizer import EncodeRules, Tokenizer, load_tokenizer
 from stages.tokens.train_tokenizer import train_tokenizer
 

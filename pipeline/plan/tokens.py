@@ -21,7 +21,7 @@ from stages.tokens.manifest import TOKENIZER_PATH, build_manifest, shard_names, 
 from stages.tokens.mixture import compile_mixture
 from stages.tokens.shard import plan_shards, shard_tokens
 from stages.tokens.shard_format import Manifest, token_dtype
-from stages.tokens.tokenize import TokenFile
+from stages.tokens.token_file import TokenFile
 
 MODULE = "pipeline.jobs.tokens"
 LAST_STAGE = 1_000_000  # behind all segments of a source

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +15,12 @@ import pyarrow as pa
 from stages.books import StepBooks
 from stages.document import text_array
 from stages.kernels.tokens import finish
-from stages.parts import PartWriter
 from stages.tokens.formats.block import Block
 from stages.tokens.formats.text import text_bytes, texts
 from stages.tokens.shard_format import ShardError
 from stages.tokens.token_bytes import TokenBytes
-from stages.tokens.tokenize import EMPTY, INDEX, TokenFile, held_out_texts
+from stages.tokens.token_file import TokenFile, TokenWriter
+from stages.tokens.tokenize import EMPTY, held_out_texts
 from stages.tokens.tokenizer import Tokenizer
 
 
@@ -33,35 +32,6 @@ class Adopted:
     held_out: TokenFile
     books: StepBooks
     ended: int
-
-
-class _Writer:
-    """Appends documents to one token file and its index."""
-
-    def __init__(self, prefix: str | Path, split: str) -> None:
-        self.tokens_path, self.index_path = Path(f"{prefix}.{split}.tokens"), Path(f"{prefix}.{split}.parquet")
-        self.tokens = self.documents = self.bytes = 0
-
-    def __enter__(self) -> _Writer:
-        self.tokens_path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.tokens_path.open("wb")
-        self.index = PartWriter(self.index_path, INDEX).__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.file.close()
-        self.index.__exit__(*error)
-
-    def append(self, block: Block, sizes: np.ndarray) -> None:
-        starts, ends = block.starts + self.tokens, block.ends + self.tokens
-        columns = [pa.array(starts), pa.array(ends), block.ids, block.srcs, pa.array(block.locs), pa.array(sizes)]
-        self.index.write(pa.RecordBatch.from_arrays(columns, schema=INDEX))
-        self.file.write(memoryview(np.ascontiguousarray(block.tokens)).cast("B"))
-        self.tokens, self.documents = self.tokens + len(block.tokens), self.documents + len(block)
-        self.bytes += int(sizes.sum())
-
-    def written(self) -> TokenFile:
-        return TokenFile(str(self.tokens_path), str(self.index_path), self.tokens, self.documents, self.bytes)
 
 
 def adopt(
@@ -82,7 +52,7 @@ def adopt(
     """
     books = StepBooks("import")
     ended = 0
-    with _Writer(out_prefix, "train") as train, _Writer(out_prefix, "held_out") as held_out:
+    with TokenWriter(out_prefix, "train") as train, TokenWriter(out_prefix, "held_out") as held_out:
         for block in blocks:
             full, added = _finished(block, tokenizer, append_eos, name)
             ended += added
@@ -93,7 +63,8 @@ def adopt(
             held = _held_out(full, tokenizer, decoder, held_out_fraction, salt)
             for writer, rows in ((train, ~held), (held_out, held)):
                 if rows.any():
-                    writer.append(full.where(rows), sizes[rows])
+                    some = full.where(rows)
+                    writer.append(some.tokens, some.starts, some.ends, some.ids, some.srcs, some.locs, sizes[rows])
     if not books.dropped[EMPTY].docs:
         del books.dropped[EMPTY]
     return Adopted(train.written(), held_out.written(), books, ended)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from stages.tokens.index_table import ROWS, write_index_batches
 from stages.tokens.shard_format import ShardError, check_tokens, write_tokens
-from stages.tokens.tokenize import TokenFile
+from stages.tokens.token_file import TokenFile
 
 COPY_TOKENS = 4 << 20  # tokens held while copying
 

@@ -10,47 +10,20 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from stages.books import StepBooks
 from stages.document import column_bytes, document_hash, text_buffers
-from stages.parts import PartWriter
+from stages.tokens.token_file import TokenFile, TokenWriter
 from stages.tokens.tokenizer import VERIFY_BYTES, Tokenizer
 
 SPLITS = ("train", "held_out")
 HASHED_BYTES = 512  # at each end of a text: to hash it all, to tell if it is held out, would slow tokenizing by a sixth
 EMPTY = "skip_empty"  # the reason of documents without text: the key of the rule that drops them
-
-# One row a document of a token file. Tokens are counted from the start of the file, `end` is exclusive.
-INDEX = pa.schema(
-    [
-        pa.field("start", pa.int64(), nullable=False),
-        pa.field("end", pa.int64(), nullable=False),
-        pa.field("id", pa.large_string(), nullable=False),
-        pa.field("src", pa.large_string(), nullable=False),  # `file` of the document
-        pa.field("loc", pa.int64(), nullable=False),  # `record` of the document, 1-based
-        pa.field("text_bytes", pa.int64(), nullable=False),  # UTF-8 bytes that were encoded
-    ]
-)
-
-
-@dataclass(frozen=True)
-class TokenFile:
-    """A raw token file, the Parquet index beside it, and what they hold."""
-
-    tokens_path: str
-    index_path: str
-    tokens: int
-    documents: int
-    text_bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -60,48 +33,6 @@ class TokenPart:
     train: TokenFile
     held_out: TokenFile
     books: StepBooks
-
-
-class _TokenWriter:
-    """Appends documents to one token file and its index."""
-
-    def __init__(self, prefix: str | Path, split: str, dtype: np.dtype) -> None:
-        self.tokens_path = Path(f"{prefix}.{split}.tokens")
-        self.index_path = Path(f"{prefix}.{split}.parquet")
-        self.dtype = dtype
-        self.tokens = self.documents = self.text_bytes = 0
-
-    def __enter__(self) -> _TokenWriter:
-        self.tokens_path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.tokens_path.open("wb")
-        self._index = PartWriter(self.index_path, INDEX).__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.close()
-        self._index.__exit__(*error)
-
-    def append(self, batch: pa.RecordBatch, text: pa.Array, tokens: np.ndarray, offsets: np.ndarray) -> None:
-        """Add the documents of `batch` that have tokens; `text` is what was encoded."""
-        full = offsets[1:] > offsets[:-1]
-        sizes = np.diff(_offsets(text))
-        rows = batch if full.all() else batch.filter(pa.array(full))
-        columns = [
-            pa.array(offsets[:-1][full] + self.tokens),
-            pa.array(offsets[1:][full] + self.tokens),
-            rows.column("id"),
-            rows.column("file"),
-            rows.column("record"),
-            pa.array(sizes[full]),
-        ]
-        self._index.write(pa.RecordBatch.from_arrays(columns, schema=INDEX))
-        self._file.write(memoryview(tokens).cast("B") if len(tokens) else b"")
-        self.tokens += len(tokens)
-        self.documents += rows.num_rows
-        self.text_bytes += int(sizes[full].sum())
-
-    def written(self) -> TokenFile:
-        return TokenFile(str(self.tokens_path), str(self.index_path), self.tokens, self.documents, self.text_bytes)
 
 
 class _Sample:
@@ -157,8 +88,8 @@ def tokenize_part(
     books = StepBooks("tokenize")
     sample = _Sample(verify)
     with (
-        _TokenWriter(out_prefix, "train", tokenizer.dtype) as train,
-        _TokenWriter(out_prefix, "held_out", tokenizer.dtype) as held_out,
+        TokenWriter(out_prefix, "train") as train,
+        TokenWriter(out_prefix, "held_out") as held_out,
     ):
         for batch in batches:
             books.into.add(batch.num_rows, column_bytes(batch.column("text")))
@@ -171,7 +102,7 @@ def tokenize_part(
                     continue
                 text = prepared if whole else prepared.filter(pa.array(rows))
                 tokens, offsets = tokenizer.finish(text)
-                writer.append(part, text, tokens, offsets)
+                _append(writer, part, text, tokens, offsets)
                 sample.offer(part, text)
                 empty = offsets[1:] == offsets[:-1]
                 before = np.diff(_offsets(part.column("text")))
@@ -182,6 +113,16 @@ def tokenize_part(
     for writer in (train, held_out):
         books.out.add(writer.documents, writer.text_bytes)
     return TokenPart(train.written(), held_out.written(), books)
+
+
+def _append(
+    writer: TokenWriter, batch: pa.RecordBatch, text: pa.Array, tokens: np.ndarray, offsets: np.ndarray
+) -> None:
+    """Add the documents of `batch` that have tokens; `text` is what was encoded."""
+    full = offsets[1:] > offsets[:-1]
+    rows = batch if full.all() else batch.filter(pa.array(full))
+    names = [rows.column(name) for name in ("id", "file", "record")]
+    writer.append(tokens, offsets[:-1][full], offsets[1:][full], *names, np.diff(_offsets(text))[full])
 
 
 def _offsets(column: pa.Array) -> np.ndarray:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.plan import tokens
 from pipeline.plan.tokens import AHEAD, read_ahead
 from stages.tokens.shard import plan_shards
-from stages.tokens.tokenize import TokenFile
+from stages.tokens.token_file import TokenFile
 
 
 def token_files(lengths: list[list[int]]) -> tuple[list[TokenFile], dict[str, np.ndarray]]:

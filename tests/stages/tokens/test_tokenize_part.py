@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from stages.document import DOCUMENT
 from stages.tokens import shard_format as sf
 from stages.tokens.shard import Piece, plan_shards, shard_tokens, write_shard
-from stages.tokens.tokenize import INDEX, TokenFile, held_out_texts, tokenize_part
+from stages.tokens.token_file import INDEX, TokenFile
+from stages.tokens.tokenize import held_out_texts, tokenize_part
 from stages.tokens.tokenizer import TokenizerMismatch, load_tokenizer
 from stages.tokens.train_tokenizer import train_tokenizer
 
