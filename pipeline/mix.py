@@ -19,9 +19,10 @@ from rich.console import Console
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
-from pipeline.folder import MIXTURE, RUN, absolute, check_fresh, read_mark, write_mark
+from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, read_mark, write_mark
 from pipeline.inspect import read_corpus
 from pipeline.overrides import RecipeError, apply_set
+from pipeline.plan.tokens import salt_of
 from pipeline.recipe import dump, explain, load_recipe
 from pipeline.storage.local import sync_folder
 from pipeline.summary import plain_table
@@ -74,8 +75,9 @@ def mix(runs: Sequence[str], options: MixOptions) -> dict[str, Any]:
     budgets = compile_mixture(mixture, {member.name: member.entry["tokens"] for member in members})
     first = next(iter(manifests.values()))
     manifest = _manifest(members, manifests, budgets, mixture, options)
+    rules = _held_out_rules(list(manifests))
     if options.out is not None:
-        _write(options.out, members, manifests, manifest, mixture, options.files)
+        _write(options.out, members, manifests, manifest, mixture, options.files, rules)
     return {
         "out": options.out,
         "name": manifest["name"],
@@ -84,6 +86,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> dict[str, Any]:
         "dtype": first["dtype"],
         "mixture": dump(mixture),
         "tokens": manifest["mixture"]["tokens"],
+        "notes": [_held_out_note(rules)] if len(rules) > 1 else [],
         "sources": {
             member.name: {
                 "run": member.run,
@@ -120,6 +123,30 @@ def _mixture_of(run: str) -> dict[str, Any]:
     uri = storage.join(run, RUN)
     recipe = orjson.loads(storage.read_bytes(uri)) if mark is None and storage.exists(uri) else {}
     return (mark or recipe).get("mixture", {})
+
+
+def _held_out_rules(runs: Sequence[str]) -> list[list[Any]]:
+    """By what rules these folders hold documents out, [salt, share, a folder] each; a folder that tells nothing has none."""
+    known: list[list[Any]] = []
+    for run in runs:
+        if (mark := read_mark(run, MIXTURE)) is not None:
+            known += mark.get("held_out", [])
+        elif (mark := read_mark(run, IMPORT)) is not None:
+            known.append([mark["settings"]["salt"], mark["settings"]["held_out"], run])
+        elif (mark := read_mark(run, RUN)) is not None:
+            known.append([salt_of(mark["name"], mark["seed"]), mark["shards"]["held_out"], run])
+    found: dict[tuple[str, float], list[Any]] = {}
+    for rule in known:
+        found.setdefault((rule[0], rule[1]), rule)
+    return list(found.values())
+
+
+def _held_out_note(rules: list[list[Any]]) -> str:
+    first, other = rules[0][2], rules[1][2]
+    return (
+        f"{first} and {other} hold out by rules of their own: a text that is in both may be held out of one and trained on "
+        "from the other; `import --held-out-as` lets an import hold out what a run does"
+    )
 
 
 def _lay(base: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -223,6 +250,7 @@ def _write(
     manifest: Manifest,
     mixture: Mixture,
     files: Files,
+    rules: list[list[Any]],
 ) -> None:
     """Put the shards, the tokenizer and last the manifest under `out`. Raises UserError where a shard is not whole."""
     out = absolute(out)
@@ -245,7 +273,7 @@ def _write(
         check_fresh(out, MIXTURE)
         made_of = [{"run": run, "fingerprint": known["fingerprint"]} for run, known in manifests.items()]
         names = {member.name: {"run": member.run, "source": member.source} for member in members}
-        facts = {"mixture": dump(mixture), "made_of": made_of, "sources": names}
+        facts = {"mixture": dump(mixture), "made_of": made_of, "sources": names, "held_out": rules}
         write_mark(out, MIXTURE, facts | {"finished": False})
         for source, name in places:
             _place(source, storage.join(out, name), files)
@@ -314,6 +342,8 @@ def show_mix(found: dict[str, Any], console: Console) -> None:
         + (f", the last {show_count(last)} tokens in another" if last else "")
         + f"; {size} are read in training"
     )
+    for note in found["notes"]:
+        console.print(f"note: {note}", markup=False)
     if found["out"]:
         console.print(
             f"wrote {found['out']}/{MANIFEST} (fingerprint {found['fingerprint'][:16]}); no token was written"

@@ -145,6 +145,13 @@ def test_an_import_can_hold_out_what_a_run_holds_out(tmp_path: Path) -> None:
     for split in ("train", "held_out"):
         assert len(documents(run, "docs", split)) > 5
         assert documents(tmp_path / "out", "docs", split) == documents(run, "docs", split)
+    # A mixture tells where its folders do not hold out by one rule, also where one of them is a mixture itself.
+    taken(files[0], tmp_path / "own", "olmo", run / "tokenizer/tokenizer.json", source="own", held_out=0.3)
+    renamed = MixOptions(rename=[f"{tmp_path}/out/docs=more"], out=str(tmp_path / "one_rule"))
+    assert mix([str(run), str(tmp_path / "out")], renamed)["notes"] == []
+    notes = mix([str(tmp_path / "one_rule"), str(tmp_path / "own")], MixOptions(out=str(tmp_path / "both")))["notes"]
+    assert len(notes) == 1 and f"{run} and {tmp_path / 'own'} hold out by rules of their own" in notes[0]
+    assert mix([str(tmp_path / "both")], MixOptions())["notes"] == notes
     with pytest.raises(UserError, match=r"--held-out-as .*out: holds no run"):
         taken(files[0], tmp_path / "b", "olmo", run / "tokenizer/tokenizer.json", held_out_as=str(tmp_path / "out"))
 
