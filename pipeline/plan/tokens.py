@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -189,7 +190,22 @@ def read_ahead(
 def _ends(file: TokenFile, engine: Engine) -> np.ndarray:
     engine.check_present([file.index_path])
     with storage.open_random(storage.join(engine.run_uri, file.index_path)) as stream:
-        return pq.read_table(stream, columns=["end"]).column("end").to_numpy()
+        return document_ends(stream, file.documents)
+
+
+def document_ends(index: BinaryIO, documents: int) -> np.ndarray:
+    """Where each document of a token file ends, in tokens (int64), from its index of so many documents.
+
+    An imported file may have any number of them: where they are many the ends lie on disk, as a memory map.
+    """
+    with pq.ParquetFile(index, pre_buffer=False, buffer_size=1 << 20) as opened:
+        if documents <= AHEAD_DOCUMENTS:
+            return opened.read(["end"]).column("end").to_numpy()
+        with tempfile.TemporaryFile(dir=storage.cache_folder()) as file:
+            for rows in opened.iter_batches(columns=["end"]):
+                file.write(memoryview(np.ascontiguousarray(rows.column("end"))).cast("B"))
+            file.flush()
+            return np.memmap(file, np.int64, "r")
 
 
 def _tokenizer_facts(tokenized: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import threading
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.plan import tokens
-from pipeline.plan.tokens import AHEAD, read_ahead
+from pipeline.plan.tokens import AHEAD, document_ends, read_ahead
 from stages.tokens.shard import plan_shards
 from stages.tokens.token_file import TokenFile
 
@@ -73,3 +76,18 @@ def test_indexes_are_read_ahead_once_and_let_go() -> None:
         plan = plan_shards(files, 7_003, ask)
     assert len(plan) == 300 and len(taken) >= 299
     assert len(read) == len(set(read)) < 1.3 * len(taken)  # a few guesses miss, the more the smaller the files
+
+
+def test_the_ends_of_many_documents_lie_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One imported file may hold as many documents as a corpus."""
+    wanted = np.cumsum(np.random.default_rng(0).integers(1, 900, 50_000))
+    index = io.BytesIO()
+    pq.write_table(pa.table({"end": wanted, "id": [str(end) for end in wanted]}), index, row_group_size=7_000)
+    held = document_ends(index, len(wanted))
+    monkeypatch.setattr(tokens, "AHEAD_DOCUMENTS", len(wanted) - 1)
+    mapped = document_ends(index, len(wanted))
+    assert isinstance(mapped, np.memmap) and not isinstance(held, np.memmap)
+    assert np.array_equal(mapped, wanted) and np.array_equal(held, wanted)
+    files = [TokenFile("", "0", int(wanted[-1]), len(wanted), 0)]
+    plans = [plan_shards(files, 100_000, lambda _, ends=ends: ends) for ends in (held, mapped)]
+    assert plans[0] == plans[1] and len(plans[0]) > 200
