@@ -14,7 +14,7 @@ from pipeline.task import Context
 from stages.errors import UserError
 from stages.tokens.adopt import adopt
 from stages.tokens.formats import datatrove, jsonl, megatron, olmo, parquet
-from stages.tokens.formats.block import Block, blocks, rows_by_end_token
+from stages.tokens.formats.block import Block, blocks, bounded, rows_by_end_token
 from stages.tokens.shard_format import ShardError
 from stages.tokens.token_bytes import TokenBytes
 from stages.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -128,7 +128,7 @@ def _opened(spec: dict[str, Any], tokenizer: Tokenizer, stack: ExitStack) -> Ite
     if rows is None:
         scan = stack.enter_context(storage.open_stream(uri))
         rows = rows_by_end_token(scan, dtype, tokenizer.eos_id, uri)
-    yield from blocks(stream, dtype, rows, uri)
+    yield from blocks(stream, dtype, bounded(rows, uri), uri)
 
 
 _LOADED: dict[tuple, tuple[Tokenizer, TokenBytes]] = {}

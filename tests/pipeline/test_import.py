@@ -21,6 +21,7 @@ from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
 from stages.errors import UserError
+from stages.tokens.formats import block
 from stages.tokens.shard_format import load_manifest
 from stages.tokens.tokenizer import load_tokenizer
 from trainer.data import open_data
@@ -94,6 +95,17 @@ def test_raw_arrays_without_an_index_are_told_by_the_end_token(run: Path, tmp_pa
     found = taken(bare, tmp_path / "out", "olmo", run.with_suffix(".json"))
     assert [Path(name).name for name in found["without_index"]] == ["0.npy", "1.npy"]
     assert [row[3] for row in documents(tmp_path / "out", "docs")] == [row[3] for row in documents(run, "docs")][:30]
+
+
+def test_a_file_without_end_tokens_is_not_held_as_one_document(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block, "LONGEST", 2000)
+    for length, name in ((2001, "longer"), (2000, "right")):
+        np.concatenate([[7, 7, 0], np.full(length, 5)]).astype("<u2").tofile(tmp_path / f"{name}.npy")
+    with pytest.raises(UserError, match=r"document longer.npy:2 has 2,001 tokens, .* is the end token right"):
+        taken(tmp_path / "longer.npy", tmp_path / "out", "olmo", tokenizer)
+    assert taken(tmp_path / "right.npy", tmp_path / "out", "olmo", tokenizer)["documents_in"] == 2
 
 
 def test_documents_are_ended_and_empty_ones_left_out(tokenizer: Path, tmp_path: Path) -> None:

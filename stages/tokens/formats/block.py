@@ -20,6 +20,7 @@ from stages.tokens.shard_format import ShardError
 BLOCK_TOKENS = 1 << 20
 ROWS_AT_ONCE = 1 << 16
 READ_BYTES = 4 << 20
+LONGEST = 1 << 25  # tokens of a document that is taken in; some 30 bytes of memory for each of them are needed
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,23 @@ def blocks(
             first, position = last, stop
     if left := stream.read(1):
         raise ShardError(f"{name}: {len(left)} byte or more behind the last of its {position:,} indexed tokens")
+
+
+def bounded(rows: Iterable[Rows], name: str) -> Iterator[Rows]:
+    """The same rows. Raises ShardError before a document that is too long to be held: a whole file, mostly, whose end token
+    is another one.
+    """
+    position = 0
+    for batch in rows:
+        lengths = np.diff(batch.ends, prepend=position)
+        if len(lengths) and int(lengths.max()) > LONGEST:
+            row = int(lengths.argmax())
+            raise ShardError(
+                f"{name}: document {batch.ids[row]} has {lengths[row]:,} tokens, and up to {LONGEST:,} are taken in; "
+                "is the end token right (--eos-token)?"
+            )
+        position = int(batch.ends[-1]) if len(batch) else position
+        yield batch
 
 
 def read_exactly(stream: BinaryIO, count: int, dtype: np.dtype, name: str) -> np.ndarray:
