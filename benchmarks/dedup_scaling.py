@@ -91,7 +91,7 @@ def _memory(spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path) -> 
 
 
 def _workers(count: int, spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path) -> dict[str, float]:
-    from pipeline.engine import Engine
+    from pipeline.engine import Engine, Placement
     from pipeline.ledger import Ledger
     from pipeline.plan.dedup import Job, dedup_phases
     from pipeline.plan.segments import Part
@@ -106,7 +106,7 @@ def _workers(count: int, spec: dict[str, Any], parts: list[dict[str, Any]], fold
         (run / path).symlink_to(part["path"])
         files = tuple(part["files"])
         found.append(Part("a", path, path, part["documents"], part["bytes"], path, files=files))
-    engine = Engine(str(run), Ledger(str(run)), workers=count, progress=Progress(quiet=True))
+    engine = Engine(str(run), Ledger(str(run)), Placement(workers=count, progress=Progress(quiet=True)))
     try:
         # On a few parts first: the workers start, import and load kernels once a run, and not each time.
         dedup_phases([Job(f"first{i}", read_spec(spec), found[i : i + 1]) for i in range(2 * count)], engine)

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -78,33 +78,39 @@ class InputsGone(Exception):
         self.keys = keys
 
 
+@dataclass(kw_only=True)
+class Placement:
+    """Where an engine's tasks run, and what is shown of them: nothing here changes a byte of a result."""
+
+    workers: int | None = None
+    address: str | None = None
+    inline: bool = False
+    progress: Progress = field(default_factory=Progress)
+
+
 class Engine:
-    """Carries out phases against one run's folder and its ledger."""
+    """Carries out phases against one run's folder, which `lock` holds, and its ledger. Closed at the end of a `with`."""
 
     def __init__(
         self,
         run: str,
         ledger: Ledger,
+        placement: Placement,
         *,
-        workers: int | None = None,
-        address: str | None = None,
-        inline: bool = False,
         task_memory: int = 1536 * 2**20,
         cache_bytes: int = 20 * 2**30,
         max_failed_documents: float = 0.0,
         max_failed_files: int = 0,
-        progress: Progress | None = None,
-        still_ours: Callable[[], None] = lambda: None,
-        token: str | None = None,
+        lock: storage.RunLock | None = None,
     ) -> None:
         self.run_uri, self.ledger = run, ledger
-        self.workers, self.address, self.inline = workers, address, inline
+        self.workers, self.address, self.inline = placement.workers, placement.address, placement.inline
+        self.progress = placement.progress
         self.task_memory = task_memory  # what any task may take; one that needs more has it reserved
         self.cache_bytes = cache_bytes
         self.max_failed_documents, self.max_failed_files = max_failed_documents, max_failed_files
-        self.progress = progress or Progress()
-        self.token = token  # of the run's lock
-        self.still_ours = still_ours  # raises where the run's lock was lost
+        self.token = None if lock is None else lock.token
+        self.still_ours: Callable[[], None] = (lambda: None) if lock is None else lock.check  # raises where it was lost
         self.used: set[str] = set()
         self.executed = 0
         self.notes: dict[str, Any] = {}  # what phases found out, for the summary
@@ -151,6 +157,12 @@ class Engine:
                 f"kernels cannot be compiled to {kernel_folder()}: {error.strerror or error}; set HEADRACE_CACHE to a folder "
                 "that can be written to"
             ) from None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Stop Ray where this engine started it."""

@@ -8,13 +8,12 @@ from typing import Any, Literal
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.engine import Engine
+from pipeline.engine import Engine, Placement
 from pipeline.folder import EXPORT, absolute, check_fresh, write_mark
 from pipeline.inspect import read_corpus
 from pipeline.jobs.formats import EXPORT_VERSION
 from pipeline.ledger import FOLDER, Ledger
 from pipeline.overrides import nearest
-from pipeline.progress import Progress
 from pipeline.summary import plain_table
 from pipeline.task import Phase, Task, task_key
 from stages.errors import UserError
@@ -32,7 +31,7 @@ ENDINGS = {
 
 
 @dataclass
-class ExportOptions:
+class ExportOptions(Placement):
     """What is exported, and how the work is carried out."""
 
     format: Format
@@ -41,10 +40,6 @@ class ExportOptions:
     text: bool = True  # parquet, jsonl: the decoded text
     tokens: bool = False  # jsonl: the tokens too
     compression: str = "zst"  # of jsonl: zst, gz or none
-    workers: int | None = None
-    address: str | None = None
-    inline: bool = False
-    progress: Progress = field(default_factory=Progress)
 
 
 def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
@@ -65,20 +60,8 @@ def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
         facts = _facts(manifest, options)
         write_mark(out, EXPORT, facts | {"finished": False})
         storage.clear_scratch(out)
-        engine = Engine(
-            out,
-            Ledger(out),
-            workers=options.workers,
-            address=options.address,
-            inline=options.inline,
-            progress=options.progress,
-            still_ours=lock.check,
-            token=lock.token,
-        )
-        try:
+        with Engine(out, Ledger(out), options, lock=lock) as engine:
             facts = _carry_out(run, manifest, options, facts, engine)
-        finally:
-            engine.close()
         engine.ledger.sweep(engine.used)
         write_mark(out, EXPORT, facts | {"finished": True})
         storage.delete_tree(storage.join(out, FOLDER))  # only now: until then it is what a second start goes on from

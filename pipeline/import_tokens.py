@@ -7,18 +7,17 @@ cut into shards, and the manifest is written last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.engine import MANIFEST, Engine, InputsGone
+from pipeline.engine import MANIFEST, Engine, InputsGone, Placement
 from pipeline.folder import IMPORT, RUN, absolute, check_kind, read_mark, write_mark
 from pipeline.jobs.formats import IMPORT_VERSION
 from pipeline.ledger import Ledger
 from pipeline.plan.tokens import salt_of, shard_phase
-from pipeline.progress import Progress
 from pipeline.summary import plain_table
 from pipeline.task import Phase, Task, task_key
 from stages.errors import UserError
@@ -40,7 +39,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass
-class ImportOptions:
+class ImportOptions(Placement):
     """What is taken in and how; `settings` are what decides the bytes, with the files and the tokenizer."""
 
     format: Format
@@ -56,10 +55,6 @@ class ImportOptions:
     held_out_as: str | None = None  # a run's folder: hold out the documents that it holds out
     seed: int = 0
     shard_bytes: int = 2**30
-    workers: int | None = None
-    address: str | None = None
-    inline: bool = False
-    progress: Progress = field(default_factory=Progress)
 
     def settings(self) -> dict[str, Any]:
         """What decides the bytes, besides the files and the tokenizer. Raises UserError for no run at `held_out_as`."""
@@ -124,20 +119,8 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
         mark: dict[str, Any] = {"format": options.format, "source": options.source, "from": list(sources)}
         write_mark(out, IMPORT, mark | {"settings": settings, "finished": False})
         storage.clear_scratch(out)
-        engine = Engine(
-            out,
-            Ledger(out),
-            workers=options.workers,
-            address=options.address,
-            inline=options.inline,
-            progress=options.progress,
-            still_ours=lock.check,
-            token=lock.token,
-        )
-        try:
+        with Engine(out, Ledger(out), options, lock=lock) as engine:
             entries, manifest = _until_done(inputs, tokenizer, options, engine)
-        finally:
-            engine.close()
         # The parts' tokens are in the shards now; their indexes stay, for a second start plans from them.
         engine.ledger.release(
             (entry["key"], [file["tokens_path"] for file in entry["report"]["files"].values()]) for entry in entries

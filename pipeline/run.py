@@ -7,13 +7,13 @@ killed or has other settings now.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from pipeline import storage
-from pipeline.engine import MANIFEST, Engine, InputsGone
+from pipeline.engine import MANIFEST, Engine, InputsGone, Placement
 from pipeline.folder import RUN, check_kind
 from pipeline.ledger import Ledger
 from pipeline.plan.classifiers import with_trained_models
@@ -23,7 +23,6 @@ from pipeline.plan.preflight import check_named_files
 from pipeline.plan.segments import Part, segments
 from pipeline.plan.sources import File, list_all
 from pipeline.plan.tokens import manifest_of, shard_phase, tokenize_phase, tokenizer_phase
-from pipeline.progress import Progress
 from pipeline.recipe import Recipe, dump
 from pipeline.summary import Summary, summarise
 from stages.tokens.shard_format import manifest_bytes
@@ -33,14 +32,10 @@ SUMMARY = "summary.json"
 
 
 @dataclass
-class Options:
+class Options(Placement):
     """How a run is carried out: nothing here changes a byte of the result."""
 
     out: str
-    workers: int | None = None
-    address: str | None = None
-    inline: bool = False
-    progress: Progress = field(default_factory=Progress)
 
 
 def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | None = None) -> Summary:
@@ -58,29 +53,22 @@ def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | 
         check_kind(out, RUN)
         storage.clear_scratch(out)
         ledger = Ledger(out)
-        engine = Engine(
+        with Engine(
             out,
             ledger,
-            workers=options.workers,
-            address=options.address,
-            inline=options.inline,
+            options,
+            lock=lock,
             task_memory=recipe.run.task_memory,
             cache_bytes=recipe.run.cache_bytes,
             max_failed_documents=recipe.run.failures.documents,
             max_failed_files=recipe.run.failures.files,
-            progress=options.progress,
-            still_ours=lock.check,
-            token=lock.token,
-        )
-        try:
+        ) as engine:
             while True:
                 try:
                     return _carry_out(recipe, engine, files, began)
                 except InputsGone as gone:
                     options.progress.note(f"{len(gone.keys)} tasks run again: their parts were let go")
                     ledger.forget(gone.keys)
-        finally:
-            engine.close()
 
 
 def _carry_out(recipe: Recipe, engine: Engine, files: dict[str, list[File]] | None, began: float) -> Summary:

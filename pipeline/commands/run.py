@@ -46,7 +46,8 @@ def _call(args: argparse.Namespace) -> int:
     if not args.yes:
         check_size(recipe, args.address)
     progress = Progress(quiet=args.quiet or args.json)
-    summary = run_recipe(recipe, Options(out, args.workers, args.address, args.inline, progress))
+    options = Options(out, workers=args.workers, address=args.address, inline=args.inline, progress=progress)
+    summary = run_recipe(recipe, options)
     if args.json:
         sys.stdout.write(orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
         return 0

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.engine import Engine
+from pipeline.engine import Engine, Placement
 from pipeline.ledger import Ledger
 from pipeline.plan.dedup import Job, dedup_phases
 from pipeline.plan.documents import documents_phase
@@ -28,7 +28,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     """By source, all documents as the dedup met them: id, text, planted, and for whom each went, if it did."""
     run = str(tmp_path_factory.mktemp("sample"))
     recipe = load_recipe(RECIPE)
-    engine = Engine(run, Ledger(run), inline=True, progress=Progress(quiet=True))
+    engine = Engine(run, Ledger(run), Placement(inline=True, progress=Progress(quiet=True)))
     # Of the steps before the dedup only those without which there is no text: so all copies reach it.
     plan = {
         name: Segment([(step, settings) for step, settings in source.steps if step in ("extract", "remove_urls")])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import BooksError, Engine, TooManyFailures, execute
+from pipeline.engine import BooksError, Engine, Placement, TooManyFailures, execute
 from pipeline.ledger import Ledger
 from pipeline.progress import Progress
 from pipeline.storage import RunLock
@@ -40,7 +40,7 @@ def task(name: str, **spec: Any) -> Task:
 
 
 def engine(run: Path, **settings: Any) -> Engine:
-    return Engine(str(run), Ledger(str(run)), inline=True, progress=Progress(quiet=True), **settings)
+    return Engine(str(run), Ledger(str(run)), Placement(inline=True, progress=Progress(quiet=True)), **settings)
 
 
 def test_a_task_whose_books_do_not_balance_is_not_done_for_the_next_run_either(tmp_path: Path) -> None:

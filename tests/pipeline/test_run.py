@@ -267,7 +267,7 @@ def test_killed_at_any_moment_and_started_again_gives_the_same_bytes(
         )
         try:
             # Later and later: from before the first task to behind the last one.
-            process.wait(timeout=1.5 + 0.45 * number)
+            assert process.wait(timeout=1.5 + 0.45 * number) == 0
             break
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
