@@ -21,9 +21,11 @@ from stages.tokens.formats.parquet import TOKEN_COLUMNS
 from stages.tokens.formats.text import texts
 from stages.tokens.shard_format import ShardError
 from stages.tokens.token_bytes import TokenBytes
+from stages.units import show_bytes
 
 SUFFIXES = {"zst": ".jsonl.zst", "gz": ".jsonl.gz", "none": ".jsonl"}
 DOCUMENTS_READ = 4096  # in a block at most
+LINE_BYTES = 1 << 30  # what is read of one line before it is refused
 
 
 @contextmanager
@@ -124,13 +126,23 @@ def _block(waiting: list[tuple[np.ndarray, str, str, int]]) -> Block:
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
     members = Members(stream, compression_of(name))
-    rest = b""
+    parts: list[bytes] = []  # of a line that has not ended
+    held = number = 0
     try:
         while members.open():
             while piece := members.read():
-                *lines, rest = (rest + piece).split(b"\n")
-                yield from lines
+                *ended, rest = piece.split(b"\n")
+                for line in ended:
+                    parts.append(line)
+                    yield b"".join(parts)
+                    parts, held, number = [], 0, number + 1
+                parts.append(rest)
+                held += len(rest)
+                if held > LINE_BYTES:
+                    raise ShardError(
+                        f"{name}, line {number + 1}: is longer than {show_bytes(LINE_BYTES)}, too long to be a document"
+                    )
     except DamagedError as error:
         raise ShardError(f"{name}: {error.reason} (byte {error.offset:,})") from None
-    if rest:
-        yield rest
+    if held:
+        yield b"".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 import zstandard
 
@@ -42,3 +43,14 @@ def test_damage_is_named() -> None:
         list(read_jsonl(io.BytesIO(b'{"tokens":[18446744073709551615]}'), "x.jsonl"))
     with pytest.raises(ShardError, match="line 1: has no toks"):
         list(read_jsonl(io.BytesIO(b'["tokens"]'), "x.jsonl", tokens_field="toks"))
+
+
+def test_a_line_longer_than_what_is_read_at_once_is_whole_and_one_without_end_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = b'{"tokens":[%s]}\n' % b",".join(b"%d" % token for token in range(300_000))
+    found = list(read_jsonl(io.BytesIO(line + LINES), "x.jsonl"))
+    assert np.array_equal(found[0].tokens[:300_000], np.arange(300_000)) and found[0].ends[0] == 300_000
+    monkeypatch.setattr("stages.tokens.formats.jsonl.LINE_BYTES", 1 << 20)
+    with pytest.raises(ShardError, match=r"x.jsonl, line 2: is longer than 1.0 MiB"):
+        list(read_jsonl(io.BytesIO(b'{"tokens":[]}\n' + b"1" * (4 << 20)), "x.jsonl"))
