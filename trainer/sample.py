@@ -68,7 +68,7 @@ def choose(logits_V: Tensor, temperature: float, top_p: float, generator: torch.
     """One token id from logits (fp32)."""
     if temperature == 0:
         return int(logits_V.argmax())
-    # In fp64 and from the largest down, so that neither a tiny temperature nor a long tail is lost to rounding.
+    # In fp64 and from the largest down, so that a tiny temperature is a sharp choice and no infinity.
     scaled_V = (logits_V.double() - logits_V.max()) / temperature
     probs_V, order_V = scaled_V.softmax(-1).sort(descending=True, stable=True)
     before_V = probs_V.cumsum(-1) - probs_V

@@ -59,9 +59,6 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it():
     assert seen(1e-9) == {0}
     assert seen(1.0, temperature=0.0) == {0}
     assert seen(1.0, temperature=1e-40) == {0}  # 1 / 1e-40 is infinite in fp32
-    flat = torch.zeros(50_000)  # its sum in fp32 passes 1 before the end
-    most = max(choose(flat, 1.0, 1.0, generator) for _ in range(2000))
-    assert most > 49_000
 
 
 def test_generation_refuses_what_it_cannot_do(trained):

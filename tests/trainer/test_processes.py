@@ -39,6 +39,7 @@ def alone(tmp_path_factory, small_run, make_config, one_thread):
 
 
 def eight(make_config, **changes):
+    changes["losses"] = {"repeated_ngrams": 2}  # instances without loss, more of them in one process than in the other
     changes["train"] = {"tokens": 8 * 128, "micro_batch": 1, **changes.get("train", {})}
     return make_config(**changes)
 
