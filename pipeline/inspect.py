@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import orjson
 
 from pipeline import storage
 from pipeline.check_shard import Checked, Rules, check_shard
 from pipeline.engine import MANIFEST
-from pipeline.folder import EXPORT, MADE_BY
+from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, RUN, read_mark
 from pipeline.ledger import FOLDER
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
@@ -91,7 +91,7 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]
     problems, notes, first = _of_manifest(manifest), [], {}
     with ThreadPoolExecutor(READERS) as pool:
         for (name, split, shard), checked in _checked(
-            pool, entries, lambda shard: check_shard(run, shard, rules, quick)
+            pool, entries, lambda name, shard: check_shard(run, shard, rules[name], quick)
         ):
             problems += checked.problems
             notes += checked.notes
@@ -123,12 +123,12 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]
 
 
 def _checked(
-    pool: ThreadPoolExecutor, entries: list[tuple], check: Callable[[dict[str, Any]], Checked]
+    pool: ThreadPoolExecutor, entries: list[tuple], check: Callable[[str | None, dict[str, Any]], Checked]
 ) -> Iterator[tuple[tuple, Checked]]:
     """The entries with what was found of each, in order; a few are checked ahead, so that few results wait in memory."""
     waiting: deque[tuple[tuple, Future[Checked]]] = deque()
     for entry in entries:
-        waiting.append((entry, pool.submit(check, entry[2])))
+        waiting.append((entry, pool.submit(check, entry[0], entry[2])))
         if len(waiting) > READERS:
             first, future = waiting.popleft()
             yield first, future.result()
@@ -142,18 +142,29 @@ def shards_of(manifest: Manifest, source: str, split: str) -> list[dict[str, Any
     return entry["shards"] if split == "train" else entry["held_out"]["shards"]
 
 
-def _rules(run: str, manifest: Manifest) -> Rules:
-    """What tokens must be; the recipe may have asked for no end tokens, or lets a text's own ones stand."""
-    uri = storage.join(run, "recipe.json")
-    asked = orjson.loads(storage.read_bytes(uri))["tokenizer"]["rules"] if storage.exists(uri) else {}
+def token_rules(run: str, sources: Iterable[str]) -> dict[str, dict[str, bool]]:
+    """Of each source whether its documents end in the end token (`ends`), and whether texts may hold it (`inside`).
+
+    The recipe says so, or how the folder was made: an import takes tokens as they are, a mixture has each from its folder.
+    """
+    usual = {"ends": True, "inside": False}
+    if (mark := read_mark(run, MIXTURE)) is not None:
+        known = mark.get("token_rules", {})
+        return {name: known.get(name, usual) for name in sources}
+    if (mark := read_mark(run, IMPORT)) is not None:
+        usual = {"ends": mark["settings"]["append_eos"], "inside": True}
+    elif (mark := read_mark(run, RUN)) is not None:
+        asked = mark["tokenizer"]["rules"]
+        usual = {"ends": asked.get("append_eos", True), "inside": asked.get("special_tokens_in_text") == "match"}
+    return dict.fromkeys(sources, usual)
+
+
+def _rules(run: str, manifest: Manifest) -> dict[str | None, Rules]:
+    """What the tokens of each source must be; None: those that stand in training order."""
     tokenizer = manifest["tokenizer"]
-    return Rules(
-        np.dtype(manifest["dtype"]),
-        tokenizer["eos_id"],
-        tokenizer["vocab_size"],
-        ends=asked.get("append_eos", True),
-        inside=asked.get("special_tokens_in_text") == "match",
-    )
+    plain = Rules(np.dtype(manifest["dtype"]), tokenizer["eos_id"], tokenizer["vocab_size"])
+    asked = token_rules(run, manifest["mixture"]["sources"])
+    return {None: plain} | {name: replace(plain, **rules) for name, rules in asked.items()}
 
 
 def _of_manifest(manifest: Manifest) -> list[str]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, read_mark, write_mark
-from pipeline.inspect import read_corpus
+from pipeline.inspect import read_corpus, token_rules
 from pipeline.overrides import RecipeError, apply_set
 from pipeline.plan.tokens import salt_of
 from pipeline.recipe import dump, explain, load_recipe
@@ -273,7 +273,14 @@ def _write(
         check_fresh(out, MIXTURE)
         made_of = [{"run": run, "fingerprint": known["fingerprint"]} for run, known in manifests.items()]
         names = {member.name: {"run": member.run, "source": member.source} for member in members}
-        facts = {"mixture": dump(mixture), "made_of": made_of, "sources": names, "held_out": rules}
+        tokens = {member.name: token_rules(member.run, [member.source])[member.source] for member in members}
+        facts = {
+            "mixture": dump(mixture),
+            "made_of": made_of,
+            "sources": names,
+            "held_out": rules,
+            "token_rules": tokens,
+        }
         write_mark(out, MIXTURE, facts | {"finished": False})
         for source, name in places:
             _place(source, storage.join(out, name), files)

@@ -16,6 +16,7 @@ from token_run import write_run
 from pipeline import check_shard
 from pipeline.cli import main
 from pipeline.inspect import inspect
+from pipeline.mix import MixOptions, mix
 from stages.errors import UserError
 from stages.tokens.shard_format import MANIFEST, fingerprint, manifest_bytes
 
@@ -114,6 +115,27 @@ def test_end_tokens_that_a_recipe_lets_stand_are_a_note(copy: Path) -> None:
     assert len(found["problems"]) == 1 and "sha256" in found["problems"][0]
     assert "stands inside document 1 (web-train-1-0)" in found["notes"][0]
     assert found["sources"]["web"]["eos_inside"] == found["sources"]["web"]["shards"][1]["eos_inside"] == 1
+
+
+def test_a_mixture_goes_by_the_rules_of_the_folders_it_is_made_of(tmp_path: Path) -> None:
+    texts = {"web": [[[5, 0, 6], [7, 8]]]}
+    strict, loose = write_run(tmp_path / "strict", texts), write_run(tmp_path / "loose", {"code": [[[5, 0, 6], [8, 9]]]})
+    rules = {"append_eos": False, "special_tokens_in_text": "match"}
+    recipe = {"name": "loose", "seed": 0, "shards": {"held_out": 0.0}, "tokenizer": {"rules": rules}}
+    (loose / "recipe.json").write_bytes(orjson.dumps(recipe))
+    mix([str(loose)], MixOptions(out=str(tmp_path / "one")))
+    mix([str(strict), str(tmp_path / "one")], MixOptions(out=str(tmp_path / "both")))
+    for run in (loose, tmp_path / "one"):
+        found = inspect(str(run))
+        assert found["problems"] == [] and len(found["notes"]) == 1 and found["sources"]["code"]["eos_inside"] == 1
+    found = inspect(str(tmp_path / "both"))
+    assert len(found["problems"]) == 2 and all("tokens/web/" in text for text in found["problems"])
+    assert len(found["notes"]) == 1 and "tokens/code/" in found["notes"][0]
+    shard, tokenizer = str(strict / "tokens/web/00000.npy"), str(strict / "tokenizer/tokenizer.json")
+    flags = ["--format", "olmo", "--source", "raw", "--no-append-eos", "--held-out", "0", "--inline", "--quiet"]
+    assert main(["import", shard, *flags, "--tokenizer", tokenizer, "--out", str(tmp_path / "import")]) == 0
+    found = inspect(str(tmp_path / "import"))
+    assert found["problems"] == [] and len(found["notes"]) == 1
 
 
 def test_gaps_and_counts_of_an_index(copy: Path) -> None:
