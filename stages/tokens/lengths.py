@@ -48,6 +48,8 @@ class Lengths:
     def quantile(self, share: float) -> int:
         """The smallest length that at least `share` of the documents do not pass (nearest rank)."""
         rank = max(1, int(np.ceil(share * self.documents)))
+        if rank >= self.documents:
+            return self.max
         found = _middle(int(np.searchsorted(np.cumsum(self.counts), rank)))
         return min(max(found, self.min), self.max)
 

@@ -26,3 +26,9 @@ def test_quantiles_are_near_the_sorted_ones(values, cut):
 
 def test_none_has_no_lengths():
     assert Lengths().to_json() is None
+
+
+def test_the_last_rank_is_the_longest():
+    few = Lengths()
+    few.add(np.array([750, 2148, 9783]))
+    assert few.to_json() | {"mean": 0} == {"min": 750, "median": 2148, "p90": 9783, "p99": 9783, "max": 9783, "mean": 0}
