@@ -27,6 +27,7 @@ from typing import Any
 import numba
 from numba import types
 from numba.core.caching import UserProvidedCacheLocator
+from numba.core.runtime import rtsys
 
 from stages.cache import cache_root
 
@@ -62,6 +63,25 @@ class Locator(UserProvidedCacheLocator):
         return Path(py_file).parent.name
 
 
+def _load_compiled(dispatcher: Any, signature: Any) -> bool:
+    """Load from the cache as Numba does, but for its tables of how to compile; returns False where nothing was loaded.
+
+    `Dispatcher.compile` looks into the cache only after it has filled these tables, which takes a fifth of a second of each
+    process and is for nothing where nothing is to be compiled. A Numba that is built differently is left to do it its way.
+    """
+    try:
+        context, stored = dispatcher.targetctx, dispatcher._cache
+        rtsys.initialize(context)  # what compiled code allocates arrays with
+        with stored._guard_against_spurious_io_errors():
+            found = stored._load_overload(signature, context)
+        if found is None:
+            return False
+        dispatcher.add_overload(found)
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
 class Kernel:
     """A function compiled at first use, for one signature, and called with arrays of exactly those types."""
 
@@ -80,9 +100,12 @@ class Kernel:
             numba.config.CACHE_LOCATOR_CLASSES = f"{__name__}.Locator"
             signature = eval(self.signature, NAMES)
             try:
-                self.compiled = numba.njit(signature, cache=True, nogil=True, fastmath=self.fastmath, error_model="numpy")(
-                    self.function
-                )
+                options: dict[str, Any] = {"nogil": True, "fastmath": self.fastmath, "error_model": "numpy"}
+                dispatcher = numba.njit(cache=True, **options)(self.function)
+                if not _load_compiled(dispatcher, signature):
+                    dispatcher.compile(signature)
+                dispatcher.disable_compile()
+                self.compiled = dispatcher
             finally:
                 for name, value in zip(names, before, strict=True):
                     setattr(numba.config, name, value)
