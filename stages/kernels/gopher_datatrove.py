@@ -11,10 +11,10 @@ import numpy as np
 from stages.kernels.c4 import line_end
 from stages.kernels.compile import helper, kernel
 from stages.kernels.fineweb import SENTENCE_ENDS
-from stages.kernels.hashing import load_u8
+from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
 from stages.kernels.unicode_tables import ALPHA, SPACE
 from stages.kernels.utf8 import count_chars, decode, last_bytes, properties, skip_space, skip_space_back
-from stages.kernels.words import word_end
+from stages.kernels.words import eightfold, letters_or_digits, quick_word, word_end
 
 MEASURES = (
     "words",
@@ -64,6 +64,10 @@ SYMBOLS = (
 _RANGES = sorted(SYMBOLS + SENTENCE_ENDS)
 _FIRST = np.array([first for first, _ in _RANGES], np.int64)
 _LAST = np.array([last for _, last in _RANGES], np.int64)
+# Whether a word that begins with this ASCII letter or digit, or is this other character, holds more than symbols.
+_COUNTS = np.array([not any(first <= c <= last for first, last in _RANGES) for c in range(128)], np.uint8)
+_ONE = np.uint64(1)
+_ONES, _HIGH_BITS, _DOTS, _E2 = (eightfold(byte) for byte in (0x01, 0x80, 0x2E, 0xE2))
 
 
 @helper
@@ -89,7 +93,23 @@ def _measure_words(data, start, stop, table):
     """(words, of them more than symbols, characters of these, words with a letter, stop words that occur, as bits)."""
     words = counted = chars = alphabetic = found = 0
     while start < stop:
-        end = word_end(data, start, stop, table)
+        length, word = quick_word(data, start, stop)
+        if 0 < length < 8:
+            word &= (_ONE << np.uint64(8 * length)) - _ONE
+            letters = letters_or_digits(word) & (word << _ONE)  # of letters and digits, the letters have the bit 0x40
+            counts = np.int64(_COUNTS[word & np.uint64(0xFF)])
+            words += 1
+            alphabetic += np.int64(letters != 0)
+            counted += counts
+            chars += counts * length
+            if length <= _LONGEST_STOP:
+                found |= _stop_word(word, length)
+            start += length
+            continue
+        if length < 0:
+            start += 1
+            continue
+        end = start + length if length else word_end(data, start, stop, table)
         point, _ = decode(data, start, stop)
         if properties(table, point) & SPACE == 0:
             words += 1
@@ -99,12 +119,19 @@ def _measure_words(data, start, stop, table):
                 counted += 1
                 chars += count_chars(data, start, end)
             if end - start <= _LONGEST_STOP:
-                word = last_bytes(data, start, end) | np.uint64(end - start) << np.uint64(56)
-                for i in range(len(_STOP)):
-                    if word == _STOP[i]:
-                        found |= 1 << i
+                found |= _stop_word(last_bytes(data, start, end), end - start)
         start = end
     return words, counted, chars, alphabetic, found
+
+
+@helper
+def _stop_word(word, length):
+    """The bit of the stop word of so many bytes that `word` is; 0 for other words."""
+    key = word | np.uint64(length) << np.uint64(56)
+    found = 0
+    for i in range(len(_STOP)):
+        found |= np.int64(key == _STOP[i]) << i
+    return found
 
 
 @helper
@@ -124,11 +151,19 @@ def _is_ellipsis(data, at, stop):
 @helper
 def _count_symbols(data, start, stop):
     """(number of `#`; of `...`, not overlapping, and of the character for it)."""
-    hashes = ellipses = 0
+    hashes = 0
+    for place in range(start, stop):
+        hashes += np.int64(load_u8(data, place) == 0x23)
+    ellipses = 0
     while start < stop:
-        byte = load_u8(data, start)
-        hashes += np.int64(byte == 0x23)
-        if (byte == 0x2E and _is_dots(data, start, stop)) or (byte == 0xE2 and _is_ellipsis(data, start, stop)):
+        if start + 8 <= len(data):  # over eight bytes at once that hold neither of what an ellipsis may begin with
+            word = load_u64(data, start)
+            dots, other = word ^ _DOTS, word ^ _E2
+            found = (((dots - _ONES) & ~dots) | ((other - _ONES) & ~other)) & _HIGH_BITS
+            start += trailing_zeros(found) >> 3
+            if found == 0 or start >= stop:
+                continue
+        if _is_dots(data, start, stop) or _is_ellipsis(data, start, stop):
             ellipses += 1
             start += 2
         start += 1

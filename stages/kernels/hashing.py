@@ -55,6 +55,21 @@ def load_u64(typingctx, data, index):
 
 
 @intrinsic
+def store_u64(typingctx, out, index, word):
+    """Write a uint64 to the 8 bytes out[index:index + 8] of a contiguous uint8 array, little-endian, without checks."""
+    if not (isinstance(out, types.Array) and out.dtype == types.uint8 and out.layout == "C" and out.mutable):
+        return None
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, types.uint64), codegen
+
+
+@intrinsic
 def multiply_high(typingctx, a, b):
     """The upper 64 bits of the 128-bit product of two uint64."""
 

@@ -91,3 +91,8 @@ def hash_bytes(data, start, stop):
         start += 8
     return fold(h ^ last_bytes(data, start, stop), _LAST)
 
+
+@helper
+def hash_short(word, length):
+    """What `hash_bytes` gives for `length` bytes, one to eight, that are the little-endian `word`."""
+    return fold(_SEED + np.uint64(length) * _SPREAD ^ word, _LAST)

@@ -14,11 +14,19 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import helper, kernel
-from stages.kernels.hashing import load_u8, mix64
-from stages.kernels.numbering import clear, hash_bytes, number_of, room
+from stages.kernels.hashing import fold, load_u8, load_u64, mix64, store_u64
+from stages.kernels.numbering import clear, hash_bytes, hash_short, number_of, room
 from stages.kernels.unicode_tables import SPACE
-from stages.kernels.utf8 import count_chars, decode, next_newline, properties, skip_space, skip_space_back
-from stages.kernels.words import plain_word_end, word_end
+from stages.kernels.utf8 import (
+    append,
+    count_chars,
+    decode,
+    next_newline,
+    properties,
+    skip_space,
+    skip_space_back,
+)
+from stages.kernels.words import quick_word, word_end
 
 MEASURES = (
     "characters",
@@ -34,6 +42,9 @@ _TOP_2GRAM = MEASURES.index("top_2gram")
 
 _EMPTY = np.uint64(0x9AE16A3B2F90404F)
 _PREFIX = 16
+_MARKS = 8  # bytes to mark each n-gram in: one in nine or so is taken for another one
+_ONE = np.uint64(1)
+_SPREAD, _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
 
 
 @helper
@@ -92,100 +103,165 @@ def _duplicates(data, start, stop, newlines, state, slots, keys, seen):
 def _read_words(data, start, stop, table, hashes, ends, written, starts):
     """Each word's hash; characters (ends) and bytes (starts) of all words before it; the words without a space between (written).
 
-    Returns how many words there are; ends and starts have one entry more.
+    Returns how many words there are; ends and starts have one entry more. Up to 8 bytes behind what is written are overwritten.
     """
     words = chars = size = 0
     ends[0] = starts[0] = 0
     while start < stop:
-        byte = load_u8(data, start)
-        if byte == 0x0A or (byte == 0x20 and start + 1 < stop and load_u8(data, start + 1) < 0x80):
-            start += 1  # nothing that follows belongs to the same word; of the next space or word the same is asked
+        length, word = quick_word(data, start, stop)
+        if length < 0:
+            start += 1
             continue
-        end = plain_word_end(data, start, stop)
-        white = False
-        length = end - start
-        if end == start:
-            end = word_end(data, start, stop, table)
-            point, _ = decode(data, start, stop)
-            white = properties(table, point) & SPACE != 0
-            length = count_chars(data, start, end)
-        if not white:
-            hashes[words] = hash_bytes(data, start, end)
-            for place in range(start, end):
-                written[size] = data[place]
-                size += 1
+        if 0 < length < 8:
+            hashes[words] = hash_short(word & (_ONE << np.uint64(8 * length)) - _ONE, length)
+            store_u64(written, size, word)
+            size += length
             chars += length
-            words += 1
-            ends[words], starts[words] = chars, size
-        start = end
+            start += length
+        else:
+            end = start + length
+            if length == 0:
+                end = word_end(data, start, stop, table)
+                point, _ = decode(data, start, stop)
+                if properties(table, point) & SPACE:
+                    start = end
+                    continue
+                length = count_chars(data, start, end)
+            hashes[words] = hash_bytes(data, start, end)
+            size = append(written, size, data, start, end)
+            chars += length
+            start = end
+        words += 1
+        ends[words], starts[words] = chars, size
     return words
 
 
 @helper
-def _top(n, words, hashes, ends, common, grams, state, slots, keys, counts, lengths):
+def _marks(count, marks):
+    """Make ready to mark `count` hashes; returns by how much a hash is shifted to be a place in `marks`."""
+    size, bits = 64, 6
+    while size < _MARKS * count:
+        size, bits = 2 * size, bits + 1
+    marks[:size] = 0
+    return np.uint64(64 - bits)
+
+
+@helper
+def _mark(key, shift, marks):
+    """Mark a hash: 1 where it is the first of its place, 2 from the second one on. Returns the place."""
+    place = np.int64(key >> shift)
+    marks[place] = 1 + np.uint8(marks[place] != 0)
+    return place
+
+
+@helper
+def _common_pairs(words, hashes, grams, places, marks):
+    """places: where pairs of words begin that may occur again (and few that do not); returns how many."""
+    shift = _marks(words, marks)
+    for i in range(words - 1):
+        grams[i] = _mark((hashes[i] ^ (hashes[i + 1] >> np.uint64(32))) * _SPREAD + hashes[i + 1], shift, marks)
+    kept = 0
+    for i in range(words - 1):
+        places[kept] = i
+        kept += np.int64(marks[grams[i]] >> 1)
+    return kept
+
+
+@helper
+def _top(n, words, kept, places, hashes, ends, grams, state, slots, keys, counts, lengths):
     """Characters of the commonest n-gram (of several, the first), with a space between its words, times its count.
 
-    common[i]: whether the (n - 1)-gram at word i occurs again; afterwards, whether the n-gram does.
+    places[:kept]: where n-grams begin that may occur again. Also returns how many (n + 1)-grams may, with places of these.
     """
-    clear(state, slots, words)
-    for i in range(words - n + 1):
-        grams[i] = -1
-        if not (common[i] and common[i + 1]):
-            continue
+    clear(state, slots, kept)
+    for j in range(kept):
+        i = places[j]
         key = hashes[i]
         for k in range(1, n):
             key = mix64(key) + hashes[i + k]
         number = number_of(key, state, slots, keys)
-        if counts[number] == 0:
-            lengths[number] = ends[i + n] - ends[i] + n - 1
+        lengths[number] = ends[i + n] - ends[i] + n - 1
         counts[number] += 1
-        grams[i] = number
+        grams[j] = number
     best = ends[n] + n - 1 if words >= n else 0  # where none occurs twice, the first one
     most = 1
     for number in range(state[0]):
         if counts[number] > most:
             most = counts[number]
             best = most * lengths[number]
-    for i in range(words):
-        common[i] = i < words - n + 1 and grams[i] >= 0 and counts[grams[i]] > 1
+    again = 0
+    for j in range(kept):
+        places[again] = places[j]
+        again += np.int64(counts[grams[j]] > 1)
     counts[: state[0]] = 0
-    return best
+    left = 0
+    for j in range(again - 1):
+        adjacent = places[j + 1] == places[j] + 1
+        places[left] = places[j]
+        left += np.int64(adjacent)
+    return best, left
 
 
 @helper
-def _mark_common_prefixes(words, written, starts, common, grams, state, slots, keys, counts):
-    """common[i]: whether the _PREFIX bytes from word i on, without spaces, also stand at the beginning of another word.
+def _common_prefixes(words, written, starts, common, grams, places, marks):
+    """common[i]: whether the _PREFIX bytes from word i on, without spaces, may stand at the beginning of another word too.
 
-    Near the end of the text bytes of an earlier one come in: no n-gram of _PREFIX bytes begins there.
+    places: where 5-grams begin that may occur again: those, and those that are shorter. Returns how many. Near the end of the
+    text bytes of an earlier one come in: no n-gram of _PREFIX bytes begins there.
     """
-    clear(state, slots, words)
+    shift = _marks(words, marks)
     for i in range(words):
-        grams[i] = number_of(hash_bytes(written, starts[i], starts[i] + _PREFIX), state, slots, keys)
-        counts[grams[i]] += 1
+        key = fold(load_u64(written, starts[i]) ^ _FIRST, load_u64(written, starts[i] + 8) ^ _SECOND)
+        grams[i] = _mark(key, shift, marks)
+    kept = 0
     for i in range(words):
-        common[i] = counts[grams[i]] > 1
-    counts[: state[0]] = 0
+        again = marks[grams[i]] >> 1
+        common[i] = again
+        short = i + 5 <= words and starts[i + 5] - starts[i] < _PREFIX
+        places[kept] = i
+        kept += np.int64(again | short)
+    return kept
 
 
 @helper
-def _covered(n, words, ends, written, starts, common, state, slots, keys, seen):
-    """Characters of n-grams that stood before, from left to right, each word in one of them at most."""
-    clear(state, slots, words // 8)
-    chars = i = 0
-    while i < words - n + 1:
+def _hash_long(data, start, stop):
+    """64-bit hash of data[start:stop], by 16 bytes at once where there are as many."""
+    if stop - start < 16:
+        return hash_bytes(data, start, stop)
+    h = _SPREAD * np.uint64(stop - start)
+    last = stop - 16
+    while start < last:
+        h = fold(load_u64(data, start) ^ h, load_u64(data, start + 8) ^ _FIRST)
+        start += 16
+    return fold(load_u64(data, last) ^ h, load_u64(data, last + 8) ^ _SECOND)
+
+
+@helper
+def _covered(n, words, kept, places, ends, written, starts, common, state, slots, keys, seen):
+    """Characters of n-grams that stood before, from left to right, each word in one of them at most.
+
+    places[:kept]: where n-grams begin that may occur again. Also returns how many (n + 1)-grams may, with places of these.
+    """
+    clear(state, slots, kept // 2)
+    chars = done = left = 0
+    for j in range(kept):
+        i = places[j]
+        if i + n > words:
+            break
         start, stop = starts[i], starts[i + n]
         if not common[i] and stop - start >= _PREFIX:
-            i += 1
             continue
-        number = number_of(hash_bytes(written, start, stop), state, slots, keys)
+        places[left] = i
+        left += 1
+        if i < done:
+            continue
+        number = number_of(_hash_long(written, start, stop), state, slots, keys)
         if seen[number]:
             chars += ends[i + n] - ends[i]
-            i += n
-        else:
-            seen[number] = 1
-            i += 1
+            done = i + n
+        seen[number] = 1
     seen[: state[0]] = 0
-    return chars
+    return chars, left
 
 
 @kernel("float64[:, ::1](text, offsets, const_uint16)")
@@ -202,6 +278,8 @@ def repetition_datatrove(data, offsets, table):
     hashes = np.empty(most, np.uint64)
     grams = np.empty(most, np.int32)
     common = np.empty(most, np.uint8)
+    places = np.empty(most, np.int32)
+    marks = np.empty(2 * _MARKS * most + 64, np.uint8)
     written = np.zeros(_longest(offsets) + _PREFIX, np.uint8)
     out = np.full((len(offsets) - 1, _COLUMNS), np.nan)
     for row in range(len(offsets) - 1):
@@ -217,12 +295,12 @@ def repetition_datatrove(data, offsets, table):
         segments, copies, copied = _duplicates(data, start, stop, 1, state, slots, keys, counts)
         out[row, 3], out[row, 4] = copies / segments, copied / chars
         words = _read_words(data, start, stop, table, hashes, ends, written, starts)
-        common[: words + 1] = 1
+        kept = _common_pairs(words, hashes, grams, places, marks)
         for n in range(2, 5):
-            size = _top(n, words, hashes, ends, common, grams, state, slots, keys, counts, lengths)
+            size, kept = _top(n, words, kept, places, hashes, ends, grams, state, slots, keys, counts, lengths)
             out[row, _TOP_2GRAM + n - 2] = size / chars
-        _mark_common_prefixes(words, written, starts, common, grams, state, slots, keys, counts)
+        kept = _common_prefixes(words, written, starts, common, grams, places, marks)
         for n in range(5, 11):
-            size = _covered(n, words, ends, written, starts, common, state, slots, keys, counts)
+            size, kept = _covered(n, words, kept, places, ends, written, starts, common, state, slots, keys, counts)
             out[row, _TOP_2GRAM + n - 2] = size / chars
     return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.kernels.compile import helper, kernel
+from stages.kernels.compile import helper, inlined, kernel
 from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
 from stages.kernels.unicode_tables import (
     ALETTER,
@@ -35,7 +35,7 @@ from stages.kernels.unicode_tables import (
     ZWJ,
     code_points,
 )
-from stages.kernels.utf8 import decode, properties
+from stages.kernels.utf8 import decode, last_bytes, properties
 
 
 def _bits(*classes: int) -> int:
@@ -233,6 +233,32 @@ def plain_word_end(data, start, stop):
     if kind == 0 or (kind == 2 and (at + 1 == stop or _KINDS[load_u8(data, at + 1)] & 1 == 0)):
         return at
     return start
+
+
+@inlined
+def quick_word(data, start, stop):
+    """(bytes of the segment that begins at `start`, the eight bytes there); start < stop.
+
+    -1 bytes: a white character of ASCII, no part of a word; 0: `word_end` must be asked. Else the segment is a word of ASCII
+    letters and digits, or a single character of ASCII that is none of these; one of 8 bytes or more is always a word.
+    """
+    word = load_u64(data, start) if start + 8 <= len(data) else last_bytes(data, start, stop)
+    byte = word & np.uint64(0xFF)
+    plain = start + 1 >= stop or word & np.uint64(0x8000) == 0  # nothing follows that could belong to a separator
+    if byte == 0x0A or (plain and (byte == 0x20 or byte - np.uint64(0x09) < 5)):
+        return -1, word
+    length = trailing_zeros(~letters_or_digits(word) & _HIGH_BITS) >> 3
+    if length == 0:
+        return np.int64(plain and byte - np.uint64(0x21) < 0x5E and byte != 0x5F), word
+    if start + length >= stop:
+        return stop - start, word
+    if length < 8:
+        kind = _KINDS[(word >> np.uint64(8 * length)) & np.uint64(0xFF)]
+        if kind == 0 or (
+            kind == 2 and length < 7 and _KINDS[(word >> np.uint64(8 * length + 8)) & np.uint64(0xFF)] & 1 == 0
+        ):
+            return length, word
+    return plain_word_end(data, start, stop) - start, word
 
 
 @kernel("int64(text, int64, int64, const_uint16, vec_int64)")
