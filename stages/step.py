@@ -39,7 +39,8 @@ Measures = Mapping[str, "np.ndarray | pa.Array"]
 class Settings(BaseModel):
     """Base of everything a recipe holds: unknown keys are refused, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # Of all the steps and formats that a recipe may name, pydantic builds the checks of those that it does name.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
 
 class Bounds(Settings):
