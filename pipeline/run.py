@@ -45,7 +45,7 @@ def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | 
     same output. What was done until then stays, and the next run goes on from there.
     """
     began = time.monotonic()
-    check_named_files(recipe)
+    check_named_files(recipe, options.inline)
     out = options.out
     if storage.is_local(out) and not out.startswith("file:"):
         out = str(storage.local_path(out).absolute())  # the same folder for every process, wherever that was started

@@ -12,10 +12,11 @@ from stages.step import Step
 from stages.tokens.tokenizer import TokenizerError, check_tokenizer
 
 
-def check_named_files(recipe: Recipe) -> None:
+def check_named_files(recipe: Recipe, inline: bool = False) -> None:
     """Raise UserError, with the recipe's key, for a tokenizer, model, list or saved filter that is not there.
 
-    The tokenizer is also read: one that does not load, or lacks the end token, would be found after all other work.
+    The tokenizer is also read: one that does not load, or lacks the end token, would be found after all other work. Where
+    the tasks are `inline`, in this process, they need not read it again.
     """
     for key, uri in _named_files(recipe):
         try:
@@ -25,7 +26,7 @@ def check_named_files(recipe: Recipe) -> None:
                 with storage.Cache(storage.cache_folder(), recipe.run.cache_bytes) as cache:
                     path = storage.fetch(uri, cache)
                     named = (recipe.tokenizer.eos_token, recipe.tokenizer.pad_token) if of_run else ()
-                    check_tokenizer(path, *named)
+                    check_tokenizer(path, *named, keep=inline and of_run)
         except (storage.StorageError, TokenizerError) as error:
             raise UserError(f"{key}: {error}") from None
 

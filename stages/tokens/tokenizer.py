@@ -215,13 +215,12 @@ def load_tokenizer(
             fallback = f"fastokens cannot load {path.name} ({error}); tokenizers encodes instead, about 30 times slower"
     elif engine != "tokenizers":
         raise TokenizerError(f"no tokenizer engine {engine!r}: 'auto', 'fastokens' and 'tokenizers' are there")
-    vocabulary = base.get_vocab(with_added_tokens=True)
-    eos_id = _special(vocabulary, eos_token, END_TOKENS, "end", path)
-    pad_id = _special(vocabulary, pad_token, PAD_TOKENS, "padding", path, default=eos_id)
+    eos_id = _special(base, eos_token, END_TOKENS, "end", path)
+    pad_id = _special(base, pad_token, PAD_TOKENS, "padding", path, default=eos_id)
     loaded = Tokenizer(
         path=str(path),
         sha256=hashlib.sha256(data).hexdigest(),
-        vocab_size=max(vocabulary.values()) + 1,
+        vocab_size=max(base.get_vocab(with_added_tokens=True).values()) + 1,
         eos_id=eos_id,
         pad_id=pad_id,
         engine=chosen,
@@ -233,10 +232,15 @@ def load_tokenizer(
     return loaded
 
 
+_CHECKED: list[tuple[bytes, tokenizers.Tokenizer]] = []  # at most one: read by `check_tokenizer`, for `load_tokenizer`
+
+
 def _read(path: Path) -> tuple[bytes, tokenizers.Tokenizer]:
     """The bytes of a tokenizer.json, and what the reference makes of them. Raises TokenizerError."""
     try:
         data = path.read_bytes()
+        if _CHECKED and (checked := _CHECKED.pop())[0] == data:
+            return checked
         return data, tokenizers.Tokenizer.from_str(data.decode())
     except OSError as error:
         raise TokenizerError(f"{path}: the tokenizer cannot be read ({error.strerror})") from None
@@ -244,29 +248,34 @@ def _read(path: Path) -> tuple[bytes, tokenizers.Tokenizer]:
         raise TokenizerError(f"{path}: is no tokenizer.json that `tokenizers` can load ({error})") from None
 
 
-def check_tokenizer(path: str | Path, eos_token: str | None = None, pad_token: str | None = None) -> None:
-    """Raise TokenizerError where `load_tokenizer` would for this file and these names, without loading an engine."""
+def check_tokenizer(
+    path: str | Path, eos_token: str | None = None, pad_token: str | None = None, *, keep: bool = False
+) -> None:
+    """Raise TokenizerError where `load_tokenizer` would for this file and these names, without loading an engine.
+
+    With `keep`, what was read stays for the next `load_tokenizer` of this process: for one that will load the same file.
+    """
     path = Path(path)
-    vocabulary = _read(path)[1].get_vocab(with_added_tokens=True)
-    _special(vocabulary, eos_token, END_TOKENS, "end", path)
-    _special(vocabulary, pad_token, PAD_TOKENS, "padding", path, default=0)
+    data, base = _read(path)
+    _special(base, eos_token, END_TOKENS, "end", path)
+    _special(base, pad_token, PAD_TOKENS, "padding", path, default=0)
+    if keep:
+        _CHECKED[:] = [(data, base)]
 
 
 def _special(
-    vocabulary: dict[str, int],
+    tokenizer: tokenizers.Tokenizer,
     named: str | None,
     usual: tuple[str, ...],
     what: str,
     path: Path,
     default: int | None = None,
 ) -> int:
+    for name in usual if named is None else (named,):
+        if (found := tokenizer.token_to_id(name)) is not None:
+            return found
     if named is not None:
-        if named not in vocabulary:
-            raise TokenizerError(f"{path}: has no token {named!r} to be the {what} token")
-        return vocabulary[named]
-    for name in usual:
-        if name in vocabulary:
-            return vocabulary[name]
+        raise TokenizerError(f"{path}: has no token {named!r} to be the {what} token")
     if default is None:
         raise TokenizerError(f"{path}: has none of {', '.join(usual)}; name its {what} token ({what}_token)")
     return default
