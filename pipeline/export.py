@@ -10,7 +10,7 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import Engine, Placement
 from pipeline.folder import EXPORT, absolute, check_fresh, write_mark
-from pipeline.inspect import read_corpus
+from pipeline.inspect import read_corpus, token_rules
 from pipeline.jobs.formats import EXPORT_VERSION
 from pipeline.ledger import FOLDER, Ledger
 from pipeline.overrides import nearest
@@ -57,7 +57,8 @@ def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
     given, run, out = out, absolute(run), absolute(out)
     with storage.RunLock(out) as lock:
         check_fresh(out, EXPORT)
-        facts = _facts(manifest, options)
+        rules = token_rules(run, options.sources or manifest["mixture"]["sources"])
+        facts = _facts(manifest, options) | {"ended": all(rule["ends"] for rule in rules.values())}
         write_mark(out, EXPORT, facts | {"finished": False})
         storage.clear_scratch(out)
         with Engine(out, Ledger(out), options, lock=lock) as engine:
@@ -150,6 +151,7 @@ def show_export(found: dict[str, Any], console: Console) -> None:
         )
     console.print(table)
     known = found["tokenizer"]
+    ends = "documents end" if found["ended"] else "not every document ends"
     console.print(
-        f"documents end in token {known['eos_id']}; {known['path']} is the tokenizer, with {known['vocab_size']:,} entries"
+        f"{ends} in token {known['eos_id']}; {known['path']} is the tokenizer, with {known['vocab_size']:,} entries"
     )

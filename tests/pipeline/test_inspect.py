@@ -117,7 +117,9 @@ def test_end_tokens_that_a_recipe_lets_stand_are_a_note(copy: Path) -> None:
     assert found["sources"]["web"]["eos_inside"] == found["sources"]["web"]["shards"][1]["eos_inside"] == 1
 
 
-def test_a_mixture_goes_by_the_rules_of_the_folders_it_is_made_of(tmp_path: Path) -> None:
+def test_a_mixture_goes_by_the_rules_of_the_folders_it_is_made_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts = {"web": [[[5, 0, 6], [7, 8]]]}
     strict, loose = write_run(tmp_path / "strict", texts), write_run(tmp_path / "loose", {"code": [[[5, 0, 6], [8, 9]]]})
     rules = {"append_eos": False, "special_tokens_in_text": "match"}
@@ -131,6 +133,9 @@ def test_a_mixture_goes_by_the_rules_of_the_folders_it_is_made_of(tmp_path: Path
     found = inspect(str(tmp_path / "both"))
     assert len(found["problems"]) == 2 and all("tokens/web/" in text for text in found["problems"])
     assert len(found["notes"]) == 1 and "tokens/code/" in found["notes"][0]
+    for source, told in (("web", "documents end in token 0"), ("code", "not every document ends in token 0")):
+        call = ["export", str(tmp_path / "both"), "--format", "megatron", "--source", source, "--inline", "--quiet", "--out"]
+        assert main([*call, str(tmp_path / source)]) == 0 and told in capsys.readouterr().out
     shard, tokenizer = str(strict / "tokens/web/00000.npy"), str(strict / "tokenizer/tokenizer.json")
     flags = ["--format", "olmo", "--source", "raw", "--no-append-eos", "--held-out", "0", "--inline", "--quiet"]
     assert main(["import", shard, *flags, "--tokenizer", tokenizer, "--out", str(tmp_path / "import")]) == 0
