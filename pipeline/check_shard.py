@@ -198,6 +198,6 @@ class _Tokens:
             (found.notes if self.rules.inside else found.problems).append(text)
         if self.beyond.count:
             found.problems.append(
-                f"{self.path}: {self.beyond.count:,} tokens beyond the vocabulary of {self.rules.vocab_size:,}; the first "
+                f"{self.path}: {self.beyond.count:,} token{'s' * (self.beyond.count > 1)} beyond the vocabulary of {self.rules.vocab_size:,}; the first "
                 f"is {self.beyond.where}"
             )

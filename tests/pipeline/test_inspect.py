@@ -98,7 +98,7 @@ def test_wrong_tokens_are_named_by_document(copy: Path, monkeypatch: pytest.Monk
         "tokens/code/00000.npy: document 1 (code-train-0-0) does not end in the end token 0 (1 such document)" in found
     )
     assert (
-        "tokens/code/00000.npy: 1 tokens beyond the vocabulary of 300; the first is 300 at token 5,009, in document 3 "
+        "tokens/code/00000.npy: 1 token beyond the vocabulary of 300; the first is 300 at token 5,009, in document 3 "
         "(code-train-0-2)"
     ) in found
     assert (
@@ -269,7 +269,7 @@ def test_instances_in_training_order_are_checked_too(
     change(tmp_path / "ordered", path, {3: 300})
     first, second = problems(tmp_path / "ordered")
     assert first.startswith(f"{path}: the tokens are not those that were written")
-    assert second == f"{path}: 1 tokens beyond the vocabulary of 300; the first is 300 at token 3"
+    assert second == f"{path}: 1 token beyond the vocabulary of 300; the first is 300 at token 3"
     for call in (["mix", "--out", "m"], ["export", "--format", "jsonl", "--out", "m"], ["trace", "web/00000:1"], ["report"]):
         assert main([call[0], str(tmp_path / "ordered"), *call[1:]]) == 2
         assert "which have no documents; name the run that it was made from" in capsys.readouterr().err
