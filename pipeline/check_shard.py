@@ -196,8 +196,8 @@ class _Tokens:
             found.eos_inside = self.inside.count
             text = f"{self.path}: the end token {eos} stands inside {self.inside.where} ({self.inside.count:,} in all)"
             (found.notes if self.rules.inside else found.problems).append(text)
-        if self.beyond.count:
+        if n := self.beyond.count:
             found.problems.append(
-                f"{self.path}: {self.beyond.count:,} token{'s' * (self.beyond.count > 1)} beyond the vocabulary of {self.rules.vocab_size:,}; the first "
+                f"{self.path}: {n:,} token{'s' * (n > 1)} beyond the vocabulary of {self.rules.vocab_size:,}; the first "
                 f"is {self.beyond.where}"
             )
