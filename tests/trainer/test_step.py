@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from trainer import checkpoint, metrics
 from trainer.data import open_data
 from trainer.evaluate import evaluate
-from trainer.model import Olmoe
+from trainer.model import Olmoe, rope_tables, rotate
+from trainer.moe import Router
 from trainer.processes import Processes
 from trainer.train import train
 
@@ -106,3 +107,47 @@ def test_held_out_loss_of_a_masked_model_is_that_of_its_documents(small_run, mak
     assert masked.tokens == count
     assert masked.loss == pytest.approx(nats / count, abs=1e-4)
     assert abs(masked.loss - whole.loss) > 1e-3
+
+
+def test_router_losses_push_the_router_as_their_equations_do(make_config):
+    config = make_config(model={"vocab_size": 61}).model
+    router, x = Router(config), torch.randn(24, config.d_model)
+    with torch.no_grad():
+        router.weight_ED.normal_(0, 0.3)
+    _, stats = router(x, 24)
+    weight = router.weight_ED.detach().clone().requires_grad_()
+    logits = x @ weight.T
+    probs = logits.exp() / logits.exp().sum(1, keepdim=True)
+    share = torch.bincount(probs.topk(config.top_k).indices.flatten(), minlength=8) / (24 * config.top_k)
+    for ours, by_hand in (
+        (stats.load_balancing, 8 * (share * probs.mean(0)).sum()),
+        (stats.router_z, logits.exp().sum(1).log().square().mean()),
+    ):
+        torch.testing.assert_close(ours, by_hand)
+        (found,) = torch.autograd.grad(ours, router.weight_ED, retain_graph=True)
+        (expected,) = torch.autograd.grad(by_hand, weight, retain_graph=True)
+        assert expected.abs().max() > 1e-4
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_router_and_rope_are_in_fp32_where_activations_are_not(make_config):
+    config = make_config(model={"vocab_size": 61}).model
+    router, x = Router(config), torch.randn(24, config.d_model).bfloat16()
+    with torch.no_grad():
+        router.weight_ED.normal_(0, 0.3)
+        low, wide = router(x, 24)[0], router(x.float(), 24)[0]
+    assert low.weight_of_slot.dtype == torch.float32
+    assert torch.equal(low.weight_of_slot, wide.weight_of_slot) and torch.equal(low.counts, wide.counts)
+    q, rope = torch.randn(1, 4, 500, 8).bfloat16(), rope_tables(config, 0, 500, torch.device("cpu"))
+    assert all(table.dtype == torch.float32 for table in rope)
+    assert torch.equal(rotate(q, *rope), rotate(q.float(), *rope).bfloat16())
+
+
+def test_bits_per_byte_go_by_the_bytes_of_the_text(small_run, make_config):
+    data = open_data(small_run, LENGTH)
+    data.held_out["web"].text_bytes *= 3
+    model = Olmoe(make_config(model={"vocab_size": data.vocab_size}).model)
+    model.init_weights(0)
+    found = evaluate(model, data, Processes(0, 1, torch.device("cpu")), 2, 3)
+    for source, bytes_per_token in (("web", 12), ("code", 4)):
+        assert found[source].bits_per_byte == pytest.approx(found[source].loss / math.log(2) / bytes_per_token)
