@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from typing import Any
 
@@ -33,12 +34,14 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
+    gc.disable()  # what is imported stays: there is nothing to collect in it
     from pipeline.progress import Progress
     from pipeline.recipe import load_recipe
     from pipeline.run import Options, run_recipe
     from pipeline.size import check_size
     from pipeline.summary import console, show
 
+    gc.enable()
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers}: at least 1 is needed")
     recipe = load_recipe(args.recipe, args.profile, args.set)
