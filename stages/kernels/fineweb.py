@@ -107,10 +107,26 @@ _LAST = np.array([last for _, last in SENTENCE_ENDS], np.int64)
 
 
 @helper
+def in_ranges(point, first, last):
+    """Whether a code point lies in one of the ranges first[i]..last[i], inclusive, ascending and apart.
+
+    By hand: each process that loads a kernel with `np.searchsorted` in it imports much of Numba for that.
+    """
+    low, high = 0, len(first)
+    while low < high:
+        middle = (low + high) // 2
+        if first[middle] <= point:
+            low = middle + 1
+        else:
+            high = middle
+    return low > 0 and point <= last[low - 1]
+
+
+@helper
 def _ends_sentence(point):
     if point < 0x80:
         return point == 0x21 or point == 0x2E or point == 0x3F
-    return point <= _LAST[max(np.searchsorted(_FIRST, point, "right") - 1, 0)]
+    return in_ranges(point, _FIRST, _LAST)
 
 
 @helper

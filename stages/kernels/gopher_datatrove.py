@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.kernels.c4 import line_end
 from stages.kernels.compile import helper, kernel
-from stages.kernels.fineweb import SENTENCE_ENDS
+from stages.kernels.fineweb import SENTENCE_ENDS, in_ranges
 from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
 from stages.kernels.unicode_tables import ALPHA, SPACE
 from stages.kernels.utf8 import count_chars, decode, last_bytes, properties, skip_space, skip_space_back
@@ -71,12 +71,6 @@ _ONES, _HIGH_BITS, _DOTS, _E2 = (eightfold(byte) for byte in (0x01, 0x80, 0x2E, 
 
 
 @helper
-def _is_symbol(point):
-    place = np.searchsorted(_FIRST, point, "right") - 1
-    return place >= 0 and point <= _LAST[place]
-
-
-@helper
 def _word_kind(data, start, end, table):
     """(whether a word holds more than symbols, whether it holds a letter)."""
     counts = alpha = False
@@ -84,7 +78,7 @@ def _word_kind(data, start, end, table):
         point, start = decode(data, start, end)
         letter = properties(table, point) & ALPHA != 0
         alpha = alpha or letter
-        counts = counts or letter or not _is_symbol(point)
+        counts = counts or letter or not in_ranges(point, _FIRST, _LAST)
     return counts, alpha
 
 
