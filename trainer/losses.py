@@ -41,8 +41,23 @@ def _rows(head_VD: Tensor, chunk_mib: int) -> int:
 
 
 def _tile(head_VD: Tensor) -> int:
-    """Rows whose softmax is worked out at once, in fp32: on a CPU few enough to stay in the cache of a core."""
-    return max(1, (1 << 19 if head_VD.device.type == "cpu" else 1 << 26) // head_VD.shape[0])
+    """Rows whose softmax is worked out at once, in fp32: on a CPU few enough to stay in the caches of its cores."""
+    most = torch.get_num_threads() << 19 if head_VD.device.type == "cpu" else 1 << 26
+    return max(1, most // head_VD.shape[0])
+
+
+def _softmax_in_place(logits: Tensor) -> Tensor:
+    """Put the softmax of each row in its place and return the rows' logsumexp, fp32, both worked out in fp32.
+
+    As the largest probability is 1 / sum exp(x - max x), no second pass of exp is needed for the logarithm.
+    """
+    largest = logits.amax(-1).float()
+    if logits.dtype == torch.float32:
+        probabilities = torch.softmax(logits, dim=-1, out=logits)
+    else:
+        probabilities = torch.softmax(logits, dim=-1, dtype=torch.float32)
+        logits.copy_(probabilities)
+    return largest - probabilities.amax(-1).log()
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -58,16 +73,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden_ND), rows):
             hidden, targets = hidden_ND[start : start + rows], targets_N[start : start + rows]
             valid = targets != IGNORED
+            picked = torch.arange(len(targets), device=targets.device), targets.clamp(min=0)
             logits = torch.mm(hidden, head_VD.t(), out=buffer[: len(hidden)])
-            for part, kept, target in zip(logits.split(tile), valid.split(tile), targets.split(tile), strict=True):
-                picked = target.clamp(min=0)[:, None]
-                log_probs = torch.log_softmax(part, dim=-1, dtype=torch.float32)
-                total -= (log_probs.gather(1, picked).squeeze(1) * kept).sum()
-                if with_grad:
-                    part.copy_(log_probs.exp_().scatter_add_(1, picked, log_probs.new_full(picked.shape, -1.0)))
+            logit_of_target = logits[picked].float()
+            losses = torch.cat([_softmax_in_place(part) for part in logits.split(tile)]) - logit_of_target
+            total += (losses * valid).sum()
             if not with_grad:
                 continue
-            # Ignored rows are dropped where they are D wide, not V.
+            # d loss / d logit: the probability, less 1 at the target. Ignored rows are dropped where they are D wide.
+            logits[picked] = torch.expm1(-losses).to(logits.dtype)
             torch.mm(logits, head_VD, out=grad_hidden[start : start + rows])
             grad_hidden[start : start + rows].mul_(valid[:, None])
             hidden = hidden * valid[:, None]

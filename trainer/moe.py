@@ -8,6 +8,7 @@ OLMoE (arXiv 2409.02060, section 2 and appendix B): softmax over all experts in 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -132,7 +133,7 @@ def apply_experts(x_ND: Tensor, routing: Routing, gate_up_EGD: Tensor, down_EDF:
     """Weighted sum over each token's experts of down(silu(gate x) * up x). Returns [N, D] in the type of x.
 
     On a device with grouped products: three kernels over all experts, without waiting for the host. Elsewhere: one
-    product for each expert that has tokens.
+    product for each expert.
     """
     token_S, slot_NK, weight_S, counts_E = routing
     if not grouped_products(x_ND.device, x_ND.dtype):
@@ -246,7 +247,7 @@ class _Combine(torch.autograd.Function):
 
 
 class _PerExpert(torch.autograd.Function):
-    """All experts, one after the other, so that an expert's rows stay in the cache from gather to product.
+    """A product for each expert; all else for a few experts at once, so few that their rows stay in the cache.
 
     The routing weight multiplies the inner activation (width F), not the output (width D): the same sum, and its
     gradient falls out of the product that the backward pass needs anyway.
@@ -263,18 +264,19 @@ class _PerExpert(torch.autograd.Function):
         slot_NK: Tensor | None,
         counts_E: Tensor,
     ) -> Tensor:
-        bounds = _bounds(counts_E)
+        groups = _groups(counts_E.tolist(), _group_slots(x_ND.shape[1]))
         width = down_EDF.shape[2]
         hidden_SG = x_ND.new_empty(len(token_S), 2 * width)
         y_SD = x_ND.new_empty(len(token_S), x_ND.shape[1])
         weight_S1 = weight_S.to(x_ND.dtype)[:, None]
-        for expert, start, end in bounds:
-            hidden = hidden_SG[start:end]
-            torch.mm(x_ND.index_select(0, token_S[start:end]), gate_up_EGD[expert].t(), out=hidden)
-            act = F.silu(hidden[:, :width]).mul_(hidden[:, width:]).mul_(weight_S1[start:end])
-            torch.mm(act, down_EDF[expert].t(), out=y_SD[start:end])
+        for experts, slots, counts in groups:
+            hidden = hidden_SG[slots]
+            x = x_ND.index_select(0, token_S[slots])
+            _products(x.split(counts), gate_up_EGD[experts].mT, hidden.split(counts))
+            act = F.silu(hidden[:, :width]).mul_(hidden[:, width:]).mul_(weight_S1[slots])
+            _products(act.split(counts), down_EDF[experts].mT, y_SD[slots].split(counts))
         ctx.save_for_backward(x_ND, weight_S1, gate_up_EGD, down_EDF, token_S, slot_NK, hidden_SG)
-        ctx.bounds = bounds
+        ctx.groups = groups
         return _collect(y_SD, token_S, slot_NK, len(x_ND))
 
     @staticmethod
@@ -284,33 +286,44 @@ class _PerExpert(torch.autograd.Function):
         grad_x_SD = x_ND.new_empty(len(token_S), x_ND.shape[1])
         grad_weight_S = weight_S1.new_empty(len(token_S), dtype=torch.float32)
         grad_gate_up_EGD, grad_down_EDF = torch.empty_like(gate_up_EGD), torch.empty_like(down_EDF)
-        used = [False] * len(gate_up_EGD)
-        for expert, start, end in ctx.bounds:
-            used[expert] = True
-            tokens, weight = token_S[start:end], weight_S1[start:end]
-            gate, up = hidden_SG[start:end, :width], hidden_SG[start:end, width:]
+        for experts, slots, counts in ctx.groups:
+            tokens, weight, hidden = token_S[slots], weight_S1[slots], hidden_SG[slots]
+            gate, up = hidden[:, :width], hidden[:, width:]
             silu = F.silu(gate)
             act = silu * up
-            grad_y = grad_ND.index_select(0, tokens)
-            grad_act = grad_y @ down_EDF[expert]
-            torch.sum(grad_act * act, dim=1, dtype=torch.float32, out=grad_weight_S[start:end])
-            torch.mm(grad_y.t(), act.mul_(weight), out=grad_down_EDF[expert])
+            grad_y, grad_act = grad_ND.index_select(0, tokens), torch.empty_like(act)
+            _products(grad_y.split(counts), down_EDF[experts], grad_act.split(counts))
+            torch.sum(grad_act * act, dim=1, dtype=torch.float32, out=grad_weight_S[slots])
+            _products(grad_y.t().split(counts, 1), act.mul_(weight).split(counts), grad_down_EDF[experts])
             grad_act.mul_(weight)
-            grad_hidden = torch.empty_like(hidden_SG[start:end])
+            grad_hidden = torch.empty_like(hidden)
             torch.mul(grad_act, silu, out=grad_hidden[:, width:])
-            grad_hidden[:, :width] = torch.ops.aten.silu_backward(grad_act.mul_(up), gate)
-            torch.mm(grad_hidden.t(), x_ND.index_select(0, tokens), out=grad_gate_up_EGD[expert])
-            torch.mm(grad_hidden, gate_up_EGD[expert], out=grad_x_SD[start:end])
-        for expert, was_used in enumerate(used):
-            if not was_used:
-                grad_gate_up_EGD[expert] = 0
-                grad_down_EDF[expert] = 0
+            torch.ops.aten.silu_backward(grad_act.mul_(up), gate, grad_input=grad_hidden[:, :width])
+            x = x_ND.index_select(0, tokens)
+            _products(grad_hidden.t().split(counts, 1), x.split(counts), grad_gate_up_EGD[experts])
+            _products(grad_hidden.split(counts), gate_up_EGD[experts], grad_x_SD[slots].split(counts))
         grad_x_ND = _collect(grad_x_SD, token_S, slot_NK, len(x_ND))
         return grad_x_ND, grad_weight_S, grad_gate_up_EGD, grad_down_EDF, None, None, None
 
 
-def _bounds(counts_E: Tensor) -> list[tuple[int, int, int]]:
-    """(expert, first slot, end) of the experts that have slots."""
-    ends = counts_E.cumsum(0).tolist()
-    starts = [0, *ends[:-1]]
-    return [(expert, s, e) for expert, (s, e) in enumerate(zip(starts, ends, strict=True)) if e > s]
+def _group_slots(d_model: int) -> int:
+    """Slots of a group. Fewer, and threads wait for one another more often; more, and the rows leave the cache."""
+    return max(1, (torch.get_num_threads() << 19) // d_model)
+
+
+def _groups(counts: list[int], most: int) -> list[tuple[slice, slice, list[int]]]:
+    """Consecutive experts with at most `most` slots, or one expert: the experts, their slots, how many each has."""
+    groups: list[tuple[slice, slice, list[int]]] = []
+    first = start = end = 0
+    for expert, count in enumerate(counts):
+        if end > start and end + count - start > most:
+            groups.append((slice(first, expert), slice(start, end), counts[first:expert]))
+            first, start = expert, end
+        end += count
+    return [*groups, (slice(first, len(counts)), slice(start, end), counts[first:])]
+
+
+def _products(left_E: Iterable[Tensor], right_E: Iterable[Tensor], out_E: Iterable[Tensor]) -> None:
+    """One product for each expert; one without rows gives a gradient of 0."""
+    for left, right, out in zip(left_E, right_E, out_E, strict=True):
+        torch.mm(left, right, out=out)

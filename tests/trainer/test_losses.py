@@ -28,6 +28,18 @@ def test_chunks_change_neither_value_nor_gradient(monkeypatch, rows, tile):
     torch.testing.assert_close(token_losses(hidden, head, targets, 1), each.detach())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_target_of_no_probability_has_its_loss_and_gradient(dtype):
+    hidden = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=dtype, requires_grad=True)
+    head = torch.tensor([[300.0, -300.0], [-300.0, -300.0], [0.0, 300.0]], dtype=dtype, requires_grad=True)
+    targets = torch.tensor([1, 2])  # 600 nats below the largest, and all there is
+    loss = cross_entropy_sum(hidden, head, targets, 1)
+    assert loss.item() == 600.0 and loss.dtype == torch.float32
+    grad_hidden, grad_head = torch.autograd.grad(loss, [hidden, head])
+    assert grad_hidden.tolist() == [[600.0, 0.0], [0.0, 0.0]]
+    assert grad_head.tolist() == [[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]
+
+
 class Largest(TorchDispatchMode):
     """Notes the largest tensor that any operation makes."""
 

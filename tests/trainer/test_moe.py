@@ -63,6 +63,22 @@ def test_grouped_path_equals_the_per_expert_path(monkeypatch):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("slots", [1, 5, 17])
+def test_groups_of_experts_change_no_bit(monkeypatch, slots):
+    built, x = layer(), torch.rand(24, 16, requires_grad=True)
+    with torch.no_grad():
+        built.router.weight_ED[[0, 3]] = -10.0  # never chosen
+    out, stats = built(x, 24)
+    ours = gradients(built, out, x)
+    monkeypatch.setattr(moe, "_group_slots", lambda d_model: slots)
+    grouped, _ = built(x, 24)
+    assert torch.equal(grouped, out)
+    assert all(torch.equal(a, b) for a, b in zip(gradients(built, grouped, x), ours, strict=True))
+    assert stats.counts[[0, 3]].tolist() == [0, 0]
+    by_name = dict(zip(("x", *(name for name, _ in built.named_parameters())), ours, strict=True))
+    assert not by_name["gate_up_EGD"][[0, 3]].any() and not by_name["down_EDF"][[0, 3]].any()
+
+
 @pytest.mark.parametrize("multiple", [1, 4, 32])
 def test_rounding_slots_up_changes_nothing(monkeypatch, multiple):
     built, x = layer(), torch.randn(24, 16, requires_grad=True)
