@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -55,4 +56,20 @@ def _parsed(
     """The command's arguments, flags and names in any order: `trace DIR --context 9 SHARD:0`, `mix A --out C B`."""
     if not arguments or arguments[0] not in commands:
         return parser.parse_args(arguments)
-    return commands[arguments[0]].parse_intermixed_args(arguments[1:], argparse.Namespace(command=arguments[0]))
+    return commands[arguments[0]].parse_intermixed_args(
+        _each_set(arguments[1:]), argparse.Namespace(command=arguments[0])
+    )
+
+
+def _each_set(arguments: Sequence[str]) -> list[str]:
+    """`--set a=1 b=2` as `--set a=1 --set b=2`: only what looks like a value is taken for one."""
+    found: list[str] = []
+    values = False
+    for argument in arguments:
+        if argument == "--set":
+            values = True
+        elif found and found[-1] != "--set":  # the first thing after --set is its value, whatever it looks like
+            values = values and re.match(r"\w[\w.-]*=", argument) is not None
+            found += ["--set"] if values else []
+        found.append(argument)
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -27,8 +26,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--profile", help="a profile of the recipe")
     parser.add_argument(
         "--set",
-        action="extend",
-        nargs="+",
+        action="append",
         default=[],
         metavar="KEY=VALUE",
         help="keys of the mixture: tokens=5.133T, epochs=1.26, max_repeats=4, reshuffle_last_tokens=100B, seed=1, "
@@ -54,20 +52,13 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.summary import console
 
     out = None if args.dry_run else args.out
-    folders, changes = _told_apart(args.dirs, args.set)
-    found = mix(folders, MixOptions(args.recipe, args.profile, changes, args.rename, args.name, out, args.files))
+    if not args.dirs:
+        raise UserError(
+            "name a finished folder whose sources are mixed: python -m pipeline mix DIR... [--set KEY=VALUE ...]"
+        )
+    found = mix(args.dirs, MixOptions(args.recipe, args.profile, args.set, args.rename, args.name, out, args.files))
     if args.json:
         sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         show_mix(found, console())
     return 0
-
-
-def _told_apart(dirs: list[str], after_set: list[str]) -> tuple[list[str], list[str]]:
-    """The folders and the keys: `--set` takes up all that stands behind it, folders too, which hold no `=`."""
-    folders = [text for text in after_set if "=" not in text and ("://" in text or Path(text).is_dir())]
-    if not dirs and not folders:
-        raise UserError(
-            "name a finished folder whose sources are mixed: python -m pipeline mix DIR... [--set KEY=VALUE]"
-        )
-    return [*dirs, *folders], [text for text in after_set if text not in folders]

@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     parser.add_argument("recipe", help="YAML file")
     parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key, a.b.c=value; again for more"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ..."
     )
     parser.add_argument("--rates", metavar="DIR|FILE", help="a finished run, or a file that --save wrote")
     parser.add_argument("--measure", action="store_true", help="measure now, on one core")

@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
     parser.add_argument("recipe", help="YAML file")
     parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key, a.b.c=value; again for more"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ..."
     )
     parser.add_argument(
         "--out", help="output folder or s3:// prefix (default: runs/NAME, runs/NAME-PROFILE for other profiles)"
