@@ -24,7 +24,7 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def verdict(value: float, goal: float, *, at_most: bool = False) -> str:
+def verdict(value: float, goal: float, *, at_most: bool = False, form: str = "g") -> str:
     """`reached` or `missed`, with the goal."""
     reached = value <= goal if at_most else value >= goal
-    return f"{'reached' if reached else 'MISSED'} (goal {'at most ' if at_most else ''}{goal:g})"
+    return f"{'reached' if reached else 'MISSED'} (goal {'at most ' if at_most else ''}{goal:{form}})"

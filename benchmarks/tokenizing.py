@@ -112,4 +112,4 @@ def bench_memory(path: Path, texts: list[str], gigabytes: float) -> None:
             since, before = seconds, done
     if len(told) > 2:
         grown = max(told[2:]) / told[1] - 1
-        print(f"memory from the first of these on: {grown:+.1%}, {verdict(grown, FLAT, at_most=True)}")
+        print(f"memory from the first of these on: {grown:+.1%}, {verdict(grown, FLAT, at_most=True, form='+.0%')}")

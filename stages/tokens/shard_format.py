@@ -247,11 +247,23 @@ def load_manifest(run_dir: str | Path) -> Manifest:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        there = "the run has not finished" if Path(run_dir).is_dir() else "there is no such folder"
-        raise ShardError(f"{path}: not found ({there})") from None
+        raise ShardError(f"{path}: not found; {_without_manifest(Path(run_dir))}") from None
     except OSError as error:
         raise ShardError(f"{path}: cannot be read ({error.strerror})") from None
     return parse_manifest(data, path)
+
+
+def _without_manifest(folder: Path) -> str:
+    if not folder.is_dir():
+        return "there is no such folder: name a finished run, or make one with `python -m pipeline run RECIPE --out DIR`"
+    if (folder / "export.json").exists():
+        return "this is an export for other tools: name the run that it was made from"
+    command = "pipeline run"
+    if (folder / "import.json").exists():
+        command = "pipeline import"
+    elif (folder / "ordered").is_dir():
+        command = "trainer materialize"
+    return f"the run has not finished: start the same `python -m {command}` again, which goes on with it"
 
 
 def parse_manifest(data: bytes, path: str | Path) -> Manifest:

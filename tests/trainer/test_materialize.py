@@ -54,7 +54,7 @@ def test_it_goes_on_after_a_stop_and_mends_a_cut_shard(small_run, tmp_path, monk
     monkeypatch.setattr(module, "write_tokens", stopping)
     with pytest.raises(KeyboardInterrupt):
         materialize(small_run, tmp_path / "a", LENGTH, shard_bytes=40 * LENGTH * 2, say=str)
-    with pytest.raises(DataError, match="has not finished"):
+    with pytest.raises(DataError, match="has not finished: start the same `python -m trainer materialize`"):
         open_data(tmp_path / "a", LENGTH)
     cut = tmp_path / "a" / "ordered" / "00001.npy"
     cut.write_bytes(cut.read_bytes()[:-2])

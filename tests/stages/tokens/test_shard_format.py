@@ -134,10 +134,15 @@ def test_damaged_manifests_are_refused_with_the_key(tmp_path, change, message):
 
 
 def test_missing_manifest_says_what_is_missing(tmp_path):
-    with pytest.raises(sf.ShardError, match="has not finished"):
+    with pytest.raises(sf.ShardError, match="has not finished: start the same `python -m pipeline run` again"):
         sf.load_manifest(tmp_path)
-    with pytest.raises(sf.ShardError, match="no such folder"):
+    with pytest.raises(sf.ShardError, match="no such folder: name a finished run, or make one with"):
         sf.load_manifest(tmp_path / "none")
+    for there, message in (("import.json", "python -m pipeline import"), ("export.json", "an export for other tools")):
+        (tmp_path / there).mkdir()
+        (tmp_path / there / there).write_text("{}")
+        with pytest.raises(sf.ShardError, match=message):
+            sf.load_manifest(tmp_path / there)
     (tmp_path / sf.MANIFEST).write_text("{")
     with pytest.raises(sf.ShardError, match="not JSON"):
         sf.load_manifest(tmp_path)
