@@ -19,6 +19,7 @@ from stages.tokens.manifest import build_manifest, shard_names, source_entry
 from trainer import shards
 from trainer.files import THREADS
 from trainer.host import reuse_memory
+from trainer.materialize import materialize
 from trainer.order import Order
 
 OLMOE = [3860, 101, 57.2, 21.1, 12.7, 12.6, 3.69]  # tokens of its sources, in 1e9
@@ -85,9 +86,13 @@ def bench_loader(folder: Path, length: int, count: int = 8, tokens: int = 40_000
         ("concatenate, with documents", "concatenate", True, batch),
         ("best_fit", "best_fit", False, batch),
         ("best_fit, with documents", "best_fit", True, batch),
+        ("materialized", "concatenate", False, batch),
+        ("materialized", "concatenate", False, max(1, batch // 16)),
     ):
+        if name == "materialized" and not (folder / name).exists():
+            materialize(folder, folder / name, length, say=lambda text: None)
         began = time.process_time()
-        data = shards.open(folder, length, packing=packing)
+        data = shards.open(folder / name if name == "materialized" else folder, length, packing=packing)
         opened = time.process_time() - began
         if packing == "best_fit" and not documents:
             print(f"packed {total / opened / 1e6:.0f} M tokens/s, padding {data.data.padding:.3%}")

@@ -102,16 +102,25 @@ class Reader:
     ) -> None:
         """Copy sizes[i] bytes at offsets[i] of file files[i] to byte targets[i] of `out` (contiguous), for every i.
 
-        Reads go by file and offset, as disks like them. Raises DataError for a file that is gone or ends early.
+        Reads go by file and offset, as disks like them, and what follows one another in both places is one read.
+        Raises DataError for a file that is gone or ends early.
         """
         if self._process != os.getpid():
             self._start()  # another process: its own open files, and no lock that a thread of the parent held
         order = np.lexsort((offsets, files))
+        files, offsets, sizes, targets = (part[order] for part in (files, offsets, sizes, targets))
+        apart = np.ones(len(files), bool)
+        ends = [part[:-1] + sizes[:-1] for part in (offsets, targets)]
+        apart[1:] = (files[1:] != files[:-1]) | (offsets[1:] != ends[0]) | (targets[1:] != ends[1])
+        if not apart.all():
+            heads = np.flatnonzero(apart)
+            sizes = np.add.reduceat(sizes, heads)
+            files, offsets, targets = files[heads], offsets[heads], targets[heads]
         opened = self._free.get()  # waits where more threads read than there are sets of open files
         try:
-            for start in range(0, len(order), opened.most):
-                some = order[start : start + opened.most]
-                self._some(opened, *(part[some] for part in (files, offsets, sizes, targets)), out)
+            for start in range(0, len(files), opened.most):
+                some = slice(start, start + opened.most)
+                self._some(opened, files[some], offsets[some], sizes[some], targets[some], out)
         finally:
             self._free.put(opened)
 

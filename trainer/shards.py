@@ -30,7 +30,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from trainer.data import AHEAD, Data, Packing, open_data, read_ahead
 from trainer.files import THREADS, DataError
 
-READ_BYTES = 1 << 20  # small batches are read together up to this: calls cost time, and a cache still holds so much
+READ_BYTES = 1 << 21  # small batches are read together up to this: a call, and a change of threads, cost time
 KEPT = 8  # blocks of memory that wait to be used again
 
 TYPES = {"uint16": torch.uint16, "uint32": torch.uint32}

@@ -123,16 +123,9 @@ class Packed(_Shards):
             | (columns + lengths > self.length),
         )
 
-        # Pieces that follow one another in the file, as all do in materialized data, are one read.
-        apart = np.ones(len(found), bool)
-        apart[1:] = (owner[1:] != owner[:-1]) | (starts[1:] != starts[:-1] + lengths[:-1])
-        heads = np.flatnonzero(apart)
         width = self.dtype.itemsize
         extents = Extents(
-            self._first + shard[heads],
-            starts[heads] * width,
-            np.add.reduceat(lengths, heads) * width,
-            (rows[owner[heads]] * self.length + columns[heads]) * width,
+            self._first + shard, starts * width, lengths * width, (rows[owner] * self.length + columns) * width
         )
         return extents, Pieces(rows[owner], columns, lengths)
 

@@ -109,3 +109,21 @@ def test_the_kernel_reads_many_at_once_and_tells_each_error(contents):
     else:
         assert got[5] == -errno.EBADF and (np.delete(got, 5) == 10).all()
     assert np.array_equal(out[4], data[12:22])
+
+
+def test_what_follows_one_another_in_both_places_is_one_read(contents, monkeypatch):
+    reader = Reader()
+    reader.add(list(contents))
+    reads = []
+    some = reader._some
+    monkeypatch.setattr(
+        reader, "_some", lambda opened, files, *rest: (reads.append(len(files)), some(opened, files, *rest))
+    )
+    out = np.zeros(600, np.uint8)
+    # Of file 2, bytes 100..399 in three pieces, given out of order; of file 3 what would follow them; a gap in `out`.
+    files, offsets = np.array([2, 3, 2, 2, 2]), np.array([300, 400, 100, 200, 400])
+    reader.read(files, offsets, np.full(5, 100), np.array([200, 300, 0, 100, 500]), out)
+    data = list(contents.values())
+    assert reads == [3]
+    assert np.array_equal(out[:400], np.concatenate([data[2][100:400], data[3][400:500]]))
+    assert not out[400:500].any() and np.array_equal(out[500:], data[2][400:500])
