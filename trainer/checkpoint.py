@@ -62,10 +62,14 @@ class Saver:
 
     def wait(self) -> None:
         """Until the background save is done. Raises its error."""
+        self.join()
+        self.raise_failure()
+
+    def join(self) -> None:
+        """Until the background save is done, well or not."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self.raise_failure()
 
     def raise_failure(self) -> None:
         """Raise the error of a background save that has failed by now: a TrainerError for a disk that did not take it."""

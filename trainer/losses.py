@@ -104,19 +104,20 @@ def next_tokens(tokens_BT: Tensor) -> Tensor:
     return F.pad(tokens_BT[:, 1:], (0, 1), value=IGNORED)
 
 
-def repeats_ngram(tokens_BT: Tensor, times: int, longest: int = 13) -> Tensor:
-    """Which instances hold a sequence of 1..longest tokens `times` times in a row: bool [B].
+def repeats_ngram(tokens_BT: Tensor, times: int, held_BT: Tensor | None = None, longest: int = 13) -> Tensor:
+    """Which instances hold a sequence of 1..longest tokens `times` times in a row: bool [B]. Where `held_BT` (bool) is
+    False there is padding, which repeats nothing.
 
     OLMo's filter against the loss spikes of such text (periods 1 to 13, 32 repetitions; allenai/OLMo, olmo/data).
     """
     found_B = torch.zeros(len(tokens_BT), dtype=torch.bool, device=tokens_BT.device)
+    if held_BT is not None:
+        tokens_BT = tokens_BT.where(held_BT, -1 - torch.arange(tokens_BT.shape[1], device=tokens_BT.device))
     for period in range(1, longest + 1):
         window = (times - 1) * period
-        if window >= tokens_BT.shape[1]:
+        if window + period > tokens_BT.shape[1]:
             break
         equal_BT = tokens_BT[:, period:] == tokens_BT[:, :-period]
-        if equal_BT.shape[1] < window:
-            break
         runs_BT = F.pad(equal_BT.to(torch.int32).cumsum(1), (1, 0))
         found_B |= (runs_BT[:, window:] - runs_BT[:, :-window] == window).any(1)
     return found_B

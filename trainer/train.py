@@ -7,6 +7,7 @@ repeats what an uninterrupted one would have done, to the bit on the CPU.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import signal
 import time
@@ -107,6 +108,7 @@ def _train(
     bare.to_empty(device=place)
     optimizer = optim.build_optimizer(bare, config.optimizer)
     saver = checkpoint.Saver(out / "checkpoints", config.checkpoint.keep, processes, config.checkpoint.asynchronous)
+    stack.callback(saver.join)  # whatever ends training, a checkpoint that is being written is finished first
 
     # Where to begin
     step, updates, position = 0, 0, 0
@@ -170,7 +172,14 @@ def _train(
         saver.save(bare, optimizer, state, tokenizer if tokenizer.is_file() else None)
         speed.pause(time.monotonic() - begun)
 
+    def check_finite(numbers: dict[str, Any]) -> None:
+        if not all(math.isfinite(numbers[name]) for name in ("loss", "grad_norm")):
+            saver.wait()
+            raise TrainerError(_diverged(step, numbers, position - batch, position, checkpoint.latest(saver.folder)))
+
     # Steps
+    for source in sorted(set(data.sources) - set(data.held_out)):
+        say(f"note: {source} has no held-out instance of {length} tokens, and is not evaluated")
     masked = config.model.document_masking
     share = batch // processes.count
     speed = metrics.Speed()
@@ -186,34 +195,35 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         targets = next_tokens(instances)
+        held = None
         if numbers is not None and data.train.padded:
+            held = numbers >= 0
             targets[next_tokens(numbers) < 0] = IGNORED
         if config.losses.repeated_ngrams:
-            targets[repeats_ngram(instances, config.losses.repeated_ngrams)] = IGNORED
+            targets[repeats_ngram(instances, config.losses.repeated_ngrams, held)] = IGNORED
         valid = processes.sum((targets != IGNORED).sum().to(place, torch.float32)).clamp(min=1)
         totals = _Totals(config, place)
         for start in range(0, share, config.train.micro_batch):
             part = slice(start, start + config.train.micro_batch)
             inputs = as_tensor(instances[part], place)
             last = start + config.train.micro_batch >= share
+            forward = functools.partial(
+                model,
+                inputs,
+                as_tensor(targets[part], place),
+                documents=documents(numbers[part], place) if masked and numbers is not None else None,
+                balance_instances=config.losses.balance_instances,
+            )
             with _gradients_shared(model, last):
-                output = model(
-                    inputs,
-                    as_tensor(targets[part], place),
-                    documents=documents(numbers[part], place) if masked and numbers is not None else None,
-                    balance_instances=config.losses.balance_instances,
-                )
+                output = forward()
                 weight = len(inputs) / share
                 loss = output.loss_sum * (processes.count / valid) + weight * router_losses(output, config)
                 loss.backward()
             totals.add(output, weight / processes.count)
-        norm = torch.nn.utils.clip_grad_norm_(bare.parameters(), config.optimizer.clip)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        norm = _clip(bare, config.optimizer.clip)
         numbers = totals.finish(processes, valid, bool(told))
         numbers["grad_norm"] = norm.item()
-        if not math.isfinite(numbers["loss"]) or not math.isfinite(numbers["grad_norm"]):
-            saver.wait()
-            raise TrainerError(_diverged(step, numbers, position - batch, position, checkpoint.latest(saver.folder)))
+        check_finite(numbers)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -232,6 +242,16 @@ def _train(
             score(step)
         saver.raise_failure()
         if _due(config.checkpoint.every_tokens, position, batch, length) or stopped or step == steps:
+            # An update can ruin the model, which only the next step tells, and what is kept must be good: so that a
+            # part of the batch is seen once more.
+            output = forward()
+            output.loss_sum.backward()
+            after = {
+                "loss": processes.sum(output.loss_sum.detach().double()).item(),
+                "grad_norm": _clip(bare, math.inf).item(),
+            }
+            optimizer.zero_grad()
+            check_finite(after)
             save()
         if stopped:
             break
@@ -359,6 +379,12 @@ def _diverged(step: int, numbers: dict[str, Any], first: int, end: int, good: Pa
         f"step {step}: the loss is {numbers['loss']} and the norm of its gradient {numbers['grad_norm']} "
         f"(instances {first} to {end}); training stops, {kept}; a lower schedule.peak often helps"
     )
+
+
+def _clip(model: Olmoe, most: float) -> Tensor:
+    """The norm of the whole gradient, which is scaled down to `most`."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), most)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def _silent(*_values: Any) -> None:

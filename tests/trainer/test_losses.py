@@ -97,7 +97,9 @@ def repeats_slowly(tokens: list[int], times: int, longest: int) -> bool:
 @settings(max_examples=200, deadline=None)
 @given(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=30), times=st.integers(2, 6), longest=st.integers(1, 5))
 def test_repeated_ngrams_equal_a_slow_search(tokens, times, longest):
-    assert repeats_ngram(torch.tensor([tokens]), times, longest).tolist() == [repeats_slowly(tokens, times, longest)]
+    assert repeats_ngram(torch.tensor([tokens]), times, longest=longest).tolist() == [
+        repeats_slowly(tokens, times, longest)
+    ]
 
 
 def test_repeats_at_the_limit():
@@ -107,3 +109,12 @@ def test_repeats_at_the_limit():
     assert repeats_ngram(tokens, 32).tolist() == [False, False, True]
     tokens[2, 32 * 3 - 1] = 7
     assert not repeats_ngram(tokens, 32)[2]
+
+
+def test_padding_is_no_repetition():
+    tokens = torch.randperm(400).repeat(2, 1)
+    tokens[:, 300:] = 1
+    tokens[1, :64] = torch.tensor([7, 8]).repeat(32)
+    held = torch.arange(400).repeat(2, 1) < 300
+    assert repeats_ngram(tokens, 32).tolist() == [True, True]
+    assert repeats_ngram(tokens, 32, held).tolist() == [False, True]

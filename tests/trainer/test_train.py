@@ -171,6 +171,24 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, small_run, make_
     checkpoint.verify(good)
 
 
+def test_a_model_that_its_last_update_ruined_is_not_kept(tmp_path, small_run, make_config):
+    config = make_config(schedule={"peak": 1e30, "warmup_tokens": 0}, checkpoint={"every_tokens": 1})
+    with pytest.raises(TrainerError, match=r"step 1: the loss is .* nan .*no checkpoint had been saved"):
+        run(config, small_run, tmp_path, device="cpu")
+    assert checkpoint.latest(tmp_path / "checkpoints") is None
+
+
+def test_a_source_that_cannot_be_evaluated_is_named(tmp_path, small_run, make_config, capsys):
+    entries = json.loads((small_run / "manifest.json").read_text())["sources"]
+    (small, length), (_, more) = sorted(
+        ((name, entry["held_out"]["tokens"]) for name, entry in entries.items()), key=lambda item: item[1]
+    )
+    assert length < more
+    config = make_config(data={"sequence_length": length + 1}, train={"batch_tokens": 2 * (length + 1)})
+    assert run(config, small_run, tmp_path, device="cpu") == 0
+    assert f"note: {small} has no held-out instance of {length + 1} tokens" in capsys.readouterr().out
+
+
 def test_a_full_disk_while_training_is_one_sentence(tmp_path, small_run, make_config, monkeypatch):
     def full(self, line):
         if line["step"] == 4:
