@@ -17,10 +17,10 @@ import numpy as np
 from stages.tokens import shard_format
 from stages.tokens.manifest import build_manifest, shard_names, source_entry
 from trainer import shards
-from trainer.files import THREADS
 from trainer.host import reuse_memory
-from trainer.materialize import materialize
-from trainer.order import Order
+from trainer.loader.files import THREADS
+from trainer.loader.materialize import materialize
+from trainer.loader.order import Order
 
 OLMOE = [3860, 101, 57.2, 21.1, 12.7, 12.6, 3.69]  # tokens of its sources, in 1e9
 PASSES = 3  # the best is told: the machine may have other work

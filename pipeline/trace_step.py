@@ -1,6 +1,6 @@
 """What training reads at a step: the instances of its batch, where each lies, and the documents in them.
 
-The order is the trainer's own (`trainer.order`, NumPy alone). This is the one module here that imports the trainer.
+The order is the trainer's own (`trainer.loader.order`, NumPy alone). This is the one module here that imports the trainer.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def _places(run: str, manifest: Manifest, batches: Batches, first: int) -> list[
         return _concatenated(manifest, batches, first)
     if not storage.is_local(run):
         raise UserError(f"packing {batches.packing} is worked out from local files: trace a local copy of {run}")
-    from trainer.data import open_data
     from trainer.errors import TrainerError
-    from trainer.places import places
+    from trainer.loader.data import open_data
+    from trainer.loader.places import places
 
     folder = storage.local_path(run)
     try:
@@ -113,7 +113,7 @@ def _places(run: str, manifest: Manifest, batches: Batches, first: int) -> list[
 
 def _concatenated(manifest: Manifest, batches: Batches, first: int) -> list[At]:
     """Instances cut every `sequence_length` tokens lie where the manifest's counts say: no file is opened."""
-    from trainer.order import Order
+    from trainer.loader.order import Order
 
     length, names = batches.sequence_length, list(manifest["mixture"]["sources"])
     ends = {

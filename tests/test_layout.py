@@ -42,6 +42,14 @@ def test_the_trainer_knows_the_shard_format_alone(path: Path) -> None:
     assert all(name == SHARD_FORMAT or name.startswith(SHARD_FORMAT + ".") or name == "stages.tokens" for name in names), names
 
 
+@pytest.mark.parametrize("path", modules("trainer/loader"), ids=str)
+def test_the_loader_needs_numpy_alone(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports(path)} - {"__future__", "stages", "trainer"}
+    assert roots - sys.stdlib_module_names <= {"numpy"}
+    inside = {"trainer.errors", "trainer.loader"}
+    assert all(".".join(name.split(".")[:2]) in inside for name in imports(path) if name.split(".")[0] == "trainer")
+
+
 def test_only_the_engine_imports_ray_and_the_pipeline_needs_no_torch() -> None:
     for path in modules("pipeline"):
         roots = {name.split(".")[0] for name in imports(path)}

@@ -183,7 +183,7 @@ def _upcycle(options: argparse.Namespace) -> int:
 
 
 def _materialize(options: argparse.Namespace) -> int:
-    from trainer.materialize import materialize
+    from trainer.loader.materialize import materialize
 
     if options.shard_mib < 1:
         raise TrainerError(f"--shard-mib {options.shard_mib}: a shard needs at least 1 MiB")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.data import Data
+from trainer.loader.data import Data
 from trainer.losses import IGNORED, next_tokens
 from trainer.masking import documents
 from trainer.model import document_numbers

@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from trainer.data import open_data
 from trainer.errors import TrainerError
 from trainer.evaluate import evaluate, mixture_loss
 from trainer.inference import Trained, open_trained
+from trainer.loader.data import open_data
 from trainer.processes import Processes
 from trainer.resume import require_tokenizer
 from trainer.tasks import find_tasks, run_task

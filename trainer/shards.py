@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from trainer.data import AHEAD, Data, Packing, open_data, read_ahead
-from trainer.files import THREADS, DataError
+from trainer.loader.data import AHEAD, Data, Packing, open_data, read_ahead
+from trainer.loader.files import THREADS, DataError
 
 READ_BYTES = 1 << 21  # small batches are read together up to this: a call, and a change of threads, cost time
 KEPT = 8  # blocks of memory that wait to be used again

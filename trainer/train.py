@@ -22,10 +22,10 @@ from torch import Tensor
 from trainer import checkpoint, metrics, optim
 from trainer import processes as procs
 from trainer.config import Config, plain
-from trainer.data import Data, open_data, unigram_entropy
 from trainer.errors import TrainerError
 from trainer.evaluate import as_tensor, evaluate, mixture_loss
 from trainer.host import only_one, reuse_memory, signals
+from trainer.loader.data import Data, open_data, unigram_entropy
 from trainer.losses import IGNORED, next_tokens, repeats_ngram
 from trainer.masking import documents
 from trainer.model import Olmoe, flops_per_token, parameter_counts

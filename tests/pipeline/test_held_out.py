@@ -12,7 +12,7 @@ from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
 from stages.tokens.shard_format import load_manifest, read_index
-from trainer.data import open_data
+from trainer.loader.data import open_data
 
 
 def documents(run: Path, split: dict) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -24,7 +24,7 @@ from stages.errors import UserError
 from stages.tokens.formats import block
 from stages.tokens.shard_format import load_manifest
 from stages.tokens.tokenizer import load_tokenizer
-from trainer.data import open_data
+from trainer.loader.data import open_data
 
 QUIET: dict[str, Any] = {"inline": True, "progress": Progress(quiet=True)}
 

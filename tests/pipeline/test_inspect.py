@@ -260,7 +260,7 @@ def test_what_is_damaged_is_told_where_documents_are_shown_too(
 def test_instances_in_training_order_are_checked_too(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from trainer.materialize import materialize
+    from trainer.loader.materialize import materialize
 
     materialize(whole, tmp_path / "ordered", 16)
     found = inspect(str(tmp_path / "ordered"))

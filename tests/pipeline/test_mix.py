@@ -19,7 +19,7 @@ from stages.errors import UserError
 from stages.tokens.manifest import build_manifest, source_entry
 from stages.tokens.mixture import MixtureError
 from stages.tokens.shard_format import load_manifest, manifest_bytes
-from trainer.data import DataError, open_data
+from trainer.loader.data import DataError, open_data
 
 OLMOE = {  # OLMoE-MIX-0924 (arXiv 2409.02060, table 2), tokens
     "dclm": 3_860_000_000_000,

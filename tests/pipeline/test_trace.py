@@ -29,7 +29,7 @@ from stages.errors import UserError
 from stages.tokens.index_table import ROWS, write_index_batches
 from stages.tokens.shard_format import load_manifest, open_tokens
 from stages.tokens.tokenizer import load_tokenizer
-from trainer.data import open_data
+from trainer.loader.data import open_data
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split()]
@@ -268,5 +268,5 @@ def test_a_run_on_s3(s3: Any, tmp_path: Path) -> None:
 
 
 def test_tracing_a_step_needs_no_torch() -> None:
-    code = "import sys, pipeline.trace_step, trainer.places, trainer.config; assert 'torch' not in sys.modules"
+    code = "import sys, pipeline.trace_step, trainer.loader.places, trainer.config; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stages.tokens import shard_format as sf
-from trainer.data import DataError, open_data, unigram_entropy
+from trainer.loader.data import DataError, open_data, unigram_entropy
 
 LENGTH, EOS, PAD = 32, 0, 1
 

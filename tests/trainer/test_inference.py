@@ -9,9 +9,9 @@ import torch
 
 from trainer import checkpoint
 from trainer.__main__ import main
-from trainer.data import open_data
 from trainer.errors import TrainerError
 from trainer.inference import open_trained
+from trainer.loader.data import open_data
 from trainer.report import evaluate_checkpoint
 from trainer.sample import choose, generate
 from trainer.tasks import run_task

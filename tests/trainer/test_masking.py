@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer import masking, metrics
-from trainer.data import open_data
+from trainer.loader.data import open_data
 from trainer.masking import Blocks, Varlen, attend, dense_mask, documents, mask_for, varlen_works
 from trainer.model import Olmoe
 from trainer.train import train

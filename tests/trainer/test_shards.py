@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 from stages.tokens import shard_format as sf
 from stages.tokens.manifest import build_manifest, shard_names, source_entry
 from trainer import shards
-from trainer.data import open_data
-from trainer.files import DataError
+from trainer.loader.data import open_data
+from trainer.loader.files import DataError
 
 LENGTH = 32
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from trainer import checkpoint, metrics
-from trainer.data import open_data
 from trainer.evaluate import evaluate
+from trainer.loader.data import open_data
 from trainer.model import Olmoe, rope_tables, rotate
 from trainer.moe import Router
 from trainer.processes import Processes

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trainer.data import Data
+from trainer.loader.data import Data
 
 
 class Piece(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stages.tokens.shard_format import check_tokens
-from trainer.files import DataError, Reader
-from trainer.packing import PIECE, Pack
+from trainer.loader.files import DataError, Reader
+from trainer.loader.packing import PIECE, Pack
 
 
 class Extents(NamedTuple):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.tokens import shard_format as sf
-from trainer.packing import PIECE, cut, instances_of, open_pack, pack, pack_shard, packing_folder
+from trainer.loader.packing import PIECE, cut, instances_of, open_pack, pack, pack_shard, packing_folder
 
 
 def slow(lengths, capacity):

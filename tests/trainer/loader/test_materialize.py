@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from stages.tokens import shard_format as sf
-from trainer import materialize as module
 from trainer.__main__ import main
-from trainer.data import DataError, open_data
 from trainer.errors import TrainerError
-from trainer.materialize import materialize
+from trainer.loader import materialize as module
+from trainer.loader.data import DataError, open_data
+from trainer.loader.materialize import materialize
 from trainer.train import train
 
 LENGTH = 32

@@ -35,11 +35,11 @@ from stages.tokens.shard_format import (
     write_bytes,
     write_tokens,
 )
-from trainer.data import MATERIALIZED, Data, Packing, open_data
 from trainer.errors import TrainerError
 from trainer.host import only_one
-from trainer.packing import PIECE, write_pack
-from trainer.sources import Pieces
+from trainer.loader.data import MATERIALIZED, Data, Packing, open_data
+from trainer.loader.packing import PIECE, write_pack
+from trainer.loader.sources import Pieces
 
 SHARD_BYTES = 256 << 20
 ROWS = 1024  # instances freed of padding at once

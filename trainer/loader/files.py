@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from trainer.errors import TrainerError
-from trainer.submit import READS, Submitter
+from trainer.loader.submit import READS, Submitter
 
 OPEN_FILES = 512  # kept open at once; the usual limit of a process is 1,024
 THREADS = max(1, min(4, os.cpu_count() or 1))  # that read at once: more only compete for memory

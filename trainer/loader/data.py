@@ -24,10 +24,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from stages.tokens.shard_format import Manifest, ShardError, canonical_json, load_manifest
-from trainer.files import THREADS, DataError, Reader
-from trainer.order import Order, Permutation, key
-from trainer.packing import open_pack, pack_shards, packing_folder
-from trainer.sources import Chunks, Extents, Packed, Pieces
+from trainer.loader.files import THREADS, DataError, Reader
+from trainer.loader.order import Order, Permutation, key
+from trainer.loader.packing import open_pack, pack_shards, packing_folder
+from trainer.loader.sources import Chunks, Extents, Packed, Pieces
 
 BLOCK = 1 << 14  # positions of the order looked up at once: one call costs as much as some thousand lookups
 AHEAD = 4  # batches read before they are wanted

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.order import Interleave, Order, Permutation, _scale, key
+from trainer.loader.order import Interleave, Order, Permutation, _scale, key
 
 # OLMoE-MIX-0924: tokens by source, as shares; 1.25e9 instances of 4,096 tokens are its 5.133T tokens.
 SHARES = [3860, 101, 57.2, 21.1, 12.7, 12.6, 3.69]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.files import DataError, Reader
-from trainer.submit import READS, Submitter
+from trainer.loader.files import DataError, Reader
+from trainer.loader.submit import READS, Submitter
 
 FILES, SIZE = 7, 50_000
 
