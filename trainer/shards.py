@@ -114,7 +114,10 @@ class _Memory:
     def take(self, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
         """An array whose memory comes back here when the last view of it is gone."""
         size = shape[0] * shape[1] * dtype.itemsize
-        found = self.free.pop() if self.free else np.empty(size, np.uint8)
+        try:
+            found = self.free.pop()  # several threads take: to look first would tell nothing
+        except IndexError:
+            found = np.empty(size, np.uint8)
         if found.nbytes != size:  # the last batches of an epoch may be fewer
             found = np.empty(size, np.uint8)
         array = found.view(dtype).reshape(shape)
