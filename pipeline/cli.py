@@ -66,7 +66,7 @@ def _each_set(arguments: Sequence[str]) -> list[str]:
     found: list[str] = []
     values = False
     for argument in arguments:
-        if argument == "--set":
+        if argument == "--set" or argument.startswith("--set="):
             values = True
         elif found and found[-1] != "--set":  # the first thing after --set is its value, whatever it looks like
             values = values and re.match(r"\w[\w.-]*=", argument) is not None

@@ -60,6 +60,10 @@ def _softmax_in_place(logits: Tensor) -> Tensor:
     return largest - probabilities.amax(-1).log()
 
 
+def _logsumexp(logits: Tensor) -> Tensor:
+    return torch.logsumexp(logits.float(), -1)
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, rows: int) -> Tensor:
@@ -76,7 +80,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             picked = torch.arange(len(targets), device=targets.device), targets.clamp(min=0)
             logits = torch.mm(hidden, head_VD.t(), out=buffer[: len(hidden)])
             logit_of_target = logits[picked].float()
-            losses = torch.cat([_softmax_in_place(part) for part in logits.split(tile)]) - logit_of_target
+            normaliser = _softmax_in_place if with_grad else _logsumexp
+            losses = torch.cat([normaliser(part) for part in logits.split(tile)]) - logit_of_target
             total += (losses * valid).sum()
             if not with_grad:
                 continue

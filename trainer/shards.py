@@ -55,17 +55,19 @@ class Tokens(Dataset):
         return len(self.instances)
 
     def __getitem__(self, position: int) -> Tensor:
-        if position < 0:
-            position += len(self)
-        if not 0 <= position < len(self):
-            raise IndexError(f"position {position} of {len(self)} instances")
-        return self.read(position, 1)[0]
+        return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[Tensor]:
-        """What DataLoader asks for a batch: the instances one by one, in one call where they follow one another."""
-        if len(positions) and list(positions) == list(range(positions[0], positions[0] + len(positions))):
-            return list(self.read(positions[0], len(positions)))
-        return [self[position] for position in positions]
+        """What DataLoader asks for a batch: instances in any order, which are read together."""
+        found = np.array([position + len(self) if position < 0 else position for position in positions], np.int64)
+        wrong = (found < 0) | (found >= len(self))
+        if wrong.any():
+            raise IndexError(f"position {positions[int(wrong.argmax())]} of {len(self)} instances")
+        if not len(found):
+            return []
+        order = np.argsort(found, kind="stable")
+        tokens, _ = self.read_at(found[order], False)
+        return [tokens[row] for row in np.argsort(order, kind="stable").tolist()]
 
     def read(self, first: int, count: int) -> Tensor:
         """Instances first..first+count-1: uint16 or uint32 [count, sequence_length]; in pinned memory if there is a GPU.

@@ -244,6 +244,7 @@ def _train(
         if _due(config.checkpoint.every_tokens, position, batch, length) or stopped or step == steps:
             # An update can ruin the model, which only the next step tells, and what is kept must be good: so that a
             # part of the batch is seen once more.
+            begun = time.monotonic()
             output = forward()
             output.loss_sum.backward()
             after = {
@@ -252,6 +253,7 @@ def _train(
             }
             optimizer.zero_grad()
             check_finite(after)
+            speed.pause(time.monotonic() - begun)
             save()
         if stopped:
             break

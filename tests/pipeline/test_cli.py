@@ -16,6 +16,7 @@ RECIPE = str(Path(__file__).resolve().parents[2] / "configs" / "dclm_mix.yaml")
     [
         [RECIPE, "--set", "name=other", "run.nonsense=1"],
         ["--set", "name=other", "run.nonsense=1", RECIPE],
+        ["--set=name=other", "run.nonsense=1", RECIPE],
         ["--set", "name=other", RECIPE, "--set", "run.nonsense=1", "--quiet"],
     ],
 )

@@ -96,6 +96,7 @@ class Instances:
         self._length = shards[0].count if ordered else order.total
         self._vocab_size, self._eos_id, self._pad_id = vocab_size, eos_id, pad_id
         self._block = (0, Found(*(np.zeros(0, np.int64) for _ in Found._fields)))
+        self._last = -1  # the position looked up last
         self.sequence_length, self.dtype = shards[0].length, shards[0].dtype
         self.reader, self.padded = shards[0].reader, isinstance(shards[0], Packed)
 
@@ -162,9 +163,11 @@ class Instances:
     def lookup(self, positions: np.ndarray) -> Found:
         """What the order says of these positions, which ascend."""
         start, block = self._block
+        follows, self._last = 0 < positions[0] - self._last <= BLOCK // 8, int(positions[-1])
         if not (start <= positions[0] and positions[-1] < start + len(block.source)):
-            if positions[-1] - positions[0] >= BLOCK:
-                return self._find(positions)
+            span = positions[-1] - positions[0]
+            if not follows or span >= BLOCK or span > max(BLOCK // 8, 16 * len(positions)):
+                return self._find(positions)  # here and there: what lies between is not wanted
             start = int(positions[0])
             block = self._find(np.arange(start, min(start + BLOCK, len(self))))
             self._block = (start, block)  # one assignment: a thread that reads ahead sees a whole block

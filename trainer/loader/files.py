@@ -18,6 +18,7 @@ from trainer.errors import TrainerError
 from trainer.loader.submit import READS, Submitter
 
 OPEN_FILES = 512  # kept open at once; the usual limit of a process is 1,024
+JOINED_BYTES = 1 << 26  # reads are joined up to about this; the system does no more than 2 GiB in one
 THREADS = max(1, min(4, os.cpu_count() or 1))  # that read at once: more only compete for memory
 
 
@@ -79,10 +80,10 @@ class Reader:
         self._start()
 
     def _start(self) -> None:
-        self._process = os.getpid()
-        self._free: queue.LifoQueue[_Open] = queue.LifoQueue()
+        free: queue.LifoQueue[_Open] = queue.LifoQueue()
         for _ in range(THREADS):
-            self._free.put(_Open(max(1, self.limit // THREADS)))
+            free.put(_Open(max(1, self.limit // THREADS)))
+        self._free, self._process = free, os.getpid()  # in this order: another thread may ask for the process first
 
     def __getstate__(self) -> dict[str, Any]:
         return {"limit": self.limit, "paths": self.paths}
@@ -112,6 +113,7 @@ class Reader:
         apart = np.ones(len(files), bool)
         ends = [part[:-1] + sizes[:-1] for part in (offsets, targets)]
         apart[1:] = (files[1:] != files[:-1]) | (offsets[1:] != ends[0]) | (targets[1:] != ends[1])
+        apart[1:] |= targets[1:] // JOINED_BYTES != targets[:-1] // JOINED_BYTES
         if not apart.all():
             heads = np.flatnonzero(apart)
             sizes = np.add.reduceat(sizes, heads)

@@ -125,5 +125,8 @@ def test_what_follows_one_another_in_both_places_is_one_read(contents, monkeypat
     reader.read(files, offsets, np.full(5, 100), np.array([200, 300, 0, 100, 500]), out)
     data = list(contents.values())
     assert reads == [3]
+    monkeypatch.setattr("trainer.loader.files.JOINED_BYTES", 150)  # no read grows without end
+    reader.read(files, offsets, np.full(5, 100), np.array([200, 300, 0, 100, 500]), out)
+    assert reads == [3, 4]
     assert np.array_equal(out[:400], np.concatenate([data[2][100:400], data[3][400:500]]))
     assert not out[400:500].any() and np.array_equal(out[500:], data[2][400:500])
