@@ -91,10 +91,11 @@ def _memory(spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path) -> 
 
 
 def _workers(count: int, spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path) -> dict[str, float]:
+    from pipeline.plan.segments import Part
+
     from pipeline.engine import Engine, Placement
     from pipeline.ledger import Ledger
     from pipeline.plan.dedup import Job, dedup_phases
-    from pipeline.plan.segments import Part
     from pipeline.progress import Progress
     from stages.dedup.spec import read_spec
 

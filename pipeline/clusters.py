@@ -40,14 +40,14 @@ def clusters(run: str, name: str | None = None, top: int = 5) -> dict[str, Any]:
     read_manifest(run)
     uri = storage.join(run, SUMMARY)
     dedups = orjson.loads(storage.read_bytes(uri))["dedup"]
-    names = [key.removeprefix("dedup ") for key in dedups]
+    names = list(dedups)
     if name is not None and name not in names:
         of_source = [n for n in names if n.split("/")[0] == name]
         if len(of_source) != 1:
             raise UserError(f"--dedup {name}: the run has no such dedup{nearest(name, names)}")
         name = of_source[0]
     wanted = names if name is None else [name]
-    return {"run": run, "dedups": [_describe(run, n, dedups[f"dedup {n}"], top) for n in wanted]}
+    return {"run": run, "dedups": [_describe(run, n, dedups[n], top) for n in wanted]}
 
 
 def _describe(run: str, name: str, dedup: dict[str, Any], top: int) -> dict[str, Any]:

@@ -1,43 +1,31 @@
-"""Runs phases of tasks, on Ray or in this process; the only file that imports ray.
+"""Carries out the stages of a plan against one run's folder and its ledger.
 
-The driver holds task specs and reports, never documents: tasks read and write files. Ray starts with the first task
-that really has to run, so a run that is done already needs no cluster.
+The driver holds specs and reports, never documents: tasks read and write files. Ray starts with the first task that really
+has to run, so a run that is done already needs no cluster.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import pickle
-import socket
-import tempfile
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import closing
 from dataclasses import dataclass, field
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline import storage
-from pipeline.ledger import Ledger, write_entry
-from pipeline.memory import peak, release, reset_peak
-from pipeline.progress import Progress
-from pipeline.size import machine_memory
-from pipeline.storage.errors import no_space
-from pipeline.task import Context, Phase, Task
-from stages.books import StepBooks, imbalances
+from pipeline.execute import Finished
+from pipeline.ledger import Entry, Ledger, report_of
+from pipeline.place import Placement, Workplace
+from pipeline.plan.graph import Conclude, Plan, Recall, Release, Request
+from pipeline.plan.node import INTERIM, Conclusion, Done, Node, Report, Stage, files_read, files_written
+from pipeline.why_again import why_again
+from stages.books import imbalances
 from stages.errors import UserError
-from stages.kernels.compile import cache_folder as kernel_folder
-from stages.kernels.compile import ensure_warm
-from stages.units import show_bytes
 
-LOST_WORKER_RETRIES = 3
-# Errors of a file system that are nobody's bug: one sentence will do.
-OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE}
-ENOUGH_TO_JUDGE = 0.1  # share of a phase from which on it is told how many documents it will have in all
+ENOUGH_TO_JUDGE = 0.1  # share of a stage from which on it is told how many documents it will have in all
 MANIFEST = "manifest.json"
+
+T = TypeVar("T")
 
 
 class BooksError(Exception):
@@ -48,9 +36,25 @@ class TooManyFailures(UserError):
     """More documents or files failed than the recipe allows."""
 
 
+class InputsGone(Exception):
+    """Tasks need files that were let go after their use: the tasks that made them (`keys`) must run again."""
+
+    def __init__(self, keys: set[str]) -> None:
+        super().__init__(f"{len(keys)} tasks must run again for their parts")
+        self.keys = keys
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """How much may fail: a share of the documents of a stage, and source files that cannot be read to their end."""
+
+    documents: float = 0.0
+    files: int = 0
+
+
 @dataclass
 class Failures:
-    """What failed in a phase so far, and the first causes."""
+    """What failed in a stage so far, and the first causes."""
 
     seen: int = 0
     documents: int = 0
@@ -58,105 +62,55 @@ class Failures:
     cause: str = "no cause on record"
     file_cause: str = "no cause on record"
 
-    def add(self, report: dict[str, Any]) -> None:
+    def add(self, report: Report) -> None:
         """Count a finished task's report in."""
-        first = report.get("first_failure")
-        if first and not self.documents:
-            self.cause = first
-        if first and not self.files and report.get("failed_files"):
-            self.file_cause = first
-        self.documents += report.get("failed_documents", 0)
-        self.files += report.get("failed_files", 0)
-        self.seen += report["books"][0]["in"][0] if report.get("books") else 0
+        if report.first_failure and not self.documents:
+            self.cause = report.first_failure
+        if report.first_failure and not self.files and report.failed_files:
+            self.file_cause = report.first_failure
+        self.documents += report.failed_documents
+        self.files += report.failed_files
+        self.seen += report.books[0].into.docs if report.books else 0
+
+    def check(self, title: str, allowed: Allowed, done: int, total: int) -> None:
+        """Raise TooManyFailures at the end of a stage, and on the way once so much failed that the end cannot be better."""
+        if self.files > allowed.files:
+            raise TooManyFailures(
+                f"{self.files} source files could not be read to their end (allowed: {allowed.files}, "
+                f"run.failures.files); the first: {self.file_cause}"
+            )
+        expected = self.seen * total / max(done, 1)  # documents of the whole stage, by those seen
+        if done >= ENOUGH_TO_JUDGE * total and self.documents > allowed.documents * expected:
+            raise TooManyFailures(
+                f"{title}: {self.documents} of {self.seen} documents failed, over the share of "
+                f"{allowed.documents:g} that run.failures.documents allows; the first: {self.cause}"
+            )
 
 
-class InputsGone(Exception):
-    """A task needs parts that were let go after their use: their tasks (`keys`) must run again."""
-
-    def __init__(self, keys: set[str]) -> None:
-        super().__init__(f"{len(keys)} tasks must run again for their parts")
-        self.keys = keys
-
-
-@dataclass(kw_only=True)
-class Placement:
-    """Where an engine's tasks run, and what is shown of them: nothing here changes a byte of a result."""
-
-    workers: int | None = None
-    address: str | None = None
-    inline: bool = False
-    progress: Progress = field(default_factory=Progress)
-
-
+@dataclass
 class Engine:
-    """Carries out phases against one run's folder, which `lock` holds, and its ledger. Closed at the end of a `with`."""
+    """Walks plans: runs what the ledger does not know, and keeps what was found.
 
-    def __init__(
-        self,
-        run: str,
-        ledger: Ledger,
-        placement: Placement,
-        *,
-        task_memory: int = 1536 * 2**20,
-        cache_bytes: int = 20 * 2**30,
-        max_failed_documents: float = 0.0,
-        max_failed_files: int = 0,
-        lock: storage.RunLock | None = None,
-    ) -> None:
-        self.run_uri, self.ledger = run, ledger
-        self.workers, self.address, self.inline = placement.workers, placement.address, placement.inline
-        self.progress = placement.progress
-        self.task_memory = task_memory  # what any task may take; one that needs more has it reserved
-        self.cache_bytes = cache_bytes
-        self.max_failed_documents, self.max_failed_files = max_failed_documents, max_failed_files
-        self.token = None if lock is None else lock.token
-        self.still_ours: Callable[[], None] = (lambda: None) if lock is None else lock.check  # raises where it was lost
-        self.used: set[str] = set()
-        self.executed = 0
-        self.notes: dict[str, Any] = {}  # what phases found out, for the summary
-        self._ray_started = False
+    used: keys of the walk, in order; conclusions and what they stand for are among them. executed: tasks that ran.
+    reuse_other_code: results of other code or library versions are taken as they are (`reused` counts them).
+    """
 
-    def run(self, phase: Phase) -> list[dict[str, Any]]:
-        """Do what is not done yet; returns every task's ledger entry, in the order of the tasks.
+    run_uri: str
+    ledger: Ledger
+    placement: Placement
+    lock: storage.RunLock | None = None
+    allowed: Allowed = Allowed()
+    reuse_other_code: bool = False
+    used: dict[str, None] = field(default_factory=dict)
+    walked: list[Node] = field(default_factory=list)
+    executed: int = 0
+    reused: int = 0
 
-        Raises UserError for what the user can mend, TooManyFailures, BooksError, or the task's own exception.
-        """
-        tasks = {task.key: task for task in phase.tasks}  # of parts that hold the same (say, nothing), one does for all
-        entries = {key: entry for key in tasks if (entry := self.ledger.find(key))}
-        waiting = [task for key, task in tasks.items() if key not in entries]
-        failures = Failures()
-        for entry in entries.values():
-            failures.add(entry["report"])
-        self.used.update(tasks)
-        if waiting:
-            self._compile()
-            if not self.inline:
-                self._start_ray()
-        self.progress.begin(phase.name, len(tasks), len(entries), sum(t.weight for t in waiting))
-        if waiting:
-            self.still_ours()
-            self._check_inputs(waiting)
-            self.ledger.make_room([path for task in waiting for path in task.spec.get("writes", [])])
-            # Closed before an error goes on: its tasks are to be stopped while Ray still runs.
-            with closing(self._inline(waiting) if self.inline else self._on_ray(waiting)) as results:
-                for task, entry in results:
-                    self._accept(task, entry)
-                    entries[task.key] = entry
-                    failures.add(entry["report"])
-                    self.progress.done(task.weight, entry)
-                    self._check_failures(phase, failures, len(entries), len(tasks))
-        self._check_failures(phase, failures, len(tasks), len(tasks))
-        self.progress.end(phase.name)
-        return [entries[task.key] for task in phase.tasks]
-
-    def _compile(self) -> None:
-        try:
-            ensure_warm(self.progress.compiling)
-        except OSError as error:
-            raise UserError(
-                f"kernels cannot be compiled to {kernel_folder()}: {error.strerror or error}; set HEADRACE_CACHE to a folder "
-                "that can be written to"
-            ) from None
+    def __post_init__(self) -> None:
+        token = None if self.lock is None else self.lock.token
+        self.workplace = Workplace(self.run_uri, self.placement, token)
+        self.progress = self.placement.progress
+        self.still_ours: Callable[[], None] = (lambda: None) if self.lock is None else self.lock.check
 
     def __enter__(self) -> Engine:
         return self
@@ -166,194 +120,176 @@ class Engine:
 
     def close(self) -> None:
         """Stop Ray where this engine started it."""
-        if self._ray_started:
-            import ray
+        self.workplace.close()
 
-            ray.shutdown()
-            self._ray_started = False
+    def walk(self, plan: Plan[T]) -> T:
+        """Carry out a plan to its end; returns what it ends in.
 
-    def before_replacing(self, paths: list[str], keys: set[str]) -> None:
-        """Called when final files may be written over: the manifest that vouches for the old ones goes first."""
-        done = {key for key in keys if self.ledger.find(key)}
-        if done != keys and any(path in self.ledger.sizes for path in paths):
-            storage.delete(storage.join(self.run_uri, MANIFEST))
+        Raises UserError for what the user can mend, TooManyFailures, BooksError, InputsGone, or a task's own exception.
+        """
+        answer: Any = None
+        while True:
+            try:
+                request = plan.send(answer)
+            except StopIteration as end:
+                return end.value
+            answer = self._answer(request)
 
-    def check_present(self, paths: list[str]) -> None:
-        """Raise InputsGone where a part that the planner itself reads was let go."""
-        gone = {owner for path in paths if (owner := self.ledger.released(path))}
+    def _answer(self, request: Request) -> Any:
+        match request:
+            case Stage():
+                return self.run(request)
+            case Recall():
+                return self._recall(request.node)
+            case Conclude():
+                return self._conclude(request)
+            case Release():
+                return self._release(request)
+
+    def run(self, stage: Stage) -> list[Done[Any]]:
+        """Do what is not done yet; what became of every node, in their order."""
+        nodes = {node.key: node for node in stage.nodes}  # of parts that hold the same (say, nothing), one does for all
+        entries = {key: entry for key in nodes if (entry := self.ledger.find(key))}
+        waiting = [node for key, node in nodes.items() if key not in entries]
+        if self.reuse_other_code and waiting:
+            waiting = self._take_over(waiting, entries)
+        done = {key: _done(nodes[key], entry) for key, entry in entries.items()}
+        failures = Failures()
+        for one in done.values():
+            failures.add(one.report)
+        self.used.update(dict.fromkeys(nodes))
+        self.walked += stage.nodes
+        if waiting:
+            self.workplace.prepare()
+            self._say_why(stage, waiting)
+        self.progress.begin(stage.title, len(nodes), len(done), sum(node.weight for node in waiting))
+        if waiting:
+            self._make_room(waiting)
+            # Closed before an error goes on: its tasks are to be stopped while Ray still runs.
+            with closing(self.workplace.carry_out([self._lent(node) for node in waiting])) as results:
+                for node, finished in results:
+                    done[node.key] = one = self._accept(node, finished)
+                    failures.add(one.report)
+                    self.progress.done(node.weight, one.report)
+                    failures.check(stage.title, self.allowed, len(done), len(nodes))
+        failures.check(stage.title, self.allowed, len(nodes), len(nodes))
+        self.progress.end(stage.title)
+        return [done[node.key] for node in stage.nodes]
+
+    def _make_room(self, waiting: list[Node]) -> None:
+        """Before tasks run: the run is still ours, what they read is there, and nothing vouches for what they write over."""
+        self.still_ours()
+        gone = {key for node in waiting for file in files_read(node.job) if (key := self.ledger.released(file.path))}
         if gone:
             raise InputsGone(gone)
+        written = [path for node in waiting for path in files_written(node.job)]
+        if any(self.ledger.size_of(path) is not None for path in written if not path.startswith(f"{INTERIM}/")):
+            storage.delete(storage.join(self.run_uri, MANIFEST))
+        self.ledger.make_room(written)
 
-    def _check_inputs(self, tasks: list[Task]) -> None:
-        self.check_present([path for task in tasks for path in task.spec.get("reads", [])])
+    def _lent(self, node: Node) -> Node:
+        """The node with the files of an earlier task, where a part of its result can be taken from them."""
+        entry = self.ledger.lender(node.similar)
+        theirs = self.ledger.basis(entry.basis) if entry else None
+        if entry is None or theirs is None:
+            return node
+        job = node.job.lent(_done(node, entry), theirs, node.made_of.components)
+        return Node(node.ref, job, node.weight, node.memory)
 
-    def _accept(self, task: Task, entry: dict[str, Any]) -> None:
-        self.ledger.add(entry)
-        books = [StepBooks.from_json(b) for b in entry["report"].get("books", [])]
-        if wrong := imbalances(books):
-            self.ledger.forget([task.key])
-            raise BooksError(f"the books of {task.name} do not balance: {'; '.join(wrong)}")
+    def _accept(self, node: Node, finished: Finished) -> Done[Any]:
+        """Enter a finished task into the ledger. Raises BooksError where its books do not balance."""
+        if wrong := imbalances(finished.report.books):
+            raise BooksError(f"the books of {node.ref} do not balance: {'; '.join(wrong)}")
+        self._enter(node, finished)
         self.executed += 1
+        return Done(node.key, finished.outputs, finished.report)
 
-    def _check_failures(self, phase: Phase, failures: Failures, done: int, total: int) -> None:
-        """At the end of a phase, and on the way once so much failed that the end cannot be better."""
-        if failures.files > self.max_failed_files:
-            raise TooManyFailures(
-                f"{failures.files} source files could not be read to their end (allowed: {self.max_failed_files}, "
-                f"run.failures.files); the first: {failures.file_cause}"
+    def _enter(self, node: Node, finished: Finished) -> None:
+        made_of = node.made_of
+        self.ledger.add_basis(made_of.basis, dict(made_of.components))
+        self.ledger.add(
+            Entry(
+                key=node.key,
+                ref=node.ref,
+                basis=made_of.basis,
+                inputs=made_of.inputs,
+                similar=node.similar,
+                outputs=list(finished.outputs),
+                released=[],
+                seconds=finished.seconds,
+                cpu_seconds=finished.cpu_seconds,
+                peak_memory=finished.peak_memory,
+                host=finished.host,
+                finished=finished.at,
+                report=report_of(finished.report),
             )
-        expected = failures.seen * total / max(done, 1)  # documents of the whole phase, by those seen
-        if done >= ENOUGH_TO_JUDGE * total and failures.documents > self.max_failed_documents * expected:
-            raise TooManyFailures(
-                f"{phase.name}: {failures.documents} of {failures.seen} documents failed, over the share of "
-                f"{self.max_failed_documents:g} that run.failures.documents allows; the first: {failures.cause}"
-            )
+        )
 
-    def _inline(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
-        self._check_memory(tasks, [machine_memory()], "this machine has")
-        for task in tasks:
-            yield task, execute(self.run_uri, _plain(task), self.cache_bytes, self.token)
+    def _take_over(self, waiting: list[Node], entries: dict[str, Entry]) -> list[Node]:
+        """Of nodes that wait only because code or a library changed, the results of the old code; the others."""
+        left = []
+        for node in waiting:
+            entry = self.ledger.latest(node.ref)
+            basis = self.ledger.basis(entry.basis) if entry else None
+            if entry and basis and entry.inputs == node.made_of.inputs and self.ledger.find(entry.key):
+                ours = node.made_of.components
+                changed = [name for name in basis.keys() | ours.keys() if basis.get(name) != ours.get(name)]
+                if all(name.startswith(("code ", "library ")) or name.endswith(": code") for name in changed):
+                    report = entry.report_as(node.job.report)
+                    self._enter(node, Finished.of_entry(entry, report))
+                    entries[node.key] = self.ledger.find(node.key)  # type: ignore[assignment]
+                    self.reused += 1
+                    continue
+            left.append(node)
+        return left
 
-    def _on_ray(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
-        ray = self._start_ray()
-        nodes = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
-        self._check_memory(tasks, nodes, "the largest Ray node offers")
-        remote = ray.remote(max_retries=LOST_WORKER_RETRIES, num_cpus=1)(execute)
-        in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
-        known = ray.exceptions
-        lost = (known.WorkerCrashedError, known.OutOfMemoryError, known.NodeDiedError, known.LocalRayletDiedError)
-        queue = iter(tasks)
-        running: dict[Any, Task] = {}
-        try:
-            while True:
-                while len(running) < in_flight and (task := next(queue, None)) is not None:
-                    call = remote.options(memory=task.memory) if task.memory > self.task_memory else remote
-                    running[call.remote(self.run_uri, _plain(task), self.cache_bytes, self.token)] = task
-                if not running:
-                    return
-                ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
-                self.progress.tick()
-                for reference in ready:
-                    task = running.pop(reference)
-                    try:
-                        yield task, ray.get(reference)
-                    except ray.exceptions.RayTaskError as error:
-                        if "failed to import on the worker" in str(error):
-                            raise UserError(
-                                f"task {task.name}: a Ray worker cannot import Headrace: install the same version of it, in "
-                                "the Python that Ray runs in, on every node"
-                            ) from None
-                        raise error.cause if isinstance(error.cause, Exception) else error from None
-                    except lost as error:
-                        raise UserError(
-                            f"task {task.name}: its worker or node was lost {LOST_WORKER_RETRIES + 1} times, the last time with: "
-                            f"{' '.join(str(error).split())}; if memory ran out, lower run.batch_bytes or run.split_bytes"
-                        ) from None
-        finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+    def _say_why(self, stage: Stage, waiting: list[Node]) -> None:
+        """Tell why tasks that ran before run again."""
+        reasons: Counter[str] = Counter()
+        for node in waiting:
+            earlier = self.ledger.latest(node.ref)
+            if earlier is not None:
+                reasons[why_again(earlier, self.ledger.basis(earlier.basis), node)] += 1
+        for reason, count in reasons.most_common(3):
+            self.progress.line(f"{stage.title}: {count:,} {'task' if count == 1 else 'tasks'} again: {reason}")
 
-    def _check_memory(self, tasks: list[Task], offered: list[float], whose: str) -> None:
-        """Raise UserError where a task of the phase needs more memory than there is anywhere."""
-        most = max(tasks, key=lambda task: task.memory)
-        if most.memory > max(self.task_memory, *offered):
-            raise UserError(
-                f"task {most.name} needs {show_bytes(most.memory)} of memory, and {whose} {show_bytes(max(offered))}: "
-                "cut the work smaller (bff, substring: more shards; others: less memory, more partitions), or use larger machines"
-            )
+    def _recall(self, node: Node) -> Done[Any] | None:
+        entry = self.ledger.find(node.key)
+        if entry is None:
+            return None
+        done = _done(node, entry)
+        report: Conclusion = done.report
+        if not all(self.ledger.find(key) for key in report.outputs):
+            return None
+        self._uses(node, report)
+        return done
 
-    def _start_ray(self) -> Any:
-        for name, value in (RAY_ENVIRONMENT if self.address else RAY_ENVIRONMENT | OWN_RAY).items():
-            os.environ.setdefault(name, value)
-        import ray
+    def _conclude(self, request: Conclude) -> Done[Any]:
+        node, report = request.node, request.report
+        self._enter(node, Finished.concluded(report))
+        self._uses(node, report)
+        return Done(node.key, (), report)
 
-        if not self._ray_started:
-            self.progress.note("starting Ray" + (f" at {self.address}" if self.address else ""))
-            options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-            if self.address:
-                options |= {"address": self.address}
-            else:
-                options |= {
-                    "address": "local",  # a Ray of its own, also where RAY_ADDRESS is set or another runs on this machine
-                    "num_cpus": self.workers,
-                    "include_dashboard": False,
-                    "object_store_memory": 100 * 2**20,  # reports only: documents never pass through it
-                }
-            try:
-                ray.init(**options)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                hint = "; is it up? one that asks for a token needs RAY_AUTH_MODE=token" if self.address else ""
-                raise UserError(
-                    f"Ray could not be started{f' at {self.address}' if self.address else ''}: {error}{hint}"
-                ) from None
-            self._ray_started = True
-        return ray
+    def _uses(self, node: Node, report: Conclusion) -> None:
+        self.walked.append(node)
+        self.used.update(dict.fromkeys([node.key, *report.made_by]))
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Let the tasks of these keys run again, with what was concluded from their results; a new walk begins."""
+        conclusions = [node.key for node in self.walked if issubclass(node.job.report, Conclusion)]
+        self.ledger.forget({*keys, *conclusions})
+        self.used.clear()
+        self.walked.clear()
+
+    def _release(self, request: Release) -> None:
+        found: dict[str, list[str]] = {}
+        for key, path in request.files:
+            found.setdefault(key, []).append(path)
+        self.ledger.release(found.items())
 
 
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_worker_niceness": "0",  # the driver waits for its workers: they are what is to be done here
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-OWN_RAY = {"RAY_AUTH_MODE": "disabled"}  # a cluster that was there before says itself whether it asks for a token
+def _done(node: Node, entry: Entry) -> Done[Any]:
+    return Done(entry.key, entry.outputs, entry.report_as(node.job.report))
 
 
-def _plain(task: Task) -> dict[str, Any]:
-    facts = {"key": task.key, "name": task.name, "function": task.function, "similar": task.similar}
-    return facts | {"spec": task.spec, "folder": str(Path.cwd())}
-
-
-def execute(run: str, task: dict[str, Any], cache_bytes: int, token: str | None = None) -> dict[str, Any]:
-    """Run one task to its end, in whatever process this is, and enter it into the ledger. Returns the entry."""
-    with suppress(OSError):  # a cluster's workers begin where it was started; relative paths are meant from here
-        os.chdir(task["folder"])
-    ensure_warm(None)
-    module, _, name = task["function"].partition(":")
-    function: Callable[[dict, Context], dict] = getattr(import_module(module), name)
-    began, cpu = time.perf_counter(), time.process_time()
-    release()
-    reset_peak()
-    scratch_root = storage.scratch_folder(run)
-    try:
-        with tempfile.TemporaryDirectory(prefix="headrace-", dir=scratch_root) as scratch:
-            context = Context(run, Path(scratch), storage.Cache(storage.cache_folder(), cache_bytes), token)
-            report = function(task["spec"], context)
-        entry = {
-            "key": task["key"],
-            "name": task["name"],
-            "function": task["function"],
-            "similar": task["similar"],
-            "outputs": context.outputs,
-            "report": report,
-            "seconds": round(time.perf_counter() - began, 3),
-            "cpu_seconds": round(time.process_time() - cpu, 3),
-            "peak_memory": peak(),
-            "host": socket.gethostname(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        context.still_wanted()
-        write_entry(run, entry)
-        return entry
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space(error.filename or scratch_root, 0) from None
-        if error.errno in OF_THE_SYSTEM:
-            what = error.filename or f"a file under {scratch_root}"
-            raise UserError(f"task {task['name']}: {what}: {os.strerror(error.errno)}; mend it and run again") from None
-        raise
-    except UserError:
-        raise
-    except Exception as error:
-        error = _portable(error)
-        error.add_note(f"in task {task['name']}:\n{traceback.format_exc()}")
-        raise error from None
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or its words in a RuntimeError where another process could not take it apart and put it together."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+__all__ = ["Allowed", "BooksError", "Engine", "InputsGone", "Placement", "TooManyFailures"]

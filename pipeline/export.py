@@ -8,21 +8,23 @@ from typing import Any, Literal
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.engine import Engine, Placement
+from pipeline.engine import Engine
 from pipeline.folder import EXPORT, absolute, check_fresh, write_mark
 from pipeline.inspect import read_corpus, token_rules
-from pipeline.jobs.formats import EXPORT_VERSION
-from pipeline.ledger import FOLDER, Ledger
+from pipeline.jobs.formats import ExportFormat, ExportReport, ExportShard, ShardOfRun, TokenizerOfRun
+from pipeline.ledger import FOLDER, Ledger, Ref
 from pipeline.overrides import nearest
+from pipeline.place import Placement
+from pipeline.plan.graph import Plan
+from pipeline.plan.node import Done, Named, Node, Stage
+from pipeline.plan.training import copied_tokenizer
 from pipeline.summary import plain_table
-from pipeline.task import Phase, Task, task_key
 from stages.errors import UserError
 from stages.tokens.formats.jsonl import SUFFIXES
 from stages.tokens.manifest import TOKENIZER_PATH, shard_names
 from stages.tokens.shard_format import Manifest
 from stages.units import show_bytes, show_count
 
-Format = Literal["datatrove", "megatron", "parquet", "jsonl"]
 ENDINGS = {
     "datatrove": (".ds", ".ds.index", ".ds.metadata"),
     "megatron": (".bin", ".idx"),
@@ -34,7 +36,7 @@ ENDINGS = {
 class ExportOptions(Placement):
     """What is exported, and how the work is carried out."""
 
-    format: Format
+    format: ExportFormat
     sources: list[str] = field(default_factory=list)  # none named: all
     split: Literal["train", "held_out"] = "train"
     text: bool = True  # parquet, jsonl: the decoded text
@@ -61,9 +63,9 @@ def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
         facts = _facts(manifest, options) | {"ended": all(rule["ends"] for rule in rules.values())}
         write_mark(out, EXPORT, facts | {"finished": False})
         storage.clear_scratch(out)
-        with Engine(out, Ledger(out), options, lock=lock) as engine:
-            facts = _carry_out(run, manifest, options, facts, engine)
-        engine.ledger.sweep(engine.used)
+        with Ledger(out, writable=True, still_ours=lock.check) as ledger, Engine(out, ledger, options, lock) as engine:
+            facts["sources"] = engine.walk(_plan(run, manifest, options))
+            ledger.sweep(engine.used)
         write_mark(out, EXPORT, facts | {"finished": True})
         storage.delete_tree(storage.join(out, FOLDER))  # only now: until then it is what a second start goes on from
         storage.clear_scratch(out)
@@ -81,59 +83,48 @@ def _facts(manifest: Manifest, options: ExportOptions) -> dict[str, Any]:
     }
 
 
-def _carry_out(
-    run: str, manifest: Manifest, options: ExportOptions, facts: dict[str, Any], engine: Engine
-) -> dict[str, Any]:
+def _plan(run: str, manifest: Manifest, options: ExportOptions) -> Plan[dict[str, Any]]:
+    """The tokenizer, and a task a shard; what was written of each source."""
     known = manifest["tokenizer"]
-    copy = Task(
-        task_key("tokenizer", known["sha256"]),
-        "tokenizer/copy",
-        "pipeline.jobs.tokens:copy_tokenizer",
-        {"uri": storage.join(run, known["path"]), "output": TOKENIZER_PATH, "writes": [TOKENIZER_PATH]},
-    )
-    engine.run(Phase("tokenizer", [copy]))
-    tasks = []
+    yield from copied_tokenizer(Named(storage.join(run, known["path"]), known["sha256"]))
+    tokenizer = TokenizerOfRun(**{name: known[name] for name in ("path", "sha256", "vocab_size", "eos_id")})
+    nodes, found = [], {}
     for source in options.sources or manifest["mixture"]["sources"]:
         entry = manifest["sources"][source]
         shards = entry["shards"] if options.split == "train" else entry["held_out"]["shards"]
-        tasks += [_task(run, manifest, options, source, number, shard) for number, shard in enumerate(shards)]
-        facts["sources"][source] = {"documents": 0, "tokens": 0, "files": []}
-    entries = engine.run(Phase("export", tasks))
-    for task, entry in zip(tasks, entries, strict=True):
-        source = facts["sources"][task.spec["source"]]
-        counts = {key: entry["report"][key] for key in ("documents", "tokens")}
-        files = [{key: output[key] for key in ("path", "bytes")} for output in entry["outputs"]]
-        source["files"].append(
-            {"shard": task.spec["shard"]["path"], **counts, "files": sorted(files, key=lambda f: f["path"])}
-        )
+        nodes += [_node(run, manifest["dtype"], tokenizer, options, source, *one) for one in enumerate(shards)]
+        found[source] = {"documents": 0, "tokens": 0, "files": []}
+    done: list[Done[ExportReport]] = yield Stage("export", nodes)
+    for node, one in zip(nodes, done, strict=True):
+        source = found[node.ref.source]
+        counts = {"documents": one.report.documents, "tokens": one.report.tokens}
+        files = [{"path": output.path, "bytes": output.bytes} for output in one.outputs]
+        shard = {"shard": node.job.shard.path, **counts, "files": sorted(files, key=lambda f: f["path"])}
+        source["files"].append(shard)
         for key, count in counts.items():
             source[key] += count
-    return facts
+    return found
 
 
-def _task(
-    run: str, manifest: Manifest, options: ExportOptions, source: str, number: int, shard: dict[str, Any]
-) -> Task:
+def _node(
+    run: str, dtype: str, tokenizer: TokenizerOfRun, options: ExportOptions, source: str, number: int, shard: dict[str, Any]
+) -> Node:
     name = shard_names(source, number, options.split)[0].removeprefix("tokens/").removesuffix(".npy")
     endings = ENDINGS.get(options.format, (SUFFIXES.get(options.compression, ""),))
-    text = options.format in ("parquet", "jsonl") and options.text
-    settings = {
-        "format": options.format,
-        "source": source,
-        "dtype": manifest["dtype"],
-        "eos_id": manifest["tokenizer"]["eos_id"],
-        "vocab_size": manifest["tokenizer"]["vocab_size"],
-        "sha256": manifest["tokenizer"]["sha256"],
-        "text": text,
-        "tokens": options.tokens,
-        "compression": options.compression,
-        "writes": [name + ending for ending in endings],
-    }
     index = storage.stat(storage.join(run, shard["index"])).version
-    key = task_key("pipeline.jobs.formats:export_shard", EXPORT_VERSION, settings, shard, index)
-    spec = settings | {"run": run, "shard": shard, "tokenizer": manifest["tokenizer"]["path"]}
-    weight = shard["tokens"] * (2 if manifest["dtype"] == "uint16" else 4)
-    return Task(key, f"export/{name}", "pipeline.jobs.formats:export_shard", spec, weight)
+    job = ExportShard(
+        shard=ShardOfRun(**shard, index_version=index),
+        tokenizer=tokenizer,
+        source=source,
+        format=options.format,
+        dtype=dtype,
+        text=options.format in ("parquet", "jsonl") and options.text,
+        tokens=options.tokens,
+        compression=options.compression,
+        output=tuple(name + ending for ending in endings),
+        run_uri=run,
+    )
+    return Node(Ref("export", source, options.split, number), job, shard["tokens"] * (2 if dtype == "uint16" else 4))
 
 
 def show_export(found: dict[str, Any], console: Console) -> None:

@@ -6,7 +6,7 @@ What `why` and `sweep` read. Parts are streamed; of a run that let documents go 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,16 +17,17 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.folder import MADE_BY
 from pipeline.inspect import read_corpus
-from pipeline.ledger import Ledger
-from pipeline.plan.segments import Segment, segments
+from pipeline.jobs.documents import DocumentsReport
+from pipeline.jobs.tokenize import TokenizeReport
+from pipeline.ledger import Entry, Ledger
+from pipeline.made import MadeBy, read_made
+from pipeline.plan.graph import CONCLUSIONS
+from pipeline.plan.parts import Segment, segments
 from pipeline.recipe import Recipe, build_recipe
 from stages.errors import UserError
 from stages.parts import read_part
 from stages.steps import STEPS
 from stages.tokens.shard_format import Manifest
-
-DOCUMENTS = "pipeline.jobs.documents:run"
-TOKENIZE = "pipeline.jobs.tokens:tokenize"
 
 
 @dataclass
@@ -36,7 +37,7 @@ class PartFiles:
     kept: documents that went on, with all measures; where `text` is False it is their measures alone.
     """
 
-    report: dict[str, Any]
+    report: DocumentsReport
     kept: str | None
     dropped: str | None
     failed: str | None
@@ -49,7 +50,7 @@ class PartFiles:
 
 
 # Of a stage without steps, between two dedups: its task never ran.
-NO_FILES = PartFiles({"books": [], "docs": 0, "bytes": 0}, None, None, None, False)
+NO_FILES = PartFiles(DocumentsReport(part="", dropped="", docs=0, bytes=0), None, None, None, False)
 
 
 @dataclass
@@ -59,7 +60,7 @@ class SourceParts:
     name: str
     plan: list[Segment]
     parts: list[list[PartFiles]] = field(default_factory=list)
-    tokens: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[TokenizeReport] = field(default_factory=list)
 
 
 @dataclass
@@ -70,7 +71,7 @@ class FinishedRun:
     recipe: Recipe
     manifest: Manifest
     sources: dict[str, SourceParts]
-    entries: list[dict[str, Any]] = field(default_factory=list)  # of the ledger, one a task, by name
+    entries: list[Entry] = field(default_factory=list)  # of the ledger, one a task that the run is made by
 
     def rows(
         self, path: str, columns: list[str] | None = None, batch_bytes: int = 8 << 20
@@ -115,51 +116,38 @@ def open_finished(run: str) -> FinishedRun:
                 )
         raise UserError(f"{run} holds no recipe.json: the run was made by an older version; run its recipe again")
     recipe = recipe_of(orjson.loads(storage.read_bytes(uri)), uri)
-    ledger = Ledger(run)
     sources = {name: SourceParts(name, segments(source)) for name, source in recipe.sources.items()}
-    # After a rerun that was broken off, the ledger also knows tasks of other settings: the manifest's are the older ones.
-    entries: dict[str, dict[str, Any]] = {}
-    for entry in sorted(ledger.entries.values(), key=lambda e: (e["finished"], e["key"])):
-        entries.setdefault(entry["name"], entry)
-    stages: dict[str, dict[int, dict[int, Any]]] = {name: {} for name in sources}
-    tokens: dict[str, dict[int, Any]] = {name: {} for name in sources}
-    for name, entry in entries.items():
-        if entry["function"] not in (DOCUMENTS, TOKENIZE) or (source := entry["report"]["source"]) not in sources:
-            continue
-        if entry["function"] == TOKENIZE:
-            tokens[source][_ordinal(name)] = entry["report"]
-        else:
-            stages[source].setdefault(entry["report"]["stage"], {})[_ordinal(name)] = _files(entry, ledger)
-    for name, source in sources.items():
-        count = 1 + max(stages[name].get(0, {}), default=-1)
-        for stage in range(1 + max(stages[name], default=-1)):
-            found = stages[name].get(stage)
-            source.parts.append(_complete(found, count, lambda f: f.report) if found else [NO_FILES] * count)
-        source.tokens = _complete(tokens[name], count, lambda report: report)
-    return FinishedRun(run, recipe, manifest, sources, [entry for _, entry in sorted(entries.items())])
+    made = read_made(run)
+    with Ledger(run) as ledger:
+        for (name, stage), keys in _documents_of(made).items():
+            found = [_files(entry, ledger) for key in keys if (entry := ledger.entry(key))]
+            parts = sources[name].parts
+            parts += [[NO_FILES] * len(found) for _ in range(stage - len(parts))]  # stages in which no task ran
+            parts.append(found)
+        for ref, key in made.nodes:
+            if ref.kind == "tokenize" and (entry := ledger.entry(key)):
+                sources[ref.source].tokens.append(entry.report_as(TokenizeReport))
+        keys = dict.fromkeys([*(key for _, key in made.nodes), *made.others])
+        entries = [entry for key in keys if (entry := ledger.entry(key))]
+        entries = [entry for entry in entries if entry.ref.kind not in CONCLUSIONS]
+    return FinishedRun(run, recipe, manifest, sources, entries)
 
 
-def _ordinal(name: str) -> int:
-    """The number of a task in its stage, the last part of its name."""
-    return int(name.rsplit("/", 1)[-1])
+def _documents_of(made: MadeBy) -> dict[tuple[str, int], list[str]]:
+    """Keys of the tasks that took documents through steps, in order, by source and stage."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for ref, key in made.nodes:
+        if ref.kind == "documents":
+            found.setdefault((ref.source, int(ref.stage)), []).append(key)
+    return dict(sorted(found.items()))
 
 
-def _complete(found: dict[int, Any], count: int, report_of: Callable[[Any], dict[str, Any]]) -> list[Any]:
-    """What tasks left, in order, one for each of `count` parts.
-
-    Parts in which nothing was left are alike to the byte; the tasks that read them have one key, and the ledger one entry
-    under the name of one of them. It stands for all.
-    """
-    empty = next((one for one in found.values() if report_of(one)["books"][0]["in"][0] == 0), None)
-    return [found.get(i, empty) for i in range(count)] if found else []
-
-
-def _files(entry: dict[str, Any], ledger: Ledger) -> PartFiles:
-    paths = {path.rsplit(".", 2)[1]: path for o in entry["outputs"] if (path := o["path"]) in ledger.sizes}
+def _files(entry: Entry, ledger: Ledger) -> PartFiles:
+    there = [output.path for output in entry.outputs if ledger.size_of(output.path) is not None]
+    paths = {path.rsplit(".", 2)[1]: path for path in there}
     kept = paths.get("kept")
-    return PartFiles(
-        entry["report"], kept or paths.get("measures"), paths.get("dropped"), paths.get("failed"), kept is not None
-    )
+    report = entry.report_as(DocumentsReport)
+    return PartFiles(report, kept or paths.get("measures"), paths.get("dropped"), paths.get("failed"), kept is not None)
 
 
 def recipe_of(data: dict[str, Any], name: str) -> Recipe:

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
 from pipeline import storage
+from pipeline.recipe import Recipe
 from stages.errors import UserError
 
 RUN, IMPORT, MIXTURE, EXPORT = "recipe.json", "import.json", "mixture.json", "export.json"
+CLAIM = "run.json"  # whose a run's folder is, from its start
 MADE_BY = {IMPORT: "import", MIXTURE: "mix", EXPORT: "export"}
 
 
@@ -24,8 +27,62 @@ def absolute(folder: str) -> str:
     return folder
 
 
+class RunMark(msgspec.Struct):
+    """What a run's folder says from the start of whose it is. file: the recipe's file; None for one made from data."""
+
+    recipe: str
+    profile: str | None
+    file: str | None
+    content: str
+
+
+def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
+    """Make `out` the folder of this recipe's run, or go on in it. Raises UserError where it is somebody else's.
+
+    A run's folder is its recipe's: the same name and profile, and the same file (or a copy of it). An empty folder is
+    anybody's. With `take_over` the folder of another recipe's run is gone on with.
+    """
+    check_kind(out, RUN)
+    uri = storage.join(out, CLAIM)
+    mark = RunMark(recipe.name, recipe.profile, recipe.file, recipe.content())
+    if storage.exists(uri):
+        there = msgspec.json.decode(storage.read_bytes(uri), type=RunMark)
+        other = _differs(there, mark)
+        if other and not take_over:
+            raise UserError(
+                f"{out} holds the run of {other}, which this one would delete; choose another --out, or go on in it with "
+                "--take-over"
+            )
+        if there == mark:
+            return
+    else:
+        check_empty(out)
+    storage.write_bytes(uri, msgspec.json.format(msgspec.json.encode(mark), indent=2) + b"\n")
+
+
+def _differs(there: RunMark, mark: RunMark) -> str | None:
+    """What the folder's run is of, where that is not this recipe; None where it is."""
+    if (there.recipe, there.profile) != (mark.recipe, mark.profile):
+        return f"{there.recipe}" + (f" (profile {there.profile})" if there.profile else "")
+    if there.file and mark.file and there.file != mark.file and there.content != mark.content:
+        return f"another recipe of the name {there.recipe}, {there.file}"
+    return None
+
+
+def check_empty(out: str) -> None:
+    """Raise UserError where a folder that is to become a run's holds files already."""
+    prefix = out.rstrip("/") + "/"
+    names = (entry.uri.removeprefix(prefix) for entry in storage.list_files(out))
+    if there := next((name for name in names if name != "run.lock" and not name.startswith(".scratch/")), None):
+        raise UserError(
+            f"{out} is not empty and holds no run (it holds {there}): a run deletes what is not its own; choose another --out"
+        )
+
+
 def check_kind(out: str, kind: str) -> None:
     """Raise UserError where `out` holds what a command of another kind made."""
+    if kind != RUN and any(storage.exists(storage.join(out, name)) for name in (CLAIM, RUN)):
+        raise UserError(f"{out} holds a run; choose another --out")
     for name, command in MADE_BY.items():
         if name != kind and storage.exists(storage.join(out, name)):
             raise UserError(f"{out} was made by `python -m pipeline {command}` ({name}); choose another --out")
@@ -35,6 +92,11 @@ def read_mark(out: str, kind: str) -> dict[str, Any] | None:
     """What the folder's own file says; None where there is none."""
     uri = storage.join(out, kind)
     return orjson.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+
+def held_out_salt(recipe: dict[str, Any]) -> str:
+    """The salt by which a run chose its held-out documents, from its recipe.json; older ones took name and seed."""
+    return recipe["shards"].get("held_out_salt") or f"{recipe['name']}/{recipe['seed']}"
 
 
 def write_mark(out: str, kind: str, facts: dict[str, Any]) -> None:

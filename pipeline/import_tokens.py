@@ -8,27 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+import msgspec
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.engine import MANIFEST, Engine, InputsGone, Placement
-from pipeline.folder import IMPORT, RUN, absolute, check_kind, read_mark, write_mark
-from pipeline.jobs.formats import IMPORT_VERSION
-from pipeline.ledger import Ledger
-from pipeline.plan.tokens import salt_of, shard_phase
+from pipeline.engine import MANIFEST, Engine, InputsGone
+from pipeline.folder import IMPORT, RUN, absolute, check_empty, check_kind, held_out_salt, read_mark, write_mark
+from pipeline.jobs.formats import ImportFile, ImportFormat, ImportReport
+from pipeline.jobs.tokenize import SPLITS, HeldOut
+from pipeline.ledger import Ledger, Ref
+from pipeline.place import Placement
+from pipeline.plan.graph import Plan
+from pipeline.plan.node import Done, Named, Node, Stage
+from pipeline.plan.tokens import SplitShards, shard
+from pipeline.plan.training import copied_tokenizer
 from pipeline.summary import plain_table
-from pipeline.task import Phase, Task, task_key
 from stages.errors import UserError
 from stages.step import content_key
-from stages.tokens.manifest import TOKENIZER_PATH, build_manifest, source_entry
+from stages.tokens.manifest import build_manifest, source_entry
 from stages.tokens.mixture import MAX_REPEATS
 from stages.tokens.shard_format import Manifest, manifest_bytes
+from stages.tokens.tokenize import EMPTY
 from stages.tokens.tokenizer import TokenizerError, check_tokenizer
 from stages.units import show_bytes, show_count
 
-Format = Literal["olmo", "datatrove", "megatron", "parquet", "jsonl"]
 ENDINGS: dict[str, tuple[str, ...]] = {
     "olmo": (".npy",),
     "datatrove": (".ds",),
@@ -42,7 +47,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
 class ImportOptions(Placement):
     """What is taken in and how; `settings` are what decides the bytes, with the files and the tokenizer."""
 
-    format: Format
+    format: ImportFormat
     source: str
     tokenizer: str
     eos_token: str | None = None
@@ -56,40 +61,31 @@ class ImportOptions(Placement):
     seed: int = 0
     shard_bytes: int = 2**30
 
+    def held(self) -> tuple[HeldOut, bool]:
+        """Which documents are held out, and whether these are a run's. Raises UserError for no run at `held_out_as`."""
+        if self.held_out_as is None:
+            return HeldOut(self.held_out, f"{self.source}/{self.seed}"), False
+        recipe = read_mark(self.held_out_as, RUN)
+        if recipe is None:
+            raise UserError(f"--held-out-as {self.held_out_as}: holds no run (no {RUN})")
+        return HeldOut(recipe["shards"]["held_out"], held_out_salt(recipe)), True
+
     def settings(self) -> dict[str, Any]:
-        """What decides the bytes, besides the files and the tokenizer. Raises UserError for no run at `held_out_as`."""
-        names = (
-            "format",
-            "source",
-            "eos_token",
-            "pad_token",
-            "append_eos",
-            "dtype",
-            "tokens_field",
-            "id_field",
-            "held_out",
-        )
-        found = {name: getattr(self, name) for name in names} | {"salt": f"{self.source}/{self.seed}", "as_run": False}
-        return found | (_held_out_of(self.held_out_as) if self.held_out_as else {})
-
-
-def _held_out_of(run: str) -> dict[str, Any]:
-    """What decides which documents a run holds out: the salt of the hash, and the share."""
-    recipe = read_mark(run, RUN)
-    if recipe is None:
-        raise UserError(f"--held-out-as {run}: holds no run (no {RUN})")
-    return {"salt": salt_of(recipe["name"], recipe["seed"]), "held_out": recipe["shards"]["held_out"], "as_run": True}
+        """What decides the bytes, besides the files and the tokenizer."""
+        names = ("format", "source", "eos_token", "pad_token", "append_eos", "dtype", "tokens_field", "id_field")
+        held_out, as_run = self.held()
+        held = {"held_out": held_out.share, "salt": held_out.salt, "as_run": as_run}
+        return {name: getattr(self, name) for name in names} | held
 
 
 @dataclass(frozen=True)
 class TokenInput:
-    """A file to take in, and the files that belong to it ("": there is none)."""
+    """A file to take in, and the files that belong to it."""
 
-    uri: str
+    file: Named
     size: int
-    version: str
-    index: str = ""
-    metadata: str = ""
+    index: Named | None = None
+    metadata: Named | None = None
 
 
 def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> dict[str, Any]:
@@ -112,22 +108,20 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
     given, out = out, absolute(out)
     with storage.RunLock(out) as lock:
         check_kind(out, IMPORT)
-        if not storage.exists(storage.join(out, IMPORT)) and any(
-            storage.exists(storage.join(out, name)) for name in (MANIFEST, RUN, "ledger")
-        ):
-            raise UserError(f"{out} holds a run; choose another --out")
+        if not storage.exists(storage.join(out, IMPORT)):
+            if storage.exists(storage.join(out, MANIFEST)):
+                raise UserError(f"{out} holds a run; choose another --out")
+            check_empty(out)
         mark: dict[str, Any] = {"format": options.format, "source": options.source, "from": list(sources)}
         write_mark(out, IMPORT, mark | {"settings": settings, "finished": False})
         storage.clear_scratch(out)
-        with Engine(out, Ledger(out), options, lock=lock) as engine:
-            entries, manifest = _until_done(inputs, tokenizer, options, engine)
-        # The parts' tokens are in the shards now; their indexes stay, for a second start plans from them.
-        engine.ledger.release(
-            (entry["key"], [file["tokens_path"] for file in entry["report"]["files"].values()]) for entry in entries
-        )
-        storage.write_bytes(storage.join(out, MANIFEST), manifest_bytes(manifest))
-        engine.ledger.sweep(engine.used)
-        facts = mark | {"settings": settings, "finished": True} | _counts(entries, inputs, manifest, options)
+        with Ledger(out, writable=True, still_ours=lock.check) as ledger, Engine(out, ledger, options, lock) as engine:
+            done, manifest = _until_done(inputs, tokenizer, options, engine)
+            # The parts' tokens are in the shards now; their indexes stay, for a second start plans from them.
+            ledger.release((one.key, [file.file.path for file in one.report.files.values()]) for one in done)
+            storage.write_bytes(storage.join(out, MANIFEST), manifest_bytes(manifest))
+            ledger.sweep(engine.used)
+        facts = mark | {"settings": settings, "finished": True} | _counts(done, inputs, manifest, options)
         write_mark(out, IMPORT, facts)
     return facts | {"out": given, "tasks_run": engine.executed}
 
@@ -139,7 +133,7 @@ def _tokenizer_uri(named: str) -> str:
     return absolute(named)
 
 
-def find_inputs(sources: Sequence[str], kind: Format) -> list[TokenInput]:
+def find_inputs(sources: Sequence[str], kind: ImportFormat) -> list[TokenInput]:
     """The files that patterns name, each with its index, sorted. Raises UserError where there are none or parts lack."""
     endings = ENDINGS[kind]
     found: dict[str, TokenInput] = {}
@@ -156,7 +150,8 @@ def find_inputs(sources: Sequence[str], kind: Format) -> list[TokenInput]:
 
 def _refuse_held_out(inputs: Sequence[TokenInput]) -> None:
     """Raise UserError where shards of a run's held-out split are among the files: they would come into training."""
-    held = next((item.uri for item in inputs if item.uri.rsplit("/", 1)[-1].startswith("held_out-")), None)
+    names = [item.file.uri for item in inputs]
+    held = next((name for name in names if name.rsplit("/", 1)[-1].startswith("held_out-")), None)
     if held is not None:
         others = held.rpartition("/")[0] + "/0*"
         raise UserError(
@@ -165,7 +160,7 @@ def _refuse_held_out(inputs: Sequence[TokenInput]) -> None:
         )
 
 
-def _with_companions(entry: storage.Entry, kind: Format) -> TokenInput:
+def _with_companions(entry: storage.Entry, kind: ImportFormat) -> TokenInput:
     index = metadata = ""
     if kind == "olmo":
         index = entry.uri.removesuffix(".npy") + ".csv.gz"
@@ -173,86 +168,98 @@ def _with_companions(entry: storage.Entry, kind: Format) -> TokenInput:
         index = entry.uri.removesuffix(".bin") + ".idx"
     elif kind == "datatrove":
         index, metadata = entry.uri + ".index", entry.uri + ".metadata"
-    there = {name: storage.stat(name).version for name in (index, metadata) if name and storage.exists(name)}
+    there = {name: Named(name, storage.stat(name).version) for name in (index, metadata) if name and storage.exists(name)}
     if kind == "megatron" and index not in there:
         raise UserError(f"{entry.uri}: its index {index} is missing")
-    version = content_key([entry.version, entry.size, *sorted(there.items())])
-    return TokenInput(
-        entry.uri, entry.size, version, index if index in there else "", metadata if metadata in there else ""
-    )
+    return TokenInput(Named(entry.uri, entry.version), entry.size, there.get(index), there.get(metadata))
+
+
+Imported = Done[ImportReport]
 
 
 def _until_done(
     inputs: list[TokenInput], tokenizer: str, options: ImportOptions, engine: Engine
-) -> tuple[list[dict[str, Any]], Manifest]:
-    """`_carry_out`, again where the tokens that new shards are cut from were let go after their first use."""
+) -> tuple[list[Imported], Manifest]:
+    """Carry out the plan; again where the tokens that new shards are cut from were let go after their first use."""
+    file = Named(tokenizer, storage.stat(tokenizer).version)
     while True:
         try:
-            return _carry_out(inputs, tokenizer, options, engine)
+            done, shards, digest = engine.walk(_plan(inputs, file, options))
         except InputsGone as gone:
-            engine.ledger.forget(gone.keys)
+            engine.forget(gone.keys)
+            continue
+        return done, _manifest(inputs, done, shards, digest, options)
 
 
-def _carry_out(
-    inputs: list[TokenInput], tokenizer: str, options: ImportOptions, engine: Engine
-) -> tuple[list[dict[str, Any]], Manifest]:
-    stat = storage.stat(tokenizer)
-    key = task_key("tokenizer", stat.version)
-    spec: dict[str, Any] = {"uri": tokenizer, "output": TOKENIZER_PATH, "writes": [TOKENIZER_PATH]}
-    engine.before_replacing([TOKENIZER_PATH], {key})
-    copied = engine.run(Phase("tokenizer", [Task(key, "tokenizer/copy", "pipeline.jobs.tokens:copy_tokenizer", spec)]))
-    digest = copied[0]["outputs"][0]["digest"]
-    tasks = [_task(number, item, digest, options) for number, item in enumerate(inputs)]
-    entries = engine.run(Phase("import", tasks))
-    shards = shard_phase(options.shard_bytes, {options.source: entries}, engine)[options.source]
-    known = entries[0]["report"]
-    available = sum(shard["tokens"] for shard in shards["train"])
-    manifest = build_manifest(
+def _plan(
+    inputs: list[TokenInput], tokenizer: Named, options: ImportOptions
+) -> Plan[tuple[list[Imported], SplitShards, str]]:
+    """The tokenizer, a task a file, and the shards."""
+    copied = yield from copied_tokenizer(tokenizer)
+    held_out, as_run = options.held()
+    nodes = [
+        Node(
+            Ref("import", options.source, "", number),
+            ImportFile(
+                item.file,
+                item.index,
+                item.metadata,
+                copied,
+                options.source,
+                options.format,
+                options.eos_token,
+                options.pad_token,
+                options.append_eos,
+                options.dtype,
+                options.tokens_field,
+                options.id_field,
+                held_out,
+                as_run,
+            ),
+            item.size,
+        )
+        for number, item in enumerate(inputs)
+    ]
+    done: list[Imported] = yield Stage("import", nodes)
+    shards = yield from shard({options.source: done}, options.shard_bytes)
+    return done, shards[options.source], copied.digest
+
+
+def _manifest(
+    inputs: list[TokenInput], done: list[Imported], shards: SplitShards, tokenizer: str, options: ImportOptions
+) -> Manifest:
+    known = done[0].report
+    available = sum(one.tokens for one in shards["train"])
+    train, held_out = (map(msgspec.structs.asdict, shards[split]) for split in SPLITS)
+    files = [[item.file.uri, item.file.version] for item in inputs]
+    return build_manifest(
         name=options.source,
         profile="",
-        recipe_hash=content_key(options.settings(), digest, [[item.uri, item.version] for item in inputs]),
+        recipe_hash=content_key(options.settings(), tokenizer, files),
         seed=options.seed,
-        tokenizer_sha256=known["sha256"],
-        vocab_size=known["vocab_size"],
-        eos_id=known["eos_id"],
-        pad_id=known["pad_id"],
-        sources={
-            options.source: source_entry(options.source, shards["train"], shards["held_out"], available, MAX_REPEATS)
-        },
+        tokenizer_sha256=known.sha256,
+        vocab_size=known.vocab_size,
+        eos_id=known.eos_id,
+        pad_id=known.pad_id,
+        sources={options.source: source_entry(options.source, train, held_out, available, MAX_REPEATS)},
         mixture_tokens=available,
         mixture_seed=options.seed,
     )
-    return entries, manifest
-
-
-def _task(number: int, item: TokenInput, tokenizer: str, options: ImportOptions) -> Task:
-    settings = options.settings()
-    key = task_key("pipeline.jobs.formats:import_file", IMPORT_VERSION, item.uri, item.version, tokenizer, settings)
-    spec = settings | {
-        "file": item.uri,
-        "index": item.index,
-        "metadata": item.metadata,
-        "tokenizer": TOKENIZER_PATH,
-        "sha256": tokenizer,
-        "prefix": f"parts/{options.source}/tokens/{number:05d}-{key}",
-        "reads": [TOKENIZER_PATH],
-    }
-    return Task(key, f"import/{options.source}/{number:05d}", "pipeline.jobs.formats:import_file", spec, item.size)
 
 
 def _counts(
-    entries: list[dict[str, Any]], inputs: list[TokenInput], manifest: Manifest, options: ImportOptions
+    done: list[Imported], inputs: list[TokenInput], manifest: Manifest, options: ImportOptions
 ) -> dict[str, Any]:
     source = manifest["sources"][options.source]
     splits = {"train": source, "held_out": source["held_out"]}
-    dropped = [entry["report"]["books"][0]["dropped"].get("skip_empty", [0, 0])[0] for entry in entries]
-    without = [item.uri for item in inputs if options.format in ("olmo", "datatrove") and not item.index]
+    books = [one.report.books[0] for one in done]
+    without = [item.file.uri for item in inputs if options.format in ("olmo", "datatrove") and not item.index]
     return {
         "files": len(inputs),
         "without_index": without,  # their documents were told by the end token
-        "documents_in": sum(entry["report"]["books"][0]["in"][0] for entry in entries),
-        "skip_empty": sum(dropped),
-        "ended": sum(entry["report"]["ended"] for entry in entries),  # documents that were given the end token
+        "documents_in": sum(one.into.docs for one in books),
+        "skip_empty": sum(one.dropped[EMPTY].docs for one in books if EMPTY in one.dropped),
+        "ended": sum(one.report.ended for one in done),  # documents that were given the end token
         "tokenizer": manifest["tokenizer"],
         "dtype": manifest["dtype"],
         "fingerprint": manifest["fingerprint"],

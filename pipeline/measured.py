@@ -26,7 +26,7 @@ def gone_later(run: FinishedRun, source: SourceParts, stage: int, ordinal: int) 
     for later in source.parts[stage + 1 :]:
         paths += [path for path in (later[ordinal].dropped, later[ordinal].failed) if path]
     if ordinal < len(source.tokens):
-        paths.append(source.tokens[ordinal]["dropped"])
+        paths.append(source.tokens[ordinal].dropped)
     found = [document_keys(batch) for path in paths for _, batch in run.rows(path, ["file", "record"])]
     return pa.concat_arrays(found) if found else pa.array([], pa.large_string())
 

@@ -19,10 +19,9 @@ from rich.console import Console
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
-from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, read_mark, write_mark
+from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, held_out_salt, read_mark, write_mark
 from pipeline.inspect import read_corpus, token_rules
 from pipeline.overrides import RecipeError, apply_set
-from pipeline.plan.tokens import salt_of
 from pipeline.recipe import dump, explain, load_recipe
 from pipeline.storage.local import sync_folder
 from pipeline.summary import plain_table
@@ -134,7 +133,7 @@ def _held_out_rules(runs: Sequence[str]) -> list[list[Any]]:
         elif (mark := read_mark(run, IMPORT)) is not None:
             known.append([mark["settings"]["salt"], mark["settings"]["held_out"], run])
         elif (mark := read_mark(run, RUN)) is not None:
-            known.append([salt_of(mark["name"], mark["seed"]), mark["shards"]["held_out"], run])
+            known.append([held_out_salt(mark), mark["shards"]["held_out"], run])
     found: dict[tuple[str, float], list[Any]] = {}
     for rule in known:
         found.setdefault((rule[0], rule[1]), rule)

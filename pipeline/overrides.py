@@ -64,8 +64,8 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
 def merge(base: Any, patch: Any, path: str = "") -> Any:
     """`base` with `patch` laid over it: mappings merge key by key, anything else is replaced.
 
-    A list of steps (`- name: {...}`) may be patched by a mapping from step name to settings, and a limit written
-    [min, max] by one of its sides.
+    A list of steps (`- name: {...}`) may be patched by a mapping from step name to settings, or to null, which takes the step
+    out; and a limit written [min, max] by one of its sides.
     """
     if isinstance(base, Mapping) and isinstance(patch, Mapping):
         merged = dict(base)
@@ -116,6 +116,12 @@ def _merge_steps(base: list, patch: Mapping, path: str) -> list:
             merged.append(item)
             continue
         kind, settings = (item, {}) if isinstance(item, str) else next(iter(item.items()))
+        if patch[name] is None:
+            continue  # the step is taken out
+        if not isinstance(patch[name], Mapping) or not patch[name]:
+            raise RecipeError(
+                f"{path}.{name} = {patch[name]!r}: a step takes settings, `{{key: value}}`; null takes the step out of the list"
+            )
         merged.append({kind: merge(settings or {}, patch[name], f"{path}.{name}")})
     return merged
 

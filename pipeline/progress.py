@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from typing import Any
 
+from pipeline.plan.node import Report
 from stages.units import show_bytes, show_count, show_seconds
 
 
@@ -31,14 +31,13 @@ class Progress:
         if tasks > already:
             self.tick(force=True)
 
-    def done(self, weight: int, entry: dict[str, Any]) -> None:
+    def done(self, weight: int, report: Report) -> None:
         """A task ended."""
         self._done += 1
         self._bytes += weight
-        books = entry["report"].get("books")
-        if books:
-            self._seen += books[0]["in"][0]
-            self._kept += books[-1]["out"][0]
+        if report.books:
+            self._seen += report.books[0].into.docs
+            self._kept += report.books[-1].out.docs
         self.tick()
 
     def tick(self, force: bool = False) -> None:

@@ -11,13 +11,14 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
 from stages.dedup.spec import Dedup
-from stages.filters.python_function import add_folder
+from stages.marks import HowMuch, in_key, named_files
 from stages.read import ReadSpec
 from stages.step import Settings, Step, content_key
 from stages.steps import STEPS
 from stages.tokens.mixture import Mixture, MixtureError, check_mixture
 from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
+from stages.user_code import add_folder
 
 
 class Read(ReadSpec):
@@ -72,7 +73,7 @@ class Tokenizer(Settings):
     path: str | None = None
     hub: str | None = None
     train: TrainTokenizer | None = None
-    engine: Literal["auto", "fastokens", "tokenizers"] = "auto"
+    engine: HowMuch[Literal["auto", "fastokens", "tokenizers"]] = "auto"  # all give the same tokens
     eos_token: str | None = None  # None: the usual name that the vocabulary has
     pad_token: str | None = None
     rules: EncodeRules = EncodeRules()
@@ -84,30 +85,35 @@ class Tokenizer(Settings):
             raise ValueError(f"name exactly one of path, hub and train, not {' and '.join(named) or 'none'}")
         return self
 
+    def uri(self) -> str:
+        """Where the tokenizer lies that is not trained in the run."""
+        return self.path or f"hf://{self.hub}/tokenizer.json"
+
 
 class Shards(Settings):
     """How token arrays are cut: shards of about `bytes`, and the share of documents held out from training."""
 
     bytes: Bytes = Field(2**30, ge=4096)
     held_out: float = Field(0.005, ge=0, lt=1)
+    held_out_salt: str = "headrace"  # of the hash that chooses them: recipes that share it hold out the same documents
 
 
 class Failures(Settings):
     """What may fail before the run stops with the first cause."""
 
-    documents: float = Field(0.001, ge=0, le=1)  # share of all documents of a phase
-    files: int = Field(0, ge=0)  # source files that could not be read to their end
+    documents: HowMuch[float] = Field(0.001, ge=0, le=1)  # share of all documents of a stage
+    files: HowMuch[int] = Field(0, ge=0)  # source files that could not be read to their end
 
 
 class Run(Settings):
     """How the work is cut and bounded. Nothing here changes a byte of the result, but for `failures`."""
 
-    split_bytes: Bytes = Field(256 * 2**20, gt=0)
-    batch_bytes: Bytes = Field(8 * 2**20, gt=0)
-    task_memory: Bytes = Field(1536 * 2**20, gt=0)  # what any task may take; one that states more has it reserved
-    cache_bytes: Bytes = Field(20 * 2**30, gt=0)
-    stage_inputs: bool = False  # copy remote inputs to the node's cache before reading; else they are streamed
-    keep: Literal["all", "measures", "none"] = "all"
+    split_bytes: HowMuch[Bytes] = Field(256 * 2**20, gt=0)  # what one task reads, about; the first cut of a source stays
+    batch_bytes: HowMuch[Bytes] = Field(8 * 2**20, gt=0)
+    task_memory: HowMuch[Bytes] = Field(1536 * 2**20, gt=0)  # what any task may take; one that states more has it reserved
+    cache_bytes: HowMuch[Bytes] = Field(20 * 2**30, gt=0)
+    stage_inputs: HowMuch[bool] = False  # copy remote inputs to the node's cache before reading; else they are streamed
+    keep: Literal["all", "measures", "none"] = "all"  # which interim files stay
     failures: Failures = Failures()
 
 
@@ -140,14 +146,19 @@ class Recipe(Settings):
     shards: Shards = Shards()
     mixture: Mixture
     run: Run = Run()
-    expected: Expected | None = None
+    expected: HowMuch[Expected | None] = None
 
-    _folder: str | None = PrivateAttr(default=None)  # where its file lies: functions that it names are looked for there
+    _file: str | None = PrivateAttr(default=None)
 
     @property
     def folder(self) -> str | None:
-        """The folder of the recipe's file; None for one that was built from data. No part of the recipe's content."""
-        return self._folder
+        """The folder of the recipe's file, where functions that it names are looked for; None for one made from data."""
+        return str(Path(self._file).parent) if self._file else None
+
+    @property
+    def file(self) -> str | None:
+        """The recipe's file, by its full path; None for one that was built from data. No part of the recipe's content."""
+        return self._file
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -181,9 +192,15 @@ class Recipe(Settings):
         return self
 
     def content(self) -> str:
-        """A hash of all that decides the bytes of the result: the recipe but for `run` and `expected`."""
-        data = {k: v for k, v in dump(self).items() if k not in ("run", "expected")}
-        return content_key(data)
+        """A hash of all that decides the bytes of the result: the recipe but for `run` and what is marked HowMuch."""
+        sources = {name: _content_of(source.steps) | {"read": dump(source.read)} for name, source in self.sources.items()}
+        rest = {name: in_key(getattr(self, name)) for name in ("name", "profile", "seed", "tokenizer", "shards", "mixture")}
+        return content_key(rest, sources, _content_of(self.dedup))
+
+
+def _content_of(steps: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Steps and dedups as they decide bytes, with the names of the files that they read."""
+    return {name: [type(item).__name__, in_key(item), named_files(item)] for name, item in steps}
 
 
 def dump(value: Any) -> Any:
@@ -203,8 +220,8 @@ def load_recipe(path: str | Path, profile: str | None = None, assignments: Seque
     The profile is `profile`, else the recipe's first one; a recipe without profiles is used as it stands.
     """
     recipe = build_recipe(read_yaml(path), profile, assignments, str(path))
-    recipe._folder = str(Path(path).resolve().parent)
-    add_folder(recipe._folder)
+    recipe._file = str(Path(path).resolve())
+    add_folder(Path(recipe._file).parent)
     return recipe
 
 

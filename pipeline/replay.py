@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import localise_step
 from pipeline.plan.sources import SAMPLE, sample_folder
-from pipeline.task import Context
 from stages.chain import is_edit
 from stages.document import payload_sizes
 from stages.errors import UserError

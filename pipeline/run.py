@@ -1,4 +1,4 @@
-"""One run from recipe to manifest: the phases in their order, against one output folder.
+"""One run from recipe to manifest, against one output folder.
 
 Everything that is done stays done: a run that is started again skips what its ledger knows, whether it was finished,
 killed or has other settings now.
@@ -7,25 +7,25 @@ killed or has other settings now.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import orjson
 
 from pipeline import storage
-from pipeline.engine import MANIFEST, Engine, InputsGone, Placement
-from pipeline.folder import RUN, check_kind
+from pipeline.engine import MANIFEST, Allowed, Engine, InputsGone
+from pipeline.folder import absolute, claim
+from pipeline.jobs.inputs import SourceFile
 from pipeline.ledger import Ledger
-from pipeline.plan.classifiers import with_trained_models
-from pipeline.plan.dedup import Job, dedup_phases
-from pipeline.plan.documents import documents_phase
-from pipeline.plan.preflight import check_named_files
-from pipeline.plan.segments import Part, segments
-from pipeline.plan.sources import File, list_all
-from pipeline.plan.tokens import manifest_of, shard_phase, tokenize_phase, tokenizer_phase
+from pipeline.made import write_made
+from pipeline.place import Placement
+from pipeline.plan.code import versions
+from pipeline.plan.corpus import Corpus, Inputs, corpus
+from pipeline.plan.inputs import look_up
+from pipeline.plan.tokens import manifest_of
 from pipeline.recipe import Recipe, dump
 from pipeline.summary import Summary, summarise
-from stages.tokens.shard_format import manifest_bytes
+from stages.tokens.shard_format import Manifest, manifest_bytes
 
 RECIPE = "recipe.json"
 SUMMARY = "summary.json"
@@ -33,95 +33,53 @@ SUMMARY = "summary.json"
 
 @dataclass
 class Options(Placement):
-    """How a run is carried out: nothing here changes a byte of the result."""
+    """How a run is carried out: nothing here changes a byte of the result.
+
+    take_over: go on in the folder of another recipe's run. reuse_other_code: take results that other code made as they are.
+    """
 
     out: str
+    take_over: bool = False
+    reuse_other_code: bool = False
 
 
-def run_recipe(recipe: Recipe, options: Options, files: dict[str, list[File]] | None = None) -> Summary:
+def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[SourceFile]] | None = None) -> Summary:
     """Carry out a recipe; returns what became of every document.
 
     Raises UserError for what the user can mend: inputs missing, no space, too many failures, another run on the
-    same output. What was done until then stays, and the next run goes on from there.
+    same output, a folder that is not this recipe's. What was done until then stays, and the next run goes on from there.
     """
     began = time.monotonic()
-    check_named_files(recipe, options.inline)
-    out = options.out
-    if storage.is_local(out) and not out.startswith("file:"):
-        out = str(storage.local_path(out).absolute())  # the same folder for every process, wherever that was started
-    with storage.RunLock(out) as lock:
-        check_kind(out, RUN)
-        storage.clear_scratch(out)
-        ledger = Ledger(out)
-        with Engine(
-            out,
-            ledger,
-            options,
-            lock=lock,
-            task_memory=recipe.run.task_memory,
-            cache_bytes=recipe.run.cache_bytes,
-            max_failed_documents=recipe.run.failures.documents,
-            max_failed_files=recipe.run.failures.files,
-        ) as engine:
-            while True:
-                try:
-                    return _carry_out(recipe, engine, files, began)
-                except InputsGone as gone:
-                    options.progress.note(f"{len(gone.keys)} tasks run again: their parts were let go")
-                    ledger.forget(gone.keys)
+    inputs = look_up(recipe, absolute(options.out), files, inline=options.inline)
+    placement = replace(options, task_memory=recipe.run.task_memory, cache_bytes=recipe.run.cache_bytes)
+    with storage.RunLock(inputs.run) as lock:
+        claim(inputs.run, recipe, options.take_over)
+        storage.clear_scratch(inputs.run)
+        with Ledger(inputs.run, writable=True, still_ours=lock.check) as ledger:
+            allowed = Allowed(recipe.run.failures.documents, recipe.run.failures.files)
+            engine = Engine(inputs.run, ledger, placement, lock, allowed, options.reuse_other_code)
+            for note in ledger.notes:
+                engine.progress.line(note)
+            with engine:
+                found = _walk(recipe, inputs, engine)
+                manifest = manifest_of(recipe, found.tokens)
+                manifest["made_by"] = {"versions": versions(), "results_of_other_code": engine.reused}
+                summary = summarise(recipe, manifest, found, engine, time.monotonic() - began)
+                _finish(recipe, manifest, summary, engine)
+                return summary
 
 
-def _carry_out(recipe: Recipe, engine: Engine, files: dict[str, list[File]] | None, began: float) -> Summary:
-    engine.used.clear()
-    files = files or list_all(recipe.sources)
-    plan = {source: segments(recipe.sources[source]) for source in recipe.sources}
-    parts: dict[str, list[Part]] = {source: [] for source in recipe.sources}
-    for number in range(max(len(found) for found in plan.values())):
-        here = {source: found[number] for source, found in plan.items() if number < len(found)}
-        here = {source: with_trained_models(recipe, segment, source, parts, engine) for source, segment in here.items()}
-        working = {source: segment for source, segment in here.items() if number == 0 or segment.steps}
-        before = {source: list(found) for source, found in parts.items()}
-        parts.update(documents_phase(recipe, number, working, files, parts, engine))
-        read = {source: list(found) for source, found in parts.items()}
-        jobs = {
-            s: Job(f"{s}/{segment.dedup[0]}", segment.dedup[1], parts[s])
-            for s, segment in here.items()
-            if segment.dedup
-        }
-        parts.update(zip(jobs, dedup_phases(list(jobs.values()), engine, recipe.run.keep == "all"), strict=True))
-        _release(recipe, before, read, engine)
-        _release(recipe, read, parts, engine)
-    for name, settings in recipe.dedup:
-        flat = [part for found in parts.values() for part in found]
-        left = iter(dedup_phases([Job(f"all/{name}", settings, flat)], engine, recipe.run.keep == "all")[0])
-        read, parts = parts, {source: [next(left) for _ in found] for source, found in parts.items()}
-        _release(recipe, read, parts, engine)
-    tokenizer = tokenizer_phase(recipe, parts, engine)
-    tokenized = tokenize_phase(recipe, parts, tokenizer, engine)
-    shards = shard_phase(recipe.shards.bytes, tokenized, engine)
-    manifest = manifest_of(recipe, tokenized, shards)
-    _release(recipe, parts, {}, engine)
-    if recipe.run.keep != "all":
-        # Indexes stay: where the shards begin and end is read from them, also by a rerun that has nothing to do.
-        entries = [entry for found in tokenized.values() for entry in found]
-        engine.ledger.release(
-            (entry["key"], [file["tokens_path"] for file in entry["report"]["files"].values()]) for entry in entries
-        )
-    summary = summarise(recipe, manifest, engine, time.monotonic() - began)
-    _finish(recipe, manifest, summary, engine)
-    return summary
+def _walk(recipe: Recipe, inputs: Inputs, engine: Engine) -> Corpus:
+    """Carry out the plan; again where files that are needed were let go after their first use."""
+    while True:
+        try:
+            return engine.walk(corpus(recipe, inputs))
+        except InputsGone as gone:
+            engine.progress.note(f"{len(gone.keys)} tasks run again: their parts were let go")
+            engine.forget(gone.keys)
 
 
-def _release(recipe: Recipe, before: dict[str, list[Part]], now: dict[str, list[Part]], engine: Engine) -> None:
-    """Unless the recipe keeps all, let the documents go that no later phase reads; who was dropped stays on record."""
-    if recipe.run.keep == "all":
-        return
-    still = {part.path for found in now.values() for part in found}
-    gone = (part for found in before.values() for part in found if part.path not in still)
-    engine.ledger.release((part.key, [part.path]) for part in gone)
-
-
-def _finish(recipe: Recipe, manifest: dict[str, Any], summary: Summary, engine: Engine) -> None:
+def _finish(recipe: Recipe, manifest: Manifest, summary: Summary, engine: Engine) -> None:
     """Write the manifest last of all; then remove what earlier settings left behind."""
     run = engine.run_uri
     engine.still_ours()
@@ -131,6 +89,7 @@ def _finish(recipe: Recipe, manifest: dict[str, Any], summary: Summary, engine: 
     if not summary.unchanged:
         storage.write_bytes(storage.join(run, RECIPE), orjson.dumps(dump(recipe), option=orjson.OPT_INDENT_2))
         storage.write_bytes(storage.join(run, SUMMARY), summary.to_bytes())
+        write_made(run, engine.walked, engine.used)
         storage.write_bytes(target, data)
     engine.ledger.sweep(engine.used)
 

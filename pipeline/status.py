@@ -9,34 +9,44 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.ledger import Ledger
+from pipeline.plan.graph import CONCLUSIONS
+from pipeline.plan.node import Report
 from pipeline.summary import plain_table
 from stages.errors import UserError
 from stages.units import show_bytes, show_seconds
 
+COUNTED = ("documents", "tokenize", "import")  # kinds of tasks whose documents are counted
+
 
 def status(run: str) -> dict[str, Any]:
-    """How far a run is: for each phase the tasks done, their documents, time and memory; and whether it is whole."""
-    ledger = Ledger(run)
-    if not ledger.entries and storage.lock_holder(run) is None:
-        raise UserError(f"{run}: there is no run here; start one with: python -m pipeline run RECIPE --out {run}")
+    """How far a run is: for each stage the tasks done, their documents, time and memory; and whether it is whole."""
+    holder = storage.lock_holder(run)
     phases: dict[str, dict[str, Any]] = {}
-    for entry in ledger.entries.values():
-        name = "/".join(entry["name"].split("/")[:2])
-        phase = phases.setdefault(
-            name, {"tasks": 0, "documents_in": 0, "documents_out": 0, "cpu_seconds": 0.0, "peak_memory": 0}
-        )
-        phase["tasks"] += 1
-        phase["cpu_seconds"] += entry["cpu_seconds"]
-        phase["peak_memory"] = max(phase["peak_memory"], entry["peak_memory"])
-        if books := entry["report"].get("books"):
-            phase["documents_in"] += books[0]["in"][0]
-            phase["documents_out"] += books[-1]["out"][0]
+    with Ledger(run) as ledger:
+        if not ledger.count() and holder is None:
+            raise UserError(f"{run}: there is no run here; start one with: python -m pipeline run RECIPE --out {run}")
+        for entry in ledger.entries():
+            ref = entry.ref
+            if ref.kind in CONCLUSIONS:
+                continue
+            name = f"{ref.kind}/{ref.source}" + (f"/{ref.stage}" if ref.kind == "documents" else "")
+            phase = phases.setdefault(
+                name, {"tasks": 0, "documents_in": 0, "documents_out": 0, "cpu_seconds": 0.0, "peak_memory": 0}
+            )
+            phase["tasks"] += 1
+            phase["cpu_seconds"] += entry.cpu_seconds
+            phase["peak_memory"] = max(phase["peak_memory"], entry.peak_memory)
+            if ref.kind in COUNTED and (books := entry.report_as(Report).books):
+                phase["documents_in"] += books[0].into.docs
+                phase["documents_out"] += books[-1].out.docs
+    prefix = run.rstrip("/") + "/"
+    files = {entry.uri.removeprefix(prefix): entry.size for entry in storage.list_files(run)}
     return {
         "run": run,
-        "finished": MANIFEST in ledger.sizes,
-        "holder": storage.lock_holder(run),
-        "tasks": len(ledger.entries),
-        "bytes": sum(ledger.sizes.values()),
+        "finished": MANIFEST in files,
+        "holder": holder,
+        "tasks": sum(phase["tasks"] for phase in phases.values()),
+        "bytes": sum(files.values()),
         "phases": dict(sorted(phases.items())),
     }
 

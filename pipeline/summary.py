@@ -6,15 +6,23 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import orjson
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.engine import BooksError, Engine
+from pipeline.jobs.dedup import DedupSummary
+from pipeline.jobs.tokenize import TokenizeReport
+from pipeline.plan.corpus import Corpus
+from pipeline.plan.graph import CONCLUSIONS
 from pipeline.recipe import Recipe
 from stages.books import Amount, StepBooks, imbalances
+from stages.tokens.shard_format import Manifest
 from stages.units import show_bytes, show_count, show_seconds
+
+LAST = 1_000_000  # the place of tokenization among the stages of a source: behind all segments of steps
 
 
 @dataclass
@@ -78,7 +86,7 @@ class Summary:
     seconds: float
     peak_memory: int
     notes: list[str] = field(default_factory=list)
-    dedup: dict[str, Any] = field(default_factory=dict)
+    dedup: dict[str, DedupSummary] = field(default_factory=dict)  # by its place in the recipe: source (or all), and name
     unchanged: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +100,7 @@ class Summary:
             "seconds": round(self.seconds, 2),
             "peak_memory": self.peak_memory,
             "notes": self.notes,
-            "dedup": self.dedup,
+            "dedup": {name: msgspec.to_builtins(found) for name, found in self.dedup.items()},
             "sources": {s.name: s.to_json() for s in self.sources},
         }
 
@@ -100,55 +108,54 @@ class Summary:
         return orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2)
 
 
-def summarise(recipe: Recipe, manifest: dict[str, Any], engine: Engine, seconds: float) -> Summary:
+def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine, seconds: float) -> Summary:
     """Add up the books of all tasks of this run. Raises BooksError where a source's chain does not close."""
     chains: dict[str, dict[tuple[int, int], StepBooks]] = {source: {} for source in recipe.sources}
     notes: dict[str, None] = {}
     peak = 0
-    for key in engine.used:
-        entry = engine.ledger.entries[key]
-        peak = max(peak, entry.get("peak_memory", 0))
-        report = entry["report"]
-        if report.get("fallback"):
-            notes[report["fallback"]] = None
-        if not report.get("books") or report.get("source") not in chains:
+    seen: set[str] = set()
+    for node in engine.walked:
+        entry = engine.ledger.find(node.key)
+        if entry is None or node.key in seen or node.ref.kind in CONCLUSIONS:
             continue
-        chain = chains[report["source"]]
-        for position, data in enumerate(report["books"]):
-            books = StepBooks.from_json(data)
-            place = (report["stage"], position)
-            if place in chain:
-                chain[place].add(books)
+        seen.add(node.key)
+        peak = max(peak, entry.peak_memory)
+        report = entry.report_as(node.job.report)
+        if isinstance(report, TokenizeReport) and report.fallback:
+            notes[report.fallback] = None
+        if not report.books:
+            continue
+        stage = LAST if node.ref.kind == "tokenize" else int(node.ref.stage)
+        chain = chains[node.ref.source]
+        for position, books in enumerate(report.books):
+            if (stage, position) in chain:
+                chain[stage, position].add(books)
             else:
-                chain[place] = books
+                chain[stage, position] = books
     sources = []
     for name in recipe.sources:
         books = [chains[name][place] for place in sorted(chains[name])]
         if wrong := imbalances(books):
             raise BooksError(f"the books of source {name} do not close: {'; '.join(wrong)}")
-        entry = manifest["sources"][name]
-        sources.append(
-            SourceSummary(
-                name,
-                books,
-                entry["tokens"],
-                entry["held_out"]["tokens"],
-                len(entry["shards"]) + len(entry["held_out"]["shards"]),
-                entry["budget_tokens"],
-            )
-        )
+        sources.append(_of_source(name, books, manifest["sources"][name]))
     return Summary(
         recipe.name,
         recipe.profile,
         engine.run_uri,
         sources,
         engine.executed,
-        len(engine.used) - engine.executed,
+        len(seen) - min(engine.executed, len(seen)),
         seconds,
         peak,
         list(notes),
-        engine.notes,
+        found.dedups,
     )
+
+
+def _of_source(name: str, books: list[StepBooks], entry: dict[str, Any]) -> SourceSummary:
+    held = entry["held_out"]
+    shards = len(entry["shards"]) + len(held["shards"])
+    return SourceSummary(name, books, entry["tokens"], held["tokens"], shards, entry["budget_tokens"])
 
 
 def plain_table(title: str) -> Table:

@@ -192,7 +192,7 @@ def _docs(asked: Asked, batch: pa.RecordBatch, files: PartFiles, kept: bool, edi
             sizes = np.diff(text_buffers(batch.column("text"))[1])
         else:  # measures alone: the part's average
             estimated = True
-            sizes = np.full(rows, files.report["bytes"] / max(files.report["docs"], 1)).astype(np.int64)
+            sizes = np.full(rows, files.report.bytes / max(files.report.docs, 1)).astype(np.int64)
         return _Docs(values, others, sizes, np.zeros(rows, bool), None, document_keys(batch), estimated)
     sizes = np.asarray(batch.column("bytes").fill_null(0), np.int64)
     if edited and edited in names:  # where it reached a later edit: its size before that

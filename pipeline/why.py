@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline import storage
 from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
 from pipeline.replay import edits_of
+from stages.chain import BYTES_IN, TEXT_IN
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.step import Bounds, Step
@@ -84,11 +85,11 @@ def _in_token_files(run: FinishedRun, source: SourceParts, query: str, near: Nea
     """Documents of which only the token files know: dropped as copies or empty there, or in a shard."""
     found = []
     for ordinal, report in enumerate(source.tokens):
-        if storage.exists(storage.join(run.uri, report["dropped"])):
-            for start, batch in run.rows(report["dropped"]):
+        if storage.exists(storage.join(run.uri, report.dropped)):
+            for start, batch in run.rows(report.dropped):
                 near.see(batch.column("id"))
                 for row in np.flatnonzero(_matches(batch, query)):
-                    found.append(Hit(source, -1, ordinal, "dropped", run.row(report["dropped"], start + int(row))))
+                    found.append(Hit(source, -1, ordinal, "dropped", run.row(report.dropped, start + int(row))))
     for split in SPLITS:
         for shard in _shards(run, source.name, split):
             with storage.open_stream(storage.join(run.uri, shard["index"])) as stream:
@@ -227,7 +228,7 @@ def _dropped_late(run: FinishedRun, source: SourceParts, ordinal: int, row: dict
     """The record of a document that the last dedup removed, or that had nothing to tokenize."""
     if not 0 <= ordinal < len(source.tokens):
         return None
-    path = source.tokens[ordinal]["dropped"]
+    path = source.tokens[ordinal].dropped
     for start, batch in run.rows(path, ["file", "record"]):
         for found in np.flatnonzero(_at(batch, row["file"], row["record"])):
             return run.row(path, start + int(found))
@@ -242,7 +243,7 @@ def _shards(run: FinishedRun, source: str, split: str) -> list[dict[str, Any]]:
 def _shard_of(run: FinishedRun, source: SourceParts, ordinal: int, row: dict[str, Any]) -> dict[str, Any] | None:
     """Where the document's tokens lie. Of all shards, only those are read that hold documents of its part."""
     for split in SPLITS:
-        counts = [report["files"][split]["documents"] for report in source.tokens]
+        counts = [report.files[split].documents for report in source.tokens]
         first = sum(counts[:ordinal]) if ordinal >= 0 else 0
         end = first + counts[ordinal] if ordinal >= 0 else sum(counts)
         position = 0
@@ -316,7 +317,7 @@ def measures_of_row(name: str, step: Step, row: dict[str, Any]) -> list[dict[str
     return [
         _measure(measure, row[f"{name}.{measure}"], limits.get(measure))
         for measure in dict.fromkeys(measures)
-        if f"{name}.{measure}" in row and measure != "bytes_in"  # the books' own; the edits show it
+        if f"{name}.{measure}" in row and f".{measure}" not in (BYTES_IN, TEXT_IN)  # the edits show these
     ]
 
 

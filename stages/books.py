@@ -6,7 +6,6 @@ from the documents that remain is `edited` (negative where it added).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +34,7 @@ class StepBooks:
     into: Amount = field(default_factory=Amount)
     out: Amount = field(default_factory=Amount)
     failed: Amount = field(default_factory=Amount)
-    dropped: dict[str, Amount] = field(default_factory=lambda: defaultdict(Amount))
+    dropped: dict[str, Amount] = field(default_factory=dict)
     edited: int = 0
     seconds: float = 0.0
 
@@ -46,11 +45,15 @@ class StepBooks:
             gone = gone + amount
         return Amount(self.into.docs - gone.docs, self.into.bytes - gone.bytes - self.edited)
 
+    def drop(self, reason: str, docs: int, bytes: int) -> None:
+        """Enter documents that were dropped for a reason."""
+        self.dropped.setdefault(reason, Amount()).add(docs, bytes)
+
     def add(self, other: StepBooks) -> None:
         """Add another task's books of the same step."""
         self.into, self.out, self.failed = self.into + other.into, self.out + other.out, self.failed + other.failed
         for reason, amount in other.dropped.items():
-            self.dropped[reason] = self.dropped[reason] + amount
+            self.drop(reason, amount.docs, amount.bytes)
         self.edited += other.edited
         self.seconds += other.seconds
 

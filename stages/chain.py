@@ -1,7 +1,9 @@
 """Runs batches through the steps of a recipe: measures, decides, sorts out the dropped and the failed, keeps the books.
 
 Rows that were taken through some of the steps before (the part of an earlier run, now under other limits) say how many
-steps they have `reached`: up to there their stored measures are decided again, and no kernel runs.
+steps they have `reached`: up to there their stored measures are decided again, and no kernel runs. A chain that keeps
+what edits take away (`keep_before`) stores, in the column `step.text_in`, the text of each document that the step
+changed: with it a row can be taken back to what it was after any step (`before_steps`).
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages.books import StepBooks
-from stages.document import DOCUMENT, payload_sizes
+from stages.document import DOCUMENT, payload_sizes, replace_column
 from stages.errors import DocumentsFailed, UserError
 from stages.step import Measures, Step
 
+TEXT_IN = ".text_in"  # ends the column that holds the text before an edit, null where the edit changed nothing
+BYTES_IN = ".bytes_in"  # ends the column that holds the bytes of payload before an edit
 IDENTITY = ("id", "url", "file", "record", "offset")
 
 FAILED = pa.schema(
@@ -50,8 +55,9 @@ class Outcome:
 class Chain:
     """An ordered list of (name, step), and the books of all batches that went through it."""
 
-    def __init__(self, steps: Sequence[tuple[str, Step]]) -> None:
+    def __init__(self, steps: Sequence[tuple[str, Step]], *, keep_before: bool = False) -> None:
         self.steps = list(steps)
+        self.keep_before = keep_before
         self.books = [StepBooks(name) for name, _ in self.steps]
         self.tracing = False
         for _, step in self.steps:
@@ -73,19 +79,22 @@ class Chain:
                 measures = {c[len(name) + 1 :]: docs.column(c) for c in docs.schema.names if c.startswith(f"{name}.")}
                 before, after = sizes[position], sizes[position + 1]
             else:
+                given = docs
                 docs, measures, alive = self._apply(name, step, books, docs, outcome)
                 sizes = [s[alive] for s in sizes]
                 before = sizes[position]
                 after = payload_sizes(docs) if is_edit(step) else before
                 docs = _append(docs, name, measures)
                 if is_edit(step):
-                    docs = docs.append_column(f"{name}.bytes_in", pa.array(before, pa.int64()))
+                    docs = docs.append_column(f"{name}{BYTES_IN}", pa.array(before, pa.int64()))
+                    if self.keep_before and not step.takes_pages:
+                        docs = docs.append_column(f"{name}{TEXT_IN}", _text_in(given, docs, alive))
                 sizes[position + 1 :] = [after] * (len(sizes) - position - 1)
             books.edited += int(before.sum() - after.sum())
             verdict = _decide(step, measures, docs.num_rows)
             keep = verdict < 0
             if not keep.all():
-                self._drop(position, docs, verdict, measures, after, outcome)
+                self._drop(position, docs, verdict, measures, after, reached, outcome)
                 docs = docs.filter(pa.array(keep))
                 sizes = [s[keep] for s in sizes]
             books.out.add(docs.num_rows, sizes[position + 1].sum())
@@ -108,7 +117,7 @@ class Chain:
         for position in range(reached - 1, -1, -1):
             name, step = self.steps[position]
             sizes[position] = (
-                np.asarray(docs.column(f"{name}.bytes_in"), np.int64) if is_edit(step) else sizes[position + 1]
+                np.asarray(docs.column(f"{name}{BYTES_IN}"), np.int64) if is_edit(step) else sizes[position + 1]
             )
         return sizes
 
@@ -175,6 +184,7 @@ class Chain:
         verdict: np.ndarray,
         measures: Measures,
         sizes: np.ndarray,
+        reached: int,
         outcome: Outcome,
     ) -> None:
         name, step = self.steps[position]
@@ -183,8 +193,10 @@ class Chain:
         coded = reasons.dictionary_encode()
         for index, reason in enumerate(coded.dictionary.to_pylist()):
             mine = rows[np.asarray(coded.indices) == index]
-            self.books[position].dropped[reason].add(len(mine), sizes[mine].sum())
+            self.books[position].drop(reason, len(mine), sizes[mine].sum())
         gone = docs.take(pa.array(rows))
+        if position + 1 < reached:
+            gone = before_steps(gone, [later for later, _ in self.steps[position + 1 :]])
         if "bytes" in gone.schema.names:
             gone = gone.drop_columns(["bytes"])
         gone = gone.append_column("bytes", pa.array(sizes[rows], pa.int64()))
@@ -192,9 +204,30 @@ class Chain:
         outcome.dropped.append(gone.append_column("reached", pa.array(np.full(len(rows), position + 1, np.int32))))
 
 
+def before_steps(docs: pa.RecordBatch, later: Sequence[str]) -> pa.RecordBatch:
+    """Rows as they were before the steps named `later`, in order: the text of then, and none of their measures.
+
+    The rows come from a chain that kept what its edits took away, and none of these steps made text of pages.
+    """
+    before = [docs.column(f"{name}{TEXT_IN}") for name in later if f"{name}{TEXT_IN}" in docs.schema.names]
+    if before:  # the first edit that changed the text knows what it was
+        docs = replace_column(docs, "text", pc.coalesce(*before, docs.column("text")))
+    gone = tuple(f"{name}." for name in later)
+    columns = [c for c in docs.schema.names if not c.startswith(gone)] if gone else docs.schema.names
+    return docs.select([c for c in columns if c != "bytes" or not before])
+
+
 def is_edit(step: Step) -> bool:
     """True for a step that changes documents."""
     return type(step).edit is not Step.edit
+
+
+def _text_in(before: pa.RecordBatch, after: pa.RecordBatch, alive: np.ndarray) -> pa.Array:
+    """The text that each row had before an edit; null where it is the same after it."""
+    old = before.column("text")
+    if len(alive) != before.num_rows:
+        old = old.take(pa.array(alive))
+    return pc.if_else(pc.not_equal(old, after.column("text")), old, pa.scalar(None, old.type))
 
 
 def _as_array(values: Any) -> pa.Array:

@@ -32,6 +32,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from stages.marks import in_key
+
 Measures = Mapping[str, "np.ndarray | pa.Array"]
 """Measure name -> one value a document: float64, int64, bool or string; NaN or null means not measured, and passes."""
 
@@ -146,12 +148,15 @@ class Step(Settings):
         }
 
     def settings(self) -> dict[str, Any]:
-        """All fields but the limits: what the measures and edits depend on (with `version`), as JSON values."""
+        """All fields but the limits: what the measures and edits depend on (with `version`), as JSON values.
+
+        Files that the step names count by their content, which is not in here (`stages.marks.named_files`).
+        """
         limits = self.limits()
         return {
             "step": self.step,
             "version": self.version,
-            **{k: v for k, v in self.model_dump(mode="json").items() if k not in limits},
+            **{k: v for k, v in in_key(self).items() if k not in limits},
         }
 
     def code(self) -> str | None:

@@ -50,13 +50,13 @@ def test_the_loader_needs_numpy_alone(path: Path) -> None:
     assert all(".".join(name.split(".")[:2]) in inside for name in imports(path) if name.split(".")[0] == "trainer")
 
 
-def test_only_the_engine_imports_ray_and_the_pipeline_needs_no_torch() -> None:
+def test_one_file_imports_ray_and_the_pipeline_needs_no_torch() -> None:
     for path in modules("pipeline"):
         roots = {name.split(".")[0] for name in imports(path)}
         assert "torch" not in roots, path
         # A step is traced through the trainer's own order, which is NumPy alone; nothing else here knows the trainer.
         assert "trainer" not in roots or path.name == "trace_step.py", path
-        assert "ray" not in roots or path.name == "engine.py", path
+        assert "ray" not in roots or path.name == "place.py", path
 
 
 def test_the_shard_format_needs_numpy_alone() -> None:

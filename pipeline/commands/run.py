@@ -27,6 +27,14 @@ def add(commands: Any) -> None:
     parser.add_argument("--address", help="address of a running Ray cluster (default: this machine)")
     parser.add_argument("--workers", type=int, help="Ray workers on this machine (default: all cores)")
     parser.add_argument("--inline", action="store_true", help="no Ray: all tasks in this process, one after the other")
+    parser.add_argument(
+        "--take-over", action="store_true", help="go on in a folder that holds another recipe's run: what is not this one's goes"
+    )
+    parser.add_argument(
+        "--reuse-other-code",
+        action="store_true",
+        help="keep results that other code or library versions made (the manifest says so), in place of making them again",
+    )
     parser.add_argument("--yes", action="store_true", help="start a run that is large for this machine")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -49,7 +57,15 @@ def _call(args: argparse.Namespace) -> int:
     if not args.yes:
         check_size(recipe, args.address)
     progress = Progress(quiet=args.quiet or args.json)
-    options = Options(out, workers=args.workers, address=args.address, inline=args.inline, progress=progress)
+    options = Options(
+        out,
+        workers=args.workers,
+        address=args.address,
+        inline=args.inline,
+        progress=progress,
+        take_over=args.take_over,
+        reuse_other_code=args.reuse_other_code,
+    )
     summary = run_recipe(recipe, options)
     if args.json:
         sys.stdout.write(orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")

@@ -14,12 +14,12 @@ from typing import Any
 from pipeline import storage
 from pipeline.finished import recipe_of
 from pipeline.forecast.rates import Rates, rates_of_run
-from pipeline.plan.segments import file_fields
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, dump
 from pipeline.run import Options, run_recipe
 from pipeline.train_classifier import train
 from stages.errors import InputError
+from stages.marks import named_files
 from stages.quality.classifier import Quality
 from stages.step import Step
 
@@ -72,7 +72,7 @@ def calibration(recipe: Recipe, folder: Path, notes: list[str]) -> Recipe:
     data["run"] |= {"split_bytes": SPLIT_BYTES, "failures": {"documents": 1.0, "files": 0}}
     data["expected"] = None
     small = recipe_of(data, "calibration")
-    small._folder = recipe.folder
+    small._file = recipe._file
     return small
 
 
@@ -107,7 +107,7 @@ def _step(
     if step.takes_pages and not pages:
         return None
     settings = dump(step)
-    missing = [uri for uris in file_fields(step).values() for uri in uris if not _there(uri)]
+    missing = [uri for uris in named_files(step).values() for uri in uris if not _there(uri)]
     if isinstance(step, Quality) and missing:
         notes.append(f"{where}: {missing[0]} cannot be reached; a classifier trained on the sample stands for it")
         settings |= {"model": _classifier(step, folder / f"{where}.bin")}

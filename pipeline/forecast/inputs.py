@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.forecast.rates import Rates
-from pipeline.plan.sources import File, list_files
+from pipeline.jobs.inputs import SourceFile
+from pipeline.plan.sources import list_files
 from pipeline.recipe import Recipe, Source
 from stages.errors import InputError, UserError
 
@@ -36,7 +37,7 @@ def inputs_of(recipe: Recipe, rates: Rates, offline: bool = False) -> dict[str, 
     return {name: _input(recipe, name, listed[name], rates) for name in recipe.sources}
 
 
-def _list(name: str, source: Source, offline: bool) -> list[File] | str:
+def _list(name: str, source: Source, offline: bool) -> list[SourceFile] | str:
     """The source's files, or why they cannot be listed."""
     if offline:
         return "--offline"
@@ -46,7 +47,7 @@ def _list(name: str, source: Source, offline: bool) -> list[File] | str:
         return re.sub(r"^\w+://\S+: ", "", str(error))
 
 
-def _input(recipe: Recipe, name: str, listed: list[File] | str, rates: Rates) -> Input:
+def _input(recipe: Recipe, name: str, listed: list[SourceFile] | str, rates: Rates) -> Input:
     read = recipe.sources[name].read
     known = recipe.expected.sources.get(name) if recipe.expected else None
     if known is None and recipe.expected and len(recipe.sources) == 1:

@@ -14,18 +14,25 @@ from typing import Any
 import orjson
 
 from pipeline import storage
-from pipeline.finished import recipe_of
+from pipeline.finished import open_finished, recipe_of
 from pipeline.inspect import read_manifest
-from pipeline.ledger import Ledger
-from pipeline.plan.segments import Segment, segments
+from pipeline.jobs.classifier import ClassifierReport
+from pipeline.jobs.documents import DocumentsReport
+from pipeline.jobs.shards import ShardReport
+from pipeline.jobs.tokenize import TokenizeReport
+from pipeline.jobs.tokenizer import TokenizerReport
+from pipeline.ledger import Entry
+from pipeline.plan.corpus import MIXTURE
+from pipeline.plan.parts import Segment, segments
 from pipeline.plan.sources import list_files
 from pipeline.recipe import Recipe
+from stages.books import StepBooks
 from stages.errors import UserError
 from stages.step import Step
 
 FORMAT = "headrace-rates-1"
 ENOUGH = 2_000_000  # bytes of text from which on a source's own rate is taken
-MIXTURE = "all"  # the source by which a dedup over the whole mixture goes
+
 ROUNDS = ("large", "small")  # the rounds of a dedup's `components`
 
 
@@ -127,19 +134,17 @@ def rates_of_run(run: str, origin: str | None = None) -> Rates:
     rates = Rates(origin or f"the ledger of {run}")
     plans = {name: segments(source) for name, source in recipe.sources.items()}
     plans[MIXTURE] = [Segment(dedup=item) for item in recipe.dedup]
-    for entry in Ledger(run).entries.values():
-        kind, _, name = entry["function"].rpartition(":")
-        read = {
-            "pipeline.jobs.documents": _documents,
-            "pipeline.jobs.dedup": _dedup,
-            "pipeline.jobs.classifier": _train,
-        }
-        if kind in read:
-            read[kind](rates, entry, plans)
-        elif kind == "pipeline.jobs.tokens":
-            told = {"train": _tokenizer, "tokenize": _tokenize, "shard": _shard}.get(name)
-            if told:  # a copied tokenizer takes no time worth telling
-                told(rates, entry, plans)
+    told = {
+        "documents": _documents,
+        "dedup": _dedup,
+        "classifier": _train,
+        "tokenizer": _tokenizer,
+        "tokenize": _tokenize,
+        "shard": _shard,
+    }
+    for entry in open_finished(run).entries:
+        if tell := told.get(entry.ref.kind):
+            tell(rates, entry, plans)
     for name, entry in manifest["sources"].items():
         held = entry["held_out"]
         facts = {fact: entry[fact] + held[fact] for fact in ("tokens", "documents", "text_bytes")}
@@ -172,94 +177,93 @@ def _file_sizes(rates: Rates, recipe: Recipe) -> None:
             rates.add("files", name, "", Work(bytes_in=read.bytes_in, bytes_out=size, documents_in=read.documents_in))
 
 
-def _outputs(entry: dict[str, Any], *kinds: str) -> int:
-    return sum(o["bytes"] for o in entry["outputs"] if o["path"].rsplit(".", 2)[-2] in kinds)
+def _outputs(entry: Entry, *kinds: str) -> int:
+    return sum(o.bytes for o in entry.outputs if o.path.rsplit(".", 2)[-2] in kinds)
 
 
-def _documents(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
-    report = entry["report"]
-    source, number = report["source"], report["stage"]
+def _documents(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
+    report = entry.report_as(DocumentsReport)
+    source, number = entry.ref.source, int(entry.ref.stage)
     steps = dict(plans[source][number].steps)
     waiting = {name for name, step in steps.items() if getattr(step, "takes_pages", False)}
-    waited = sum(books["seconds"] for books in report["books"][1:] if books["step"] in waiting)
-    inside = sum(books["seconds"] for books in report["books"][1:] if books["step"] not in waiting)
-    own = max(entry["seconds"] - waited, inside, 1e-9)
-    busy = min(1.0, entry["cpu_seconds"] / own)  # below 1 where others had the core for a part of the time
-    for books in report["books"][1:]:
-        step = steps.get(books["step"])
-        kind = step.step if isinstance(step, Step) else books["step"]
+    waited = sum(books.seconds for books in report.books[1:] if books.step in waiting)
+    inside = sum(books.seconds for books in report.books[1:] if books.step not in waiting)
+    own = max(entry.seconds - waited, inside, 1e-9)
+    busy = min(1.0, entry.cpu_seconds / own)  # below 1 where others had the core for a part of the time
+    for books in report.books[1:]:
+        step = steps.get(books.step)
+        kind = step.step if isinstance(step, Step) else books.step
         work = _of_books(books)
-        work.seconds *= 1.0 if books["step"] in waiting else busy
-        rates.add(f"step:{kind}", source, books["step"], work)
-    first, last = report["books"][0], report["books"][-1]
+        work.seconds *= 1.0 if books.step in waiting else busy
+        rates.add(f"step:{kind}", source, books.step, work)
+    first, last = report.books[0], report.books[-1]
     work = Work(
         (own - inside) * busy,
         1,
-        first["in"][0],
-        first["out"][0],
-        first["in"][1],
-        first["out"][1],
+        first.into.docs,
+        first.out.docs,
+        first.into.bytes,
+        first.out.bytes,
         _outputs(entry, "kept"),
         _outputs(entry, "dropped", "failed"),
-        entry["peak_memory"],
+        entry.peak_memory,
     )
     rates.add("read", source, str(number), work)
-    whole = Work(0, 1, first["in"][0], last["out"][0], first["in"][1], last["out"][1], work.written, work.aside)
+    whole = Work(0, 1, first.into.docs, last.out.docs, first.into.bytes, last.out.bytes, work.written, work.aside)
     rates.add("segment", source, str(number), whole)
-    if number:  # the first books of what follows a dedup tell what that took
-        rates.add("removed", source, plans[source][number - 1].dedup[0], _of_books(first))
+    if number and (dedup := plans[source][number - 1].dedup):  # the first books of what follows a dedup tell what it took
+        rates.add("removed", source, dedup[0], _of_books(first))
 
 
-def _of_books(books: dict[str, Any]) -> Work:
-    return Work(books["seconds"], 1, books["in"][0], books["out"][0], books["in"][1], books["out"][1])
+def _of_books(books: StepBooks) -> Work:
+    return Work(books.seconds, 1, books.into.docs, books.out.docs, books.into.bytes, books.out.bytes)
 
 
-def _dedup(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
-    _, source, name, task = entry["name"].split("/", 3)
-    kind = task.rsplit("-", 1)[0].split("-")[0]
-    work = Work(entry["cpu_seconds"], 1, written=sum(o["bytes"] for o in entry["outputs"]), memory=entry["peak_memory"])
-    method = next(item.method for segment in plans[source] if segment.dedup for n, item in [segment.dedup] if n == name)
-    rates.add(f"dedup:{method}", f"{source}/{name}", "components" if kind in ROUNDS else kind, work)
+def _dedup(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
+    name, _, phase = entry.ref.stage.partition(" ")
+    kind = phase.split("-")[0]
+    work = Work(entry.cpu_seconds, 1, written=sum(o.bytes for o in entry.outputs), memory=entry.peak_memory)
+    dedups = dict(segment.dedup for segment in plans[entry.ref.source] if segment.dedup)
+    job = f"{entry.ref.source}/{name}"
+    rates.add(f"dedup:{dedups[name].method}", job, "components" if kind in ROUNDS else kind, work)
 
 
-def _tokenize(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
-    report = entry["report"]
-    into, out = report["books"][0], report["books"][-1]
+def _tokenize(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
+    report, source = entry.report_as(TokenizeReport), entry.ref.source
+    into, out = report.books[0], report.books[-1]
     work = Work(
-        entry["cpu_seconds"],
+        entry.cpu_seconds,
         1,
-        into["in"][0],
-        out["out"][0],
-        into["in"][1],
-        out["out"][1],
+        into.into.docs,
+        out.out.docs,
+        into.into.bytes,
+        out.out.bytes,
         _outputs(entry, "train", "held_out"),
         _outputs(entry, "dropped"),
-        entry["peak_memory"],
+        entry.peak_memory,
     )
-    rates.add("tokenize", report["source"], "", work)
-    last = (plans[MIXTURE] or plans[report["source"]])[-1]
+    rates.add("tokenize", source, "", work)
+    last = (plans[MIXTURE] or plans[source])[-1]
     if last.dedup:
-        rates.add("removed", report["source"], last.dedup[0], _of_books(into))
+        rates.add("removed", source, last.dedup[0], _of_books(into))
 
 
-def _shard(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
-    source, shard = entry["name"].split("/")[1], entry["report"]["shard"]
-    size = sum(o["bytes"] for o in entry["outputs"])
-    tokens = sum(o["bytes"] for o in entry["outputs"] if o["path"].endswith(".npy"))
-    work = Work(
-        entry["cpu_seconds"], 1, shard["documents"], shard["documents"], tokens, tokens, size, 0, entry["peak_memory"]
-    )
-    rates.add("shard", source, "", work)
+def _shard(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
+    shard = entry.report_as(ShardReport).shard
+    size = sum(o.bytes for o in entry.outputs)
+    tokens = sum(o.bytes for o in entry.outputs if o.path.endswith(".npy"))
+    work = Work(entry.cpu_seconds, 1, shard.documents, shard.documents, tokens, tokens, size, 0, entry.peak_memory)
+    rates.add("shard", entry.ref.source, "", work)
 
 
-def _tokenizer(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
-    size = entry["report"]["bytes"]
-    rates.add("tokenizer", "", "", Work(entry["cpu_seconds"], 1, bytes_in=size, memory=entry["peak_memory"]))
+def _tokenizer(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
+    if entry.ref.stage == "train":  # a copied tokenizer takes no time worth telling
+        size = entry.report_as(TokenizerReport).bytes
+        rates.add("tokenizer", "", "", Work(entry.cpu_seconds, 1, bytes_in=size, memory=entry.peak_memory))
 
 
-def _train(rates: Rates, entry: dict[str, Any], plans: dict[str, list[Segment]]) -> None:
-    seconds = max(entry["cpu_seconds"], entry["seconds"])  # fastText trains in a process of its own
-    size = sum(kind["text_bytes"] for kind in entry["report"]["card"]["documents"].values())
-    rates.add(
-        "classifier", "", entry["name"].split("/")[1], Work(seconds, 1, bytes_in=size, memory=entry["peak_memory"])
-    )
+def _train(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
+    seconds = max(entry.cpu_seconds, entry.seconds)  # fastText trains in a process of its own
+    size = sum(kind["text_bytes"] for kind in entry.report_as(ClassifierReport).card["documents"].values())
+    name = f"{entry.ref.source}.{entry.ref.stage}"
+    rates.add("classifier", "", name, Work(seconds, 1, bytes_in=size, memory=entry.peak_memory))

@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import MIXTURE, Rates, Work
 from pipeline.plan.dedup import group_bytes
-from pipeline.plan.samples import AT_ONCE
-from pipeline.plan.segments import Segment, segments
+from pipeline.plan.parts import Segment, segments
+from pipeline.plan.training import AT_ONCE
 from pipeline.recipe import Recipe
 from stages.dedup.footprint import footprint
 from stages.errors import UserError

@@ -1,18 +1,87 @@
-"""Finds where a large file of plain JSON lines can be cut, so that several tasks read it and each line keeps its number."""
+"""Finding where a large source file can be cut, so that several tasks read it: between lines, or between row groups."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.task import Context
+from pipeline.jobs.context import Context
+from pipeline.jobs.inputs import SourceFile
+from pipeline.plan.node import Conclusion, Job, Report
+from stages.marks import HowMuch, InFile, Setting
 from stages.read.split import line_parts
 
-VERSION = 1
+
+class Range(Report, array_like=True):
+    """What one task reads of a file, and its bytes there: lines (offset, length, ordinal of the first), or row groups."""
+
+    size: int
+    lines: tuple[int, int, int] | None = None
+    row_groups: tuple[int, ...] | None = None
 
 
-def run(spec: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Read the file once and report its ranges: [offset, length in bytes, ordinal of the first line] of each."""
-    with storage.open_stream(spec["file"]["uri"]) as stream:
-        parts = line_parts(stream, spec["split_bytes"])
-        return {"ranges": [[part.offset, part.length, part.first_record] for part in parts]}
+class CutReport(Report):
+    """The ranges of a file, in order; none where it is read as a whole."""
+
+    ranges: list[Range]
+
+
+@dataclass(frozen=True)
+class Cut(Job):
+    """Finds ranges of about `split_bytes`. How a file is cut decides no byte of a corpus: the cut that was made stays."""
+
+    report: ClassVar[type[Report]] = CutReport
+
+    file: InFile[SourceFile]
+    format: Setting[Literal["jsonl", "parquet"]]
+    split_bytes: HowMuch[int]
+
+    def run(self, context: Context) -> CutReport:
+        if self.format == "parquet":
+            return CutReport(ranges=_row_groups(self.file, self.split_bytes))
+        with storage.open_stream(self.file.uri) as stream:
+            parts = line_parts(stream, self.split_bytes)
+            ranges = [(part.offset, part.length or 0, part.first_record) for part in parts]
+        return CutReport(ranges=[Range(size=lines[1], lines=lines) for lines in ranges])
+
+
+def _row_groups(file: SourceFile, split_bytes: int) -> list[Range]:
+    try:
+        with storage.open_random(file.uri) as stream:
+            metadata = pq.read_metadata(stream)
+    except (pa.ArrowException, OSError):
+        return []  # the task that reads it says what is wrong, and counts it among the files that failed
+    found: list[Range] = []
+    groups: list[int] = []
+    size = 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        weight = sum(group.column(c).total_compressed_size for c in range(group.num_columns))
+        if groups and size + weight > split_bytes:
+            found.append(Range(size=size, row_groups=tuple(groups)))
+            groups, size = [], 0
+        groups.append(index)
+        size += weight
+    if groups:
+        found.append(Range(size=size, row_groups=tuple(groups)))
+    return found
+
+
+class CutSizeReport(Conclusion):
+    """The size that the files of a source were cut to."""
+
+    split_bytes: int
+
+
+@dataclass(frozen=True)
+class CutSize(Job):
+    """The size that a source's files were cut to when they were first read: concluded by the plan, no task runs for it."""
+
+    report: ClassVar[type[Report]] = CutSizeReport
+
+    source: Setting[str]
+    files: InFile[tuple[SourceFile, ...]]

@@ -1,31 +1,144 @@
-"""The dedup job: one task of a dedup's shuffle, its files opened from and published to the run's folder."""
+"""The job that makes one call of a dedup, and the conclusion of a whole one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
+
+import msgspec
 
 from pipeline import storage
-from pipeline.task import Context
+from pipeline.jobs.context import Context
+from pipeline.plan.node import Conclusion, Job, Named, Report, Stored
+from stages.dedup.footprint import Need
+from stages.dedup.spec import AnyDedup
+from stages.marks import HowMuch, InFile, OutFile, Setting
 
-VERSION = 3  # of all that a dedup's tasks write
+Places = dict[str, str | dict[str, str]]
 
 
-def run(spec: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Call the stage's function on local outputs; its return value is the report's `result`."""
-    module, _, name = spec["function"].partition(":")
-    function = getattr(import_module(module), name)
+class CallReport(Report):
+    """What the function returned."""
 
-    def open_file(path: str) -> BinaryIO:
-        return storage.open_random(path) if path in spec["outside"] else context.open(path)
+    result: msgspec.Raw = msgspec.Raw(b"null")
 
-    with ExitStack() as stack:
-        outputs: dict[str, Any] = {}
-        for argument, path in spec["outputs"].items():
-            if isinstance(path, dict):
-                outputs[argument] = {key: str(stack.enter_context(context.output(p))) for key, p in path.items()}
-            else:
-                outputs[argument] = str(stack.enter_context(context.output(path)))
-        result = function(**spec["arguments"], **outputs, open_file=open_file)
-    return {"result": result}
+
+@dataclass(frozen=True)
+class DedupCall(Job):
+    """Calls a function of `stages.dedup` by name, with its arguments sorted by their marks.
+
+    reads: arguments that name files, each name in them replaced by the file (Stored, or Named for one outside the run).
+    outputs: arguments that take the names of files to write.
+    """
+
+    report: ClassVar[type[Report]] = CallReport
+
+    function: Setting[str]  # "package.module:name"
+    settings: Setting[dict[str, Any]]
+    reads: InFile[dict[str, Any]]
+    outputs: OutFile[Places]
+    how_much: HowMuch[dict[str, Any]]
+    named: InFile[tuple[Named, ...]] = ()  # files that the dedup's settings name
+
+    def modules(self) -> tuple[str, ...]:
+        return (__name__, self.function.partition(":")[0])
+
+    def run(self, context: Context) -> CallReport:
+        module, _, name = self.function.partition(":")
+        function = getattr(import_module(module), name)
+        files: dict[str, Stored | Named] = {file.uri: file for file in self.named}
+        reads = _by_name(self.reads, files)
+
+        def open_file(path: str) -> BinaryIO:
+            file = files[path]
+            return context.open(file) if isinstance(file, Stored) else storage.open_random(file.uri)
+
+        with ExitStack() as stack:
+            outputs: dict[str, Any] = {}
+            for argument, path in self.outputs.items():
+                if isinstance(path, dict):
+                    outputs[argument] = {key: str(stack.enter_context(context.output(p))) for key, p in path.items()}
+                else:
+                    outputs[argument] = str(stack.enter_context(context.output(path)))
+            result = function(**self.settings, **reads, **self.how_much, **outputs, open_file=open_file)
+        return CallReport(result=msgspec.Raw(msgspec.json.encode(result)))
+
+
+def _by_name(value: Any, files: dict[str, Stored | Named]) -> Any:
+    """The value with each file replaced by its name, under which it is added to `files`."""
+    if isinstance(value, Stored | Named):
+        name = value.path if isinstance(value, Stored) else value.uri
+        files[name] = value
+        return name
+    if isinstance(value, Mapping):
+        return {key: _by_name(item, files) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_by_name(item, files) for item in value]
+    return value
+
+
+class PartRead(msgspec.Struct):
+    """A part that a dedup ran over."""
+
+    path: str
+    source: str
+
+
+class DedupSummary(msgspec.Struct, omit_defaults=True):
+    """What a dedup found, over the parts by their ordinal as text. What only some methods have may be None.
+
+    removals, cuts: files of removed documents and of pieces cut out. parts: the new parts, where texts were cut. sizes:
+    [copies, clusters] pairs. lost: [source, source of the kept document, documents]. needs: what it stated it would take.
+    """
+
+    method: str
+    documents: int
+    removed: int
+    removed_of_part: dict[str, int]
+    removals: dict[str, str]
+    read: dict[str, PartRead]
+    needs: list[Need]
+    compared: int | None = None
+    rounds: int | None = None
+    largest_bucket: int | None = None
+    sizes: list[tuple[int, int]] | None = None
+    largest: list[dict[str, Any]] | None = None
+    lost: list[tuple[str, str | None, int]] | None = None
+    parts: dict[str, str] | None = None
+    cuts: dict[str, str] | None = None
+    reports: dict[str, dict[str, Any]] | None = None
+    shards: list[dict[str, Any]] | None = None
+
+
+class DedupReport(Conclusion):
+    """What a dedup found; its outputs are the files that the summary names."""
+
+    summary: DedupSummary
+
+
+@dataclass(frozen=True)
+class DedupPart:
+    """A part as a dedup takes it, with the source files that its documents came from."""
+
+    source: str
+    file: Stored
+    removals: tuple[Stored, ...]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dedup(Job):
+    """A whole dedup: concluded by the plan from its calls, so how they were cut decides nothing."""
+
+    report: ClassVar[type[Report]] = DedupReport
+
+    name: Setting[str]
+    settings: Setting[AnyDedup]
+    parts: InFile[tuple[DedupPart, ...]]
+    files: InFile[tuple[Named, ...]]  # that the settings name
+
+    def modules(self) -> tuple[str, ...]:
+        return (__name__, "stages.dedup.phases")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, ClassVar, Literal
 
 import numpy as np
 
 from pipeline import storage
-from pipeline.task import Context
+from pipeline.jobs.context import Context
+from pipeline.jobs.tokenize import SPLITS, HeldOut, TokenFilesReport, store_tokens
+from pipeline.plan.node import Job, Named, Report, Stored
 from stages.errors import UserError
+from stages.marks import HowMuch, InFile, OutFile, Setting
 from stages.tokens.adopt import adopt
 from stages.tokens.formats import datatrove, jsonl, megatron, olmo, parquet
 from stages.tokens.formats.block import Block, blocks, bounded, rows_by_end_token
@@ -19,126 +23,223 @@ from stages.tokens.shard_format import ShardError
 from stages.tokens.token_bytes import TokenBytes
 from stages.tokens.tokenizer import Tokenizer, load_tokenizer
 
-EXPORT_VERSION = 1
-IMPORT_VERSION = 1
-SPLITS = ("train", "held_out")
+ExportFormat = Literal["datatrove", "megatron", "parquet", "jsonl"]
+ImportFormat = Literal["olmo", "datatrove", "megatron", "parquet", "jsonl"]
 
 
-def export_shard(spec: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Write one shard of a run in another format; what was read is checked against the manifest before it appears."""
-    shard, kind, dtype, eos = spec["shard"], spec["format"], np.dtype(spec["dtype"]), spec["eos_id"]
-    names: list[str] = spec["writes"]
-    try:
-        with ExitStack() as stack:
-            decoder = None
-            if spec["text"]:
-                uri = storage.join(spec["run"], spec["tokenizer"])
-                decoder = _decoder(stack.enter_context(storage.pinned(uri, context.cache)), spec["sha256"])[1]
-            stream = stack.enter_context(storage.open_stream(storage.join(spec["run"], shard["path"])))
-            index_uri = storage.join(spec["run"], shard["index"])
-            found = olmo.read_shard(stream, lambda: storage.open_stream(index_uri), shard, dtype, spec["vocab_size"])
-            paths = [stack.enter_context(context.output(name)) for name in names]
-            if kind == "parquet":
-                documents, tokens = parquet.write_parquet(found, paths[0], spec["source"], dtype, eos, decoder)
-            else:
-                files = [stack.enter_context(path.open("wb")) for path in paths]
-                if kind == "datatrove":
-                    documents, tokens = datatrove.write_datatrove(found, files[0], files[1])
-                    files[2].write(datatrove.metadata(spec["tokenizer"], dtype, tokens))
-                elif kind == "megatron":
-                    documents = shard["documents"]
-                    tokens = megatron.write_megatron(found, files[0], files[1], documents, dtype)
-                else:
-                    out = stack.enter_context(jsonl.compressed(files[0], spec["compression"]))
-                    documents, tokens = jsonl.write_jsonl(found, out, spec["source"], eos, decoder, spec["tokens"])
-    except ShardError as error:
-        raise UserError(f"{spec['run']}: {error}") from None
-    return {"source": spec["source"], "documents": documents, "tokens": tokens}
+@dataclass(frozen=True)
+class ShardOfRun:
+    """A shard of a finished run, as its manifest has it; index_version: of the index, which the manifest does not vouch for."""
+
+    path: str
+    index: str
+    tokens: int
+    documents: int
+    text_bytes: int
+    sha256: str
+    index_version: str
+
+    def identity(self) -> list[str]:
+        """The content of its two files."""
+        return [self.path, self.sha256, self.index_version]
+
+    def entry(self) -> dict[str, str | int]:
+        """As the manifest has it."""
+        names = ("path", "index", "tokens", "documents", "text_bytes", "sha256")
+        return {name: getattr(self, name) for name in names}
 
 
-def import_file(spec: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Take in one file of tokens made elsewhere: training and held-out documents apart, as token files of a part."""
-    with ExitStack() as stack:
-        path = stack.enter_context(context.local(spec["tokenizer"]))
-        tokenizer, decoder = _decoder(path, spec["sha256"], spec["eos_token"], spec["pad_token"])
-        if spec["as_run"] and not decoder.exact:
-            raise UserError(
-                "--held-out-as needs a byte-level tokenizer: of others, a document's text is not known exactly"
-            )
+@dataclass(frozen=True)
+class TokenizerOfRun:
+    """A finished run's tokenizer, as its manifest has it."""
+
+    path: str
+    sha256: str
+    vocab_size: int
+    eos_id: int
+
+    def identity(self) -> str:
+        """The content of its file."""
+        return self.sha256
+
+
+class ExportReport(Report):
+    """What was written."""
+
+    documents: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class ExportShard(Job):
+    """Writes one shard of a run in another format; what was read is checked against the manifest before it appears."""
+
+    report: ClassVar[type[Report]] = ExportReport
+
+    shard: InFile[ShardOfRun]
+    tokenizer: InFile[TokenizerOfRun]
+    source: Setting[str]
+    format: Setting[ExportFormat]
+    dtype: Setting[str]
+    text: Setting[bool]
+    tokens: Setting[bool]
+    compression: Setting[str]
+    output: OutFile[tuple[str, ...]]
+    run_uri: HowMuch[str]
+
+    def run(self, context: Context) -> ExportReport:
         try:
-            found = adopt(
-                _opened(spec, tokenizer, stack),
-                tokenizer,
-                decoder,
-                context.scratch / "tokens",
-                spec["file"],
-                spec["held_out"],
-                spec["salt"],
-                spec["append_eos"],
-            )
+            with ExitStack() as stack:
+                return self._write(context, stack)
         except ShardError as error:
-            raise UserError(str(error)) from None
-    files = {}
-    for split, written in zip(SPLITS, (found.train, found.held_out), strict=True):
-        names = {"tokens_path": f"{spec['prefix']}.{split}.tokens", "index_path": f"{spec['prefix']}.{split}.parquet"}
-        for field, name in names.items():
-            with context.output(name) as target:
-                Path(getattr(written, field)).replace(target)
-        files[split] = written.to_json() | names
-    return {
-        "source": spec["source"],
-        "books": [found.books.to_json()],
-        "files": files,
-        "ended": found.ended,
-        "vocab_size": tokenizer.vocab_size,
-        "eos_id": tokenizer.eos_id,
-        "pad_id": tokenizer.pad_id,
-        "sha256": tokenizer.sha256,
-    }
+            raise UserError(f"{self.run_uri}: {error}") from None
+
+    def _write(self, context: Context, stack: ExitStack) -> ExportReport:
+        shard, dtype, known = self.shard, np.dtype(self.dtype), self.tokenizer
+        decoder = None
+        if self.text:
+            uri = storage.join(self.run_uri, known.path)
+            decoder = _decoder(stack.enter_context(storage.pinned(uri, context.cache)), known.sha256)[1]
+        stream = stack.enter_context(storage.open_stream(storage.join(self.run_uri, shard.path)))
+        index = storage.join(self.run_uri, shard.index)
+        found = olmo.read_shard(stream, lambda: storage.open_stream(index), shard.entry(), dtype, known.vocab_size)
+        paths = [stack.enter_context(context.output(name)) for name in self.output]
+        if self.format == "parquet":
+            counts = parquet.write_parquet(found, paths[0], self.source, dtype, known.eos_id, decoder)
+            return ExportReport(documents=counts[0], tokens=counts[1])
+        files = [stack.enter_context(path.open("wb")) for path in paths]
+        return self._write_plain(found, files, decoder, stack)
+
+    def _write_plain(
+        self, found: Iterator[Block], files: list[BinaryIO], decoder: TokenBytes | None, stack: ExitStack
+    ) -> ExportReport:
+        dtype, known = np.dtype(self.dtype), self.tokenizer
+        if self.format == "datatrove":
+            documents, tokens = datatrove.write_datatrove(found, files[0], files[1])
+            files[2].write(datatrove.metadata(known.path, dtype, tokens))
+        elif self.format == "megatron":
+            documents = self.shard.documents
+            tokens = megatron.write_megatron(found, files[0], files[1], documents, dtype)
+        else:
+            out = stack.enter_context(jsonl.compressed(files[0], self.compression))
+            documents, tokens = jsonl.write_jsonl(found, out, self.source, known.eos_id, decoder, self.tokens)
+        return ExportReport(documents=documents, tokens=tokens)
 
 
-def _opened(spec: dict[str, Any], tokenizer: Tokenizer, stack: ExitStack) -> Iterator[Block]:
-    """The documents of the file, whatever its format."""
-    uri, index, kind = spec["file"], spec["index"], spec["format"]
-    fields = {"tokens_field": spec["tokens_field"], "id_field": spec["id_field"]}
-    if kind == "parquet":
-        yield from parquet.read_parquet(stack.enter_context(storage.open_random(uri)), uri, **fields)
-        return
-    stream = stack.enter_context(storage.open_stream(uri))
-    if kind == "jsonl":
-        yield from jsonl.read_jsonl(stream, uri, **fields)
-        return
-    dtype = np.dtype(spec["dtype"]).newbyteorder("<") if spec["dtype"] else tokenizer.dtype
-    if kind == "megatron":
-        opened = stack.enter_context(storage.open_random(index))
-        head = megatron.read_head(opened, index)
-        dtype, rows = head.dtype, megatron.rows_of_index(opened, head, index, uri)
-    elif kind == "datatrove":
-        if spec["metadata"]:
-            size = datatrove.read_metadata(storage.read_bytes(spec["metadata"]), spec["metadata"])
-            dtype = np.dtype(f"<u{size}")
-        rows = datatrove.rows_of_index(stack.enter_context(storage.open_stream(index)), index, uri) if index else None
-    else:
-        with storage.open_stream(uri, 0, 6) as head_bytes:
-            if head_bytes.read(6) == b"\x93NUMPY":
-                raise ShardError(
-                    f"{uri}: has a numpy header, and OLMo's .npy have none; write it anew with array.tofile(...)"
+class ImportReport(TokenFilesReport):
+    """ended: documents that were given the end token."""
+
+    ended: int
+
+
+@dataclass(frozen=True)
+class ImportFile(Job):
+    """Takes in one file of tokens made elsewhere: training and held-out documents apart, as token files of a part.
+
+    index, metadata: files that belong to it, where there are any. as_run: what is held out is what a run holds out.
+    """
+
+    report: ClassVar[type[Report]] = ImportReport
+
+    file: InFile[Named]
+    index: InFile[Named | None]
+    metadata: InFile[Named | None]
+    tokenizer: InFile[Stored]
+    source: Setting[str]
+    format: Setting[ImportFormat]
+    eos_token: Setting[str | None]
+    pad_token: Setting[str | None]
+    append_eos: Setting[bool]
+    dtype: Setting[str | None]
+    tokens_field: Setting[str | None]
+    id_field: Setting[str]
+    held_out: Setting[HeldOut]
+    as_run: Setting[bool]
+
+    def run(self, context: Context) -> ImportReport:
+        with ExitStack() as stack:
+            path = stack.enter_context(context.local(self.tokenizer))
+            tokenizer, decoder = _decoder(path, self.tokenizer.digest, self.eos_token, self.pad_token)
+            if self.as_run and not decoder.exact:
+                raise UserError(
+                    "--held-out-as needs a byte-level tokenizer: of others, a document's text is not known exactly"
                 )
-        rows = olmo.rows_of_index(lambda: storage.open_stream(index), index, uri) if index else None
-    if rows is None:
-        scan = stack.enter_context(storage.open_stream(uri))
-        rows = rows_by_end_token(scan, dtype, tokenizer.eos_id, uri)
-    yield from blocks(stream, dtype, bounded(rows, uri), uri)
+            try:
+                found = adopt(
+                    self._opened(tokenizer, stack),
+                    tokenizer,
+                    decoder,
+                    context.scratch / "tokens",
+                    self.file.uri,
+                    self.held_out.share,
+                    self.held_out.salt,
+                    self.append_eos,
+                )
+            except ShardError as error:
+                raise UserError(str(error)) from None
+        prefix = context.interim(f"{self.source}/tokens")
+        written = zip(SPLITS, (found.train, found.held_out), strict=True)
+        return ImportReport(
+            books=[found.books],
+            files={split: store_tokens(file, f"{prefix}.{split}", context) for split, file in written},
+            ended=found.ended,
+            vocab_size=tokenizer.vocab_size,
+            eos_id=tokenizer.eos_id,
+            pad_id=tokenizer.pad_id,
+            sha256=tokenizer.sha256,
+        )
+
+    def _opened(self, tokenizer: Tokenizer, stack: ExitStack) -> Iterator[Block]:
+        """The documents of the file, whatever its format."""
+        uri = self.file.uri
+        if self.format == "parquet":
+            opened = stack.enter_context(storage.open_random(uri))
+            yield from parquet.read_parquet(opened, uri, tokens_field=self.tokens_field, id_field=self.id_field)
+            return
+        stream = stack.enter_context(storage.open_stream(uri))
+        if self.format == "jsonl":
+            yield from jsonl.read_jsonl(stream, uri, tokens_field=self.tokens_field, id_field=self.id_field)
+            return
+        dtype = np.dtype(self.dtype).newbyteorder("<") if self.dtype else tokenizer.dtype
+        index = self.index.uri if self.index else None
+        rows = None
+        if self.format == "megatron":
+            assert index is not None
+            opened = stack.enter_context(storage.open_random(index))
+            head = megatron.read_head(opened, index)
+            dtype, rows = head.dtype, megatron.rows_of_index(opened, head, index, uri)
+        elif self.format == "datatrove":
+            if self.metadata:
+                size = datatrove.read_metadata(storage.read_bytes(self.metadata.uri), self.metadata.uri)
+                dtype = np.dtype(f"<u{size}")
+            if index:
+                rows = datatrove.rows_of_index(stack.enter_context(storage.open_stream(index)), index, uri)
+        else:
+            _refuse_numpy_header(uri)
+            if index:
+                rows = olmo.rows_of_index(lambda: storage.open_stream(index), index, uri)
+        if rows is None:
+            scan = stack.enter_context(storage.open_stream(uri))
+            rows = rows_by_end_token(scan, dtype, tokenizer.eos_id, uri)
+        yield from blocks(stream, dtype, bounded(rows, uri), uri)
+
+
+def _refuse_numpy_header(uri: str) -> None:
+    with storage.open_stream(uri, 0, 6) as head:
+        if head.read(6) == b"\x93NUMPY":
+            raise ShardError(
+                f"{uri}: has a numpy header, and OLMo's .npy have none; write it anew with array.tofile(...)"
+            )
 
 
 _LOADED: dict[tuple, tuple[Tokenizer, TokenBytes]] = {}
 
 
 def _decoder(
-    path: Path, sha256: str, eos_token: str | None = None, pad_token: str | None = None
+    path: Path, content: str, eos_token: str | None = None, pad_token: str | None = None
 ) -> tuple[Tokenizer, TokenBytes]:
-    """The tokenizer and its table of bytes, loaded once a process."""
-    key = (sha256, eos_token, pad_token)
+    """The tokenizer and its table of bytes, loaded once a process; content: a digest of its file."""
+    key = (content, eos_token, pad_token)
     if key not in _LOADED:
         _LOADED.clear()
         loaded = load_tokenizer(path, engine="tokenizers", eos_token=eos_token, pad_token=pad_token)

@@ -1,9 +1,10 @@
-"""How jobs open what they read: source files, parts with the rows that dedup took, models and lists that steps name."""
+"""What jobs read: source files, parts with the rows that dedup removed, models and lists that steps name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,47 +12,97 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.plan.segments import file_fields
-from pipeline.task import Context
+from pipeline.jobs.context import Context
+from pipeline.plan.code import code_of_all
+from pipeline.plan.node import Named, Stored
+from stages.marks import in_key, named_files
 from stages.parts import read_part, without_rows
 from stages.step import Step
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One source file, some row groups of a Parquet file, or a range of a plain JSON lines file.
+
+    name: as documents and errors name it. label: the file in ids of documents that have none of their own. version: changes
+    when the content does. lines: of a range: its offset, its length in bytes, and the ordinal of its first line.
+    """
+
+    uri: str
+    name: str
+    size: int
+    version: str
+    label: str = ""
+    row_groups: tuple[int, ...] | None = None
+    lines: tuple[int, int, int] | None = None
+
+    def identity(self) -> list[Any]:
+        """What of it decides the documents that are read."""
+        return [self.name, self.label, self.size, self.version, self.row_groups, self.lines]
+
+
+@dataclass(frozen=True)
+class NamedStep:
+    """A step under its name in the recipe, and the files that it names, each with its version."""
+
+    name: str
+    step: Step
+    files: tuple[Named, ...] = ()
+
+    def in_parts(self) -> dict[str, Any]:
+        """What decides the outcome, in parts; all but the limits decide the measures."""
+        return {
+            "settings": [self.step.step, self.step.settings()],
+            "limits": in_key(self.step.limits()),
+            "code": [code_of_all([type(self.step).__module__]), self.step.code()],
+            "files": [file.version for file in self.files],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PartInput:
+    """A part as a job reads it: the file, the files of rows that dedups removed from it, and the bytes that they cut out."""
+
+    part: Stored
+    removals: tuple[Stored, ...] = ()
+    edited: int = 0
+
+
 @contextmanager
-def open_source(file: dict[str, Any], staged: bool, context: Context) -> Iterator[BinaryIO]:
+def open_source(file: SourceFile, staged: bool, random: bool, context: Context) -> Iterator[BinaryIO]:
     """A source file as a stream: from the disk it lies on, from the node's cache, or over the network.
 
-    Parquet is read at many places, so it is opened for that; everything else is one pass over the file, or over its range.
+    random: it is read at many places (Parquet); everything else is one pass over the file, or over its range.
     """
-    offset, length, _ = file.get("lines") or (0, None, 1)
-    if staged and not storage.is_local(file["uri"]):
+    offset, length, _ = file.lines or (0, None, 1)
+    if staged and not storage.is_local(file.uri):
         with (
-            storage.pinned(file["uri"], context.cache) as path,
-            path.open("rb") if file["random"] else storage.open_stream(path, offset, length) as stream,
+            storage.pinned(file.uri, context.cache) as path,
+            path.open("rb") if random else storage.open_stream(path, offset, length) as stream,
         ):
             yield stream
-    elif file["random"]:
-        with storage.open_random(file["uri"]) as stream:
+    elif random:
+        with storage.open_random(file.uri) as stream:
             yield stream
     else:
-        with storage.open_stream(file["uri"], offset, length) as stream:
+        with storage.open_stream(file.uri, offset, length) as stream:
             yield stream
 
 
 def localise_step(step: Step, context: Context) -> Step:
     """The step with the files that it names (models, lists) on this node's disk, fetched once a node."""
     changes: dict[str, Any] = {}
-    for name, uris in file_fields(step).items():
+    for name, uris in named_files(step).items():
         local = [str(storage.fetch(uri, context.cache)) for uri in uris]
         changes[name] = local[0] if isinstance(getattr(step, name), str) else tuple(local)
     return step.model_copy(update=changes) if changes else step
 
 
-def read_removals(removals: list[dict[str, str]], context: Context) -> pa.Table | None:
+def read_removals(removals: tuple[Stored, ...], context: Context) -> pa.Table | None:
     """All rows that dedup removed from a part: `row`, `reason`, `representative`, sorted by row; None for none."""
     tables = []
     for removal in removals:
-        with context.open(removal["path"]) as file:
+        with context.open(removal) as file:
             tables.append(pq.read_table(file, columns=["row", "reason", "representative"]))
     if not tables:
         return None
@@ -60,15 +111,15 @@ def read_removals(removals: list[dict[str, str]], context: Context) -> pa.Table 
 
 
 def part_batches(
-    path: str, removals: list[dict[str, str]], context: Context, batch_bytes: int, columns: list[str] | None = None
+    part: PartInput, context: Context, batch_bytes: int, columns: list[str] | None = None
 ) -> Iterator[tuple[int, pa.RecordBatch, pa.RecordBatch]]:
     """The rows of a part that stay, and those that dedup removed (with `reason` and `representative`), in batches.
 
     Each pair comes with the row number, in the part, of the batch's first row.
     """
-    table = read_removals(removals, context)
+    table = read_removals(part.removals, context)
     removed = np.asarray(table.column("row"), np.int64) if table is not None else np.zeros(0, np.int64)
-    with context.open(path) as file:
+    with context.open(part.part) as file:
         for start, batch in read_part(file, batch_bytes, columns):
             kept, gone, which = without_rows(start, batch, removed)
             for name in ("reason", "representative"):

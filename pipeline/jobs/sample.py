@@ -1,38 +1,58 @@
-"""The job that draws a sample of one part's documents, and how any job does: by a hash of the document's id."""
+"""Drawing a sample of parts' documents, by a hash of their ids: the choice hangs on nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.jobs.inputs import part_batches
-from pipeline.task import Context
+from pipeline.jobs.context import Context
+from pipeline.jobs.inputs import PartInput, part_batches
+from pipeline.plan.node import Job, Report
 from stages.document import document_hash
+from stages.marks import HowMuch, InFile, Setting
 from stages.parts import PartWriter
 
-VERSION = 1
 COLUMNS = ["id", "text"]
 
 
-def run(spec: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Write the chosen documents of a part, in their order, to a part of their own."""
-    schema = pa.schema([(name, pa.large_string()) for name in COLUMNS])
-    with context.output(spec["output"]) as path, PartWriter(path, schema) as file:
-        for batch in sampled([spec], spec["purpose"], spec["batch_bytes"], context):
-            file.write(batch)
-    return {"docs": file.rows}
+class SampleReport(Report):
+    """The file of the sample, and how many documents are in it."""
+
+    part: str
+    docs: int
+
+
+@dataclass(frozen=True)
+class Sample(Job):
+    """Writes the chosen documents of a part, in their order, to a part of their own."""
+
+    report: ClassVar[type[Report]] = SampleReport
+
+    part: InFile[PartInput]
+    share: Setting[float]
+    purpose: Setting[str]
+    batch_bytes: HowMuch[int] = 8 << 20
+
+    def run(self, context: Context) -> SampleReport:
+        schema = pa.schema([(name, pa.large_string()) for name in COLUMNS])
+        name = context.interim(f"sample/{self.purpose}") + ".parquet"
+        with context.output(name) as path, PartWriter(path, schema) as file:
+            for batch in sampled([self.part], self.share, self.purpose, self.batch_bytes, context):
+                file.write(batch)
+        return SampleReport(part=name, docs=file.rows)
 
 
 def sampled(
-    parts: list[dict[str, Any]], purpose: str, batch_bytes: int, context: Context
+    parts: Sequence[PartInput], share: float, purpose: str, batch_bytes: int, context: Context
 ) -> Iterator[pa.RecordBatch]:
-    """The documents (id, text) of which the parts' `share` is to be taken for this purpose, in canonical order."""
+    """The documents (id, text) of parts, of which `share` is taken for this purpose, in canonical order."""
+    limit = share * 2**64
     for part in parts:
-        limit = part["share"] * 2**64
-        for _, kept, _ in part_batches(part["path"], part["removals"], context, batch_bytes, COLUMNS):
+        for _, kept, _ in part_batches(part, context, batch_bytes, COLUMNS):
             names = kept.column("id").to_pylist()
             chosen = np.fromiter((document_hash(name, purpose) < limit for name in names), bool, len(names))
             yield kept.select(COLUMNS).filter(pa.array(chosen))

@@ -1,24 +1,25 @@
-"""Dedup over the parts of one source or of all: phases of shuffle tasks that end in a list of removals for each part."""
+"""Dedup over the parts of one source or of all: stages of calls that end in the rows removed from each part."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipeline import storage
-from pipeline.engine import Engine
-from pipeline.jobs import dedup as job
-from pipeline.plan.segments import Part
-from pipeline.recipe import dump
-from pipeline.task import Phase, Task, task_key
+import msgspec
+
+from pipeline.jobs.dedup import CallReport, Dedup, DedupCall, DedupPart, DedupReport, DedupSummary, PartRead
+from pipeline.ledger import Output, Ref
+from pipeline.plan.graph import Conclude, Plan, Release, concluded
+from pipeline.plan.node import Done, Named, Node, Stage, Stored
+from pipeline.plan.parts import Part
 from stages.dedup.bloom import filter_bytes
 from stages.dedup.footprint import filter_memory, footprint, substring_memory, suffix_memory
 from stages.dedup.phases import group_parts, phases
-from stages.dedup.tasks import MAX_GROUPS
-from stages.units import show_bytes
+from stages.dedup.spec import AnyDedup, Bff, Substring
+from stages.dedup.tasks import MAX_GROUPS, Phase, Task
+from stages.marks import Mark, marks_of
 
-FUNCTION = "pipeline.jobs.dedup:run"
 GROUP_BYTES = 1 << 30  # of text that one scatter task reads, at most
 SMALL_GROUP_BYTES = 16 << 20  # of a small corpus it reads less, so that there are tasks for all workers
 FEW_GROUPS = 32
@@ -29,180 +30,161 @@ def group_bytes(size: int) -> int:
     return max(min(GROUP_BYTES, max(SMALL_GROUP_BYTES, size // FEW_GROUPS)), size // MAX_GROUPS)
 
 
-@dataclass
-class Job:
-    """One dedup: its name in the run, its settings, and the parts that it runs over."""
+@dataclass(frozen=True)
+class Over:
+    """What a dedup runs over: its place in the recipe (source, or "all", and name), settings, parts, and named files.
 
-    name: str
-    settings: Any
-    parts: list[Part]
-
-
-def dedup_phases(jobs: list[Job], engine: Engine, keep_files: bool = True) -> list[list[Part]]:
-    """Run dedups side by side, each over its parts in canonical order; returns the parts with their removals.
-
-    Their phases are merged: all scatter at once, then all group, and so on, so that small ones do not wait in a row.
-    Without `keep_files` the shuffle's own files go when all are done; what was removed stays on record.
+    sizes: of the named files, by URI. keep_files: whether its own files stay when it is done.
     """
-    running = [_Running(job) for job in jobs if job.parts]
-    for one in running:
-        if not all(engine.ledger.find(task.key) for task in one.tasks()):
-            engine.progress.line(one.stated())
-    number = 0
-    while waiting := [one for one in running if one.phase is not None]:
-        number += 1
-        tasks = [(one, task) for one in waiting for task in one.tasks()]
-        names = dict.fromkeys(one.phase.name for one in waiting)
-        entries = engine.run(Phase(f"dedup {number}: {', '.join(names)}", [task for _, task in tasks]))
-        for one in waiting:
-            one.advance([entry for (owner, _), entry in zip(tasks, entries, strict=True) if owner is one])
-    for one in running:
-        engine.notes[f"dedup {one.job.name}"] = one.summary
-    if not keep_files:
-        engine.ledger.release(item for one in running for item in one.shuffle_files())
-    done = iter(running)
-    return [next(done).parts_left() if job.parts else [] for job in jobs]
+
+    source: str
+    name: str
+    settings: AnyDedup
+    parts: tuple[Part, ...]
+    files: tuple[Named, ...] = ()
+    sizes: Mapping[str, int] | None = None
+    keep_files: bool = True
 
 
-class _Running:
-    """A dedup on its way: the stage's generator of phases, and what its files hold."""
+def deduplicate(over: Over) -> Plan[tuple[list[Part], DedupSummary]]:
+    """The parts with the removals that a dedup found (where it cut texts, new parts), and what it found.
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        described = [
-            {
-                "ordinal": i,
-                "path": part.path,
-                "source": part.source,
-                "documents": part.docs,
-                "bytes": part.bytes,
-                "files": part.files,
-                "removals": [r["path"] for r in part.removals],
-            }
-            for i, part in enumerate(job.parts)
-        ]
-        self.digests = {part.path: part.digest for part in job.parts}
-        self.digests |= {r["path"]: r["digest"] for part in job.parts for r in part.removals}
-        self.weights = {part.path: part.bytes for part in job.parts}
-        self.outside = [path for key in ("load", "tokenizer") if (path := getattr(job.settings, key, None))]
-        self.digests |= {path: storage.stat(path).version for path in self.outside}
-        self.writers: dict[str, str] = {}
-        documents, size = sum(part.docs for part in job.parts), sum(part.bytes for part in job.parts)
-        groups = group_parts(described, group_bytes(size))
-        self.needs = footprint(job.settings, documents, size, len(groups))
-        self.read = {str(i): {"path": part.path, "source": part.source} for i, part in enumerate(job.parts)}
-        self.phases = phases(dump(job.settings), groups, f"parts/dedup/{job.name}")
-        self.summary: dict[str, Any] = {}
-        self.phase: Any = next(self.phases)
+    Raises UserError where the share removed is outside `expected_removal`.
+    """
+    parts = tuple(DedupPart(part.source, part.file, part.removals, part.files) for part in over.parts)
+    job = Dedup(f"{over.source}/{over.name}", over.settings, parts, over.files)
+    node = Node(Ref("dedup result", over.source, over.name, 0), job)
+    done: Done[DedupReport] = yield from concluded(node, _Calls(over, node).plan())
+    summary = done.report.summary
+    over.settings.check_removal(summary.removed, summary.documents)
+    files = {
+        output.path: (key, Stored(output.path, output.digest))
+        for key, outputs in done.report.outputs.items()
+        for output in outputs
+    }
+    return [_part_after(i, part, summary, files) for i, part in enumerate(over.parts)], summary
 
-    def tasks(self) -> list[Task]:
-        return [
-            _task(self.job.name, task, self.digests, self.weights, self.outside, self._memory(task))
-            for task in self.phase.tasks
-        ]
 
-    def stated(self) -> str:
-        """What this dedup may need at most, in a line."""
-        most = max(self.needs, key=lambda need: need.memory)
-        disk = sum(need.disk for need in self.needs)
-        return (
-            f"dedup {self.job.name} ({self.job.settings.method}): at most {show_bytes(most.memory)} of memory a task "
-            f"({most.phase}) and {show_bytes(disk)} of files"
+def _part_after(
+    ordinal: int, part: Part, summary: DedupSummary, files: Mapping[str, tuple[str, Stored]]
+) -> Part:
+    here = str(ordinal)
+    removals = (*part.removals, files[summary.removals[here]][1])
+    if summary.parts is None or summary.reports is None:
+        return replace(part, removals=removals)
+    (owner, new), cut = files[summary.parts[here]], summary.reports[here]["cut_bytes"]
+    return replace(part, file=new, owner=owner, bytes=part.bytes - cut, edited=part.edited + cut, removals=removals)
+
+
+class _Calls:
+    """One dedup on its way: the generator of its phases, and what the files that it wrote hold."""
+
+    def __init__(self, over: Over, node: Node) -> None:
+        self.over, self.node = over, node
+        self.files: dict[str, Stored | Named] = {file.uri: file for file in over.files}
+        self.weights: dict[str, int] = {}
+        for part in over.parts:
+            self.files[part.file.path] = part.file
+            self.files |= {removal.path: removal for removal in part.removals}
+            self.weights[part.file.path] = part.bytes
+        self.outputs: dict[str, tuple[str, Output]] = {}  # by path, with the key of the task that wrote it
+        documents, size = sum(part.docs for part in over.parts), sum(part.bytes for part in over.parts)
+        self.groups = group_parts([_described(i, part) for i, part in enumerate(over.parts)], group_bytes(size))
+        self.needs = footprint(over.settings, documents, size, len(self.groups))
+
+    def plan(self) -> Plan[Conclude]:
+        """The stages, and the conclusion."""
+        calls = phases(self.over.settings, self.groups, f"parts/dedup/{self.over.source}/{self.over.name}")
+        phase = next(calls)
+        keys: dict[str, None] = {}
+        while True:
+            nodes = [self._node(phase, number, task) for number, task in enumerate(phase.tasks)]
+            done: list[Done[CallReport]] = yield Stage(f"{self.over.settings.method}: {phase.name}", nodes)
+            for one in done:
+                keys[one.key] = None
+                self.outputs |= {output.path: (one.key, output) for output in one.outputs}
+                self.files |= {output.path: Stored(output.path, output.digest) for output in one.outputs}
+            try:
+                phase = calls.send([msgspec.json.decode(one.report.result) for one in done])
+            except StopIteration as end:
+                summary = self._summary(end.value)
+                break
+        yield from self._release(summary)
+        outputs: dict[str, list[Output]] = {}
+        for path in _named(summary):
+            key, output = self.outputs[path]
+            outputs.setdefault(key, []).append(output)
+        return Conclude(self.node, DedupReport(summary=summary, outputs=outputs, made_by=list(keys)))
+
+    def _summary(self, found: dict[str, Any]) -> DedupSummary:
+        read = {str(i): PartRead(part.file.path, part.source) for i, part in enumerate(self.over.parts)}
+        needs = [asdict(need) for need in self.needs]
+        return msgspec.convert(found | {"read": read, "needs": needs}, DedupSummary, from_attributes=True)
+
+    def _release(self, summary: DedupSummary) -> Plan[None]:
+        """Without `keep_files` the shuffle's own files go; what was removed stays on record."""
+        if not self.over.keep_files:
+            named = set(_named(summary))
+            yield Release([(key, path) for path, (key, _) in self.outputs.items() if path not in named])
+
+    def _node(self, phase: Phase, number: int, task: Task) -> Node:
+        """The node of one call: its arguments sorted by their marks, files replaced by what they hold."""
+        marks = marks_of(task.function)
+        sorted_: dict[Mark, dict[str, Any]] = {mark: {} for mark in Mark}
+        for name, value in task.arguments.items():
+            sorted_[marks[name]][name] = value
+        read: list[str] = []
+        job = DedupCall(
+            function=f"{task.function.__module__}:{task.function.__qualname__}",
+            settings=sorted_[Mark.SETTING],
+            reads=self._with_files(sorted_[Mark.IN_FILE], read),
+            outputs=task.outputs,
+            how_much=sorted_[Mark.HOW_MUCH],
+            named=self.over.files,
         )
+        weight = sum(self.weights.get(path, 0) for path in read)
+        ref = Ref("dedup", self.over.source, f"{self.over.name} {phase.name}", number)
+        return Node(ref, job, weight, self._memory(phase, task))
 
-    def _memory(self, task: Any) -> int:
-        """Bytes that a task of the present phase may take; of filters and suffix arrays exactly, once it is counted."""
-        kind = self.phase.name.split("-")[0]
+    def _with_files(self, value: Any, read: list[str]) -> Any:
+        """The value with each known file's name replaced by the file; the names are added to `read`."""
+        if isinstance(value, Mapping):
+            return {k: self._with_files(v, read) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._with_files(v, read) for v in value]
+        if isinstance(value, str) and value in self.files:
+            read.append(value)
+            return self.files[value]
+        return value
+
+    def _memory(self, phase: Phase, task: Task) -> int:
+        """Bytes that a task of this phase may take; of filters and suffix arrays exactly, once it is counted."""
+        kind = phase.name.split("-")[0]
         kind = "components" if kind in ("large", "small") else kind
-        if kind == "filter":
-            settings = self.job.settings
+        settings = self.over.settings
+        if kind == "filter" and isinstance(settings, Bff):
             if settings.load:
-                return filter_memory(storage.stat(settings.load).size)
+                return filter_memory((self.over.sizes or {})[settings.load])
             return filter_memory(filter_bytes(settings.expected_ngrams or task.arguments["ngrams"], settings.fp_rate))
-        if kind == "repeats":
+        if kind == "repeats" and isinstance(settings, Substring):
             counted = {name: task.arguments[name] for name in ("sequence_bytes", "documents")}
-            return substring_memory(suffix_memory(self.job.settings.unit, **counted))
+            return substring_memory(suffix_memory(settings.unit, **counted))
         return max((need.memory for need in self.needs if need.phase == kind), default=0)
 
-    def advance(self, entries: list[dict[str, Any]]) -> None:
-        """Hand the results of the present phase in; `phase` is then the next one, or None at the end."""
-        for entry in entries:
-            self.digests |= {output["path"]: output["digest"] for output in entry["outputs"]}
-            self.writers |= {output["path"]: entry["key"] for output in entry["outputs"]}
-        try:
-            self.phase = self.phases.send([entry["report"]["result"] for entry in entries])
-        except StopIteration as end:
-            needs = [asdict(need) for need in self.needs]
-            self.phase, self.summary = None, end.value | {"read": self.read, "needs": needs}
 
-    def shuffle_files(self) -> list[tuple[str, list[str]]]:
-        """(key of the task, files that it wrote) for all files but the results that the summary names."""
-        named = set(_strings(self.summary))
-        found: dict[str, list[str]] = {}
-        for path, key in self.writers.items():
-            if path not in named:
-                found.setdefault(key, []).append(path)
-        return list(found.items())
-
-    def parts_left(self) -> list[Part]:
-        """The parts with the removals that this dedup found; where it cut texts, the new parts in place of the old."""
-        found = []
-        for i, part in enumerate(self.job.parts):
-            path = self.summary["removals"][str(i)]
-            removals = [*part.removals, {"path": path, "digest": self.digests[path]}]
-            if "parts" in self.summary:
-                new, report = self.summary["parts"][str(i)], self.summary["reports"][str(i)]
-                part = replace(
-                    part,
-                    path=new,
-                    digest=self.digests[new],
-                    key=self.writers[new],
-                    bytes=part.bytes - report["cut_bytes"],
-                    edited=part.edited + report["cut_bytes"],
-                )
-            found.append(replace(part, removals=removals))
-        return found
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """All strings in JSON values."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _strings(one)
-
-
-def _task(
-    name: str, task: Any, digests: dict[str, str], weights: dict[str, int], outside: list[str], memory: int
-) -> Task:
-    """The engine's task for one of the dedup's own: keyed by what its inputs hold, not by where they lie."""
-    function = f"{task.function.__module__}:{task.function.__qualname__}"
-    reads: list[str] = []
-    identity = _by_content({k: v for k, v in task.arguments.items() if k != "memory"}, digests, reads)
-    writes = [
-        path for value in task.outputs.values() for path in (value.values() if isinstance(value, dict) else [value])
-    ]
-    spec = {
-        "function": function,
-        "arguments": task.arguments,
-        "outputs": task.outputs,
-        "writes": writes,
-        "reads": [path for path in reads if path not in outside],
-        "outside": outside,
+def _described(ordinal: int, part: Part) -> dict[str, Any]:
+    return {
+        "ordinal": ordinal,
+        "path": part.file.path,
+        "source": part.source,
+        "documents": part.docs,
+        "bytes": part.bytes,
+        "files": part.files,
+        "removals": [removal.path for removal in part.removals],
     }
-    key = task_key(FUNCTION, job.VERSION, function, identity, task.outputs)
-    weight = sum(weights.get(path, 0) for path in reads)
-    return Task(key, f"dedup/{name}/{task.key}", FUNCTION, spec, weight, memory=memory)
 
 
-def _by_content(value: Any, digests: dict[str, str], reads: list[str]) -> Any:
-    """Arguments with every known file's name replaced by its digest; the names are added to `reads`."""
-    if isinstance(value, dict):
-        return {k: _by_content(v, digests, reads) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_by_content(v, digests, reads) for v in value]
-    if isinstance(value, str) and value in digests:
-        reads.append(value)
-        return digests[value]
-    return value
+def _named(summary: DedupSummary) -> list[str]:
+    """The files that a summary tells of, which stay: removals, cuts, new parts, saved filters."""
+    found = [path for files in (summary.removals, summary.cuts, summary.parts) for path in (files or {}).values()]
+    return found + [shard["filter"] for shard in summary.shards or () if shard.get("filter")]

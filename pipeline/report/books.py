@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from pipeline.finished import FinishedRun, SourceParts
@@ -13,15 +14,15 @@ MOST_REASONS = 60  # of a source that are listed; a step of a user's own may nam
 def chain_of(source: SourceParts) -> list[StepBooks]:
     """The books of a source's steps in order, of all its tasks together."""
     chain: dict[tuple[int, int], StepBooks] = {}
-    reports = [files.report for parts in source.parts for files in parts] + source.tokens
-    for report in reports:
-        for position, data in enumerate(report["books"]):
-            books = StepBooks.from_json(data)
-            place = (report["stage"], position)
-            if place in chain:
-                chain[place].add(books)
-            else:
-                chain[place] = books
+    stages = [[files.report.books for files in parts] for parts in source.parts]
+    for stage, tasks in enumerate([*stages, [report.books for report in source.tokens]]):
+        for task in tasks:
+            for position, books in enumerate(task):
+                place = (stage, position)
+                if place in chain:
+                    chain[place].add(books)
+                else:
+                    chain[place] = deepcopy(books)  # the reports stay as they are
     return [chain[place] for place in sorted(chain)]
 
 
@@ -57,7 +58,7 @@ def _against_manifest(run: FinishedRun, source: SourceParts, out: Amount) -> lis
     listed = entry["documents"] + entry["held_out"]["documents"]
     if listed != out.docs:
         found.append(f"the manifest lists {listed:,} documents, the ledger {out.docs:,}")
-    counted = sum(file["tokens"] for report in source.tokens for file in report["files"].values())
+    counted = sum(file.tokens for report in source.tokens for file in report.files.values())
     if counted != (tokens := entry["tokens"] + entry["held_out"]["tokens"]):
         found.append(f"the manifest lists {tokens:,} tokens, the ledger {counted:,}")
     return found

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.finished import FinishedRun, PartFiles, SourceParts
 from pipeline.measured import Sampled, bin_edges, document_keys, floats, gone_later
+from stages.chain import BYTES_IN, TEXT_IN
 from stages.step import Bounds, Labels, Step
 
 FATES = ("kept", "dropped_here", "dropped_elsewhere")
@@ -97,7 +98,7 @@ def _columns(run: FinishedRun, steps: list[tuple[str, Step]], stage: int, files:
             kind = schema[f"{name}.{measure}"]
             label = pa.types.is_string(kind) or pa.types.is_large_string(kind)
             number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-            if measure != "bytes_in" and (label or number):
+            if f".{measure}" not in (BYTES_IN, TEXT_IN) and (label or number):
                 whole = not pa.types.is_floating(kind)
                 found.append(Column(stage, position, name, step, measure, limits.get(measure), label, whole))
     return found

@@ -23,15 +23,15 @@ def lengths_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> tu
     for ordinal in ordinals:
         if ordinal < len(source.tokens):
             report = source.tokens[ordinal]
-            for file in report["files"].values():
-                if not storage.exists(storage.join(run.uri, file["index_path"])):
-                    missing.append(file["index_path"])
+            for file in report.files.values():
+                if not storage.exists(storage.join(run.uri, file.index.path)):
+                    missing.append(file.index.path)
                     continue
-                for _, batch in run.rows(file["index_path"], ["start", "end", "text_bytes"]):
+                for _, batch in run.rows(file.index.path, ["start", "end", "text_bytes"]):
                     tokens = np.asarray(batch.column("end")) - np.asarray(batch.column("start"))
                     counts["tokens"] += _binned(tokens)
                     counts["bytes"] += _binned(np.asarray(batch.column("text_bytes")))
-            for _, batch in run.rows(report["dropped"], ["bytes"]):
+            for _, batch in run.rows(report.dropped, ["bytes"]):
                 counts["dropped"] += _binned(np.asarray(batch.column("bytes")))
         for stage, parts in enumerate(source.parts):
             if (path := parts[ordinal].dropped) is None:

@@ -59,7 +59,7 @@ def samples_of(
                 place = place.drop_null()
                 dropped.add(path, rows[~stays], hashes[~stays], late.reasons.take(place), late.copies.take(place))
         elif ordinal < len(source.tokens):
-            path = source.tokens[ordinal]["dropped"]
+            path = source.tokens[ordinal].dropped
             dropped.add(path, np.arange(len(late.keys)), _hashes(late.keys), late.reasons, late.copies)
     counts, picked = dropped.counts, dropped.picked
     chosen = sorted(picked, key=lambda reason: (-counts[reason], reason))[:REASONS]
@@ -88,7 +88,7 @@ def _dropped_late(run: FinishedRun, source: SourceParts, ordinal: int) -> _Late:
     found = []
     if ordinal < len(source.tokens):
         columns = ["file", "record", "reason", "representative"]
-        found = [batch for _, batch in run.rows(source.tokens[ordinal]["dropped"], columns)]
+        found = [batch for _, batch in run.rows(source.tokens[ordinal].dropped, columns)]
     keys = [document_keys(batch) for batch in found]
     columns = [[batch.column(name) for batch in found] for name in ("reason", "representative")]
     return _Late(*(pa.concat_arrays(arrays or [pa.array([], pa.large_string())]) for arrays in (keys, *columns)))

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from pipeline.finished import DOCUMENTS, TOKENIZE, FinishedRun
+from pipeline.finished import FinishedRun
+from pipeline.jobs.dedup import CallReport
+from pipeline.jobs.shards import ShardReport
+from pipeline.ledger import Entry, Ref
+from pipeline.plan.node import Report
 
 CAUSES = 12  # different causes that are listed; the others are counted
 FAILED_SHOWN = 8  # documents that failed, of a source
@@ -21,14 +26,14 @@ def speed(run: FinishedRun, sources: dict[str, dict[str, Any]]) -> dict[str, Any
     """
     stages: dict[str, dict[str, Any]] = {}
     for entry in run.entries:
-        name = _stage(entry)
+        name = _stage(entry.ref)
         stage = stages.setdefault(
             name, {"stage": name, "tasks": 0, "seconds": 0.0, "cpu_seconds": 0.0, "peak_memory": 0, "bytes": None}
         )
         stage["tasks"] += 1
         for field in ("seconds", "cpu_seconds"):
-            stage[field] = round(stage[field] + entry[field], 3)
-        stage["peak_memory"] = max(stage["peak_memory"], entry["peak_memory"])
+            stage[field] = round(stage[field] + getattr(entry, field), 3)
+        stage["peak_memory"] = max(stage["peak_memory"], entry.peak_memory)
         if (size := _bytes_in(run, entry)) is not None:
             stage["bytes"] = (stage["bytes"] or 0) + size
     steps = [
@@ -44,35 +49,38 @@ def speed(run: FinishedRun, sources: dict[str, dict[str, Any]]) -> dict[str, Any
         "cpu_seconds": round(sum(s["cpu_seconds"] for s in stages.values()), 3),
         "peak_memory": max((s["peak_memory"] for s in stages.values()), default=0),
         "tasks": len(run.entries),
-        "hosts": len({entry["host"] for entry in run.entries}),
-        "finished": max((entry["finished"] for entry in run.entries), default=None),
+        "hosts": len({entry.host for entry in run.entries}),
+        "finished": max((entry.finished for entry in run.entries), default=None),
     }
 
 
-def _stage(entry: dict[str, Any]) -> str:
-    """The stage that a task belongs to, by its name."""
-    first, *others = entry["name"].split("/")
-    if entry["function"] == DOCUMENTS:
-        return f"{first}: steps" if others[0] == "0" else f"{first}: steps after dedup {others[0]}"
-    if first == "dedup":  # dedup/SOURCE/NAME/TASK
-        return f"{others[0]}: {'/'.join(others[1:-1])}"
-    if first in ("tokenize", "shard", "train"):
-        return f"{others[0]}: {'train the classifier' if first == 'train' else first}"
-    return " ".join((first, *others))
+def _stage(ref: Ref) -> str:
+    """The stage that a task belongs to, as people name it."""
+    if ref.kind == "documents":
+        return f"{ref.source}: steps" if ref.stage == "0" else f"{ref.source}: steps after dedup {ref.stage}"
+    if ref.kind == "dedup":  # the stage is the dedup's name and its phase
+        return f"{ref.source}: {ref.stage.partition(' ')[0]}"
+    if ref.kind == "classifier":
+        return f"{ref.source}: train the classifier"
+    if ref.kind in ("tokenize", "shard"):
+        return f"{ref.source}: {ref.kind}"
+    return " ".join(filter(None, (ref.kind, ref.source, ref.stage)))
 
 
-def _bytes_in(run: FinishedRun, entry: dict[str, Any]) -> int | None:
+def _bytes_in(run: FinishedRun, entry: Entry) -> int | None:
     """Bytes of text, or of pages, that a task was given; of tokens that it wrote, for a shard."""
-    report = entry["report"]
-    if entry["function"] in (DOCUMENTS, TOKENIZE):
-        return report["books"][0]["in"][1]
-    if "shard" in report:
-        return report["shard"]["tokens"] * np.dtype(run.manifest["dtype"]).itemsize
-    task, result = entry["name"].rsplit("/", 1)[-1], report.get("result")
-    if task.startswith("scatter-") and isinstance(result, dict):  # the pass of a dedup in which documents are read
-        return result.get("bytes") or None  # none is read where URLs alone are compared
-    if task.startswith("edit-") and isinstance(result, dict):
-        return sum(part["bytes"] for part in result.values() if "bytes" in part)
+    ref = entry.ref
+    if ref.kind in ("documents", "tokenize"):
+        return entry.report_as(Report).books[0].into.bytes
+    if ref.kind == "shard":
+        return entry.report_as(ShardReport).shard.tokens * np.dtype(run.manifest["dtype"]).itemsize
+    if ref.kind == "dedup":
+        phase = ref.stage.partition(" ")[2]
+        result = msgspec.json.decode(entry.report_as(CallReport).result)
+        if phase == "scatter":  # the pass of a dedup in which documents are read
+            return result.get("bytes") or None  # none is read where URLs alone are compared
+        if phase == "edit":
+            return sum(part["bytes"] for part in result.values() if "bytes" in part)
     return None
 
 
@@ -89,8 +97,8 @@ def failures(run: FinishedRun, ordinals: dict[str, list[int]]) -> dict[str, Any]
         left = FAILED_SHOWN
         for parts in source.parts:
             for ordinal, part in enumerate(parts):
-                files += part.report.get("failed_files", 0)
-                notes.update({(name, kind): n for kind, n in part.report.get("notes", {}).items()})
+                files += part.report.failed_files
+                notes.update({(name, kind): n for kind, n in part.report.notes.items()})
                 if part.failed is None or ordinal not in ordinals[name]:
                     continue
                 for _, batch in run.rows(part.failed, ["id", "file", "record", "step", "error", "traceback"]):

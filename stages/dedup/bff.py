@@ -29,11 +29,12 @@ import pyarrow as pa
 from stages.dedup.address import group_of, pack, read_remaining
 from stages.dedup.bloom import Filter, load_filter, make_filter, save_filter
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local
-from stages.dedup.spec import Bff, read_spec
+from stages.dedup.spec import AnyDedup, Bff, read_spec
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels import bloom
 from stages.kernels.unicode_tables import code_points
+from stages.marks import InFile, OutFile, Setting
 
 MODES = {"old-both": bloom.OLD_BOTH, "document": bloom.DOCUMENT, "paragraph": bloom.PARAGRAPH}
 NEWLINE = 10
@@ -121,13 +122,13 @@ def documents_of(
 
 
 def count(
-    spec: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], open_file: OpenFile = open_local
+    spec: Setting[AnyDedup], parts: InFile[Sequence[Mapping[str, Any]]], open_file: OpenFile = open_local
 ) -> dict[str, dict[str, list[int]]]:
     """Documents and n-grams by part and shard: {part ordinal: {shard: [documents, n-grams]}}, ordinals as text.
 
     N-grams are counted from above (see the kernel `count_ngrams`); 0 where the recipe says how many to expect.
     """
-    settings: Bff = read_spec(dict(spec))  # type: ignore[assignment]
+    settings: Bff = read_spec(spec)  # type: ignore[assignment]
     counted = settings.expected_ngrams is None
     found: dict[str, dict[str, list[int]]] = {}
     for part in parts:
@@ -151,14 +152,14 @@ def most_ngrams(texts: pa.Array, spec: Bff) -> int:
 
 
 def deduplicate(
-    spec: Mapping[str, Any],
-    shard: int,
-    ngrams: int,
-    parts: Sequence[Mapping[str, Any]],
-    group_starts: Sequence[int],
-    spans_path: str,
-    filter_path: str | None = None,
-    loaded_path: str | None = None,
+    spec: Setting[AnyDedup],
+    shard: Setting[int],
+    ngrams: Setting[int],
+    parts: InFile[Sequence[Mapping[str, Any]]],
+    group_starts: Setting[Sequence[int]],
+    spans_path: OutFile[str],
+    filter_path: OutFile[str | None] = None,
+    loaded_path: InFile[str | None] = None,
     open_file: OpenFile = open_local,
 ) -> dict[str, Any]:
     """Take one shard's documents, in order, through a filter made for `ngrams`; write what goes, by group of parts.
@@ -167,7 +168,7 @@ def deduplicate(
     ngrams, held (n-grams that the filter held), inserted, spans, filter_bytes, fill (share of the bits set).
     Raises UserError where the filter would exceed the memory given, or is too small for what it took.
     """
-    settings: Bff = read_spec(dict(spec))  # type: ignore[assignment]
+    settings: Bff = read_spec(spec)  # type: ignore[assignment]
     name = f"{settings.reason}, shard {shard}"
     filter = _open_filter(settings, ngrams, loaded_path, name, open_file)
     writer = ShuffleWriter(Path(spans_path), len(group_starts), SPAN, SPAN_KEYS, settings.witness_memory)

@@ -21,9 +21,10 @@ from stages.dedup.address import group_of, pack, read_rows, row_of
 from stages.dedup.edges import EDGE, EDGE_KEYS, distinct, node_partition
 from stages.dedup.normalize import normalize
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
-from stages.dedup.spec import MinHash, read_spec
+from stages.dedup.spec import AnyDedup, MinHash, read_spec
 from stages.document import text_buffers
 from stages.kernels.minhash import choose_verified, ngram_hashes
+from stages.marks import HowMuch, InFile, OutFile, Setting
 
 # In `members`, node is the document and other its cluster, named by the cluster's first document.
 NGRAMS = pa.large_list(pa.uint64())
@@ -38,18 +39,18 @@ MEASURED = pa.schema(
 CHOSEN = pa.schema([pa.field("kept", pa.int64(), nullable=False), pa.field("doc", pa.int64(), nullable=False)])
 
 
-def needs_members(spec: Mapping[str, Any]) -> bool:
+def needs_members(spec: AnyDedup) -> bool:
     """Whether the phases `members` and `measure` come before `choose`."""
-    settings = read_spec(dict(spec))
+    settings = read_spec(spec)
     return settings.keep != "first" or getattr(settings, "verify", None) is not None
 
 
 def members(
-    which: Sequence[int],
-    stars_paths: Sequence[str],
-    group_starts: Sequence[int],
-    out_path: str,
-    memory: int,
+    which: Setting[Sequence[int]],
+    stars_paths: InFile[Sequence[str]],
+    group_starts: Setting[Sequence[int]],
+    out_path: OutFile[str],
+    memory: HowMuch[int],
     open_file: OpenFile = open_local,
 ) -> int:
     """Send all members of clusters, (document, cluster), to the group of parts that they lie in. Returns rows."""
@@ -64,16 +65,16 @@ def members(
 
 
 def measure(
-    spec: Mapping[str, Any],
-    group: int,
-    parts: Sequence[Mapping[str, Any]],
-    members_paths: Sequence[str],
-    partitions: int,
-    out_path: str,
+    spec: Setting[AnyDedup],
+    group: Setting[int],
+    parts: InFile[Sequence[Mapping[str, Any]]],
+    members_paths: InFile[Sequence[str]],
+    partitions: Setting[int],
+    out_path: OutFile[str],
     open_file: OpenFile = open_local,
 ) -> int:
     """Read what the choice hangs on of the clusters' members in one group of parts. Returns rows."""
-    settings = read_spec(dict(spec))
+    settings = read_spec(spec)
     verify = isinstance(settings, MinHash) and settings.verify is not None
     columns = [settings.best] if settings.keep == "best" else []
     if verify or settings.keep == "longest":
@@ -124,11 +125,11 @@ def sorted_sets(values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np
 
 
 def choose(
-    spec: Mapping[str, Any],
-    which: Sequence[int],
-    paths: Sequence[str],
-    group_starts: Sequence[int],
-    out_path: str,
+    spec: Setting[AnyDedup],
+    which: Setting[Sequence[int]],
+    paths: InFile[Sequence[str]],
+    group_starts: Setting[Sequence[int]],
+    out_path: OutFile[str],
     open_file: OpenFile = open_local,
 ) -> int:
     """Decide who stays; write (kept, document that goes for it) to the group of parts of the kept one.
@@ -136,7 +137,7 @@ def choose(
     `paths` are the files of `measure`, or, where `needs_members` is false, of the last `large_star`. Returns how many
     documents go.
     """
-    settings = read_spec(dict(spec))
+    settings = read_spec(spec)
     writer = ShuffleWriter(Path(out_path), len(group_starts), CHOSEN, ("kept", "doc"), settings.memory)
     for partition in which:
         if needs_members(spec):

@@ -18,7 +18,7 @@ from stages.dedup.choose import choose, measure, members, needs_members
 from stages.dedup.components import large_star, small_star
 from stages.dedup.removals import largest_clusters, name, remove
 from stages.dedup.scatter import group, scatter
-from stages.dedup.spec import Exact, MinHash, Url, read_spec
+from stages.dedup.spec import AnyDedup, Exact, MinHash, Url, read_spec
 from stages.dedup.tasks import Phase, Phases, Task, file_name, output_files, part_fields
 
 MAX_ROUNDS = 64  # of the components; a path of 2^64 documents would need about as many
@@ -29,7 +29,7 @@ def partitions_of(spec: Exact | Url | MinHash, documents: int, groups: int) -> i
     return max(spec.partition_count(documents), 1 if spec.partitions else min(groups, 16))
 
 
-def clustered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
+def clustered(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
     """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
 
     Returns a summary: method, documents, compared, removed, rounds, largest_bucket, sizes ([size, clusters] pairs),
@@ -37,8 +37,7 @@ def clustered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, An
     count and the file of each part, by its ordinal as text). Raises UserError where the share removed is outside
     `expected_removal`.
     """
-    settings = read_spec(dict(spec))
-    spec = settings.model_dump(mode="json")
+    settings = read_spec(spec)
     documents = sum(part["documents"] for parts in groups for part in parts)
     partitions = partitions_of(settings, documents, len(groups))
     starts = [parts[0]["ordinal"] for parts in groups]
@@ -64,11 +63,11 @@ def clustered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, An
         ]
         return Phase(kind, tasks)
 
-    first = by_group("scatter", scatter, ["records_path", "edges_path"], spec=spec, partitions=partitions)
+    first = by_group("scatter", scatter, ["records_path", "edges_path"], spec=settings, partitions=partitions)
     scattered = yield first
     records = output_files(first, "records_path")
     grouped = by_partition(
-        "group", group, "edges_path", partitions, spec=spec, partitions=partitions, records_paths=records
+        "group", group, "edges_path", partitions, spec=settings, partitions=partitions, records_paths=records
     )
     found = yield grouped
 
@@ -88,22 +87,22 @@ def clustered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, An
         edges = output_files(small)
     clusters = output_files(large)
 
-    if needs_members(spec):
+    if needs_members(settings):
         sent = by_partition(
             "members", members, "out_path", partitions, stars_paths=clusters, group_starts=starts, memory=memory
         )
         yield sent
         partitions = max(partitions, settings.partition_count(documents, settings.member_bytes))
         measured = by_group(
-            "measure", measure, ["out_path"], spec=spec, members_paths=output_files(sent), partitions=partitions
+            "measure", measure, ["out_path"], spec=settings, members_paths=output_files(sent), partitions=partitions
         )
         yield measured
         clusters = output_files(measured)
-    chosen = by_partition("choose", choose, "out_path", partitions, spec=spec, paths=clusters, group_starts=starts)
+    chosen = by_partition("choose", choose, "out_path", partitions, spec=settings, paths=clusters, group_starts=starts)
     yield chosen
     named = by_group("name", name, ["out_path"], chosen_paths=output_files(chosen), group_starts=starts, memory=memory)
     names = yield named
-    removals = by_group("remove", remove, [], spec=spec, named_paths=output_files(named))
+    removals = by_group("remove", remove, [], spec=settings, named_paths=output_files(named))
     for task in removals.tasks:
         ordinals = [part["ordinal"] for part in task.arguments["parts"]]
         task.outputs["out_paths"] = {str(o): file_name(folder, "removals", o, ".parquet") for o in ordinals}

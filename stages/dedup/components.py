@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from stages.dedup.edges import EDGE, EDGE_KEYS, EdgeWriter, distinct
 from stages.dedup.shuffle import OpenFile, column_values, open_local, read_partition
+from stages.marks import HowMuch, InFile, OutFile, Setting
 
 
 def _edges(files: Sequence[str], partition: int, open_file: OpenFile) -> tuple[np.ndarray, np.ndarray]:
@@ -29,11 +30,11 @@ def _least_of_node(node: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def large_star(
-    partitions: int,
-    which: Sequence[int],
-    edges_paths: Sequence[str],
-    out_path: str,
-    memory: int,
+    partitions: Setting[int],
+    which: Setting[Sequence[int]],
+    edges_paths: InFile[Sequence[str]],
+    out_path: OutFile[str],
+    memory: HowMuch[int],
     open_file: OpenFile = open_local,
 ) -> dict[str, int]:
     """Link the larger neighbours of each node to the least of its neighbours and itself.
@@ -59,11 +60,11 @@ def large_star(
 
 
 def small_star(
-    partitions: int,
-    which: Sequence[int],
-    edges_paths: Sequence[str],
-    out_path: str,
-    memory: int,
+    partitions: Setting[int],
+    which: Setting[Sequence[int]],
+    edges_paths: InFile[Sequence[str]],
+    out_path: OutFile[str],
+    memory: HowMuch[int],
     open_file: OpenFile = open_local,
 ) -> dict[str, int]:
     """Link each node and its smaller neighbours to the least of them.

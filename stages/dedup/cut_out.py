@@ -19,7 +19,7 @@ def in_shards(groups: Groups, shards: int) -> list[list[dict[str, Any]]]:
     return [[next(sharded) for _ in parts] for parts in groups]
 
 
-def count_parts(spec: Mapping[str, Any], groups: Groups, count: Callable[..., Any]) -> Phases:
+def count_parts(spec: Bff | Substring, groups: Groups, count: Callable[..., Any]) -> Phases:
     """The phase `count`; returns what it found, by the part's ordinal as text and the shard's number as text."""
     tasks = [
         Task(f"count-{g:05d}", count, {"spec": spec, "parts": part_fields(parts)}, {}) for g, parts in enumerate(groups)
@@ -38,7 +38,7 @@ def edit_parts(
     editing = Phase("edit")
     for g, parts in enumerate(groups):
         arguments = {
-            "spec": settings.model_dump(mode="json"),
+            "spec": settings,
             "group": g,
             "parts": part_fields(parts),
             "spans_paths": spans,

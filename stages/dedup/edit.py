@@ -16,10 +16,11 @@ from stages.dedup.bff import SPAN, SPAN_KEYS
 from stages.dedup.holders import HOLDER, HOLDER_KEYS
 from stages.dedup.removals import REMOVALS, write_removals
 from stages.dedup.shuffle import OpenFile, column_values, open_local, read_partition
-from stages.dedup.spec import read_spec
+from stages.dedup.spec import AnyDedup, read_spec
 from stages.document import replace_column, text_array, text_buffers
 from stages.kernels.bloom import WHOLE, blank, cut_spans
 from stages.kernels.unicode_tables import code_points
+from stages.marks import InFile, OutFile, Setting
 from stages.parts import PartWriter, read_part
 
 CUTS = pa.schema(
@@ -34,14 +35,14 @@ CUTS = pa.schema(
 
 
 def edit(
-    spec: Mapping[str, Any],
-    group: int,
-    parts: Sequence[Mapping[str, Any]],
-    spans_paths: Sequence[str],
-    holders_paths: Sequence[str],
-    part_paths: Mapping[str, str],
-    removals_paths: Mapping[str, str],
-    cuts_paths: Mapping[str, str],
+    spec: Setting[AnyDedup],
+    group: Setting[int],
+    parts: InFile[Sequence[Mapping[str, Any]]],
+    spans_paths: InFile[Sequence[str]],
+    holders_paths: InFile[Sequence[str]],
+    part_paths: OutFile[Mapping[str, str]],
+    removals_paths: OutFile[Mapping[str, str]],
+    cuts_paths: OutFile[Mapping[str, str]],
     open_file: OpenFile = open_local,
 ) -> dict[str, dict[str, int]]:
     """Write one group of parts anew: the same rows with their texts cut, the removals, and the paragraphs cut out.
@@ -50,7 +51,7 @@ def edit(
     are copied as they are. Outputs go by the part's ordinal as text. Returns, by part: documents, bytes (of text, of
     documents not removed earlier), removed, removed_bytes, paragraphs and cut_bytes (of the documents that stay).
     """
-    reason = read_spec(dict(spec)).reason
+    reason = read_spec(spec).reason
     spans = _with_holders(
         read_partition(spans_paths, group, SPAN, SPAN_KEYS, open_file),
         read_partition(holders_paths, group, HOLDER, HOLDER_KEYS, open_file),

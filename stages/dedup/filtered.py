@@ -15,11 +15,11 @@ from stages.dedup.bff import count, deduplicate, shards_of
 from stages.dedup.bloom import check_memory
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.holders import holders
-from stages.dedup.spec import Bff, read_spec
+from stages.dedup.spec import AnyDedup, Bff, read_spec
 from stages.dedup.tasks import Phase, Phases, Task, file_name, part_fields
 
 
-def filtered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
+def filtered(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
     """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
 
     With more than one shard, parts say in `files` which source files their documents came from, in order. Returns a
@@ -28,11 +28,10 @@ def filtered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any
     (what `edit` returns), parts (the new file), removals and cuts (files). Raises UserError where a filter does not fit,
     or where the share removed is outside `expected_removal`.
     """
-    settings: Bff = read_spec(dict(spec))  # type: ignore[assignment]
-    spec = settings.model_dump(mode="json")
+    settings: Bff = read_spec(spec)  # type: ignore[assignment]
     starts = [parts[0]["ordinal"] for parts in groups]
     groups = in_shards(groups, settings.shards)
-    counts = yield from count_parts(spec, groups, count)
+    counts = yield from count_parts(settings, groups, count)
 
     filtering = Phase("filter")
     for shard in range(settings.shards):
@@ -45,7 +44,7 @@ def filtered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any
             name = f"{settings.reason}, shard {shard}"
             check_memory(settings.expected_ngrams or ngrams, settings.fp_rate, settings.memory, name)
         arguments = {
-            "spec": spec,
+            "spec": settings,
             "shard": shard,
             "ngrams": ngrams,
             "parts": part_fields(parts),
@@ -68,7 +67,7 @@ def filtered(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any
                 if not here:
                     continue
                 arguments = {
-                    "spec": spec,
+                    "spec": settings,
                     "group": g,
                     "shard": shard,
                     "parts": part_fields(here),

@@ -17,8 +17,9 @@ import pyarrow as pa
 from stages.dedup.address import group_of
 from stages.dedup.bff import SPAN, SPAN_KEYS, documents_of, hash_texts
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
-from stages.dedup.spec import Bff, read_spec
+from stages.dedup.spec import AnyDedup, Bff, read_spec
 from stages.kernels.bloom import WHOLE, first_holders
+from stages.marks import InFile, OutFile, Setting
 
 HOLDER = pa.schema(
     [
@@ -32,20 +33,20 @@ HOLDER_KEYS = (*SPAN_KEYS, "holder")
 
 
 def holders(
-    spec: Mapping[str, Any],
-    group: int,
-    shard: int,
-    parts: Sequence[Mapping[str, Any]],
-    spans_path: str,
-    group_starts: Sequence[int],
-    out_path: str,
+    spec: Setting[AnyDedup],
+    group: Setting[int],
+    shard: Setting[int],
+    parts: InFile[Sequence[Mapping[str, Any]]],
+    spans_path: InFile[str],
+    group_starts: Setting[Sequence[int]],
+    out_path: OutFile[str],
     open_file: OpenFile = open_local,
 ) -> int:
     """Look in one group of parts for the n-grams of all that one shard lost here and later. Returns rows written.
 
     Each span gets at most one row: the first document here that inserted its n-gram.
     """
-    settings: Bff = read_spec(dict(spec))  # type: ignore[assignment]
+    settings: Bff = read_spec(spec)  # type: ignore[assignment]
     writer = ShuffleWriter(Path(out_path), len(group_starts), HOLDER, HOLDER_KEYS, settings.witness_memory)
     mine = read_partition([spans_path], group, SPAN, SPAN_KEYS, open_file)
     for spans in _spans_from(spans_path, group, len(group_starts), settings.witness_memory, open_file):

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from stages.dedup.address import group_of, part_of, read_rows, row_of
 from stages.dedup.choose import CHOSEN
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
-from stages.dedup.spec import read_spec
+from stages.dedup.spec import AnyDedup, read_spec
+from stages.marks import HowMuch, InFile, OutFile, Setting
 
 NAMED = pa.schema(
     [
@@ -45,14 +46,14 @@ def _range_of_part(docs: np.ndarray, ordinal: int) -> tuple[int, int]:
 
 
 def name(
-    group: int,
-    parts: Sequence[Mapping[str, Any]],
-    chosen_paths: Sequence[str],
-    group_starts: Sequence[int],
-    out_path: str,
-    memory: int,
+    group: Setting[int],
+    parts: InFile[Sequence[Mapping[str, Any]]],
+    chosen_paths: InFile[Sequence[str]],
+    group_starts: Setting[Sequence[int]],
+    out_path: OutFile[str],
+    memory: HowMuch[int],
     open_file: OpenFile = open_local,
-    show: int = 20,
+    show: Setting[int] = 20,
 ) -> dict[str, Any]:
     """Look up the ids of the kept documents in one group of parts ({"ordinal", "path", "source"} each).
 
@@ -109,11 +110,11 @@ def largest_clusters(clusters: Sequence[dict[str, Any]], show: int) -> list[dict
 
 
 def remove(
-    spec: Mapping[str, Any],
-    group: int,
-    parts: Sequence[Mapping[str, Any]],
-    named_paths: Sequence[str],
-    out_paths: Mapping[str, str],
+    spec: Setting[AnyDedup],
+    group: Setting[int],
+    parts: InFile[Sequence[Mapping[str, Any]]],
+    named_paths: InFile[Sequence[str]],
+    out_paths: OutFile[Mapping[str, str]],
     open_file: OpenFile = open_local,
 ) -> dict[str, Any]:
     """Write the removals of one group of parts: for each part a Parquet file of `REMOVALS`, sorted by row.
@@ -121,7 +122,7 @@ def remove(
     `out_paths` are the files to write, by the part's ordinal as text. Returns removed ({ordinal: documents}) and lost,
     [source, source of the kept document, documents].
     """
-    reason = read_spec(dict(spec)).reason
+    reason = read_spec(spec).reason
     table = read_partition(named_paths, group, NAMED, ("doc",), open_file)
     doc, kept = column_values(table, "doc"), column_values(table, "kept")
     removed: dict[str, int] = {}

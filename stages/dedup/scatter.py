@@ -18,11 +18,12 @@ from stages.dedup.address import pack, read_remaining
 from stages.dedup.edges import EdgeWriter, stars
 from stages.dedup.normalize import normalize
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local, read_partition
-from stages.dedup.spec import Exact, MinHash, Url, read_spec
+from stages.dedup.spec import AnyDedup, Exact, MinHash, Url, read_spec
 from stages.dedup.urls import normalize_urls
 from stages.document import text_buffers
 from stages.kernels.hashing import hash_texts, partition_of
 from stages.kernels.minhash import band_keys, minhash_signatures, row_constants
+from stages.marks import InFile, OutFile, Setting
 
 _KEY, _CHECK, _DOC = (
     pa.field(name, type, nullable=False)
@@ -71,18 +72,18 @@ def records(batch: pa.RecordBatch, docs: np.ndarray, spec: Exact | Url | MinHash
 
 
 def scatter(
-    spec: Mapping[str, Any],
-    parts: Sequence[Mapping[str, Any]],
-    partitions: int,
-    records_path: str,
-    edges_path: str,
+    spec: Setting[AnyDedup],
+    parts: InFile[Sequence[Mapping[str, Any]]],
+    partitions: Setting[int],
+    records_path: OutFile[str],
+    edges_path: OutFile[str],
     open_file: OpenFile = open_local,
 ) -> dict[str, int]:
     """Write the records and the first edges of some parts ({"ordinal", "path", "removals"} each, ordinals rising).
 
     Returns documents, compared (those with records), bytes (of text read), records and edges (rows written).
     """
-    settings = read_spec(dict(spec))
+    settings = read_spec(spec)
     schema, common = record_schema(settings)
     edges = EdgeWriter(edges_path, partitions, settings.memory // 4)
 
@@ -116,11 +117,11 @@ def scatter(
 
 
 def group(
-    spec: Mapping[str, Any],
-    partitions: int,
-    which: Sequence[int],
-    records_paths: Sequence[str],
-    edges_path: str,
+    spec: Setting[AnyDedup],
+    partitions: Setting[int],
+    which: Setting[Sequence[int]],
+    records_paths: InFile[Sequence[str]],
+    edges_path: OutFile[str],
     open_file: OpenFile = open_local,
 ) -> dict[str, int]:
     """Join the records of some partitions (`which`) across all files of `scatter`: writes their edges.
@@ -128,7 +129,7 @@ def group(
     Returns records (rows read), edges (rows written) and largest (records of the largest group; a task of `scatter`
     counts once in it).
     """
-    settings = read_spec(dict(spec))
+    settings = read_spec(spec)
     schema, common = record_schema(settings)
     edges = EdgeWriter(edges_path, partitions, settings.memory)
     count = largest = 0

@@ -5,13 +5,15 @@ Each method has its own class, chosen by `method`, so a key of another method is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
 from stages.dedup.bloom import check_memory
-from stages.dedup.normalize import UNICODE_VERSION, Normalization
+from stages.dedup.normalize import Normalization
 from stages.errors import UserError
+from stages.marks import HowMuch, InFile
 from stages.step import Settings
 from stages.units import Bytes
 
@@ -23,7 +25,7 @@ NGRAMS_OF_DOCUMENT = 600  # what a web page holds, about
 class _Dedup(Settings):
     """What all methods share."""
 
-    expected_removal: tuple[Fraction, Fraction] | None = None
+    expected_removal: HowMuch[tuple[Fraction, Fraction] | None] = None
     """Share of the documents that may go, [least, most]: outside of it the run stops before it replaces anything."""
 
     @model_validator(mode="after")
@@ -36,10 +38,6 @@ class _Dedup(Settings):
     def reason(self) -> str:
         """The reason on record for documents that this method removes."""
         return f"dedup.{self.method}"  # type: ignore[attr-defined]
-
-    def settings(self) -> dict[str, Any]:
-        """All that the result depends on, as JSON values: for task keys."""
-        return {"unicode": UNICODE_VERSION, "version": 1, **self.model_dump(mode="json", exclude={"expected_removal"})}
 
     def check_removal(self, removed: int, documents: int) -> None:
         """Raise UserError where the share removed is outside `expected_removal`."""
@@ -62,11 +60,11 @@ class _Clustered(_Dedup):
     Ties go to the first."""
     best: str | None = None
     """With `keep: best`, the measure (`step.measure`, a number) whose greatest value stays; a missing one is least."""
-    partitions: int | None = Field(default=None, ge=1, le=1 << 20)
+    partitions: HowMuch[int | None] = Field(default=None, ge=1, le=1 << 20)
     """Partitions of every shuffle; left out, as many as `partition_bytes` asks for."""
-    partition_bytes: Bytes = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
+    partition_bytes: HowMuch[Bytes] = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
     """What one partition of records is meant to hold at most, uncompressed."""
-    memory: Bytes = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
+    memory: HowMuch[Bytes] = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
     """Bytes of records that one task holds before it sorts them and sets them aside on disk."""
 
     @model_validator(mode="after")
@@ -95,10 +93,6 @@ class _Clustered(_Dedup):
             return self.partitions
         size = documents * (document_bytes or self.document_bytes)
         return min(1 << 20, max(1, -(-size // self.partition_bytes)))
-
-    def settings(self) -> dict[str, Any]:
-        """As above; how the work is cut changes no result."""
-        return {k: v for k, v in super().settings().items() if k not in ("partitions", "partition_bytes", "memory")}
 
 
 class Exact(_Clustered):
@@ -160,22 +154,18 @@ class Bff(_Dedup):
     source files, as equal in number as can be. A file belongs to one of them as a whole."""
     expected_ngrams: int | None = Field(default=None, ge=1)
     """N-grams that each filter is sized for; left out, they are counted in a first pass."""
-    memory: Bytes = Field(default=8 << 30, ge=1 << 16)
+    memory: HowMuch[Bytes] = Field(default=8 << 30, ge=1 << 16)
     """Bytes that one filter may take: a larger one is an error before the run starts."""
     seed: int = Field(default=0, ge=0, lt=1 << 63)
-    load: str | None = None
+    load: InFile[str | None] = None
     """A saved filter to begin with: what it holds counts as seen (dedup of a new crawl against old ones)."""
     save: bool = False
     """Keep each shard's filter with the run's output."""
     name_holders: bool = True
     """Read the texts once more to name, for whatever was removed, the document that held its n-grams first."""
 
-    witness_memory: Bytes = Field(default=256 * MEBIBYTE, ge=1 << 16)
+    witness_memory: HowMuch[Bytes] = Field(default=256 * MEBIBYTE, ge=1 << 16)
     """Bytes of removed spans that one task looks for at a time, with `name_holders`."""
-
-    def settings(self) -> dict[str, Any]:
-        """As above; what the work may take changes no result."""
-        return {k: v for k, v in super().settings().items() if k not in ("memory", "witness_memory")}
 
     @model_validator(mode="after")
     def _loaded_filters_are_not_sized(self) -> Bff:
@@ -199,7 +189,7 @@ class Substring(_Dedup):
     unit: Literal["words", "tokens", "bytes"] = "words"
     """words: segments of UAX #29 (punctuation too), white space not compared; tokens: of `tokenizer`, as in the paper;
     bytes: of UTF-8, of which whole characters are cut out."""
-    tokenizer: str | None = None
+    tokenizer: InFile[str | None] = None
     """With `unit: tokens`, a byte-level tokenizer.json."""
     keep: Literal["first", "none"] = "first"
     """first: of each repeat the first in canonical order stays; none: all go, as in the paper."""
@@ -209,12 +199,8 @@ class Substring(_Dedup):
     shards: int = Field(default=1, ge=1)
     """Shares of the corpus with a suffix array each, deduplicated apart from one another: runs of source files, as in
     bff."""
-    memory: Bytes = Field(default=8 << 30, ge=1 << 16)
+    memory: HowMuch[Bytes] = Field(default=8 << 30, ge=1 << 16)
     """Bytes that one shard's text and suffix array may take: a larger shard is an error before it is begun."""
-
-    def settings(self) -> dict[str, Any]:
-        """As above; what the work may take changes no result."""
-        return {k: v for k, v in super().settings().items() if k != "memory"}
 
     @model_validator(mode="after")
     def _tokens_need_a_tokenizer(self) -> Substring:
@@ -230,6 +216,6 @@ Dedup = Annotated[AnyDedup, Field(discriminator="method")]
 ADAPTER: TypeAdapter[AnyDedup] = TypeAdapter(Dedup)
 
 
-def read_spec(values: dict[str, Any]) -> AnyDedup:
-    """The typed settings of a `dedup` entry. Raises pydantic.ValidationError."""
+def read_spec(values: AnyDedup | Mapping[str, Any]) -> AnyDedup:
+    """The typed settings of a `dedup` entry; settings that are typed already as they are. Raises pydantic.ValidationError."""
     return ADAPTER.validate_python(values)

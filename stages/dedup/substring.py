@@ -14,7 +14,7 @@ from typing import Any
 from stages.dedup.bff import shards_of
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.footprint import suffix_memory
-from stages.dedup.spec import Substring, read_spec
+from stages.dedup.spec import AnyDedup, Substring, read_spec
 from stages.dedup.suffixes import count_units, name_holders, repeats
 from stages.dedup.tasks import Phase, Phases, Task, file_name, output_files, part_fields
 from stages.errors import UserError
@@ -32,7 +32,7 @@ def check_memory(spec: Substring, shard: int, sequence_bytes: int, documents: in
     return size
 
 
-def substring(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
+def substring(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
     """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
 
     With more than one shard, parts say in `files` which source files their documents came from, in order. Returns a
@@ -41,11 +41,10 @@ def substring(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, An
     file), removals and cuts (files). Raises UserError where a shard takes more than `memory`, or where the share removed
     is outside `expected_removal`.
     """
-    settings: Substring = read_spec(dict(spec))  # type: ignore[assignment]
-    spec = settings.model_dump(mode="json")
+    settings: Substring = read_spec(spec)  # type: ignore[assignment]
     starts = [parts[0]["ordinal"] for parts in groups]
     groups = in_shards(groups, settings.shards)
-    counts = yield from count_parts(spec, groups, count_units)
+    counts = yield from count_parts(settings, groups, count_units)
 
     finding, memory = Phase("repeats"), []
     for shard in range(settings.shards):
@@ -57,7 +56,7 @@ def substring(spec: Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, An
         documents, size = sum(s[1] for s in sums), sum(s[2] for s in sums)
         memory.append(check_memory(settings, shard, size, documents))
         arguments = {
-            "spec": spec,
+            "spec": settings,
             "shard": shard,
             "sequence_bytes": size,
             "documents": documents,

@@ -24,9 +24,10 @@ from stages.dedup.footprint import WRITER_BYTES
 from stages.dedup.holders import HOLDER, HOLDER_KEYS
 from stages.dedup.sequence import Units, open_units
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
-from stages.dedup.spec import Substring, read_spec
+from stages.dedup.spec import AnyDedup, Substring, read_spec
 from stages.kernels import substrings
 from stages.kernels.bloom import WHOLE
+from stages.marks import InFile, OutFile, Setting
 
 SPANS = pa.schema([SPAN.field(name) for name in SPAN_KEYS])
 WANTED = pa.schema([pa.field("holder", pa.int64(), nullable=False), *SPANS])
@@ -35,10 +36,10 @@ CHUNK_BYTES = 4 << 20  # of the sequence that is looked through at a time, with 
 
 
 def count_units(
-    spec: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], open_file: OpenFile = open_local
+    spec: Setting[AnyDedup], parts: InFile[Sequence[Mapping[str, Any]]], open_file: OpenFile = open_local
 ) -> dict[str, dict[str, list[int]]]:
     """What the shards' sequences take: {part ordinal: {shard: [documents, documents in the sequence, its bytes]}}."""
-    settings: Substring = read_spec(dict(spec))  # type: ignore[assignment]
+    settings: Substring = read_spec(spec)  # type: ignore[assignment]
     units = open_units(settings, open_file)
     found: dict[str, dict[str, list[int]]] = {}
     for part in parts:
@@ -76,14 +77,14 @@ class _Pieces:
 
 
 def repeats(
-    spec: Mapping[str, Any],
-    shard: int,
-    sequence_bytes: int,
-    documents: int,
-    parts: Sequence[Mapping[str, Any]],
-    group_starts: Sequence[int],
-    spans_path: str,
-    wanted_path: str,
+    spec: Setting[AnyDedup],
+    shard: Setting[int],
+    sequence_bytes: Setting[int],
+    documents: Setting[int],
+    parts: InFile[Sequence[Mapping[str, Any]]],
+    group_starts: Setting[Sequence[int]],
+    spans_path: OutFile[str],
+    wanted_path: OutFile[str],
     open_file: OpenFile = open_local,
 ) -> dict[str, int]:
     """Find the repeats of one shard. Writes what goes, by group of the document, and its holders, by their group.
@@ -91,7 +92,7 @@ def repeats(
     sequence_bytes, documents: of the sequence, as `count_units` says. Returns sequence_bytes, documents (in the
     sequence), units, repeated (units that lie in a repeat) and pieces.
     """
-    settings: Substring = read_spec(dict(spec))  # type: ignore[assignment]
+    settings: Substring = read_spec(spec)  # type: ignore[assignment]
     units = open_units(settings, open_file)
     loaded = _load(units, shard, sequence_bytes, documents, parts, open_file)
     first = _first_places(loaded, every=settings.keep == "none")
@@ -229,11 +230,11 @@ def _spans(
 
 
 def name_holders(
-    group: int,
-    parts: Sequence[Mapping[str, Any]],
-    wanted_paths: Sequence[str],
-    group_starts: Sequence[int],
-    out_path: str,
+    group: Setting[int],
+    parts: InFile[Sequence[Mapping[str, Any]]],
+    wanted_paths: InFile[Sequence[str]],
+    group_starts: Setting[Sequence[int]],
+    out_path: OutFile[str],
     open_file: OpenFile = open_local,
 ) -> int:
     """Look up the ids of the holders that lie in one group of parts, a shard at a time. Returns rows written."""

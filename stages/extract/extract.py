@@ -17,6 +17,7 @@ from stages.document import DOCUMENT, text_array, text_buffers
 from stages.errors import DocumentsFailed
 from stages.extract import supervisor
 from stages.step import Bounds, Labels, Limit, Measures, Step, limit
+from stages.user_code import code_digest
 
 _LOCK = threading.Lock()
 _RUNNING: dict[tuple[int, supervisor.Settings], supervisor.Supervisor] = {}
@@ -57,6 +58,10 @@ class Extract(Step):
     def limits(self) -> dict[str, Bounds | Labels]:
         """Page size is no Limit field, since raising it must extract again; but it drops pages like one."""
         return {"page_bytes": Bounds(max=self.max_page_bytes), **super().limits()}
+
+    def code(self) -> str | None:
+        """A hash of the code of an extractor of the user's own. Raises UserError where it is not found."""
+        return code_digest(self.engine) if ":" in self.engine else None
 
     def prepare(self) -> None:
         with _LOCK:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, PrivateAttr, model_validator
 
-from stages.dedup.normalize import UNICODE_VERSION
 from stages.filters.evaluation_ngrams import EvaluationNgrams, hashed_ngrams, load_evaluation_ngrams
+from stages.marks import InFile
 from stages.step import Limit, Measures, Step, limit
 
 
@@ -27,7 +27,7 @@ class Decontaminate(Step):
     overlap: Limit = limit(max=0)
     """Share of the document's n-grams, repeated ones too, that an evaluation set has; NaN for fewer words than one."""
 
-    files: str | tuple[str, ...] = Field(min_length=1, json_schema_extra={"file": True})
+    files: InFile[str | tuple[str, ...]] = Field(min_length=1)
     """Evaluation sets as JSON lines, plain or compressed with gzip or zstd."""
     names: tuple[str, ...] = ()
     """What each file is called in the measure `hit`; left out, that by which their paths differ."""
@@ -59,10 +59,6 @@ class Decontaminate(Step):
         if self._known is None:
             files = (self.files,) if isinstance(self.files, str) else self.files
             self._known = load_evaluation_ngrams(files, self.fields, self.ngram)
-
-    def settings(self) -> dict[str, Any]:
-        """As of any step, with the Unicode version that words are normalized by."""
-        return super().settings() | {"unicode": UNICODE_VERSION}
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """`overlap` (float64), and `hit` (string): the set and its record, `name:record`, with most hits; null for none.

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,14 +12,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from stages.errors import DocumentFailure, DocumentsFailed, UserError
 from stages.step import Bounds, Measures, Step
-
-_loaded: dict[str, str] = {}  # module name -> hash of the source that was executed
-
-
-def add_folder(folder: str | Path) -> None:
-    """Let functions be found in this folder too, behind all that Python finds already. Idempotent."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+from stages.user_code import code_digest, load
 
 
 class PythonFunction(Step):
@@ -36,9 +23,9 @@ class PythonFunction(Step):
     stages.document.DOCUMENT and the measures of earlier steps, `step.measure`) and returns one number a document, in
     order, as a NumPy or Arrow array or a list. None and NaN mean not measured, and pass.
 
-    The measure and its reasons are named by `measure`: `python.vowel_share`, `python.vowel_share.min`. The source file of
-    the function is part of what decides the results: when it is edited, the step runs again (files that it imports are
-    not looked at: raise `edition` when these change).
+    The measure and its reasons are named by `measure`: `python.vowel_share`, `python.vowel_share.min`. The source of the
+    function's module, and of the modules beside it that it imports, is part of what decides the results: when one is
+    edited, the step runs again (packages that it imports are not looked at: raise `edition` when these change).
     """
 
     model_config = ConfigDict(populate_by_name=True)  # `measure` in recipes: as an attribute, that is the method
@@ -69,10 +56,9 @@ class PythonFunction(Step):
         return {"step": self.step, "version": self.version, **fields}
 
     def code(self) -> str:
-        """A hash of the function's source file. Raises UserError where the function is not found."""
-        path = _source(_module_name(self.function))
+        """A hash of the function's module and of what it imports from beside it. Raises UserError where it is not found."""
         load(self.function)
-        return _digest(path)
+        return code_digest(self.function)
 
     def prepare(self) -> None:
         """Import the function. Raises UserError where it is not found, or its module cannot be imported."""
@@ -111,53 +97,3 @@ class PythonFunction(Step):
                 f"step python: {self.function} returned shape {found.shape} for {rows} documents, not ({rows},)"
             )
         return found.astype(np.float64)
-
-
-def load(function: str) -> Callable[[Any], Any]:
-    """The function of an import path `package.module:name`; imported anew where its file was edited since.
-
-    Raises UserError where there is no such module or function, or where importing it raises.
-    """
-    name, attribute = _module_name(function), function.split(":")[1]
-    module = _import(name)
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        there = [key for key, value in vars(module).items() if callable(value) and value.__module__ == name]
-        raise UserError(f"function {function}: {name} has no function {attribute}; it has {', '.join(there) or 'none'}")
-    return found
-
-
-def _module_name(function: str) -> str:
-    return function.split(":")[0]
-
-
-def _source(name: str) -> Path:
-    importlib.invalidate_caches()
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.origin or not Path(spec.origin).is_file():
-        raise UserError(
-            f"function {name}: there is no module {name} on Python's path or in the recipe's folder; "
-            "put the file beside the recipe, or its folder on PYTHONPATH"
-        )
-    return Path(spec.origin)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=10).hexdigest()
-
-
-def _import(name: str) -> ModuleType:
-    path = _source(name)
-    digest = _digest(path)
-    try:
-        module = importlib.import_module(name)
-        if _loaded.get(name, digest) != digest:
-            # Without the cached bytecode, which is told apart by whole seconds and size alone.
-            exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
-    except Exception as error:
-        raise UserError(f"function {name}: importing {path} raised {type(error).__name__}: {error}") from error
-    _loaded[name] = digest
-    return module

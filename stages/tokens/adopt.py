@@ -58,15 +58,14 @@ def adopt(
             ended += added
             sizes = text_bytes(full, tokenizer.eos_id, decoder)
             books.into.add(len(block), int(sizes.sum()))
-            books.dropped[EMPTY].add(len(block) - len(full), 0)
+            if len(full) < len(block):
+                books.drop(EMPTY, len(block) - len(full), 0)
             books.out.add(len(full), int(sizes.sum()))
             held = _held_out(full, tokenizer, decoder, held_out_fraction, salt)
             for writer, rows in ((train, ~held), (held_out, held)):
                 if rows.any():
                     some = full.where(rows)
                     writer.append(some.tokens, some.starts, some.ends, some.ids, some.srcs, some.locs, sizes[rows])
-    if not books.dropped[EMPTY].docs:
-        del books.dropped[EMPTY]
     return Adopted(train.written(), held_out.written(), books, ended)
 
 

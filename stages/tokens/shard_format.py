@@ -187,8 +187,9 @@ def canonical_json(value: Any) -> bytes:
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """sha256 over the canonical JSON of the manifest without its own `fingerprint`."""
-    return hashlib.sha256(canonical_json({k: v for k, v in manifest.items() if k != "fingerprint"})).hexdigest()
+    """sha256 over the canonical JSON of the manifest without its own `fingerprint`, and without what made it."""
+    facts = {k: v for k, v in manifest.items() if k not in ("fingerprint", "made_by")}
+    return hashlib.sha256(canonical_json(facts)).hexdigest()
 
 
 # What a manifest must hold. A type is checked by isinstance (bool is no int); {"*": ...} stands for any keys.

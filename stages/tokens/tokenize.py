@@ -107,7 +107,7 @@ def tokenize_part(
                 empty = offsets[1:] == offsets[:-1]
                 before = np.diff(_offsets(part.column("text")))
                 if empty.any():
-                    books.dropped[EMPTY].add(empty.sum(), before[empty].sum())
+                    books.drop(EMPTY, empty.sum(), before[empty].sum())
                 books.edited += int((before - np.diff(_offsets(text)))[~empty].sum())
     tokenizer.verify([text for _, _, text in sample.chosen], [f"document {name}" for _, name, _ in sample.chosen])
     for writer in (train, held_out):

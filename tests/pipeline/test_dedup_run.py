@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dedup_corpus import new_word, prose
+from ledgers import names
 from rich.console import Console
 from tokenizers import Tokenizer
 
@@ -193,7 +194,7 @@ def test_shuffles_go_through_the_storage_that_the_run_is_on(inputs: Path, tmp_pa
 
 def test_a_task_that_no_machine_can_hold_is_refused_before_its_phase(inputs: Path, tmp_path: Path) -> None:
     huge = {"dedup": BFF["dedup"] | {"expected_ngrams": 10**13, "memory": 1 << 60}}
-    with pytest.raises(UserError, match=r"dedup/web/dedup/filter-00000 needs \d+\.?\d* TB of memory.*more shards"):
+    with pytest.raises(UserError, match=r"dedup/web/dedup filter/00000 needs \d+\.?\d* TB of memory.*more shards"):
         run(recipe(inputs, [huge]), tmp_path)
-    names = {json.loads(path.read_bytes())["name"] for path in (tmp_path / "ledger").glob("*.json")}
-    assert "dedup/web/dedup/count-00000" in names and not any("/filter-" in name for name in names)
+    found = names(tmp_path)
+    assert "dedup/web/dedup count/00000" in found and not any("filter" in name for name in found)

@@ -10,14 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.engine import Engine, Placement
-from pipeline.ledger import Ledger
-from pipeline.plan.dedup import Job, dedup_phases
-from pipeline.plan.documents import documents_phase
-from pipeline.plan.segments import Segment
-from pipeline.plan.sources import list_all
 from pipeline.progress import Progress
-from pipeline.recipe import load_recipe
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.run import Options, run_recipe
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "dclm_mix.yaml"
 METHODS = {"dclm": "bff", "pes2o": "minhash", "wiki": "minhash"}  # all others: exact
@@ -26,31 +21,33 @@ METHODS = {"dclm": "bff", "pes2o": "minhash", "wiki": "minhash"}  # all others: 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """By source, all documents as the dedup met them: id, text, planted, and for whom each went, if it did."""
-    run = str(tmp_path_factory.mktemp("sample"))
-    recipe = load_recipe(RECIPE)
-    engine = Engine(run, Ledger(run), Placement(inline=True, progress=Progress(quiet=True)))
-    # Of the steps before the dedup only those without which there is no text: so all copies reach it.
-    plan = {
-        name: Segment([(step, settings) for step, settings in source.steps if step in ("extract", "remove_urls")])
-        for name, source in recipe.sources.items()
-    }
-    parts = documents_phase(recipe, 0, plan, list_all(recipe.sources), {}, engine)
-    jobs = [Job(f"{name}/dedup", dict(recipe.sources[name].steps)["dedup"], parts[name]) for name in recipe.sources]
-    assert {name: job.settings.method for name, job in zip(recipe.sources, jobs, strict=True)} == {
+    run = tmp_path_factory.mktemp("sample")
+    recipe = only_dedup(load_recipe(RECIPE))
+    dedups = run_recipe(recipe, Options(str(run), inline=True, progress=Progress(quiet=True))).dedup
+    assert {name: dedups[f"{name}/dedup"].method for name in recipe.sources} == {
         name: METHODS.get(name, "exact") for name in recipe.sources
     }
-    dedup_phases(jobs, engine)
     result = {}
-    for name, job in zip(recipe.sources, jobs, strict=True):
-        summary, documents = engine.notes[f"dedup {job.name}"], []
-        for ordinal, part in enumerate(job.parts):
-            table = pq.read_table(Path(run) / part.path, columns=["id", "text", "url", "metadata"])
+    for name in recipe.sources:
+        summary, documents = dedups[f"{name}/dedup"], []
+        for ordinal, part in summary.read.items():
+            table = pq.read_table(run / part.path, columns=["id", "text", "url", "metadata"])
             first = len(documents)
             documents += [describe(row) for row in table.to_pylist()]
-            for removal in pq.read_table(Path(run) / summary["removals"][str(ordinal)]).to_pylist():
+            for removal in pq.read_table(run / summary.removals[ordinal]).to_pylist():
                 documents[first + removal["row"]]["gone_for"] = removal["representative"]
         result[name] = documents
     return result
+
+
+def only_dedup(recipe: Recipe) -> Recipe:
+    """Of the steps before the dedup only those without which there is no text, so that all copies reach it."""
+    wanted = ("extract", "remove_urls", "dedup")
+    sources = {
+        name: source.model_copy(update={"steps": tuple(item for item in source.steps if item[0] in wanted)})
+        for name, source in recipe.sources.items()
+    }
+    return recipe.model_copy(update={"sources": sources})
 
 
 def describe(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.jobs.documents import _windows
+from pipeline.jobs.lending import windows
 
 CUTS = st.lists(st.booleans(), min_size=40, max_size=40)
 
@@ -27,7 +27,7 @@ def test_windows_hold_all_rows_in_their_order_and_one_batch_of_each_at_most(
     kept = batches([row for row, fate in enumerate(fates) if fate == "k"], cuts)
     dropped = batches([row for row, fate in enumerate(fates) if fate == "d"], others)
     seen: list[int] = []
-    for window in _windows(iter(kept), iter(dropped)):
+    for window in windows(iter(kept), iter(dropped)):
         rows = [batch.column("row").to_pylist() for batch in window if batch is not None]
         assert rows and all(rows)
         for one, stream in zip(window, (kept, dropped), strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from ledgers import entries
 from token_run import write_run
 
 from pipeline.cli import main
@@ -17,7 +18,6 @@ from pipeline.forecast.cluster import Cluster, phases
 from pipeline.forecast.plan import plan
 from pipeline.forecast.rates import Rates, Work, read_rates
 from pipeline.forecast.stages import Forecast, Stage
-from pipeline.ledger import Ledger
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, build_recipe
 from pipeline.run import Options, run_recipe
@@ -75,7 +75,7 @@ def near(value: float, share: float = 0.02) -> Any:
 
 def test_a_run_foretold_from_its_own_rates_is_that_run(made: tuple[Recipe, Path], rates: Rates) -> None:
     recipe, run = made
-    manifest, ledger = load_manifest(run), Ledger(str(run))
+    manifest, done = load_manifest(run), entries(run)
     found = plan(recipe, rates, HERE)
     assert found["problems"] == []
     for name, source in found["sources"].items():
@@ -87,15 +87,15 @@ def test_a_run_foretold_from_its_own_rates_is_that_run(made: tuple[Recipe, Path]
         assert source["budget_tokens"] == near(entry["budget_tokens"], 0.1)  # the held-out share is a matter of chance
         assert source["kept_origin"] == source["bytes_per_token_origin"] == "measured"
     assert found["sources"]["web"]["documents"] == 120 and found["sources"]["wiki"]["documents"] == 80
-    taken = sum(entry["cpu_seconds"] for entry in ledger.entries.values())
+    taken = sum(entry.cpu_seconds for entry in done)
     assert found["total"]["core_hours"] * 3600 == pytest.approx(taken, rel=0.2)
     stages = {(stage["phase"], stage["source"]): stage for stage in found["stages"]}
-    tasks = [entry for entry in ledger.entries.values() if entry["name"].startswith("web/0/")]
+    tasks = [entry for entry in done if str(entry.ref).startswith("documents/web/0/")]
     assert stages["read and filter", "web"]["tasks"] == len(tasks) == 2
-    assert stages["read and filter", "web"]["memory"] == max(entry["peak_memory"] for entry in tasks)
+    assert stages["read and filter", "web"]["memory"] == max(entry.peak_memory for entry in tasks)
     assert {name for name, _ in stages} >= {"dedup 1: scatter", "after dedup 1", "tokenizer", "tokenize", "shard"}
     assert [step["step"] for step in stages["read and filter", "web"]["steps"]] == ["gopher_quality"]
-    written = sum(o["bytes"] for e in ledger.entries.values() if e["name"].startswith("shard/") for o in e["outputs"])
+    written = sum(o.bytes for e in done if e.ref.kind == "shard" for o in e.outputs)
     assert sum(s["written"] for s in found["stages"] if s["phase"] == "shard") == near(written)
 
 
@@ -170,9 +170,9 @@ def test_rates_are_of_the_source_itself_where_it_has_enough_text() -> None:
 
 
 def test_a_steps_time_is_its_share_of_the_tasks_processor_time(made: tuple[Recipe, Path], rates: Rates) -> None:
-    entries = [e for e in Ledger(str(made[1])).entries.values() if e["name"].startswith("web/0/")]
+    there = [e for e in entries(made[1]) if str(e.ref).startswith("documents/web/0/")]
     told = rates.work["read", "web", "0"].seconds + rates.work["step:gopher_quality", "web", "gopher_quality"].seconds
-    assert told == pytest.approx(sum(e["cpu_seconds"] for e in entries), rel=0.05)
+    assert told == pytest.approx(sum(e.cpu_seconds for e in there), rel=0.05)
 
 
 @pytest.fixture(scope="module")

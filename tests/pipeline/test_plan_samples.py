@@ -8,7 +8,7 @@ from pydoc_data.topics import topics
 
 import pytest
 
-from pipeline.plan import samples
+from pipeline.plan import training
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
@@ -43,13 +43,13 @@ def test_samples_made_apart_are_those_that_the_training_task_would_draw(
     for name, path in files.items():
         rows = [json.dumps({"id": f"{name}-{i}", "text": f"{name} {text}"}) + "\n" for i, text in enumerate(TEXTS)]
         path.write_text("".join(rows))
-    assert files["web"].stat().st_size > 20 * samples.AT_ONCE * 1000
+    assert files["web"].stat().st_size > 20 * training.AT_ONCE * 1000
     run(tmp_path / "apart", files)
     drawn = sorted((tmp_path / "apart/parts/sample").glob("*/*.parquet"))
     assert {path.parent.name for path in drawn} == {"tokenizer", "classifier"} and len(drawn) > 10
     assert sum(path.stat().st_size for path in drawn) < files["web"].stat().st_size / 5
     assert run(tmp_path / "apart", files).unchanged
-    monkeypatch.setattr(samples, "AT_ONCE", 10**9)
+    monkeypatch.setattr(training, "AT_ONCE", 10**9)
     run(tmp_path / "itself", files)
     assert not (tmp_path / "itself/parts/sample").exists()
     for name in ("tokenizer/tokenizer.json", "models/web.quality.bin", "tokens/web/00000.npy", "manifest.json"):

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import engine as engines
+from pipeline import place as places
 from pipeline.engine import TooManyFailures
+from pipeline.execute import Finished
+from pipeline.plan.node import Node
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
@@ -82,15 +84,15 @@ def test_no_manifest_vouches_for_another_tokenizer(
     """A run is stopped after its tokenizer took the place of the one that the manifest names."""
     run(recipe(a=inputs / "0.jsonl"), tmp_path)
     before = hashlib.sha256((tmp_path / "tokenizer/tokenizer.json").read_bytes()).hexdigest()
-    execute = engines.execute
+    execute = places.execute
 
-    def stopped(uri: str, task: dict[str, Any], *more: Any) -> dict[str, Any]:
-        if task["name"].startswith("tokenize/"):
+    def stopped(node: Node, *more: Any) -> Finished:
+        if node.ref.kind == "tokenize":
             raise KeyboardInterrupt
-        return execute(uri, task, *more)
+        return execute(node, *more)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(engines, "execute", stopped)
+        patch.setattr(places, "execute", stopped)
         run(recipe(a=inputs / "1.jsonl"), tmp_path)
     assert hashlib.sha256((tmp_path / "tokenizer/tokenizer.json").read_bytes()).hexdigest() != before
     assert not (tmp_path / "manifest.json").exists()
@@ -167,16 +169,16 @@ def test_tasks_take_relative_paths_from_where_the_run_was_started(
 ) -> None:
     """As on a cluster that was started elsewhere: a worker begins in a folder of its own."""
     monkeypatch.chdir(inputs)
-    execute = engines.execute
+    execute = places.execute
 
-    def elsewhere(*arguments: Any) -> dict[str, Any]:
+    def elsewhere(*arguments: Any) -> Finished:
         monkeypatch.chdir(tmp_path)
         try:
             return execute(*arguments)
         finally:
             monkeypatch.chdir(inputs)
 
-    monkeypatch.setattr(engines, "execute", elsewhere)
+    monkeypatch.setattr(places, "execute", elsewhere)
     summary = run(recipe(a="*.jsonl"), Path("../relative-out"))
     assert summary.sources[0].out.docs == len(TEXTS)
     assert {path.name for path in (inputs.parent / "relative-out").iterdir()} >= {"manifest.json", "tokens", "parts"}

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from ledgers import entries
 
 from pipeline import storage
 from pipeline.engine import TooManyFailures
@@ -213,10 +214,10 @@ def test_a_changed_limit_reruns_only_what_follows_and_runs_no_kernel(
             "measure",
             lambda self, docs: pytest.fail("a kernel ran") if docs.num_rows else measure(self, docs),
         )
-        entries = {p.name: json.loads(p.read_bytes())["name"] for p in (tmp_path / "a/ledger").glob("*.json")}
+        before = {entry.key for entry in entries(tmp_path / "a")}
         summary = run(data, tmp_path / "a", change)
-    new = [json.loads(p.read_bytes())["name"] for p in (tmp_path / "a/ledger").glob("*.json") if p.name not in entries]
-    assert new and not any(name.startswith("web/0") for name in new)
+    new = [entry.ref for entry in entries(tmp_path / "a") if entry.key not in before]
+    assert new and not any((ref.kind, ref.source) == ("documents", "web") for ref in new)
     run(data, tmp_path / "b", change)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     assert summary.tasks_run > 0

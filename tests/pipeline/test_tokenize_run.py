@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.jobs import tokens as jobs
+from pipeline.jobs import tokenize as jobs
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe

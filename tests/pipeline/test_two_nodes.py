@@ -16,7 +16,7 @@ import yaml
 from dedup_corpus import altered, prose
 
 from pipeline.cli import main
-from pipeline.engine import RAY_ENVIRONMENT
+from pipeline.place import RAY_ENVIRONMENT
 
 WAIT = 300.0  # seconds, for what does not come
 
@@ -58,15 +58,15 @@ def digests(out: Path) -> dict[str, str]:
     return {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
 
 
-# Each dedup's phases, by the functions of their tasks.
+# Each dedup's phases.
 PHASES = {
-    "web": ["scatter", "group", "large_star-00", "small_star-01", "large_star-01", "choose", "name", "remove"],
-    "pages": ["count", "deduplicate", "holders", "edit"],
+    "web": ["scatter", "group", "large-00", "small-01", "large-01", "choose", "name", "remove"],
+    "pages": ["count", "filter", "holders", "edit"],
 }
 
 
 def run_gated(arguments: list[str]) -> None:
-    gated_dedup.instead_of_the_job("waiting")
+    gated_dedup.instead_of_the_job(gated_dedup.Waiting)
     raise SystemExit(main(arguments))
 
 

@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ledgers import entries
 
 from pipeline import storage
 from pipeline.cli import main
 from pipeline.finished import open_finished
+from pipeline.jobs.documents import DocumentsReport
+from pipeline.ledger import Ledger, Ref, report_of
+from pipeline.plan.node import Report
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.report.distributions import FATES, edges_of
@@ -107,23 +111,19 @@ def html(found: dict[str, Any]) -> str:
     return page(found).decode()
 
 
-def ledger_of(run: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_bytes()) for path in sorted(Path(run, "ledger").glob("*.json"))]
-
-
 # ---- the figures
 
 
 def test_the_books_are_the_ledgers(finished: str, found: dict[str, Any]) -> None:
     assert found["balances"]
     for name, source in found["sources"].items():
-        reports = [e["report"] for e in ledger_of(finished) if e["report"].get("source") == name]
-        reads = [r["books"][0] for r in reports if r["stage"] == 0]
-        assert source["in"] == {"documents": sum(b["in"][0] for b in reads), "bytes": sum(b["in"][1] for b in reads)}
+        mine = [(e.ref, e.report_as(Report).books) for e in entries(finished) if e.ref.source == name]
+        reads = [books[0].into for ref, books in mine if (ref.kind, ref.stage) == ("documents", "0")]
+        assert source["in"] == {"documents": sum(a.docs for a in reads), "bytes": sum(a.bytes for a in reads)}
         dropped, failed = Counter(), 0
-        for books in (b for r in reports for b in r["books"]):
-            dropped.update({reason: amount[0] for reason, amount in books["dropped"].items()})
-            failed += books["failed"][0]
+        for step in (step for _, books in mine for step in books):
+            dropped.update({reason: amount.docs for reason, amount in step.dropped.items()})
+            failed += step.failed.docs
         assert {r["reason"]: r["documents"] for r in source["reasons"]} == dropped
         assert source["failed"]["documents"] == failed
         assert source["in"]["documents"] == source["kept"]["documents"] + dropped.total() + failed
@@ -233,10 +233,10 @@ def test_the_same_documents_are_sampled_however_the_run_was_cut(
 
 
 def test_speed_and_failures_are_the_ledgers(finished: str, found: dict[str, Any]) -> None:
-    entries = ledger_of(finished)
+    there = entries(finished)
     speed = found["speed"]
-    assert speed["tasks"] == len(entries) == sum(stage["tasks"] for stage in speed["stages"])
-    assert speed["seconds"] == pytest.approx(sum(e["seconds"] for e in entries), abs=0.01)
+    assert speed["tasks"] == len(there) == sum(stage["tasks"] for stage in speed["stages"])
+    assert speed["seconds"] == pytest.approx(sum(e.seconds for e in there), abs=0.01)
     stages = {stage["stage"]: stage for stage in speed["stages"]}
     docs = found["sources"]["docs"]
     assert stages["docs: steps"]["bytes"] == docs["in"]["bytes"]
@@ -293,11 +293,12 @@ def test_a_ledger_that_does_not_balance_is_said_and_is_an_error(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = run(inputs, tmp_path / "out")
-    for path in Path(out, "ledger").glob("*.json"):
-        entry = json.loads(path.read_text())
-        if entry["name"] == "docs/0/00000":
-            entry["report"]["books"][0]["out"][0] -= 1
-            path.write_text(json.dumps(entry))
+    with Ledger(out, writable=True) as ledger:
+        entry = next(e for e in ledger.entries() if e.ref == Ref("documents", "docs", "0", 0))
+        report = entry.report_as(DocumentsReport)
+        report.books[0].out.docs -= 1
+        entry.report = report_of(report)
+        ledger.add(entry)
     assert main(["report", out, "--out", str(tmp_path / "page.html")]) == 1
     assert "does not balance" in capsys.readouterr().out
     assert "1 documents and 0 bytes unaccounted for" in (tmp_path / "page.html").read_text()

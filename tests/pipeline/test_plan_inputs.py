@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import tokenizers
 
-from pipeline.plan.preflight import check_named_files
+from pipeline.plan.inputs import named_versions
 from pipeline.recipe import build_recipe
 from stages.errors import UserError
 
 
 def check(tokenizer: dict[str, Any]) -> None:
     read = {"read": {"paths": ["nowhere.jsonl"]}}
-    check_named_files(build_recipe({"name": "a", "sources": {"a": read}, "tokenizer": tokenizer, "mixture": {}}))
+    named_versions(build_recipe({"name": "a", "sources": {"a": read}, "tokenizer": tokenizer, "mixture": {}}))
 
 
 def test_a_tokenizer_is_read_before_anything_is_done(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""Runs one task to its end, in whatever process this is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.jobs.context import Context
+from pipeline.ledger import Entry, Output
+from pipeline.memory import peak, release, reset_peak
+from pipeline.plan.node import Node, Report, key_of
+from pipeline.storage.errors import no_space
+from stages.errors import UserError
+from stages.kernels.compile import ensure_warm
+
+# Errors of a file system that are nobody's bug: one sentence will do.
+OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a task is told besides its node: the run's folder, where relative paths begin, the cache's size, the lock's token."""
+
+    run: str
+    folder: str
+    cache_bytes: int
+    token: str | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a task left, and what it took."""
+
+    report: Report
+    outputs: Sequence[Output]
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0
+    host: str = ""
+    at: str = ""
+
+    @classmethod
+    def concluded(cls, report: Report) -> Finished:
+        """A conclusion of the driver's own."""
+        return cls(report, (), host=socket.gethostname(), at=_now())
+
+    @classmethod
+    def of_entry(cls, entry: Entry, report: Report) -> Finished:
+        """What an entry of the ledger says."""
+        took = (entry.seconds, entry.cpu_seconds, entry.peak_memory, entry.host, entry.finished)
+        return cls(report, entry.outputs, *took)
+
+
+def execute(node: Node, key: str, around: Surroundings) -> Finished:
+    """Run one task. Raises UserError where this node's code is not the driver's, and whatever the task raises."""
+    with suppress(OSError):  # a cluster's workers begin where it was started; relative paths are meant from here
+        os.chdir(around.folder)
+    ensure_warm(None)
+    began, cpu = time.perf_counter(), time.process_time()
+    release()
+    reset_peak()
+    scratch_root = storage.scratch_folder(around.run)
+    try:
+        with tempfile.TemporaryDirectory(prefix="headrace-", dir=scratch_root) as scratch:
+            cache = storage.Cache(storage.cache_folder(), around.cache_bytes)
+            context = Context(around.run, Path(scratch), cache, node.ref, key, around.token)
+            node.job.prepare()
+            _check_code(node, key)
+            report = node.job.run(context)
+            context.still_wanted()
+        return Finished(
+            report,
+            context.outputs,
+            round(time.perf_counter() - began, 3),
+            round(time.process_time() - cpu, 3),
+            peak(),
+            socket.gethostname(),
+            _now(),
+        )
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(error.filename or scratch_root, 0) from None
+        if error.errno in OF_THE_SYSTEM:
+            what = error.filename or f"a file under {scratch_root}"
+            raise UserError(f"task {node.ref}: {what}: {os.strerror(error.errno or 0)}; mend it and run again") from None
+        raise
+    except UserError:
+        raise
+    except Exception as error:
+        error = _portable(error)
+        error.add_note(f"in task {node.ref}:\n{traceback.format_exc()}")
+        raise error from None
+
+
+def _check_code(node: Node, key: str) -> None:
+    """Raise UserError where the key comes out otherwise here: this machine has other code, or other libraries."""
+    here = key_of(node.job)
+    if here.key != key:
+        raise UserError(
+            f"task {node.ref}: {socket.gethostname()} has another version of Headrace, of a library or of your own functions "
+            "than the machine that started the run; install the same versions on every node"
+        )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its words in a RuntimeError where another process could not take it apart and put it together."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,86 @@
+"""What a task has at hand: the run's folder, scratch space on this node, and the node's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline import storage
+from pipeline.ledger import Output, Ref
+from pipeline.plan.node import INTERIM, Stored
+
+NOBODY = Ref("", "", "", 0)  # of a context outside a run
+
+
+@dataclass
+class Context:
+    """A task's way to the files that it reads and writes.
+
+    token: of the lock of the run that the task belongs to. outputs: what the task has written so far.
+    """
+
+    run: str
+    scratch: Path
+    cache: storage.Cache
+    ref: Ref = NOBODY
+    key: str = ""
+    token: str | None = None
+    outputs: list[Output] = field(default_factory=list)
+
+    def interim(self, folder: str) -> str:
+        """The beginning of the names of this task's interim files: its place in the stage, and its key."""
+        return f"{INTERIM}/{folder}/{self.ref.ordinal:05d}-{self.key}"
+
+    def uri(self, path: str) -> str:
+        """The URI of a path in the run's folder."""
+        return storage.join(self.run, path)
+
+    @contextmanager
+    def output(self, path: str) -> Iterator[Path]:
+        """A local file to write; on a clean exit it appears, whole, at `path` in the run's folder."""
+        uri = self.uri(path)
+        with storage.open_output(uri, self.scratch) as local:
+            yield local
+            size, digest = local.stat().st_size, file_digest(local)
+            if not path.startswith(f"{INTERIM}/"):
+                self.still_wanted()
+        self.outputs.append(Output(path, size, digest))
+
+    def stored(self, path: str) -> Stored:
+        """A file that the task has written, with its digest."""
+        return next(Stored(output.path, output.digest) for output in reversed(self.outputs) if output.path == path)
+
+    def still_wanted(self) -> None:
+        """Raise StorageError where another run has taken the folder over, of which a task of a killed driver knows nothing.
+
+        Asked before files are written whose names are not keyed by their content: it might write over the other run's.
+        """
+        if self.token is not None:
+            storage.check_token(self.run, self.token)
+
+    @contextmanager
+    def local(self, file: Stored) -> Iterator[Path]:
+        """A file of the run's folder as a local path, copied to scratch (and removed again) where it is remote."""
+        path, uri = file.path, self.uri(file.path)
+        if storage.is_local(uri):
+            yield storage.local_path(uri)
+            return
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            copy = Path(folder) / Path(path).name
+            storage.copy_to(uri, copy)
+            yield copy
+
+    def open(self, file: Stored) -> BinaryIO:
+        """A file of the run's folder, opened for reading at any place (Parquet)."""
+        return storage.open_random(self.uri(file.path))
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b-128 of a file's bytes, in hex: what tasks that read it are keyed by."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,0 +1,65 @@
+"""What a plan is made from besides its recipe: the files of its sources, and the models, lists and tokenizers that it names.
+
+All of it is looked up before the first task: a path that is wrong is told at once, and not hours later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import BaseModel
+
+from pipeline import storage
+from pipeline.jobs.inputs import SourceFile
+from pipeline.plan.corpus import Inputs
+from pipeline.plan.sources import list_all
+from pipeline.recipe import Recipe
+from stages.errors import UserError
+from stages.marks import named_files
+from stages.tokens.tokenizer import TokenizerError, check_tokenizer
+
+
+def look_up(recipe: Recipe, run: str, files: Mapping[str, list[SourceFile]] | None = None, *, inline: bool = False) -> Inputs:
+    """List the sources (where `files` does not say what they hold), and find every file that the recipe names.
+
+    Raises UserError, with the recipe's key, for one that is not there.
+    """
+    versions, sizes = named_versions(recipe, inline)
+    return Inputs(run, files or list_all(recipe.sources), versions, sizes)
+
+
+def named_versions(recipe: Recipe, inline: bool = False) -> tuple[dict[str, str], dict[str, int]]:
+    """Versions and sizes, by URI, of the tokenizer, models, lists and saved filters that a recipe names.
+
+    The tokenizer is also read: one that does not load, or lacks the end token, would be found after all other work. Where
+    the tasks are `inline`, in this process, they need not read it again. Raises UserError.
+    """
+    versions: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    for key, uri in _named(recipe):
+        try:
+            stat = storage.stat(uri)
+            versions[uri], sizes[uri] = stat.version, stat.size
+            of_run = key.startswith("tokenizer.")
+            if of_run or key.endswith(".tokenizer"):
+                with storage.Cache(storage.cache_folder(), recipe.run.cache_bytes) as cache:
+                    path = storage.fetch(uri, cache)
+                    named = (recipe.tokenizer.eos_token, recipe.tokenizer.pad_token) if of_run else ()
+                    check_tokenizer(path, *named, keep=inline and of_run)
+        except (storage.StorageError, TokenizerError) as error:
+            raise UserError(f"{key}: {error}") from None
+    return versions, sizes
+
+
+def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The recipe's keys that name files, each with a URI."""
+    steps: dict[str, tuple[tuple[str, BaseModel], ...]] = {
+        **{f"sources.{name}.steps.": source.steps for name, source in recipe.sources.items()},
+        "dedup.": recipe.dedup,
+    }
+    for where, items in steps.items():
+        for name, item in items:
+            for field, uris in named_files(item).items():
+                yield from ((f"{where}{name}.{field}", uri) for uri in uris)
+    if recipe.tokenizer.train is None:
+        yield f"tokenizer.{'path' if recipe.tokenizer.path else 'hub'}", recipe.tokenizer.uri()

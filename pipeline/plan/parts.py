@@ -1,0 +1,70 @@
+"""What goes from stage to stage of a plan: the parts of a source, and its steps in segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel
+
+from pipeline.jobs.inputs import NamedStep, PartInput
+from pipeline.plan.node import Named, Stored
+from pipeline.recipe import Source
+from stages.dedup.spec import AnyDedup
+from stages.marks import named_files
+from stages.step import Step
+
+
+@dataclass
+class Segment:
+    """Steps that one map task takes documents through, and the dedup (name, settings) that follows, if one does."""
+
+    steps: list[tuple[str, Step]] = field(default_factory=list)
+    dedup: tuple[str, AnyDedup] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of documents between stages, and what dedups removed from it.
+
+    owner: key of the ledger's entry that tells of the file. edited: bytes that dedup cut out of documents which stay; the
+    next task that reads the part enters them in its books. files: names of the source files that its documents came from,
+    in order.
+    """
+
+    source: str
+    file: Stored
+    docs: int
+    bytes: int
+    owner: str
+    removals: tuple[Stored, ...] = ()
+    edited: int = 0
+    files: tuple[str, ...] = ()
+
+    def read(self) -> PartInput:
+        """The part as a job reads it."""
+        return PartInput(self.file, self.removals, self.edited)
+
+
+def segments(source: Source) -> list[Segment]:
+    """The source's steps as segments, in order; the first may be empty (documents are only read)."""
+    found = [Segment()]
+    for name, item in source.steps:
+        if isinstance(item, Step):
+            found[-1].steps.append((name, item))
+        else:
+            found[-1].dedup = (name, item)
+            found.append(Segment())
+    if len(found) > 1 and not found[-1].steps:
+        found.pop()
+    return found
+
+
+def named_steps(segment: Segment, versions: Mapping[str, str]) -> tuple[NamedStep, ...]:
+    """The steps with the files that they name; versions: of these files, by URI."""
+    return tuple(NamedStep(name, step, files_of(step, versions)) for name, step in segment.steps)
+
+
+def files_of(settings: BaseModel, versions: Mapping[str, str]) -> tuple[Named, ...]:
+    """The files that a step or a dedup names."""
+    return tuple(Named(uri, versions[uri]) for uris in named_files(settings).values() for uri in uris)

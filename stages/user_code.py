@@ -1,0 +1,115 @@
+"""Code of the user's own that a recipe names by its import path: found, loaded, and told apart by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from stages.errors import UserError
+
+_loaded: dict[str, str] = {}  # module name -> hash of the source that was executed
+
+
+def add_folder(folder: str | Path) -> None:
+    """Let functions be found in this folder too, behind all that Python finds already. Idempotent."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def load(function: str) -> Callable[[Any], Any]:
+    """The function of an import path `package.module:name`; imported anew where its file was edited since.
+
+    Raises UserError where there is no such module or function, or where importing it raises.
+    """
+    name, attribute = function.split(":")
+    module = _import(name)
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        there = [key for key, value in vars(module).items() if callable(value) and value.__module__ == name]
+        raise UserError(f"function {function}: {name} has no function {attribute}; it has {', '.join(there) or 'none'}")
+    return found
+
+
+def _source(name: str) -> Path:
+    importlib.invalidate_caches()
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.origin or not Path(spec.origin).is_file():
+        raise UserError(
+            f"function {name}: there is no module {name} on Python's path or in the recipe's folder; "
+            "put the file beside the recipe, or its folder on PYTHONPATH"
+        )
+    return Path(spec.origin)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=10).hexdigest()
+
+
+def code_digest(function: str) -> str:
+    """A hash of the source of a function's module, and of the modules beside it that it imports.
+
+    Beside it: in the folder on Python's path in which the module (or its package) lies, unless that is Python's own or
+    one of installed packages. Raises UserError where the module is not found.
+    """
+    name = function.partition(":")[0]
+    first = _source(name)
+    root = first.parents[name.count(".") + (first.name == "__init__.py")]
+    whole = hashlib.blake2b(digest_size=16)
+    installed = "site-packages" in root.parts or root.is_relative_to(sys.base_prefix)
+    waiting, seen = [first], {first}
+    while waiting:
+        path = waiting.pop()
+        source = path.read_bytes()
+        whole.update(f"{path.relative_to(root)}\0{len(source)}\0".encode() + source)
+        if installed:
+            break
+        found = {other for module in _imported(source.decode(errors="replace")) for other in _beside(root, module)}
+        waiting += sorted(found - seen, reverse=True)
+        seen |= found
+    return whole.hexdigest()
+
+
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+\.*([\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]*)|import[ \t]+([\w., \t]+))", re.MULTILINE
+)
+
+
+def _imported(text: str) -> set[str]:
+    """Names that a source imports: modules, and what is taken from them, which may be modules too."""
+    found: set[str] = set()
+    for base, names, plain in _IMPORT.findall(text):
+        found |= {name.split()[0] for name in plain.split(",") if name.strip()}
+        if names:
+            taken = [name.split()[0] for name in names.strip("()").replace("\n", ",").split(",") if name.strip()]
+            found |= {base, *(f"{base}.{name}".strip(".") for name in taken)}
+    return found - {""}
+
+
+def _beside(root: Path, module: str) -> list[Path]:
+    """The file of a module under `root`, if it is there."""
+    path = root / Path(*module.split("."))
+    return [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()][:1]
+
+
+def _import(name: str) -> ModuleType:
+    path = _source(name)
+    digest = _digest(path)
+    try:
+        module = importlib.import_module(name)
+        if _loaded.get(name, digest) != digest:
+            # Without the cached bytecode, which is told apart by whole seconds and size alone.
+            exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
+    except Exception as error:
+        raise UserError(f"function {name}: importing {path} raised {type(error).__name__}: {error}") from error
+    _loaded[name] = digest
+    return module
