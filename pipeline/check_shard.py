@@ -58,6 +58,8 @@ def check_shard(run: str, shard: dict[str, Any], rules: Rules, quick: bool = Fal
         found.problems.append(f"{shard['path']}: the file is missing; run the recipe again to rebuild it")
     elif size != wanted:
         found.problems.append(f"{shard['path']}: {size:,} bytes, the manifest says {wanted:,}")
+    if not quick and "index_sha256" in shard:
+        _check_index_bytes(run, shard, found)
     if size is None or size != wanted or quick:
         for _ in _index(run, shard, found):
             pass
@@ -75,6 +77,22 @@ def check_shard(run: str, shard: dict[str, Any], rules: Rules, quick: bool = Fal
         )
     tokens.tell()
     return found
+
+
+def _check_index_bytes(run: str, shard: dict[str, Any], found: Checked) -> None:
+    """Whether an index is byte for byte the one that was written; a missing one is told by who reads it."""
+    uri = storage.join(run, shard["index"])
+    if not storage.exists(uri):
+        return
+    digest = hashlib.sha256()
+    with storage.open_stream(uri) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != shard["index_sha256"]:
+        found.problems.append(
+            f"{shard['index']}: the index is not the one that was written (sha256 {digest.hexdigest()[:12]}, the manifest "
+            f"says {shard['index_sha256'][:12]}); run the recipe again with --verify"
+        )
 
 
 def _index(run: str, shard: dict[str, Any], found: Checked) -> Iterator[pa.RecordBatch]:

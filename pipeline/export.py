@@ -111,9 +111,10 @@ def _node(
 ) -> Node:
     name = shard_names(source, number, options.split)[0].removeprefix("tokens/").removesuffix(".npy")
     endings = ENDINGS.get(options.format, (SUFFIXES.get(options.compression, ""),))
-    index = storage.stat(storage.join(run, shard["index"])).version
+    index = shard.get("index_sha256") or storage.stat(storage.join(run, shard["index"])).version
+    facts = {name: shard[name] for name in ("path", "index", "tokens", "documents", "text_bytes", "sha256")}
     job = ExportShard(
-        shard=ShardOfRun(**shard, index_version=index),
+        shard=ShardOfRun(**facts, index_version=index),
         tokenizer=tokenizer,
         source=source,
         format=options.format,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -88,7 +89,7 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]
     }
     ordered = manifest.get(MATERIALIZED)
     entries += [(None, "ordered", shard) for shard in (ordered or {}).get("shards", ())]
-    problems, notes, first = _of_manifest(manifest), [], {}
+    problems, notes, first = _of_manifest(manifest) + _of_tokenizer(run, manifest), [], {}
     with ThreadPoolExecutor(READERS) as pool:
         for (name, split, shard), checked in _checked(
             pool, entries, lambda name, shard: check_shard(run, shard, rules[name], quick)
@@ -165,6 +166,21 @@ def _rules(run: str, manifest: Manifest) -> dict[str | None, Rules]:
     plain = Rules(np.dtype(manifest["dtype"]), tokenizer["eos_id"], tokenizer["vocab_size"])
     asked = token_rules(run, manifest["mixture"]["sources"])
     return {None: plain} | {name: replace(plain, **rules) for name, rules in asked.items()}
+
+
+def _of_tokenizer(run: str, manifest: Manifest) -> list[str]:
+    """Whether the tokenizer is the one that made the tokens."""
+    known = manifest["tokenizer"]
+    uri = storage.join(run, known["path"])
+    if not storage.exists(uri):
+        return [f"{known['path']}: the file is missing; run the recipe again to rebuild it"]
+    digest = hashlib.sha256(storage.read_bytes(uri)).hexdigest()
+    if digest == known["sha256"]:
+        return []
+    return [
+        f"{known['path']}: not the tokenizer that made the tokens (sha256 {digest[:12]}, the manifest says "
+        f"{known['sha256'][:12]}); run the recipe again with --verify"
+    ]
 
 
 def _of_manifest(manifest: Manifest) -> list[str]:

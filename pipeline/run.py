@@ -25,6 +25,7 @@ from pipeline.plan.inputs import look_up
 from pipeline.plan.tokens import manifest_of
 from pipeline.recipe import Recipe, dump
 from pipeline.summary import Summary, summarise
+from pipeline.verify import damaged_files
 from stages.tokens.shard_format import Manifest, manifest_bytes
 
 RECIPE = "recipe.json"
@@ -36,11 +37,13 @@ class Options(Placement):
     """How a run is carried out: nothing here changes a byte of the result.
 
     take_over: go on in the folder of another recipe's run. reuse_other_code: take results that other code made as they are.
+    verify: read all files of the run first, and make those again that are not as they were written.
     """
 
     out: str
     take_over: bool = False
     reuse_other_code: bool = False
+    verify: bool = False
 
 
 def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[SourceFile]] | None = None) -> Summary:
@@ -61,6 +64,8 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
             for note in ledger.notes:
                 engine.progress.line(note)
             with engine:
+                if options.verify:
+                    _forget_damaged(engine)
                 found = _walk(recipe, inputs, engine)
                 manifest = manifest_of(recipe, found.tokens)
                 manifest["made_by"] = {"versions": versions(), "results_of_other_code": engine.reused}
@@ -77,6 +82,15 @@ def _walk(recipe: Recipe, inputs: Inputs, engine: Engine) -> Corpus:
         except InputsGone as gone:
             engine.progress.note(f"{len(gone.keys)} tasks run again: their parts were let go")
             engine.forget(gone.keys)
+
+
+def _forget_damaged(engine: Engine) -> None:
+    """Let the tasks run again whose files are not as they were written."""
+    engine.progress.note("comparing all files with what was written")
+    damaged = list(damaged_files(engine.run_uri, engine.ledger))
+    for _, path in damaged:
+        engine.progress.line(f"{path}: not the bytes that were written; it is made again")
+    engine.ledger.forget({key for key, _ in damaged})
 
 
 def _finish(recipe: Recipe, manifest: Manifest, summary: Summary, engine: Engine) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.document import DOCUMENT, payload_sizes, rebatch
+from stages.document import DOCUMENT, payload_sizes, rebatch, text_buffers
 
 LEVEL = 1  # zstd: interim files are written once and read once or twice, so speed counts
 ROW_GROUP_BYTES = 32 * 2**20
@@ -43,17 +43,24 @@ class PartWriter:
             batch.column(f.name) if f.name in batch.schema.names else pa.nulls(batch.num_rows, f.type)
             for f in self.schema
         ]
-        self.waiting.append(pa.RecordBatch.from_arrays(columns, schema=self.schema))
-        self.waiting_bytes += batch.nbytes
         self.rows += batch.num_rows
-        if self.waiting_bytes >= ROW_GROUP_BYTES:
+        whole = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+        # Cut by the rows themselves, not by the batches that they came in: the same rows make the same file.
+        ends = self.waiting_bytes + np.cumsum(_row_bytes(whole))
+        start = 0
+        for cut in np.flatnonzero(np.diff(ends // ROW_GROUP_BYTES, prepend=self.waiting_bytes // ROW_GROUP_BYTES)) + 1:
+            self.waiting.append(whole.slice(start, cut - start))
             self._flush()
+            start = int(cut)
+        if start < whole.num_rows:
+            self.waiting.append(whole.slice(start))
+        self.waiting_bytes = int(ends[-1]) % ROW_GROUP_BYTES
 
     def _flush(self) -> None:
         if self.waiting:
-            table = pa.Table.from_batches(self.waiting)
+            table = pa.Table.from_batches(self.waiting).combine_chunks()
             self.writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        self.waiting, self.waiting_bytes = [], 0
+        self.waiting = []
 
     def __enter__(self) -> PartWriter:
         return self
@@ -63,6 +70,15 @@ class PartWriter:
             self._flush()
         self.waiting = []
         self.writer.close()
+
+
+def _row_bytes(batch: pa.RecordBatch) -> np.ndarray:
+    """What each row counts towards the size of a row group (int64): its strings, and 8 bytes for each other value."""
+    strings = [c for c in batch.columns if pa.types.is_large_string(c.type) or pa.types.is_large_binary(c.type)]
+    sizes = np.full(batch.num_rows, 8 * batch.num_columns, np.int64)
+    for column in strings:
+        sizes += np.diff(text_buffers(column)[1])
+    return sizes
 
 
 def dropped_schema(kept: pa.Schema, with_text: bool) -> pa.Schema:

@@ -35,6 +35,9 @@ def add(commands: Any) -> None:
         action="store_true",
         help="keep results that other code or library versions made (the manifest says so), in place of making them again",
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="read all files of the run first, and make again what is damaged"
+    )
     parser.add_argument("--yes", action="store_true", help="start a run that is large for this machine")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -65,6 +68,7 @@ def _call(args: argparse.Namespace) -> int:
         progress=progress,
         take_over=args.take_over,
         reuse_other_code=args.reuse_other_code,
+        verify=args.verify,
     )
     summary = run_recipe(recipe, options)
     if args.json:

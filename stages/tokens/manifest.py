@@ -22,7 +22,7 @@ def split_entry(source: str, shards: Iterable[Mapping[str, Any]], split: str = "
     entries = []
     for number, shard in enumerate(shards):
         path, index = shard_names(source, number, split)
-        facts = {name: shard[name] for name in ("tokens", "documents", "text_bytes", "sha256")}
+        facts = {name: shard[name] for name in ("tokens", "documents", "text_bytes", "sha256", "index_sha256") if name in shard}
         entries.append({"path": path, "index": index, **facts})
     totals = {name: sum(entry[name] for entry in entries) for name in ("tokens", "documents", "text_bytes")}
     return {**totals, "shards": entries}

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.tokens.index_table import ROWS, write_index_batches
-from stages.tokens.shard_format import ShardError, check_tokens, write_tokens
+from stages.tokens.shard_format import ShardError, check_tokens, sha256_file, write_tokens
 from stages.tokens.token_file import TokenFile
 
 COPY_TOKENS = 4 << 20  # tokens held while copying
@@ -102,7 +102,7 @@ def write_shard(
     wanted = sum(piece.end_document - piece.first_document for piece in pieces)
     if totals["documents"] != wanted:
         raise ShardError(f"{index_path}: {totals['documents']} documents were found for a shard of {wanted}")
-    return {"tokens": tokens, **totals, "sha256": digest}
+    return {"tokens": tokens, **totals, "sha256": digest, "index_sha256": sha256_file(index_path)}
 
 
 def _copy_tokens(files: Sequence[TokenFile], pieces: Sequence[Piece], dtype: np.dtype) -> Iterator[np.ndarray]:
