@@ -58,7 +58,7 @@ def check_shard(run: str, shard: dict[str, Any], rules: Rules, quick: bool = Fal
         found.problems.append(f"{shard['path']}: the file is missing; run the recipe again to rebuild it")
     elif size != wanted:
         found.problems.append(f"{shard['path']}: {size:,} bytes, the manifest says {wanted:,}")
-    if not quick and "index_sha256" in shard:
+    if not quick and shard.get("index_sha256"):
         _check_index_bytes(run, shard, found)
     if size is None or size != wanted or quick:
         for _ in _index(run, shard, found):

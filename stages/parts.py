@@ -25,11 +25,18 @@ class PartWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.schema = schema
+        self.footers: list[pq.FileMetaData] = []
         plain = [
             f.name for f in schema if f.name in ("file", "source", "reason", "charset") or f.name.endswith(".label")
         ]
         self.writer = pq.ParquetWriter(
-            path, schema, compression="zstd", compression_level=LEVEL, use_dictionary=plain, write_statistics=False
+            path,
+            schema,
+            compression="zstd",
+            compression_level=LEVEL,
+            use_dictionary=plain,
+            write_statistics=False,
+            metadata_collector=self.footers,
         )
         self.waiting: list[pa.RecordBatch] = []
         self.waiting_bytes = 0
@@ -55,6 +62,15 @@ class PartWriter:
         if start < whole.num_rows:
             self.waiting.append(whole.slice(start))
         self.waiting_bytes = int(ends[-1]) % ROW_GROUP_BYTES
+
+    def stored_bytes(self, ending: str) -> int:
+        """Bytes in the file, once it is closed, of the columns whose names end so."""
+        found = 0
+        for footer in self.footers:
+            groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+            columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+            found += sum(c.total_compressed_size for c in columns if c.path_in_schema.endswith(ending))
+        return found
 
     def _flush(self) -> None:
         if self.waiting:

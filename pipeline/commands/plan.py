@@ -37,13 +37,14 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--bandwidth", type=float, metavar="MB/s", help="between a node and the storage (default: not counted)"
     )
+    parser.add_argument("--tree", action="store_true", help="print the plan itself: its stages, and the tasks of each")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(call=_call)
 
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.forecast.plan import plan
-    from pipeline.forecast.show import show_plan
+    from pipeline.forecast.show import show_plan, show_tree
     from pipeline.recipe import load_recipe
     from pipeline.summary import console
 
@@ -52,6 +53,8 @@ def _call(args: argparse.Namespace) -> int:
     found = plan(recipe, _rates(args, recipe), cluster, args.offline)
     if args.json:
         sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    elif args.tree:
+        show_tree(found, console())
     else:
         show_plan(found, console())
     return 1 if found["problems"] else 0

@@ -23,7 +23,7 @@ class Input:
     documents: int
     text_bytes: int
     file_bytes: int
-    tasks: int
+    files: list[SourceFile]  # as they are listed, else made up, as many and as large
     pages: bool
     origin: str
 
@@ -72,9 +72,7 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | str, rates: Rat
             text = size * measured.bytes_in // max(measured.bytes_out, 1)
             documents = size * measured.documents_in // max(measured.bytes_out, 1)
             origin = "its files as listed; documents and text by what was measured a stored byte"
-        return Input(
-            documents, text, size, _gather([file.size for file in listed], recipe.run.split_bytes), pages, origin
-        )
+        return Input(documents, text, size, listed, pages, origin)
     if known is None:
         raise UserError(
             f"{name}: its files cannot be listed ({listed}), and the recipe does not say what to expect; "
@@ -90,7 +88,15 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | str, rates: Rat
     origin = (
         f"the recipe's expected.sources, for the files cannot be listed ({listed}); stored size as compact as measured"
     )
-    return Input(known.documents, known.text_bytes, size, -(-size // recipe.run.split_bytes), pages, origin)
+    name = names[0] if _format(read, names[0]) else "listed.jsonl.zst"  # of what nothing can be told
+    files = _made_up(name, size, recipe.run.split_bytes)
+    return Input(known.documents, known.text_bytes, size, files, pages, origin)
+
+
+def _made_up(pattern: str, size: int, each: int) -> list[SourceFile]:
+    """Files of `each` bytes that hold `size` together, in the place of files that cannot be listed."""
+    count = max(1, -(-size // each))
+    return [SourceFile(f"{number}/{pattern}", f"{number}/{pattern}", size // count, "") for number in range(count)]
 
 
 def _format(read: object, file: str) -> str | None:
@@ -98,18 +104,3 @@ def _format(read: object, file: str) -> str | None:
         return read.format_of(file)  # type: ignore[attr-defined]
     except InputError:
         return None
-
-
-def _gather(sizes: list[int], split: int) -> int:
-    """How many splits files make: small ones are gathered, and large ones cut, to about `split` bytes."""
-    tasks = room = 0
-    for size in sizes:
-        if size > split:
-            tasks += -(-size // split)
-            room = 0
-        elif size > room:
-            tasks += 1
-            room = split - size
-        else:
-            room -= size
-    return tasks

@@ -9,14 +9,14 @@ from pipeline.forecast.calibrate import calibrate
 from pipeline.forecast.cluster import Cluster, phases
 from pipeline.forecast.inputs import inputs_of
 from pipeline.forecast.rates import Rates, read_rates
-from pipeline.forecast.stages import forecast
+from pipeline.forecast.walk import forecast
 from pipeline.recipe import Recipe
 
 
 def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) -> dict[str, Any]:
     """What the recipe's run would take on the cluster, by these rates. Raises UserError where the inputs are not known."""
     inputs = inputs_of(recipe, rates, offline)
-    told = forecast(recipe, inputs, rates)
+    told, outline = forecast(recipe, inputs, rates)
     found, problems = phases(told, cluster)
     if any(stage.phase.endswith(": filter") for stage in told.stages):
         told.assumptions.append(
@@ -50,6 +50,7 @@ def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) 
         },
         "assumptions": told.assumptions,
         "problems": told.problems + problems,
+        "plan": [{"stage": title, "tasks": tasks} for title, tasks in outline.told()],
     }
 
 

@@ -204,8 +204,8 @@ def _documents(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> N
         first.out.docs,
         first.into.bytes,
         first.out.bytes,
-        _outputs(entry, "kept"),
-        _outputs(entry, "dropped", "failed"),
+        _outputs(entry, "kept") - report.before_edits,
+        _outputs(entry, "dropped", "failed") + report.before_edits,
         entry.peak_memory,
     )
     rates.add("read", source, str(number), work)

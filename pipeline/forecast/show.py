@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+from rich.tree import Tree
 
 from pipeline.summary import plain_table
 from stages.units import show_bytes, show_count, show_seconds
@@ -67,6 +68,18 @@ def show_plan(found: dict[str, Any], console: Console) -> None:
         _line(console, f"assumed: {assumption}")
     for problem in found["problems"]:
         _line(console, f"problem: {problem}", "bold")
+
+
+def show_tree(found: dict[str, Any], console: Console) -> None:
+    """Print the plan's stages in their order, and the tasks of each by kind and source."""
+    tree = Tree(f"{found['recipe']} ({found['profile'] or 'no profile'}): {len(found['plan'])} stages")
+    for stage in found["plan"]:
+        count = sum(stage["tasks"].values())
+        branch = tree.add(f"{stage['stage']}: {count:,} task{'s' * (count != 1)}")
+        for name, tasks in stage["tasks"].items():
+            branch.add(f"{name}: {tasks:,}")
+    console.print(tree, highlight=False)
+    _line(console, "how many rounds the components of a dedup take is known when it runs: one more than the first is counted")
 
 
 def _sources(found: dict[str, Any], console: Console) -> None:

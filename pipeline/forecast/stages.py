@@ -1,20 +1,22 @@
-"""A recipe's stages, one after the other, with what each takes: measured rates times what is to be done."""
+"""What the stages of a plan take: measured rates times what is to be done."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.forecast.inputs import Input
-from pipeline.forecast.rates import MIXTURE, Rates, Work
-from pipeline.plan.dedup import group_bytes
-from pipeline.plan.parts import Segment, segments
-from pipeline.plan.training import AT_ONCE
+from pipeline.forecast.rates import ROUNDS, Rates, Work
+from pipeline.plan.corpus import MIXTURE
+from pipeline.plan.node import Node
+from pipeline.plan.parts import segments
 from pipeline.recipe import Recipe
-from stages.dedup.footprint import footprint
+from stages.dedup.footprint import Need
 from stages.errors import UserError
 from stages.step import Step
-from stages.tokens.mixture import MixtureError, compile_mixture
+
+READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers"}  # phases that read parts
 
 
 @dataclass
@@ -41,11 +43,10 @@ class Flow:
 
     documents: float
     bytes: float
-    tasks: int
     files: float
     pages: bool
     kept: float | None = None  # the recipe's word for what the steps leave; each step is then given all
-    assumed: list[str] = field(default_factory=list)
+    kept_now: float | None = None  # the same, once it is taken off
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Forecast:
     assumptions: list[str]
 
 
-class _Missing:
+class Missing:
     """Names of what was not measured: counted as nothing, and told."""
 
     def __init__(self) -> None:
@@ -72,63 +73,184 @@ class _Missing:
         return found
 
 
-def forecast(recipe: Recipe, inputs: dict[str, Input], rates: Rates) -> Forecast:
-    """The stages of a recipe's run, in order, as `rates` would have them."""
-    missing = _Missing()
-    flows = {name: _flow(recipe, name, given) for name, given in inputs.items()}
-    plans = {name: segments(source) for name, source in recipe.sources.items()}
-    stages: list[Stage] = []
-    for number in range(max(len(plan) for plan in plans.values())):
-        for name, plan in plans.items():
-            if number < len(plan) and (number == 0 or plan[number].steps):
-                stages += _classifiers(name, plan[number], flows, rates, missing)
-                stages.append(_segment(recipe, name, number, plan[number], flows[name], inputs[name], rates, missing))
-        for name, plan in plans.items():
-            if number < len(plan) and plan[number].dedup:
-                stages += _dedup(
-                    recipe, name, plan[number].dedup, {name: flows[name]}, f"dedup {number + 1}", rates, missing
-                )
-    for name, settings in recipe.dedup:
-        stages += _dedup(recipe, MIXTURE, (name, settings), flows, "dedup of the mixture", rates, missing)
-    for flow in flows.values():
-        if flow.kept is not None:
-            flow.documents, flow.bytes = flow.documents * flow.kept, flow.bytes * flow.kept
-    stages += _tokens(recipe, flows, rates, missing)
-    return _result(recipe, inputs, flows, stages, rates, missing)
+Group = Sequence[Node]
+"""Nodes of one kind and source in one stage of a plan."""
 
 
-def _flow(recipe: Recipe, name: str, given: Input) -> Flow:
-    known = recipe.expected.sources.get(name) if recipe.expected else None
-    return Flow(
-        given.documents, given.text_bytes, given.tasks, given.file_bytes, given.pages, known.kept if known else None
-    )
+class Costs:
+    """What groups of nodes take, by measured rates; the flow of each source goes on without what its steps drop."""
+
+    def __init__(self, recipe: Recipe, inputs: dict[str, Input], rates: Rates) -> None:
+        self.recipe, self.inputs, self.rates, self.missing = recipe, inputs, rates, Missing()
+        self.flows = {name: self._flow(name, given) for name, given in inputs.items()}
+        self.plans = {name: segments(source) for name, source in recipe.sources.items()}
+        self.stages: dict[tuple[str, str], Stage] = {}
+
+    def _flow(self, name: str, given: Input) -> Flow:
+        known = self.recipe.expected.sources.get(name) if self.recipe.expected else None
+        kept = known.kept if known else None
+        return Flow(given.documents, given.text_bytes, given.file_bytes, given.pages, kept)
+
+    def add(self, stage: Stage) -> Stage:
+        """Enter what a group takes; rounds of one phase are entered together."""
+        there = self.stages.setdefault((stage.phase, stage.source), stage)
+        if there is not stage:
+            there.tasks += stage.tasks
+            there.memory = max(there.memory, stage.memory)
+            there.written += stage.written
+        return there
+
+    def documents(self, group: Group) -> None:
+        """Tasks that take documents through a segment of steps."""
+        name, number = group[0].ref.source, int(group[0].ref.stage)
+        flow, rates, missing = self.flows[name], self.rates, self.missing
+        segment = self.plans[name][number]
+        stage = Stage("read and filter" if number == 0 else f"after dedup {number}", name, len(group))
+        stage.documents, stage.bytes_in, stage.read = int(flow.documents), int(flow.bytes), int(flow.files)
+        reading = missing.work(rates.speed("read", name, str(number)) or rates.all("read"), "reading")
+        seconds = reading.seconds_per_byte * flow.bytes
+        stage.memory = (rates.of("read", name, str(number)) or reading).memory
+        if flow.kept is None and number == 0:
+            flow.documents *= (rates.of("read", name, "0") or reading).share("documents")
+        for step_name, step in segment.steps:
+            seconds += _step(stage, name, step_name, step, flow, rates, missing)
+        whole = missing.work(rates.of("segment", name, str(number)) or rates.all("segment"), "what parts take on disk")
+        stage.bytes_out = int(flow.bytes)
+        stage.written = int(flow.bytes * whole.written / max(whole.bytes_out, 1))
+        gone_bytes = max(0.0, stage.bytes_in - flow.bytes)
+        aside = gone_bytes * whole.aside / max(whole.bytes_in - whole.bytes_out, 1)
+        stage.releases = 0 if number == 0 or self.recipe.run.keep == "all" else stage.read
+        flow.files = stage.written
+        stage.written += int(aside) if self.recipe.run.keep == "all" else 0
+        stage.core_seconds = seconds
+        self.add(stage)
+
+    def cut(self, group: Group) -> None:
+        """Files are looked into for places to cut them: lines in whole, Parquet by its footer."""
+        read = sum(node.weight for node in group if getattr(node.job, "format", "") == "jsonl")
+        self.add(Stage("find where to cut", group[0].ref.source, len(group), read=read))
+
+    def classifier(self, group: Group) -> None:
+        """Training of a classifier on documents of the run, by one task on one core."""
+        ref = group[0].ref
+        name = f"{ref.source}.{ref.stage}"
+        work = self.missing.work(self.rates.of("classifier", "", name), f"training {name}")
+        stage = Stage("train classifier", ref.source, len(group), bytes_in=group[0].weight, read=group[0].weight)
+        stage.memory, stage.core_seconds = work.memory, work.seconds_per_byte * group[0].weight
+        self.add(stage)
+
+    def sample(self, group: Group) -> None:
+        """Parts are read once to draw a sample of them."""
+        work = self.missing.work(self.rates.all("read"), "reading")
+        size = sum(node.weight for node in group)
+        purpose = getattr(group[0].job, "purpose", "")
+        stage = Stage(f"sample for the {purpose}", group[0].ref.source or MIXTURE, len(group), bytes_in=size)
+        stage.read, stage.memory = int(sum(flow.files for flow in self.flows.values())), work.memory
+        stage.core_seconds = work.seconds_per_byte * size
+        self.add(stage)
+
+    def dedup(self, group: Group, needs: Sequence[Need], method: str, number: str) -> None:
+        """One phase of a dedup: memory and files as it states them, core time as measured. number: what people call it."""
+        source, (name, _, phase) = group[0].ref.source, group[0].ref.stage.partition(" ")
+        kind = phase.split("-")[0]
+        kind = "components" if kind in ROUNDS else kind
+        flows = self._flows_of(source)
+        documents, size = int(sum(f.documents for f in flows)), int(sum(f.bytes for f in flows))
+        work = self.missing.work(self.rates.speed(f"dedup:{method}", f"{source}/{name}", kind), f"dedup {method}, {kind}")
+        need = next((need for need in needs if need.phase == kind), None)
+        title, memory = f"{number}: {kind}", max(node.memory for node in group)
+        stage = Stage(title, source, len(group), documents, size, size, memory=memory)
+        again = (title, source) in self.stages  # one of several rounds, which were measured and stated together
+        stage.core_seconds = 0.0 if again else work.seconds_per_byte * size
+        stage.read = int(sum(f.files for f in flows)) if kind in READING else 0
+        stage.written = need.disk if need and not again else 0
+        self.add(stage)
+
+    def deduplicated(self, source: str, name: str, needs: Sequence[Need], number: str) -> None:
+        """A dedup is whole: what it removed is gone from the flow of each source that it ran over."""
+        titles = [(f"{number}: {need.phase}", source) for need in needs]
+        stages = [self.stages[title] for title in titles if title in self.stages]
+        files = int(sum(flow.files for flow in self._flows_of(source)))
+        cuts = any(need.phase == "edit" for need in needs)
+        if stages and cuts and files:  # new parts in place of the old, as compact as those
+            stages[-1].written = files
+        if stages and self.recipe.run.keep != "all":
+            stages[-1].releases = sum(stage.written for stage in stages[:-1]) + (files if cuts else 0)
+        for one in [source] if source != MIXTURE else list(self.flows):
+            flow = self.flows[one]
+            if flow.kept is None:
+                removed = self.missing.work(self.rates.of("removed", one, name), f"what {name} removes from {one}")
+                flow.documents *= removed.share("documents")
+                flow.bytes *= removed.share("bytes")
+                flow.files *= removed.share("bytes") if cuts else 1.0
+
+    def _flows_of(self, source: str) -> list[Flow]:
+        return list(self.flows.values()) if source == MIXTURE else [self.flows[source]]
+
+    def finish_steps(self) -> None:
+        """All steps and dedups are behind: where the recipe says what they leave, that is what goes on."""
+        for flow in self.flows.values():
+            if flow.kept is not None:
+                flow.documents, flow.bytes = flow.documents * flow.kept, flow.bytes * flow.kept
+                flow.kept_now = flow.kept
+                flow.kept = None
+
+    def tokenizer(self, group: Group) -> None:
+        """Training of the tokenizer; one that is copied takes no time worth telling."""
+        stage = Stage("tokenizer", MIXTURE, len(group))
+        if self.recipe.tokenizer.train is not None:
+            work = self.missing.work(self.rates.all("tokenizer"), "training the tokenizer")
+            stage.bytes_in = stage.read = group[0].weight
+            stage.memory, stage.core_seconds = work.memory, work.seconds_per_byte * group[0].weight
+        self.add(stage)
+
+    def tokenize(self, group: Group) -> None:
+        """Token files of a source's parts."""
+        name = group[0].ref.source
+        flow, rates = self.flows[name], self.rates
+        work = self.missing.work(rates.speed("tokenize", name, ""), "tokenizing")
+        size = self.token_bytes_of(name)
+        stage = Stage("tokenize", name, len(group), int(flow.documents), int(flow.bytes), size, int(flow.files))
+        own, shard = rates.of("tokenize", name, "") or work, rates.of("shard", name, "") or Work()
+        index = max(0, own.written - shard.bytes_out) / max(own.documents_out, 1)  # bytes of a document's row
+        stage.written = int(size + index * flow.documents)
+        stage.memory, stage.core_seconds = own.memory, work.seconds_per_byte * flow.bytes
+        self.add(stage)
+
+    def plan_shards(self, group: Group) -> None:
+        """The indexes of token files are looked into for where shards begin."""
+        self.add(Stage("plan shards", group[0].ref.source, len(group)))
+
+    def shard(self, group: Group) -> None:
+        """The shards of a source, of training and held out."""
+        name = group[0].ref.source
+        flow = self.flows[name]
+        work = self.missing.work(self.rates.speed("shard", name, ""), "writing shards")
+        shard = self.rates.of("shard", name, "") or Work()
+        size = self.token_bytes_of(name)
+        there = self.stages.get(("tokenize", name))
+        read = there.written if there else size
+        stage = Stage("shard", name, len(group), int(flow.documents), size, size, read)
+        index = (shard.written - shard.bytes_out) / max(shard.documents_out, 1)
+        stage.written = int(size + index * flow.documents)
+        stage.memory, stage.core_seconds = work.memory, work.seconds_per_byte * size
+        if self.recipe.run.keep != "all":
+            stage.releases = size + int(flow.files)
+        self.add(stage)
+
+    def token_bytes_of(self, name: str) -> int:
+        """Bytes of a source's tokens."""
+        return int(self.flows[name].bytes / bytes_per_token(self.recipe, name, self.rates)) * self.token_width()
+
+    def token_width(self) -> int:
+        """Bytes of a token: by the vocabulary that is trained; else as it was where the rates were measured."""
+        if self.recipe.tokenizer.train is not None:
+            return 2 if self.recipe.tokenizer.train.vocab_size <= 65_536 else 4
+        shard, tokens = self.rates.all("shard"), self.rates.all("tokens")
+        return round(shard.bytes_out / tokens.bytes_out) if shard and tokens and tokens.bytes_out else 2
 
 
-def _segment(
-    recipe: Recipe, name: str, number: int, segment: Segment, flow: Flow, given: Input, rates: Rates, missing: _Missing
-) -> Stage:
-    stage = Stage("read and filter" if number == 0 else f"after dedup {number}", name, flow.tasks)
-    stage.documents, stage.bytes_in, stage.read = int(flow.documents), int(flow.bytes), int(flow.files)
-    reading = missing.work(rates.speed("read", name, str(number)) or rates.all("read"), "reading")
-    seconds = reading.seconds_per_byte * flow.bytes
-    stage.memory = (rates.of("read", name, str(number)) or reading).memory
-    if flow.kept is None and number == 0:
-        flow.documents *= (rates.of("read", name, "0") or reading).share("documents")
-    for step_name, step in segment.steps:
-        seconds += _step(stage, name, step_name, step, flow, rates, missing)
-    whole = missing.work(rates.of("segment", name, str(number)) or rates.all("segment"), "what parts take on disk")
-    stage.bytes_out = int(flow.bytes)
-    stage.written = int(flow.bytes * whole.written / max(whole.bytes_out, 1))
-    gone_bytes = max(0.0, stage.bytes_in - flow.bytes)
-    aside = int(gone_bytes * whole.aside / max(whole.bytes_in - whole.bytes_out, 1)) if recipe.run.keep == "all" else 0
-    stage.releases = 0 if number == 0 or recipe.run.keep == "all" else stage.read
-    flow.files = stage.written
-    stage.written += aside
-    stage.core_seconds = seconds
-    return stage
-
-
-def _step(stage: Stage, source: str, name: str, step: Step, flow: Flow, rates: Rates, missing: _Missing) -> float:
+def _step(stage: Stage, source: str, name: str, step: Step, flow: Flow, rates: Rates, missing: Missing) -> float:
     """Core seconds of one step; the flow goes on without what it drops."""
     if step.takes_pages and not flow.pages:
         return 0.0  # documents come as text: there is nothing to extract
@@ -155,112 +277,6 @@ def _step(stage: Stage, source: str, name: str, step: Step, flow: Flow, rates: R
     return seconds
 
 
-def _classifiers(source: str, segment: Segment, flows: dict[str, Flow], rates: Rates, missing: _Missing) -> list[Stage]:
-    """Training of the classifiers that the recipe trains itself, each by one task on one core."""
-    found = []
-    for name, step in segment.steps:
-        if (wanted := getattr(step, "train", None)) is not None:
-            work = missing.work(rates.of("classifier", "", f"{source}.{name}"), f"training {source}.{name}")
-            kinds = (wanted.positive, wanted.negative)
-            size = sum(min(wanted.max_bytes, int(sum(flows[one].bytes for one in kind))) for kind in kinds)
-            stage = Stage("train classifier", source, 1, bytes_in=size, read=size, memory=work.memory)
-            stage.core_seconds = work.seconds_per_byte * size
-            found.append(stage)
-    return found
-
-
-def _dedup(
-    recipe: Recipe,
-    source: str,
-    item: tuple[str, Any],
-    flows: dict[str, Flow],
-    phase: str,
-    rates: Rates,
-    missing: _Missing,
-) -> list[Stage]:
-    """One stage for each phase of a dedup: needs as the dedup states them, core time as measured."""
-    name, settings = item
-    documents, size = int(sum(f.documents for f in flows.values())), int(sum(f.bytes for f in flows.values()))
-    files, parts = sum(f.files for f in flows.values()), sum(f.tasks for f in flows.values())
-    groups = max(1, min(parts, -(-size // group_bytes(size))))
-    found = []
-    needs = footprint(settings, documents, size, groups)
-    reading = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers"}
-    for need in needs:
-        kind, job = f"dedup:{settings.method}", f"{source}/{name}"
-        work = missing.work(rates.speed(kind, job, need.phase), f"dedup {settings.method}, {need.phase}")
-        stage = Stage(f"{phase}: {need.phase}", source, need.tasks, documents, size, size, memory=need.memory)
-        stage.core_seconds = work.seconds_per_byte * size
-        stage.read = int(files) if need.phase in reading else 0
-        stage.written = need.disk
-        found.append(stage)
-    cuts = any(need.phase == "edit" for need in needs)
-    if cuts and files:  # new parts in place of the old, as compact as those
-        found[-1].written = int(files)
-    if recipe.run.keep != "all":
-        found[-1].releases = sum(stage.written for stage in found[:-1]) + (int(files) if cuts else 0)
-    for one, flow in flows.items():
-        if flow.kept is None:
-            removed = missing.work(rates.of("removed", one, name), f"what {name} removes from {one}")
-            flow.documents *= removed.share("documents")
-            flow.bytes *= removed.share("bytes")
-            flow.files *= removed.share("bytes") if cuts else 1.0
-    return found
-
-
-def _tokens(recipe: Recipe, flows: dict[str, Flow], rates: Rates, missing: _Missing) -> list[Stage]:
-    found = []
-    width = _token_bytes(recipe, rates)
-    if recipe.tokenizer.train is not None:
-        work = missing.work(rates.all("tokenizer"), "training the tokenizer")
-        size = int(min(recipe.tokenizer.train.max_bytes, sum(flow.bytes for flow in flows.values())))
-        seconds = work.seconds_per_byte * size
-        found += _sample(recipe, flows, size, rates, missing)
-        found.append(Stage("tokenizer", MIXTURE, 1, bytes_in=size, read=size, memory=work.memory, core_seconds=seconds))
-    shards = []
-    for name, flow in flows.items():
-        work = missing.work(rates.speed("tokenize", name, ""), "tokenizing")
-        size = int(flow.bytes / bytes_per_token(recipe, name, rates)) * width
-        held = Stage("tokenize", name, flow.tasks, int(flow.documents), int(flow.bytes), size, int(flow.files))
-        own, shard = rates.of("tokenize", name, "") or work, rates.of("shard", name, "") or Work()
-        index = max(0, own.written - shard.bytes_out) / max(own.documents_out, 1)  # bytes of a document's row
-        held.written = int(size + index * flow.documents)
-        held.memory, held.core_seconds = own.memory, work.seconds_per_byte * flow.bytes
-        found.append(held)
-        work = missing.work(rates.speed("shard", name, ""), "writing shards")
-        count = max(1, -(-size // recipe.shards.bytes))
-        last = Stage("shard", name, count, int(flow.documents), size, size, held.written)
-        index = (shard.written - shard.bytes_out) / max(shard.documents_out, 1)
-        last.written = int(size + index * flow.documents)
-        last.memory, last.core_seconds = work.memory, work.seconds_per_byte * size
-        if recipe.run.keep != "all":
-            last.releases = size + int(flow.files)
-        shards.append(last)
-    return [*found, *shards]
-
-
-def _sample(recipe: Recipe, flows: dict[str, Flow], size: int, rates: Rates, missing: _Missing) -> list[Stage]:
-    """Where there is far more text than a tokenizer is trained on, every part is read once to draw its sample."""
-    if sum(flow.bytes for flow in flows.values()) <= AT_ONCE * size:
-        return []
-    work = missing.work(rates.all("read"), "reading")
-    found = []
-    for name, flow in flows.items():
-        stage = Stage("sample for the tokenizer", name, flow.tasks, int(flow.documents), int(flow.bytes))
-        stage.read, stage.memory = int(flow.files), work.memory
-        stage.core_seconds = work.seconds_per_byte * flow.bytes
-        found.append(stage)
-    return found
-
-
-def _token_bytes(recipe: Recipe, rates: Rates) -> int:
-    """Bytes of a token: by the vocabulary that is trained; else as it was where the rates were measured."""
-    if recipe.tokenizer.train is not None:
-        return 2 if recipe.tokenizer.train.vocab_size <= 65_536 else 4
-    shard, tokens = rates.all("shard"), rates.all("tokens")
-    return round(shard.bytes_out / tokens.bytes_out) if shard and tokens and tokens.bytes_out else 2
-
-
 def bytes_per_token(recipe: Recipe, name: str, rates: Rates) -> float:
     """Bytes of text a token: as the recipe expects of the source, else as measured."""
     known = recipe.expected.sources.get(name) if recipe.expected else None
@@ -272,51 +288,3 @@ def bytes_per_token(recipe: Recipe, name: str, rates: Rates) -> float:
     return work.bytes_in / work.bytes_out
 
 
-def _result(
-    recipe: Recipe,
-    inputs: dict[str, Input],
-    flows: dict[str, Flow],
-    stages: list[Stage],
-    rates: Rates,
-    missing: _Missing,
-) -> Forecast:
-    problems, assumptions = [], []
-    tokens = {name: int(flow.bytes / bytes_per_token(recipe, name, rates)) for name, flow in flows.items()}
-    held = recipe.shards.held_out
-    available = {name: int(count * (1 - held)) for name, count in tokens.items()}
-    asked: dict[str, Any] = {}
-    try:
-        asked = {budget.source: budget for budget in compile_mixture(recipe.mixture, available)}
-    except MixtureError as error:
-        problems.append(str(error))
-    sources = {}
-    for name, flow in flows.items():
-        known = recipe.expected.sources.get(name) if recipe.expected else None
-        given = inputs[name]
-        sources[name] = {
-            "documents": given.documents,
-            "text_bytes": given.text_bytes,
-            "file_bytes": given.file_bytes,
-            "origin": given.origin,
-            "documents_kept": int(flow.documents),
-            "bytes_kept": int(flow.bytes),
-            "kept_origin": "the recipe (expected.sources)" if flow.kept is not None else "measured",
-            "bytes_per_token": round(bytes_per_token(recipe, name, rates), 3),
-            "bytes_per_token_origin": "the recipe (expected.sources)" if known and known.tokens else "measured",
-            "tokens": tokens[name],
-            "budget_tokens": asked[name].asked if name in asked else None,
-            "repeats": round(asked[name].repeats, 4) if name in asked else None,
-            "core_seconds": sum(stage.core_seconds for stage in stages if stage.source == name),
-        }
-    if any(flow.kept is not None for flow in flows.values()):
-        assumptions.append(
-            "where the recipe says what its steps leave, every step is counted with all of the source's text"
-        )
-    if any(flow.kept is None for flow in flows.values()):
-        assumptions.append(
-            "what each step and dedup leaves is the share that was measured, on other documents than these"
-        )
-    if missing.names:
-        assumptions.append(f"not measured, and counted as nothing: {', '.join(missing.names)}")
-    total = sum(budget.asked for budget in asked.values())
-    return Forecast(stages, sources, total, problems, assumptions)

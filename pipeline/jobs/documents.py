@@ -30,12 +30,17 @@ Keep = Literal["all", "measures", "none"]
 
 
 class DocumentsReport(Report):
-    """What became of the documents. docs, bytes: those kept, in the file `part`. notes: what was skipped, by kind."""
+    """What became of the documents.
+
+    docs, bytes: those kept, in the file `part`. before_edits: bytes of that file that hold texts as they were before an edit.
+    notes: what was skipped, by kind.
+    """
 
     part: str
     dropped: str
     docs: int
     bytes: int
+    before_edits: int = 0
     notes: dict[str, int] = msgspec.field(default_factory=dict)
 
 
@@ -104,6 +109,7 @@ def _run(job: Documents, context: Context, lender: Lender | None) -> DocumentsRe
         dropped=f"{prefix}.dropped.parquet",
         docs=written.kept.rows,
         bytes=written.kept_bytes,
+        before_edits=written.kept.stored_bytes(TEXT_IN),
         failed_documents=sum(b.failed.docs for b in books),
         failed_files=arrival.failed_files,
         first_failure=arrival.first_failure or written.first_failure,

@@ -60,7 +60,7 @@ class ShardFacts(msgspec.Struct):
     documents: int
     text_bytes: int
     sha256: str
-    index_sha256: str
+    index_sha256: str = ""
 
 
 class ShardReport(Report):

@@ -11,6 +11,7 @@ the same plan is carried out by the engine, priced by the forecast, and printed 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -88,13 +89,24 @@ def concluded(node: Node, plan: Plan[Conclude]) -> Plan[Done[Any]]:
 
 @dataclass
 class Outline:
-    """A plan as it was walked: the titles of its stages, and how many nodes of each kind and source."""
+    """A plan as it was walked: the titles of its stages, and how many nodes each has by kind, source and stage of their Refs."""
 
-    stages: list[tuple[str, dict[tuple[str, str], int]]] = field(default_factory=list)
+    stages: list[tuple[str, Counter[tuple[str, str, str]]]] = field(default_factory=list)
 
     def add(self, stage: Stage) -> None:
-        counts: dict[tuple[str, str], int] = {}
-        for node in stage.nodes:
-            place = (node.ref.kind, node.ref.source)
-            counts[place] = counts.get(place, 0) + 1
-        self.stages.append((stage.title, counts))
+        """A stage comes next."""
+        self.stages.append((stage.title, Counter((n.ref.kind, n.ref.source, n.ref.stage) for n in stage.nodes)))
+
+    def tasks(self) -> Counter[tuple[str, str, str]]:
+        """Nodes of all stages by kind, source and stage; of those that make equal files one runs for all."""
+        return sum((counts for _, counts in self.stages), Counter())
+
+    def told(self) -> list[tuple[str, dict[str, int]]]:
+        """Each stage's title, and its tasks by kind and source as people name them."""
+        found = []
+        for title, counts in self.stages:
+            named: Counter[str] = Counter()
+            for (kind, source, _), count in counts.items():
+                named[f"{kind} {source}".strip()] += count
+            found.append((title, dict(named)))
+        return found

@@ -1,0 +1,153 @@
+"""What each kind of node would have reported, so that a plan can be walked without carrying it out.
+
+Only what the plan goes on from is made up: documents and bytes of parts, how many shards there will be. The digest of a
+file that is not there is the key of the node that would write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from pipeline.forecast.stages import Costs
+from pipeline.jobs.classifier import ClassifierReport
+from pipeline.jobs.cut import Cut, CutReport, Range
+from pipeline.jobs.dedup import CallReport, DedupCall
+from pipeline.jobs.documents import DocumentsReport
+from pipeline.jobs.sample import SampleReport
+from pipeline.jobs.shards import PlanShards, ShardFacts, ShardPlanReport, ShardReport
+from pipeline.jobs.tokenize import SPLITS, StoredTokens, TokenizeReport
+from pipeline.jobs.tokenizer import TokenizerReport
+from pipeline.ledger import Output
+from pipeline.plan.node import Done, Node, Report, Stored, files_written
+from stages.dedup.bff import shards_of
+from stages.dedup.footprint import NGRAM_BYTES, SEQUENCE_BYTES
+from stages.tokens.shard import Piece, shard_tokens
+
+VOCABULARY = 50_000  # of a tokenizer that is not read for a plan; it decides the width of a token alone
+
+
+class Answers:
+    """Makes up reports; remembers documents and bytes of the parts that were made up."""
+
+    def __init__(self, costs: Costs) -> None:
+        self.costs = costs
+        self.parts: dict[str, tuple[int, int]] = {}  # by path: documents and bytes
+        self.nodes: dict[tuple[str, str, str], int] = {}  # of the stage at hand, by kind, source and stage
+
+    def of(self, node: Node) -> Done[Any]:
+        """What became of a node."""
+        answers: dict[str, Callable[[Node], tuple[Report, list[str]]]] = {
+            "cut": self._cut,
+            "documents": self._documents,
+            "sample": self._sample,
+            "classifier": lambda node: (ClassifierReport(card={}), files_written(node.job)),
+            "tokenizer": lambda node: (TokenizerReport(), files_written(node.job)),
+            "dedup": self._call,
+            "tokenize": self._tokenize,
+            "plan shards": self._plan_shards,
+            "shard": lambda node: (ShardReport(shard=ShardFacts(0, 0, 0, "", "")), files_written(node.job)),
+        }
+        report, paths = answers[node.ref.kind](node)
+        return Done(node.key, [Output(path, 0, node.key) for path in paths], report)
+
+    def _share(self, node: Node) -> float:
+        """The part of what its stage makes of the source that a node makes."""
+        return 1 / self.nodes[node.ref.kind, node.ref.source, node.ref.stage]
+
+    def _cut(self, node: Node) -> tuple[Report, list[str]]:
+        job = node.job
+        assert isinstance(job, Cut)
+        count = max(1, -(-job.file.size // job.split_bytes))
+        size = job.file.size // count
+        if job.format == "parquet":
+            return CutReport(ranges=[Range(size=size, row_groups=(i,)) for i in range(count)]), []
+        return CutReport(ranges=[Range(size=size, lines=(i * size, size, i + 1)) for i in range(count)]), []
+
+    def _documents(self, node: Node) -> tuple[Report, list[str]]:
+        flow, share = self.costs.flows[node.ref.source], self._share(node)
+        path = f"{node.ref}.kept"
+        self.parts[path] = docs, size = int(flow.documents * share), int(flow.bytes * share)
+        return DocumentsReport(part=path, dropped=f"{node.ref}.dropped", docs=docs, bytes=size), [path]
+
+    def _sample(self, node: Node) -> tuple[Report, list[str]]:
+        path = f"{node.ref}.parquet"
+        return SampleReport(part=path, docs=0), [path]
+
+    def _call(self, node: Node) -> tuple[Report, list[str]]:
+        job = node.job
+        assert isinstance(job, DedupCall)
+        name = job.function.rpartition(":")[2]
+        parts = job.reads.get("parts", ())
+        result: Any = None
+        if name in ("count", "count_units"):
+            bytes_each = NGRAM_BYTES if name == "count" else 1 / SEQUENCE_BYTES
+            result = {str(part["ordinal"]): self._counted(part, bytes_each, name == "count") for part in parts}
+        elif name == "edit":
+            facts = {"documents": 0, "removed": 0, "cut_bytes": 0, "paragraphs": 0, "bytes": 0}
+            result = {str(part["ordinal"]): facts for part in parts}
+        elif name == "remove":
+            result = {"removed": {str(part["ordinal"]): 0 for part in parts}, "lost": []}
+        elif name in RESULTS:
+            result = RESULTS[name]
+        if name == "large_star" and node.ref.stage.endswith("-00"):
+            result = {"unsettled": 1}  # copies of copies: one more round is counted
+        if name == "edit":
+            self._edited(job, parts)
+        return CallReport(result=msgspec.Raw(msgspec.json.encode(result))), files_written(job)
+
+    def _counted(self, part: Mapping[str, Any], bytes_each: float, grams: bool) -> dict[str, list[int]]:
+        docs, size = self.parts.get(part["path"].path, (0, 0))
+        shards = sorted(shards_of(part))
+        units = int(size / bytes_each) // len(shards)
+        return {str(s): [docs // len(shards), units] if grams else [0, docs // len(shards), units] for s in shards}
+
+    def _edited(self, job: DedupCall, parts: Any) -> None:
+        """New parts take the place of old ones, with as many documents."""
+        new = job.outputs["part_paths"]
+        assert isinstance(new, dict)
+        for part in parts:
+            self.parts[new[str(part["ordinal"])]] = self.parts.get(part["path"].path, (0, 0))
+
+    def _tokenize(self, node: Node) -> tuple[Report, list[str]]:
+        costs, share = self.costs, self._share(node)
+        width, held = costs.token_width(), costs.recipe.shards.held_out
+        tokens = costs.token_bytes_of(node.ref.source) / width * share
+        docs = costs.flows[node.ref.source].documents * share
+        files = {
+            split: StoredTokens(
+                Stored(f"{node.ref}.{split}", node.key),
+                Stored(f"{node.ref}.{split}.index", node.key),
+                int(tokens * part),
+                int(docs * part),
+                0,
+            )
+            for split, part in zip(SPLITS, (1 - held, held), strict=True)
+        }
+        vocabulary = VOCABULARY if width == 2 else 1 << 20
+        facts = {"vocab_size": vocabulary, "eos_id": 0, "pad_id": 0, "sha256": "", "engine": "", "dropped": ""}
+        return TokenizeReport(files=files, **facts), []
+
+    def _plan_shards(self, node: Node) -> tuple[Report, list[str]]:
+        job = node.job
+        assert isinstance(job, PlanShards)
+        width = self.costs.token_width()
+        tokens = sum(file.tokens for file in job.files)
+        limit = shard_tokens(job.shard_bytes, np.dtype(f"<u{width}"))
+        count = -(-tokens // limit)
+        last = len(job.files) - 1
+        return ShardPlanReport(shards=[[Piece(min(i, last), 0, 1, i * limit, (i + 1) * limit)] for i in range(count)]), []
+
+
+# What the plan reads of the results of calls that count nothing it goes on from.
+RESULTS: dict[str, Any] = {
+    "scatter": {"documents": 0, "compared": 0, "bytes": 0, "records": 0, "edges": 0},
+    "group": {"records": 0, "edges": 0, "largest": 0},
+    "large_star": {"unsettled": 0},
+    "name": {"removed": 0, "sizes": [], "largest": []},
+    "deduplicate": {},
+    "repeats": {},
+}

@@ -1,0 +1,47 @@
+"""The plan that is foretold is the plan that is carried out: the same stages, as many tasks of each kind and source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from ledgers import entries
+
+from pipeline.cli import main
+from pipeline.forecast.inputs import inputs_of
+from pipeline.forecast.rates import read_rates
+from pipeline.forecast.walk import forecast
+from pipeline.recipe import load_recipe
+
+RECIPE = Path(__file__).resolve().parents[2] / "configs" / "dclm_mix.yaml"
+
+
+def is_round(kind: str, stage: str) -> bool:
+    """How many rounds the components of a dedup take, only its documents tell."""
+    return kind == "dedup" and ("large-" in stage or "small-" in stage)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "sample"
+    assert main(["run", str(RECIPE), "--out", str(out), "--inline", "--quiet"]) == 0
+    return out
+
+
+def test_as_many_tasks_are_foretold_as_run(run: Path) -> None:
+    recipe = load_recipe(RECIPE)
+    rates = read_rates(str(run))
+    _, outline = forecast(recipe, inputs_of(recipe, rates), rates)
+    foretold = Counter({place: n for place, n in outline.tasks().items() if not is_round(place[0], place[2])})
+    ran = Counter((e.ref.kind, e.ref.source, e.ref.stage) for e in entries(run) if not is_round(e.ref.kind, e.ref.stage))
+    assert foretold == ran
+
+
+def test_the_tree_names_the_stages_in_their_order(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(RECIPE), "--rates", str(run), "--tree"]) == 0
+    shown = capsys.readouterr().out
+    titles = ["read and filter", "minhash: scatter", "train dclm.quality", "after dedup 1", "tokenizer", "tokenize", "shard"]
+    places = [shown.index(title) for title in titles]
+    assert places == sorted(places)
+    assert "documents dclm" in shown and "tokenize wiki" in shown
