@@ -1,0 +1,136 @@
+"""Which files of a run are there: folders are listed when one of their files is first asked for, and only then."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.records.index import UNIT_DEPTH, unit_of
+from pipeline.records.table import ABSENT, PRESENT, UNKNOWN, Table
+from pipeline.storage.backends import backend
+from pipeline.storage.errors import from_os_error
+
+
+class Presence:
+    """Sizes of files by the hash of their path in the run's folder, 16 bytes a file that was listed."""
+
+    def __init__(self, run: str, table: Table) -> None:
+        self.run, self.table = run, table
+        self._listed: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._changed: dict[int, int | None] = {}  # what this process itself deleted, or no entry tells any more
+
+    def of_outputs(self, row: int) -> bytearray:
+        """States of an entry's outputs, none of them unknown."""
+        table = self.table
+        states = table.states(row)
+        if UNKNOWN in states:
+            names = list(table.units)
+            for unit in {table.unit[n] for n in table.outputs(row) if table.state[n] == UNKNOWN}:
+                self._mark(unit, names[unit])
+            states = table.states(row)
+        return states
+
+    def _mark(self, number: int, unit: str) -> None:
+        """Compare all outputs of one folder with what lies there."""
+        hashes, sizes = self._list(unit)
+        table = self.table
+        state = np.frombuffer(table.state, np.uint8)  # of the same memory: gone before the columns grow again
+        outputs = np.flatnonzero((np.array(table.unit, np.uint32) == number) & (state == UNKNOWN))
+        if len(hashes):
+            wanted = np.array(table.path, np.int64)[outputs]
+            place = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+            there = (hashes[place] == wanted) & (sizes[place] == np.array(table.size, np.int64)[outputs])
+        else:
+            there = np.zeros(len(outputs), bool)
+        state[outputs] = np.where(there, PRESENT, ABSENT)
+
+    def _list(self, unit: str) -> tuple[np.ndarray, np.ndarray]:
+        if unit not in self._listed:
+            hashes, sizes = array("q"), array("q")
+            whole = len(unit.split("/")) >= UNIT_DEPTH
+            for path, size in list_folder(self.run, unit, whole):
+                hashes.append(hash(path))
+                sizes.append(size)
+            column = np.array(hashes, np.int64)
+            order = np.argsort(column)
+            self._listed[unit] = column[order], np.array(sizes, np.int64)[order]
+        return self._listed[unit]
+
+    def size_of(self, path: str) -> int | None:
+        """Size of a file of the run's folder; None where it is not there."""
+        owner = self.table.owner(path)
+        if owner and self.table.state[owner[1]] == PRESENT:
+            return self.table.size[owner[1]]
+        key = hash(path)
+        if key in self._changed:
+            return self._changed[key]
+        hashes, sizes = self._list(unit_of(path))
+        place = int(hashes.searchsorted(key))
+        return int(sizes[place]) if place < len(hashes) and hashes[place] == key else None
+
+    def deleted(self, path: str) -> None:
+        """A file was removed."""
+        owner = self.table.owner(path)
+        if owner and self.table.state[owner[1]] == PRESENT:
+            self.table.state[owner[1]] = ABSENT
+        self._changed[hash(path)] = None
+
+    def written(self, path: str) -> None:
+        """A file was written, and an entry tells its size."""
+        self._changed.pop(hash(path), None)
+
+    def orphaned(self, row: int) -> None:
+        """An entry is forgotten; its files are still there."""
+        table = self.table
+        for number in table.outputs(row):
+            if table.state[number] == PRESENT:
+                self._changed[table.path[number]] = table.size[number]
+
+
+def list_folder(run: str, folder: str, whole: bool) -> Iterator[tuple[str, int]]:
+    """Paths in the run's folder of files right in `folder` (or with `whole`, anywhere below it), with their sizes.
+
+    Hidden names are left out: they are unfinished files.
+    """
+    uri = storage.join(run, folder) if folder else run
+    prefix = f"{folder}/" if folder else ""
+    if storage.is_local(run):
+        yield from _list_local(storage.local_path(uri), prefix, whole)
+        return
+    start = len(uri.rstrip("/")) + 1
+    store = backend(run)
+    for entry in store.list_tree(uri + "/") if whole else store.list_level(uri + "/", "")[1]:
+        if not any(name.startswith(".") for name in entry.uri[start:].split("/")):
+            yield prefix + entry.uri[start:], entry.size
+
+
+def _list_local(folder: Path, prefix: str, whole: bool) -> Iterator[tuple[str, int]]:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # names are then short for the system to look up
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise from_os_error(error, folder, "list") from None
+    below: list[str] = []
+    try:
+        with os.scandir(descriptor) as items:
+            for item in items:
+                name = item.name
+                if name.startswith("."):
+                    continue
+                if item.is_dir():
+                    below.append(name)
+                    continue
+                try:
+                    yield prefix + name, item.stat().st_size
+                except FileNotFoundError:  # removed since
+                    continue
+    finally:
+        os.close(descriptor)
+    for name in below if whole else ():
+        yield from _list_local(folder / name, f"{prefix}{name}/", whole)
