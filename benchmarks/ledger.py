@@ -12,6 +12,7 @@ again by the next measurement of the same size.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -91,7 +92,7 @@ TITLES = {
 
 def key_of(number: int) -> str:
     """Keys as random as hashes, the same every time."""
-    return f"{random.Random(number).getrandbits(128):032x}"
+    return hashlib.blake2b(number.to_bytes(8), digest_size=16).hexdigest()
 
 
 def entry_of(number: int, report: dict[str, Any]) -> Entry:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline import storage
-from pipeline.records.entry import Basis, Forget, Record, Release
+from pipeline.records.entry import Forget, Record, Release
 from pipeline.records.index import Builder, encode_index
-from pipeline.records.lines import BASIS, ENTRY, Header, encode, entry_of, header_line
+from pipeline.records.lines import Header, encode, header_line
 from pipeline.records.segment import INDEX, LOG, Name, Segment, join_covers
 from pipeline.records.table import RELEASED, Table
 from pipeline.records.tail import INDEX_FROM, SEGMENT_BYTES
@@ -139,16 +139,13 @@ def _copy(
     """Bases and entries that hold, in order; what was let go of an entry now stands in it."""
     for name, (number, offset, length) in table.bases.items():
         if number in group:
-            body = segments[number].body(offset, length, BASIS)
-            data = segments[number].read(offset, length)
-            written.bases.append((name, put(Basis(name, {}), data), len(data)))
-            assert body
+            basis, data = segments[number].basis(offset, length), segments[number].read(offset, length)
+            written.bases.append((name, put(basis, data), len(data)))
     for number in group:
         segment = segments[number]
         for row in rows_of[number]:
             offset, length = table.offset[row], table.length[row]
-            entry = entry_of(segment.body(offset, length, ENTRY))
-            data = segment.read(offset, length)
+            entry, data = segment.entry(offset, length), segment.read(offset, length)
             states = table.states(row)
             if states.count(RELEASED) != len(entry.released):
                 entry.released = [o.path for o, state in zip(entry.outputs, states, strict=True) if state == RELEASED]

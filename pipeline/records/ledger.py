@@ -18,7 +18,6 @@ import msgspec
 from pipeline import storage
 from pipeline.records.compact import compact
 from pipeline.records.entry import Basis, Entry, Forget, Record, Ref, Release, similar_hash
-from pipeline.records.lines import BASIS, ENTRY, BadLineError, basis_of, entry_of
 from pipeline.records.opening import open_segments, seal_left
 from pipeline.records.presence import Presence, list_folder
 from pipeline.records.segment import FOLDER, Segment, Spill
@@ -142,7 +141,7 @@ class Ledger:
 
     def _basis(self, name: str) -> dict[str, str] | None:
         place = self.table.bases.get(name)
-        return basis_of(self._segments[place[0]].body(place[1], place[2], BASIS)).components if place else None
+        return self._segments[place[0]].basis(place[1], place[2]).components if place else None
 
     def count(self) -> int:
         """How many entries there are."""
@@ -182,11 +181,7 @@ class Ledger:
 
     def _entry(self, row: int) -> Entry:
         table = self.table
-        segment, offset = self._segments[table.segment[row]], table.offset[row]
-        try:
-            entry = entry_of(segment.body(offset, table.length[row], ENTRY))
-        except BadLineError as error:
-            raise segment.damaged(offset, str(error)) from None
+        entry = self._segments[table.segment[row]].entry(table.offset[row], table.length[row])
         states = table.states(row)
         if RELEASED in states:
             entry.released = [o.path for o, state in zip(entry.outputs, states, strict=True) if state == RELEASED]
