@@ -44,7 +44,8 @@ class Ledger:
 
         Raises UserError for a ledger that is damaged, or of another version.
         """
-        self.run, self.folder = run, storage.join(run, FOLDER)
+        self.run = run.rstrip("/")
+        self.folder = storage.join(self.run, FOLDER)
         self.notes: list[str] = []
         self._still_ours = still_ours or (lambda: None)
         self._tail: Tail | None = None

@@ -15,7 +15,7 @@ import pytest
 from ledger_model import key_of, make_entry
 
 from pipeline import storage
-from pipeline.records import Entry, Ledger, compact, tail
+from pipeline.records import Entry, Ledger, compact, segment, tail
 from pipeline.storage.s3_client import client
 from stages.errors import UserError
 
@@ -179,18 +179,22 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Ledger(str(tmp_path))
 
 
-def test_a_driver_that_lost_the_run_changes_nothing_of_its_successor(tmp_path: Path) -> None:
-    stale = Ledger(str(tmp_path), writable=True)
-    stale.add(done(tmp_path, 1, "tokens/web/0.npy"))
-    with Ledger(str(tmp_path), writable=True) as ledger:
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_a_driver_that_lost_the_run_changes_nothing_of_its_successor(
+    tmp_path: Path, where: str, request: pytest.FixtureRequest
+) -> None:
+    run = str(tmp_path) if where == "local" else request.getfixturevalue("s3").uri("run")
+    stale = Ledger(run, writable=True)
+    stale.add(done(run, 1, "tokens/web/0.npy"))
+    with Ledger(run, writable=True) as ledger:
         ledger.make_room(["tokens/web/0.npy"])
-        stale.add(done(tmp_path, 1, "tokens/web/0.npy"))
-        stale.add(done(tmp_path, 3, "tokens/web/0.npy"))
+        stale.add(done(run, 1, "tokens/web/0.npy"))
+        stale.add(done(run, 3, "tokens/web/0.npy"))
         stale.forget([key_of(2)])
-        ledger.add(done(tmp_path, 2, "tokens/web/0.npy"))
-        stale.add(done(tmp_path, 2, "tokens/web/1.npy"))
+        ledger.add(done(run, 2, "tokens/web/0.npy"))
+        stale.add(done(run, 2, "tokens/web/1.npy"))
         stale.close()
-    with Ledger(str(tmp_path)) as ledger:
+    with Ledger(run) as ledger:
         assert [entry.key for entry in ledger.entries()] == [key_of(2)]
         assert [output.path for output in ledger.find(key_of(2)).outputs] == ["tokens/web/0.npy"]
 
@@ -300,6 +304,8 @@ def test_on_s3_records_are_put_together_while_others_read(s3: Any, monkeypatch: 
     monkeypatch.setattr(tail, "INDEX_FROM", 1000)
     monkeypatch.setattr(compact, "INDEX_FROM", 1000)
     monkeypatch.setattr(compact, "GARBAGE_FROM", 1000)
+    monkeypatch.setattr(segment, "PIECE", 2000)
+    monkeypatch.setattr(segment, "READ_AHEAD", 0)
     run = s3.uri("run")
     with Ledger(run, writable=True) as ledger:
         for number in range(30):
