@@ -69,7 +69,8 @@ class Ledger:
         if writable:
             self._still_ours()
             storage.delete_many(opened.needless)
-            self._names = Names(opened.listing.epoch + 1)
+            self._names = Names(self.folder, opened.listing.epoch + 1)
+            self._names.claim()
             if storage.is_local(self.run):
                 self._tail = LocalTail(self.folder, self._names, self._opened)
             else:
@@ -310,6 +311,7 @@ class Ledger:
                 if tidy and self._segments:
                     self._still_ours()
                     self._compact()
+                self._names.drop()
         finally:
             self._let_go()
             self._spill.close()
