@@ -43,6 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--entries", type=int, default=30_000, help="how many; the goals are for 300000")
     parser.add_argument("--s3", help="a prefix of a bucket, in place of a local folder")
     parser.add_argument(
+        "--no-files", action="store_true", help="all outputs were let go: the ledger alone, without listing them"
+    )
+    parser.add_argument(
         "--work", type=Path, default=Path(tempfile.gettempdir()) / "headrace-bench", help="scratch folder"
     )
     parser.add_argument("--json", help="write the figures to this file, or - for standard output")
@@ -54,8 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     facts = measure.machine("msgspec", "numpy", "boto3")
     print(measure.show_machine(facts))
-    run = f"{args.s3 or args.work.absolute()}/ledger-{args.entries}"
-    made = make_run(run, args.entries)
+    run = f"{args.s3 or args.work.absolute()}/ledger-{args.entries}{'-alone' * args.no_files}"
+    made = make_run(run, args.entries, args.no_files)
     found: dict[str, Any] = {"machine": facts, "entries": args.entries, "files": made}
     rows = []
     for what in ("find", "entries", "write"):
@@ -130,7 +133,7 @@ def make_report() -> dict[str, Any]:
     return {"source": "source00", "stage": 0, "books": books, "seconds": {step: rng.random() for step in STEPS}}
 
 
-def make_run(run: str, entries: int) -> int:
+def make_run(run: str, entries: int, no_files: bool) -> int:
     """Write a run's ledger and outputs, unless they are there; returns how many outputs there are."""
     report = make_report()
     mark = storage.join(run, "made.json")
@@ -139,14 +142,17 @@ def make_run(run: str, entries: int) -> int:
     began = time.perf_counter()
     with Ledger(run, writable=True) as ledger:
         for number in range(entries):
-            ledger.add(entry_of(number, report))
+            entry = entry_of(number, report)
+            if no_files:
+                entry.released = [output.path for output in entry.outputs]
+            ledger.add(entry)
     print(f"wrote the ledger in {time.perf_counter() - began:.0f} s")
     files = (
         (output.path, output.bytes)
         for number in range(entries)
         for entry in [entry_of(number, {})]
         for output in entry.outputs
-        if output.path not in entry.released
+        if not no_files and output.path not in entry.released
     )
     made = (_make_local if storage.is_local(run) else _make_remote)(run, files)
     storage.write_bytes(mark, json.dumps({"files": made}).encode())

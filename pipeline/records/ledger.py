@@ -274,9 +274,8 @@ class Ledger:
         every = (output.path for row in rows for output in self._entry(row).outputs if self._owns(row, output.path))
         while batch := list(islice(every, BATCH)):
             self._delete(batch)
-        unknown = (path for path, _ in list_folder(self.run, PARTS, whole=True) if self.table.owner(path) is None)
-        while batch := list(islice(unknown, BATCH)):
-            self._delete(batch)
+        for prefix, names, _ in list_folder(self.run, PARTS, whole=True):
+            self._delete([path for name in names if self.table.owner(path := prefix + name) is None])
         self.forget([key.hex() for key in stale])
         return len(stale)
 
