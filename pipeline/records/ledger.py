@@ -149,6 +149,10 @@ class Ledger:
         """How many entries there are."""
         return len(self.table.rows)
 
+    def output_bytes(self) -> int:
+        """Bytes of all outputs that were not let go, as their entries tell them: nothing is listed."""
+        return self.table.output_bytes()
+
     def entries(self) -> Iterator[Entry]:
         """All entries, in the order in which they were added; one at a time in memory."""
         row, stop, last = 0, len(self.table.alive), b""

@@ -229,6 +229,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def compare(self, ledger: Ledger) -> None:
         model = self.model
         assert ledger.count() == len(model.entries)
+        there = [o.bytes for e in model.entries.values() for o in e.outputs if o.path not in e.released]
+        assert ledger.output_bytes() == sum(there)
         assert [plain(e) for e in ledger.entries()] == [plain(e) for e in model.entries.values()]
         for number in KEYS:
             assert plain(ledger.find(key_of(number))) == plain(model.find(key_of(number)))
