@@ -39,7 +39,7 @@ KINDS = ("kept", "dropped", "failed", "index")
 
 def main(arguments: list[str] | None = None) -> None:
     """Make a ledger, and measure it."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks ledger", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks ledger", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--entries", type=int, default=30_000, help="how many; the goals are for 300000")
     parser.add_argument("--s3", help="a prefix of a bucket, in place of a local folder")
     parser.add_argument(

@@ -84,7 +84,7 @@ class Ledger:
         return len(self._segments) - 1
 
     def _compact(self) -> None:
-        self._order, _ = compact(self.folder, self._segments, self._order, self.table, self._names.next)
+        self._order = compact(self.folder, self._segments, self._order, self.table, self._names.next, self._spill)
 
     # What is there
 

@@ -31,6 +31,7 @@ class Tail(Protocol):
 
     def append(self, record: Record) -> Place:
         """Add a record; it may be read at once, and is durable after `sync` at the latest."""
+        ...
 
     def sync(self) -> None:
         """All that was added outlasts a kill, and on a local disk a power cut too."""
