@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.tables import show_table, verdict
 from pipeline import storage
-from pipeline.records import Entry, Ledger, Output, Ref, report_of
+from pipeline.ledger import Entry, Ledger, Output, Ref, report_of
 
 LOCAL_GOAL = {"cpu_seconds": 5.0, "megabytes": 300.0}
 REMOTE_GOAL = {"cpu_seconds": 60.0, "requests": 1000.0}

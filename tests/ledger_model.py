@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 
-from pipeline.records import Entry, Output, Ref, report_of
+from pipeline.ledger import Entry, Output, Ref, report_of
 
 
 def key_of(number: int) -> str:

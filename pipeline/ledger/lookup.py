@@ -12,7 +12,7 @@ NEW_MOST = 1 << 16  # as many, or half of what is sorted, are kept unsorted
 class Lookup:
     """Numbers 0, 1, 2, ... by the hash of each. Several may have one hash, by chance too: who asks must check."""
 
-    def __init__(self, hashes: array) -> None:
+    def __init__(self, hashes: array[int]) -> None:
         """hashes: signed 64-bit, one for each number. More may be appended to it later; `added` is then called."""
         self.hashes = hashes
         self._keys: np.ndarray | None = None

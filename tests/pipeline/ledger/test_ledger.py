@@ -15,7 +15,7 @@ import pytest
 from ledger_model import key_of, make_entry
 
 from pipeline import storage
-from pipeline.records import Entry, Ledger, compact, segment, tail
+from pipeline.ledger import Entry, Ledger, compact, segment, tail
 from pipeline.storage.s3_client import client
 from stages.errors import UserError
 
@@ -172,7 +172,7 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     (log,) = logs(tmp_path)
     log.with_suffix(".idx").unlink()
     log.write_bytes(b"S 00000000 {}\n")
-    from pipeline.records.lines import Header, header_line
+    from pipeline.ledger.lines import Header, header_line
 
     log.write_bytes(header_line(Header(2, [(1, "aaaaaaaa", 1, 1)], (1, 1))))
     with pytest.raises(UserError, match="made by a newer version"):

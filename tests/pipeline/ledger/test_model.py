@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ledger_model import Model, key_of, make_entry
 
 from pipeline import storage
-from pipeline.records import Ledger, Ref, compact, tail
+from pipeline.ledger import Ledger, Ref, compact, tail
 
 KEYS = range(5)
 SIMILAR = ("alike", "like this")
@@ -233,6 +233,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert ledger.output_bytes() == sum(there)
         assert [plain(e) for e in ledger.entries()] == [plain(e) for e in model.entries.values()]
         for number in KEYS:
+            assert plain(ledger.entry(key_of(number))) == plain(model.entries.get(key_of(number)))
             assert plain(ledger.find(key_of(number))) == plain(model.find(key_of(number)))
             for stage in "01":
                 ref = Ref("map", "web", stage, number)
