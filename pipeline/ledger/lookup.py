@@ -6,7 +6,7 @@ from array import array
 
 import numpy as np
 
-NEW_MOST = 1 << 16  # as many, or half of what is sorted, are kept unsorted
+NEW_MOST = 1 << 16  # as many, or an eighth of what is sorted, are kept unsorted
 
 
 class Lookup:
@@ -26,7 +26,7 @@ class Lookup:
             return
         self._new.setdefault(self.hashes[number], []).append(number)
         self._count += 1
-        if self._count > max(NEW_MOST, len(self._keys) // 2):
+        if self._count > max(NEW_MOST, len(self._keys) // 8):
             self._keys = None
 
     def sort(self) -> tuple[np.ndarray, np.ndarray]:

@@ -258,6 +258,34 @@ def test_garbage_is_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest
     assert sum(log.stat().st_size for log in logs(tmp_path)) < 60_000 and len(logs(tmp_path)) == 1
 
 
+def test_what_was_forgotten_stays_so_where_a_kill_leaves_some_of_the_old_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 may remove the files that are named in one request in any order."""
+    fill(tmp_path, *(done(tmp_path, number, report="x" * 1000) for number in range(10)))
+    (first,) = logs(tmp_path)
+    with Ledger(str(tmp_path), writable=True) as ledger:
+        ledger.forget([key_of(number) for number in range(1, 10)])
+    right = content(tmp_path)
+    monkeypatch.setattr(compact, "GARBAGE_FROM", 1000)
+    delete = storage.delete_many
+
+    def half(uris: Any) -> None:
+        if names := list(uris):
+            delete([uri for uri in names if first.stem not in uri])
+            raise InterruptedError
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(storage, "delete_many", half)
+        Ledger(str(tmp_path), writable=True)
+    assert first in logs(tmp_path) and len(right) == 1
+    assert content(tmp_path) == right
+    with Ledger(str(tmp_path), writable=True) as ledger:
+        assert ledger.count() == 1
+    assert first not in logs(tmp_path)
+    assert content(tmp_path) == right
+
+
 def test_many_short_runs_leave_few_files(tmp_path: Path) -> None:
     for number in range(40):
         fill(tmp_path, done(tmp_path, number))
