@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from pipeline import storage
-from pipeline.ledger.entry import Basis, Forget, Record, Release
+from pipeline.ledger.entry import Forget, Record, Release
 from pipeline.ledger.index import Builder, encode_index
-from pipeline.ledger.lines import BASIS, ENTRY, Header, encode, entry_of, header_line
-from pipeline.ledger.segment import INDEX, LOG, Name, Segment, join_covers
+from pipeline.ledger.lines import Header, encode, header_line
+from pipeline.ledger.segment import INDEX, LOG, Name, Segment, Spill, join_covers
 from pipeline.ledger.table import RELEASED, Table
 from pipeline.ledger.tail import INDEX_FROM, SEGMENT_BYTES
 
@@ -28,10 +29,18 @@ class Written:
     uri: str
     old: list[int]
     header: Header
+    file: BinaryIO
     builder: Builder = field(default_factory=Builder)
     size: int = 0  # of records
     rows: list[tuple[int, int, int]] = field(default_factory=list)  # row, offset, length
     bases: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def put(self, record: Record, data: bytes) -> int:
+        """Add a record, whose line is given; returns its offset."""
+        self.builder.take(record, self.size, len(data))
+        self.file.write(data)
+        self.size += len(data)
+        return self.size - len(data)
 
 
 def due(segments: list[Segment], order: list[int], table: Table) -> tuple[list[list[int]], bool]:
@@ -70,34 +79,25 @@ def _groups(chains: list[list[int]], table: Table) -> list[list[int]]:
 
 
 def compact(
-    folder: str, segments: list[Segment], order: list[int], table: Table, next_name: Callable[[], Name]
-) -> tuple[list[int], list[int]]:
-    """Write what is due. Returns the new order, and the numbers of segments whose files were removed."""
+    folder: str, segments: list[Segment], order: list[int], table: Table, next_name: Callable[[], Name], spill: Spill
+) -> list[int]:
+    """Write what is due. Returns the new order. spill: where remote segments are copied when they are read."""
     groups, whole = due(segments, order, table)
-    removed: list[int] = []
     rows_of = _rows(table, {n for group in groups for n in group})
     for group in groups:
         header = _header(group, segments, next_name())
-        written = Written(f"{folder}/{_own(header)}{LOG}", group, header)
-        with storage.open_output(written.uri) as path, path.open("wb") as file:
-            first = header_line(header)
+        first = header_line(header)
+        uri = f"{folder}/{_own(header)}{LOG}"
+        with storage.open_output(uri) as path, path.open("wb") as file:
             file.write(first)
-
-            def put(record: Record, data: bytes, written: Written = written, write: Callable = file.write) -> int:
-                offset = written.size
-                written.builder.take(record, offset, len(data))
-                write(data)
-                written.size += len(data)
-                return offset
-
+            written = Written(uri, group, header, file)
             # Where older segments stay as they are, what was forgotten of them and let go has to be said again; first,
             # because all entries that follow were added later.
             for record in () if whole or group[0] == order[0] else _marks(group, segments):
-                put(record, encode(record))
-            _copy(written, group, segments, table, rows_of, put)
-        order = _replace(written, segments, order, table, len(first))
-        removed += group
-    return order, removed
+                written.put(record, encode(record))
+            _copy(written, group, segments, table, rows_of)
+        order = _replace(written, segments, order, table, len(first), spill)
+    return order
 
 
 def _own(header: Header) -> Name:
@@ -134,36 +134,34 @@ def _copy(
     segments: list[Segment],
     table: Table,
     rows_of: dict[int, list[int]],
-    put: Callable[[Record, bytes], int],
 ) -> None:
     """Bases and entries that hold, in order; what was let go of an entry now stands in it."""
     for name, (number, offset, length) in table.bases.items():
         if number in group:
-            body = segments[number].body(offset, length, BASIS)
-            data = segments[number].read(offset, length)
-            written.bases.append((name, put(Basis(name, {}), data), len(data)))
-            assert body
+            basis, data = segments[number].basis(offset, length), segments[number].read(offset, length)
+            written.bases.append((name, written.put(basis, data), len(data)))
     for number in group:
         segment = segments[number]
         for row in rows_of[number]:
             offset, length = table.offset[row], table.length[row]
-            entry = entry_of(segment.body(offset, length, ENTRY))
-            data = segment.read(offset, length)
+            entry, data = segment.entry(offset, length), segment.read(offset, length)
             states = table.states(row)
             if states.count(RELEASED) != len(entry.released):
                 entry.released = [o.path for o, state in zip(entry.outputs, states, strict=True) if state == RELEASED]
                 data = encode(entry)
-            written.rows.append((row, put(entry, data), len(data)))
+            written.rows.append((row, written.put(entry, data), len(data)))
 
 
-def _replace(written: Written, segments: list[Segment], order: list[int], table: Table, base: int) -> list[int]:
+def _replace(
+    written: Written, segments: list[Segment], order: list[int], table: Table, base: int, spill: Spill
+) -> list[int]:
     """The new segment has landed: its entries are read from it, and the old files go."""
     local = storage.is_local(written.uri)
     index = written.builder.build(written.header, base, base + written.size)
     if local or written.size >= INDEX_FROM:
         storage.write_bytes(written.uri.removesuffix(LOG) + INDEX, encode_index(index))
     new = Segment(written.uri, [_own(written.header)], written.header, written.size, base, marks=index.marks)
-    new.attach(segments[written.old[0]].spill)
+    new.attach(spill)
     number = len(segments)
     segments.append(new)
     table.live_bytes.append(0)

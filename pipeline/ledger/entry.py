@@ -35,7 +35,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     digest: str
 
 
-class Entry(msgspec.Struct):
+class Entry(msgspec.Struct, gc=False):
     """A task that is done.
 
     key: 32 hex digits. basis: hash of code and settings, which the tasks of a stage share. inputs: hash of the inputs'

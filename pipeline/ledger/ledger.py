@@ -18,7 +18,6 @@ import msgspec
 from pipeline import storage
 from pipeline.ledger.compact import compact
 from pipeline.ledger.entry import Basis, Entry, Forget, Record, Ref, Release, similar_hash
-from pipeline.ledger.lines import BASIS, ENTRY, BadLineError, basis_of, entry_of
 from pipeline.ledger.opening import open_segments, seal_left
 from pipeline.ledger.presence import Presence, list_folder
 from pipeline.ledger.segment import FOLDER, Segment, Spill
@@ -45,7 +44,8 @@ class Ledger:
 
         Raises UserError for a ledger that is damaged, or of another version.
         """
-        self.run, self.folder = run, storage.join(run, FOLDER)
+        self.run = run.rstrip("/")
+        self.folder = storage.join(self.run, FOLDER)
         self.notes: list[str] = []
         self._still_ours = still_ours or (lambda: None)
         self._tail: Tail | None = None
@@ -69,7 +69,8 @@ class Ledger:
         if writable:
             self._still_ours()
             storage.delete_many(opened.needless)
-            self._names = Names(opened.listing.epoch + 1)
+            self._names = Names(self.folder, opened.listing.epoch + 1)
+            self._names.claim()
             if storage.is_local(self.run):
                 self._tail = LocalTail(self.folder, self._names, self._opened)
             else:
@@ -83,7 +84,7 @@ class Ledger:
         return len(self._segments) - 1
 
     def _compact(self) -> None:
-        self._order, _ = compact(self.folder, self._segments, self._order, self.table, self._names.next)
+        self._order = compact(self.folder, self._segments, self._order, self.table, self._names.next, self._spill)
 
     # What is there
 
@@ -99,7 +100,11 @@ class Ledger:
 
     def entry(self, key: str) -> Entry | None:
         """The entry of a task, also where its outputs are gone; None where there is none."""
-        return self._reading(lambda: self._entry(row) if (row := self.table.rows.get(bytes.fromhex(key))) is not None else None)
+        return self._reading(lambda: self._of_key(bytes.fromhex(key)))
+
+    def _of_key(self, key: bytes) -> Entry | None:
+        row = self.table.rows.get(key)
+        return None if row is None else self._entry(row)
 
     def latest(self, ref: Ref) -> Entry | None:
         """The entry that was added last with this Ref, under any key; its outputs may be gone."""
@@ -146,11 +151,15 @@ class Ledger:
 
     def _basis(self, name: str) -> dict[str, str] | None:
         place = self.table.bases.get(name)
-        return basis_of(self._segments[place[0]].body(place[1], place[2], BASIS)).components if place else None
+        return self._segments[place[0]].basis(place[1], place[2]).components if place else None
 
     def count(self) -> int:
         """How many entries there are."""
         return len(self.table.rows)
+
+    def output_bytes(self) -> int:
+        """Bytes of all outputs that were not let go, as their entries tell them: nothing is listed."""
+        return self.table.output_bytes()
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in the order in which they were added; one at a time in memory."""
@@ -186,11 +195,7 @@ class Ledger:
 
     def _entry(self, row: int) -> Entry:
         table = self.table
-        segment, offset = self._segments[table.segment[row]], table.offset[row]
-        try:
-            entry = entry_of(segment.body(offset, table.length[row], ENTRY))
-        except BadLineError as error:
-            raise segment.damaged(offset, str(error)) from None
+        entry = self._segments[table.segment[row]].entry(table.offset[row], table.length[row])
         states = table.states(row)
         if RELEASED in states:
             entry.released = [o.path for o, state in zip(entry.outputs, states, strict=True) if state == RELEASED]
@@ -281,9 +286,8 @@ class Ledger:
         every = (output.path for row in rows for output in self._entry(row).outputs if self._owns(row, output.path))
         while batch := list(islice(every, BATCH)):
             self._delete(batch)
-        unknown = (path for path, _ in list_folder(self.run, PARTS, whole=True) if self.table.owner(path) is None)
-        while batch := list(islice(unknown, BATCH)):
-            self._delete(batch)
+        for prefix, names, _ in list_folder(self.run, PARTS, whole=True):
+            self._delete([path for name in names if self.table.owner(path := prefix + name) is None])
         self.forget([key.hex() for key in stale])
         return len(stale)
 
@@ -318,6 +322,7 @@ class Ledger:
                 if tidy and self._segments:
                     self._still_ours()
                     self._compact()
+                self._names.drop()
         finally:
             self._let_go()
             self._spill.close()

@@ -43,9 +43,9 @@ def line(kind: bytes, body: bytes) -> bytes:
     return b"%b %08x %b\n" % (kind, crc32(body, kind[0]), body)
 
 
-def body_of(data: bytes, kind: bytes | None = None) -> bytes:
+def body_of(data: bytes, kind: bytes | None = None) -> memoryview:
     """The body of a line whose checksum is right (and whose kind is the one that is named), or BadLineError."""
-    body = data[BODY:-1]
+    body = memoryview(data)[BODY:-1]
     if data[-1:] != b"\n" or data[1:BODY] != b" %08x " % crc32(body, data[0]) or (kind and data[:1] != kind):
         raise BadLineError("its checksum is wrong")
     return body
@@ -71,21 +71,22 @@ _decoders = {
 }
 
 
-def entry_of(body: bytes) -> Entry:
-    """The entry in a line's body; its report stays bytes. Raises BadLineError where it is none."""
+def entry_of(data: bytes) -> Entry:
+    """The entry in a line; its report stays bytes. Raises BadLineError where the line is damaged, or no entry."""
+    body_of(data, ENTRY)
     try:
-        start = body.index(b" ") + 1
-        cut = start + int(body[: start - 1])
-        entry = _decode_entry(body[start:cut] + b"}")
-        entry.report = msgspec.Raw(body[cut + len(_REPORT) : -1])
-        return entry
+        start = data.index(b" ", BODY) + 1
+        cut = start + int(data[BODY : start - 1])
+        entry = _decode_entry(data[start:cut] + b"}")
     except (ValueError, msgspec.DecodeError) as error:
         raise BadLineError(f"no entry of this version: {error}") from None
+    entry.report = msgspec.Raw(data[cut + len(_REPORT) : -2])
+    return entry
 
 
-def basis_of(body: bytes) -> Basis:
-    """The basis in a line's body."""
-    return _decoders[BASIS].decode(body)
+def basis_of(data: bytes) -> Basis:
+    """The basis in a line. Raises BadLineError where the line is damaged."""
+    return msgspec.json.decode(body_of(data, BASIS), type=Basis)
 
 
 def scan(stream: BinaryIO, name: str, torn: bool) -> Iterator[tuple[int, int, Header | Record]]:
@@ -103,7 +104,7 @@ def scan(stream: BinaryIO, name: str, torn: bool) -> Iterator[tuple[int, int, He
             if offset == 0:
                 yield offset, len(data), _header(body, kind, name)
             elif kind == ENTRY:
-                yield offset, len(data), entry_of(body)
+                yield offset, len(data), entry_of(data)
             else:
                 yield offset, len(data), _decoders[kind].decode(body)
         except (BadLineError, KeyError, msgspec.DecodeError) as error:
@@ -112,7 +113,7 @@ def scan(stream: BinaryIO, name: str, torn: bool) -> Iterator[tuple[int, int, He
         offset += len(data)
 
 
-def _header(body: bytes, kind: bytes, name: str) -> Header:
+def _header(body: memoryview, kind: bytes, name: str) -> Header:
     if kind != HEADER:
         raise BadLineError("it does not begin a segment")
     header = msgspec.json.decode(body, type=Header)

@@ -6,13 +6,13 @@ from array import array
 
 import numpy as np
 
-NEW_MOST = 1 << 16  # as many, or half of what is sorted, are kept unsorted
+NEW_MOST = 1 << 16  # as many, or an eighth of what is sorted, are kept unsorted
 
 
 class Lookup:
     """Numbers 0, 1, 2, ... by the hash of each. Several may have one hash, by chance too: who asks must check."""
 
-    def __init__(self, hashes: array) -> None:
+    def __init__(self, hashes: array[int]) -> None:
         """hashes: signed 64-bit, one for each number. More may be appended to it later; `added` is then called."""
         self.hashes = hashes
         self._keys: np.ndarray | None = None
@@ -26,7 +26,7 @@ class Lookup:
             return
         self._new.setdefault(self.hashes[number], []).append(number)
         self._count += 1
-        if self._count > max(NEW_MOST, len(self._keys) // 2):
+        if self._count > max(NEW_MOST, len(self._keys) // 8):
             self._keys = None
 
     def sort(self) -> tuple[np.ndarray, np.ndarray]:

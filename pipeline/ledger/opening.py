@@ -14,6 +14,7 @@ from pipeline.ledger.index import Index, decode_index, encode_index, index_log
 from pipeline.ledger.lines import damaged
 from pipeline.ledger.segment import FOLDER, INDEX, LOG, Name, Segment, Spill, parse_name, superseded
 from pipeline.storage.backends import backend
+from pipeline.storage.errors import from_os_error
 from stages.errors import UserError
 
 PARALLEL = 16  # remote files read at once
@@ -134,7 +135,7 @@ def _open_local(listing: Listing, name: Name) -> tuple[Index | None, Segment]:
     try:
         descriptor = os.open(storage.local_path(uri), os.O_RDONLY)
     except OSError as error:
-        raise storage.errors.from_os_error(error, uri, "read") from None
+        raise from_os_error(error, uri, "read") from None
     try:
         index = None
         if name in listing.indexes:

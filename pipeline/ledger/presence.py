@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from pipeline.ledger.index import UNIT_DEPTH, unit_of
 from pipeline.ledger.table import ABSENT, PRESENT, UNKNOWN, Table
 from pipeline.storage.backends import backend
 from pipeline.storage.errors import from_os_error
+
+AT_ONCE = 4096  # files
 
 
 class Presence:
@@ -53,9 +56,9 @@ class Presence:
         if unit not in self._listed:
             hashes, sizes = array("q"), array("q")
             whole = len(unit.split("/")) >= UNIT_DEPTH
-            for path, size in list_folder(self.run, unit, whole):
-                hashes.append(hash(path))
-                sizes.append(size)
+            for prefix, names, numbers in list_folder(self.run, unit, whole):
+                hashes.extend([hash(prefix + name) for name in names])
+                sizes.extend(numbers)
             column = np.array(hashes, np.int64)
             order = np.argsort(column)
             self._listed[unit] = column[order], np.array(sizes, np.int64)[order]
@@ -92,8 +95,9 @@ class Presence:
                 self._changed[table.path[number]] = table.size[number]
 
 
-def list_folder(run: str, folder: str, whole: bool) -> Iterator[tuple[str, int]]:
-    """Paths in the run's folder of files right in `folder` (or with `whole`, anywhere below it), with their sizes.
+def list_folder(run: str, folder: str, whole: bool) -> Iterator[tuple[str, list[str], list[int]]]:
+    """Files right in `folder` of a run (or with `whole`, anywhere below it), some at a time: a prefix, names that make
+    paths in the run's folder with it, and sizes.
 
     Hidden names are left out: they are unfinished files.
     """
@@ -102,14 +106,15 @@ def list_folder(run: str, folder: str, whole: bool) -> Iterator[tuple[str, int]]
     if storage.is_local(run):
         yield from _list_local(storage.local_path(uri), prefix, whole)
         return
-    start = len(uri.rstrip("/")) + 1
+    start = len(uri) + 1
     store = backend(run)
-    for entry in store.list_tree(uri + "/") if whole else store.list_level(uri + "/", "")[1]:
-        if not any(name.startswith(".") for name in entry.uri[start:].split("/")):
-            yield prefix + entry.uri[start:], entry.size
+    files = iter(store.list_tree(uri + "/") if whole else store.list_level(uri + "/", "")[1])
+    while some := [(entry.uri[start:], entry.size) for entry in islice(files, AT_ONCE)]:
+        shown = [(name, size) for name, size in some if not name.startswith(".") and "/." not in name]
+        yield prefix, [name for name, _ in shown], [size for _, size in shown]
 
 
-def _list_local(folder: Path, prefix: str, whole: bool) -> Iterator[tuple[str, int]]:
+def _list_local(folder: Path, prefix: str, whole: bool) -> Iterator[tuple[str, list[str], list[int]]]:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # names are then short for the system to look up
     except (FileNotFoundError, NotADirectoryError):
@@ -119,18 +124,28 @@ def _list_local(folder: Path, prefix: str, whole: bool) -> Iterator[tuple[str, i
     below: list[str] = []
     try:
         with os.scandir(descriptor) as items:
-            for item in items:
-                name = item.name
-                if name.startswith("."):
-                    continue
-                if item.is_dir():
-                    below.append(name)
-                    continue
-                try:
-                    yield prefix + name, item.stat().st_size
-                except FileNotFoundError:  # removed since
-                    continue
+            while some := list(islice(items, AT_ONCE)):
+                files = [item for item in some if not item.name.startswith(".") and not item.is_dir()]
+                if len(files) < len(some):
+                    below += [item.name for item in some if item.is_dir() and not item.name.startswith(".")]
+                yield prefix, *_sizes(files)
     finally:
         os.close(descriptor)
     for name in below if whole else ():
         yield from _list_local(folder / name, f"{prefix}{name}/", whole)
+
+
+def _sizes(files: list[os.DirEntry[str]]) -> tuple[list[str], list[int]]:
+    try:
+        return [item.name for item in files], [item.stat().st_size for item in files]
+    except FileNotFoundError:  # removed since the folder was read
+        there = [item for item in files if _exists(item)]
+        return _sizes(there)
+
+
+def _exists(item: os.DirEntry[str]) -> bool:
+    try:
+        item.stat()
+        return True
+    except FileNotFoundError:
+        return False

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from pipeline import storage
+from pipeline.ledger.entry import Basis, Entry
 from pipeline.ledger.index import Mark
-from pipeline.ledger.lines import BadLineError, Cover, Header, body_of, damaged
+from pipeline.ledger.lines import BadLineError, Cover, Header, basis_of, damaged, entry_of
 from pipeline.storage.errors import from_os_error
 
 FOLDER = "ledger"
@@ -143,11 +144,17 @@ class Segment:
         self._next = offset + length
         return self._block[begin : begin + length]
 
-    def body(self, offset: int, length: int, kind: bytes) -> bytes:
-        """The body of the line at an offset. Raises UserError where it is damaged."""
-        data = self.read(offset, length)
+    def entry(self, offset: int, length: int) -> Entry:
+        """The entry whose line lies at an offset. Raises UserError where it is damaged."""
         try:
-            return body_of(data, kind)
+            return entry_of(self.read(offset, length))
+        except BadLineError as error:
+            raise self.damaged(offset, str(error)) from None
+
+    def basis(self, offset: int, length: int) -> Basis:
+        """The basis whose line lies at an offset. Raises UserError where it is damaged."""
+        try:
+            return basis_of(self.read(offset, length))
         except BadLineError as error:
             raise self.damaged(offset, str(error)) from None
 

@@ -98,8 +98,7 @@ class Table:
         same = np.flatnonzero(hashes[1:] == hashes[:-1])
         if not len(same):
             return
-        counts = np.diff(np.array(self.first, np.uint32))
-        row_of = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
+        row_of = self._row_of()
         alive = np.frombuffer(bytes(self.alive), np.uint8).astype(bool)
         ordered = row_of[numbers]
         involved = np.unique(np.concatenate([same, same + 1]))
@@ -108,6 +107,17 @@ class Table:
         lost = {int(ordered[involved[i]]) for i in earlier if ordered[involved[i]] != ordered[involved[i + 1]]}
         if lost:
             self.forget([key for key, row in self.rows.items() if row in lost])
+
+    def _row_of(self) -> np.ndarray:
+        """The row of each output."""
+        counts = np.diff(np.array(self.first, np.uint32))
+        return np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
+
+    def output_bytes(self) -> int:
+        """Bytes of outputs that were not let go, of entries that hold."""
+        alive = np.frombuffer(bytes(self.alive), np.uint8).astype(bool)
+        there = alive[self._row_of()] & (np.frombuffer(bytes(self.state), np.uint8) != RELEASED)
+        return int(np.array(self.size, np.int64)[there].sum())
 
     def unit_number(self, unit: str) -> int:
         """The number of a folder that is listed as one."""

@@ -31,6 +31,7 @@ class Tail(Protocol):
 
     def append(self, record: Record) -> Place:
         """Add a record; it may be read at once, and is durable after `sync` at the latest."""
+        ...
 
     def sync(self) -> None:
         """All that was added outlasts a kill, and on a local disk a power cut too."""
@@ -43,10 +44,23 @@ class Tail(Protocol):
 
 
 class Names:
-    """The names of one writer's segments, in order."""
+    """The names of one writer's segments, in order.
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch, self.writer, self.last = epoch, os.urandom(4).hex(), 0
+    Number 0 is a segment without records, there from `claim` to `drop`: who opens the ledger meanwhile takes a later
+    epoch, also where this writer has written nothing yet.
+    """
+
+    def __init__(self, folder: str, epoch: int) -> None:
+        self.folder, self.epoch, self.writer, self.last = folder, epoch, os.urandom(4).hex(), 0
+        self._claimed = f"{folder}/{Name(epoch, 0, self.writer)}{LOG}"
+
+    def claim(self) -> None:
+        """Take the epoch."""
+        storage.write_bytes(self._claimed, header_line(Name(self.epoch, 0, self.writer).header()))
+
+    def drop(self) -> None:
+        """Nothing will be written any more."""
+        storage.delete(self._claimed)
 
     def next(self) -> Name:
         """A new name."""

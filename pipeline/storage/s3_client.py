@@ -13,12 +13,15 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from datetime import datetime
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.utils import parse_timestamp
 
 from pipeline.storage.errors import StorageError, redact
 from pipeline.storage.s3_errors import from_boto_error
@@ -67,7 +70,9 @@ def _make(uri: str) -> Any:
     if retries:
         options["retries"] = retries
     try:
-        session = boto3.session.Session()
+        core = botocore.session.get_session()
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+        session = boto3.session.Session(botocore_session=core)
         if session.get_credentials() is None:
             options["signature_version"] = UNSIGNED
         region = session.region_name or "us-east-1"
@@ -76,6 +81,14 @@ def _make(uri: str) -> Any:
         raise from_boto_error(error, uri, "reach", None) from None
     except ValueError as error:  # an endpoint that is no URL
         raise StorageError(f"{uri}: {redact(str(error))}; correct AWS_ENDPOINT_URL") from None
+
+
+def _timestamp(text: str) -> datetime:
+    """A time in an answer. Half of the work of a listing is botocore's own parser, which takes any format there is."""
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return parse_timestamp(text)
 
 
 def unsigned(s3: Any) -> bool:
