@@ -1,0 +1,254 @@
+"""What a key holds: all that decides the bytes of a result, and nothing else; tried at the command line where users meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pytest
+import yaml
+from ledgers import entries
+
+from pipeline.cli import main
+from pipeline.jobs import classifier, cut, dedup, documents, formats, sample, shards, tokenize, tokenizer
+from pipeline.plan import code
+from pipeline.plan.node import Job
+from pipeline.recipe import Recipe, Run
+from stages.dedup.spec import Bff, Exact, MinHash, Substring, Url
+from stages.marks import Mark, in_key, marks_of
+from stages.steps import STEPS
+from stages.tokens.shard_format import load_manifest
+from stages.tokens.train_tokenizer import train_tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = (classifier, cut, dedup, documents, formats, sample, shards, tokenize, tokenizer)
+JOBS = [
+    job
+    for module in MODULES
+    for job in vars(module).values()
+    if isinstance(job, type) and issubclass(job, Job) and job is not Job and job.__module__ == module.__name__
+]
+WORDS = [word for _, topic in sorted(topics.items()) for word in topic.split()]  # real prose
+
+
+def text(number: int) -> str:
+    start = number * 61 % (len(WORDS) - 80)
+    return " ".join(WORDS[start : start + 80]) + f"\nand {number}."
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    for part in range(3):
+        rows = [{"id": f"{part}-{i}", "text": text(part * 20 + i)} for i in range(20)]
+        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train_tokenizer(iter(text(i) for i in range(60)), tmp_path / "tokenizer.json", 300, 1 << 20)
+    near = {"method": "minhash", "ngram": 2, "partitions": 2}
+    data = {
+        "name": "keys",
+        "sources": {
+            "web": {
+                "read": {"paths": [f"{tmp_path}/[01].jsonl"]},
+                "steps": [{"repetition": {"top_2gram": 0.9}}, {"dedup": near}, {"gopher_quality": {"words": [5, 1000]}}],
+            },
+            "wiki": {"read": {"paths": [f"{tmp_path}/2.jsonl"]}, "steps": [{"dedup": {"method": "bff", "ngram": 5}}]},
+        },
+        "tokenizer": {"path": str(tmp_path / "tokenizer.json")},
+        "shards": {"held_out": 0.1},
+        "mixture": {},
+        "run": {"split_bytes": "3KB"},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+def run(recipe: Path, *changes: str) -> None:
+    sets = [part for change in changes for part in ("--set", change)]
+    assert main(["run", str(recipe), "--out", str(recipe.parent / "out"), "--inline", "--quiet", *sets]) == 0
+
+
+def keys(recipe: Path) -> dict[str, str]:
+    return {str(entry.ref): entry.key for entry in entries(recipe.parent / "out")}
+
+
+def test_every_field_of_every_job_says_what_it_is_to_the_key() -> None:
+    assert len(JOBS) >= 14
+    for job in JOBS:
+        assert {field.name for field in fields(job)} == set(marks_of(job)), job
+
+
+def how_much(model: Any, path: str = "") -> list[str]:
+    """The keys of a recipe's model that decide no byte."""
+    found = []
+    for name, field in model.model_fields.items():
+        if Mark.HOW_MUCH in field.metadata:
+            found.append(f"{path}{name}")
+    return found
+
+
+# A value for each key that decides no byte, unlike the one of the recipe above.
+OTHER = {
+    "split_bytes": "100KB", "batch_bytes": "2KB", "task_memory": "3GiB", "cache_bytes": "1GiB", "stage_inputs": "true",
+    "documents": "0.5", "files": "3", "expected_removal": "[0, 1]", "partitions": "5", "partition_bytes": "2MiB",
+    "memory": "2MiB", "witness_memory": "1MiB", "engine": "tokenizers",
+}  # fmt: skip
+
+
+def test_the_keys_that_decide_no_byte_are_these() -> None:
+    assert set(how_much(Run)) == {"split_bytes", "batch_bytes", "task_memory", "cache_bytes", "stage_inputs"} | (
+        {"check_inputs"} & set(how_much(Run))
+    )
+    assert set(how_much(MinHash)) == {"expected_removal", "partitions", "partition_bytes", "memory"}
+    assert set(how_much(Exact)) == set(how_much(Url)) == set(how_much(MinHash))
+    assert set(how_much(Bff)) == {"expected_removal", "memory", "witness_memory"}
+    assert set(how_much(Substring)) == {"expected_removal", "memory"}
+    assert how_much(Recipe) == ["expected"]
+
+
+CHANGES = [
+    *(f"run.{name}={OTHER[name]}" for name in ("split_bytes", "batch_bytes", "task_memory", "cache_bytes", "stage_inputs")),
+    "run.failures.documents=0.5",
+    "run.failures.files=3",
+    *(f"sources.web.steps.dedup.{name}={OTHER[name]}" for name in how_much(MinHash)),
+    *(f"sources.wiki.steps.dedup.{name}={OTHER[name]}" for name in how_much(Bff)),
+    "tokenizer.engine=tokenizers",
+    "expected={documents: 9, text_bytes: 9}",
+]
+
+
+def test_no_task_runs_where_only_what_decides_no_byte_changes(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(recipe)
+    before, fingerprint = keys(recipe), load_manifest(recipe.parent / "out")["fingerprint"]
+    for change in CHANGES:
+        capsys.readouterr()
+        run(recipe, change)
+        assert "nothing to do" in capsys.readouterr().out, change
+        assert keys(recipe) == before, change
+    assert load_manifest(recipe.parent / "out")["fingerprint"] == fingerprint
+
+
+def test_what_decides_bytes_is_in_a_key(recipe: Path) -> None:
+    run(recipe)
+    before = keys(recipe)
+    for change, kind in (
+        ("sources.web.steps.dedup.ngram=3", "dedup"),
+        ("shards.bytes=5KB", "plan shards"),
+        ("shards.held_out_salt=other", "tokenize"),
+        ("sources.web.steps.repetition.top_2gram=0.5", "documents"),
+    ):
+        run(recipe, change)
+        changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
+        assert any(name.startswith(f"{kind}/") for name in changed), change
+        run(recipe)
+        assert keys(recipe) == before, change
+
+
+# ---- code
+
+
+def parts_of_keys(recipe: Path) -> dict[str, dict[str, str]]:
+    """What each task's basis is made of."""
+    from pipeline.ledger import Ledger
+
+    with Ledger(str(recipe.parent / "out")) as ledger:
+        return {str(e.ref): ledger.basis(e.basis) or {} for e in ledger.entries()}
+
+
+def test_code_and_libraries_are_in_the_keys_of_the_tasks_that_use_them(recipe: Path) -> None:
+    run(recipe)
+    found = parts_of_keys(recipe)
+    read, dropped = found["documents/web/0/00000"], found["documents/web/1/00000"]
+    assert "step 00 repetition: code" in read and "step 00 gopher_quality: code" in dropped
+    assert {"library pyarrow", "library unicode", "code stages.chain", "code stages.read.jsonl"} <= read.keys()
+    assert "code stages.filters.repetition" not in dropped
+    assert "code stages.dedup.scatter" in found["dedup/web/dedup scatter/00000"]
+    assert "code stages.dedup.bff" in found["dedup/wiki/dedup filter/00000"]
+    assert {"library tokenizers", "library fastokens"} <= found["tokenize/web/00000"].keys()
+    assert not any("storage" in name or "engine" in name.split(".") for parts in found.values() for name in parts)
+
+
+def test_the_modules_of_a_key_are_those_that_python_loads() -> None:
+    """What a step's module imports, found by reading sources, is what Python imports for it (but for packages' __init__)."""
+    for name in ("repetition", "c4_quality", "language", "quality", "extract", "mask_pii", "token_repeats"):
+        module = STEPS[name].__module__
+        known = {part.removeprefix("code ") for part, _ in code.code_of(module) if part.startswith("code ")}
+        script = f"import sys, {module}; print([m for m in sys.modules if m.startswith('stages.')])"
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+        loaded = {m for m in json.loads(done.stdout.replace("'", '"')) if (ROOT / (m.replace(".", "/") + ".py")).exists()}
+        assert loaded <= known, (name, loaded - known)
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The project's sources, to be changed."""
+    folder = tmp_path / "source"
+    for name in ("pipeline", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def call(source: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pipeline", "run", *arguments, "--inline"]
+    return subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_changed_code_runs_the_tasks_that_use_it_and_says_so(recipe: Path, copied: Path) -> None:
+    out = str(recipe.parent / "out")
+    assert call(copied, str(recipe), "--out", out).returncode == 0
+    before = keys(recipe)
+    assert "nothing to do" in call(copied, str(recipe), "--out", out).stdout
+    module = copied / "stages/filters/repetition.py"
+    module.write_text(module.read_text() + "\nCHANGED = True\n")
+    done = call(copied, str(recipe), "--out", out)
+    assert done.returncode == 0 and "again: the code of `repetition` changed" in done.stderr
+    changed = Counter(name.split("/")[1] for name, key in keys(recipe).items() if before.get(name) != key)
+    assert set(changed) == {"web"} and sum(changed.values()) == len([n for n in before if n.startswith("documents/web/0/")])
+    manifest = load_manifest(out)
+    assert manifest["made_by"]["results_of_other_code"] == 0
+    assert {"headrace", "python", "unicode", "pyarrow", "tokenizers"} <= manifest["made_by"]["versions"].keys()
+
+
+def test_results_of_other_code_may_be_kept_on_purpose(recipe: Path, copied: Path) -> None:
+    out = str(recipe.parent / "out")
+    assert call(copied, str(recipe), "--out", out).returncode == 0
+    module = copied / "stages/filters/repetition.py"
+    module.write_text(module.read_text() + "\nCHANGED = True\n")
+    done = call(copied, str(recipe), "--out", out, "--reuse-other-code", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tasks_run"] == 0
+    assert load_manifest(out)["made_by"]["results_of_other_code"] == len(
+        [name for name in keys(recipe) if name.startswith("documents/web/0/")]
+    )
+
+
+def test_a_users_function_and_what_it_imports_are_in_the_key(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (recipe.parent / "my_helper.py").write_text("FACTOR = 1\n")
+    (recipe.parent / "my_filter.py").write_text(
+        "from my_helper import FACTOR\n\n\ndef length(text):\n    return len(text) * FACTOR\n"
+    )
+    data = yaml.safe_load(recipe.read_text())
+    data["sources"]["wiki"]["steps"] = [{"python": {"function": "my_filter:length", "measure": "length", "min": 10}}]
+    recipe.write_text(yaml.safe_dump(data, sort_keys=False))
+    run(recipe)
+    before = keys(recipe)
+    run(recipe)
+    assert "nothing to do" in capsys.readouterr().out
+    (recipe.parent / "my_helper.py").write_text("FACTOR = 2  # twice\n")
+    run(recipe)
+    changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
+    assert any(name.startswith("documents/wiki/0/") for name in changed)
+    assert not any("/web/" in name for name in changed)
+
+
+def test_a_value_of_an_unknown_kind_is_refused_in_a_key() -> None:
+    with pytest.raises(TypeError, match="cannot be in a key"):
+        in_key({"a": object()})
