@@ -35,6 +35,7 @@ class ReadSpec(Settings):
     id_field: str | None = "id"  # where a record has none, its id is "<file name>:<record>"
     url_field: str | None = "url"
     metadata: bool = True  # keep all other fields, as a JSON object
+    strict: bool = False  # refuse records with invalid UTF-8 or numbers that JSON has not, instead of mending them
 
     # WARC
     record_types: tuple[RecordType, ...] = Field(("response",), min_length=1)
