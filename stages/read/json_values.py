@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -16,6 +17,8 @@ import orjson
 INVALID_UTF8 = "invalid UTF-8 was replaced"
 SURROGATES = "unpaired surrogates were replaced"
 NUMBERS = "NaN, infinities and numbers beyond a double became null"
+SHOWN_FIELDS = 12  # names of fields in a message
+SHOWN_NAME = 40  # characters of one
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
 _MAX_DIGITS = 4300  # of an integer: Python's own bound
 
@@ -27,6 +30,12 @@ class RecordError(Exception):
 def kind_of(value: Any) -> str:
     """What a parsed value is, for messages: "a list", "a number"."""
     return _KINDS.get(type(value), "a number")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of fields, for messages; of very many, or very long ones, not all."""
+    shown = ", ".join(repr(name[:SHOWN_NAME]) for name in names[:SHOWN_FIELDS])
+    return shown + (f" and {len(names) - SHOWN_FIELDS} more" if len(names) > SHOWN_FIELDS else "")
 
 
 def parse(line: bytes) -> tuple[Any, Counter[str]]:

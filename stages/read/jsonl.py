@@ -18,12 +18,10 @@ import pyarrow as pa
 from stages.read.builder import EVENTS, DocumentBuilder
 from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
 from stages.read.json_array import begins_array, element_blocks
-from stages.read.json_values import RecordError, dump, kind_of, parse
+from stages.read.json_values import RecordError, dump, kind_of, listed, parse
 from stages.read.lines import Block, Damage, Pieces, TooLong, line_blocks
 from stages.read.settings import Part, ReadSpec
 
-SHOWN_FIELDS = 12  # names of fields in a message
-SHOWN_NAME = 40  # characters of one
 EMPTY = "empty line"
 
 
@@ -166,7 +164,5 @@ def _nested_field(values: dict[str, Any], name: str | None) -> Any:
 
 def missing_text(field: str, names: list[str]) -> str:
     """Why a record without the text field is no document, and what can be done."""
-    shown = ", ".join(repr(name[:SHOWN_NAME]) for name in names[:SHOWN_FIELDS])
-    more = f" and {len(names) - SHOWN_FIELDS} more" if len(names) > SHOWN_FIELDS else ""
-    there = f"its fields are {shown}{more}" if names else "it has no fields"
+    there = f"its fields are {listed(names)}" if names else "it has no fields"
     return f"it has no text in the field {field!r}; {there}: set `read.text_field` to the one that holds the text"
