@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import orjson
@@ -44,7 +43,6 @@ class _Records:
         self, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], first_record: int
     ) -> None:
         self.file, self.spec, self.on_event, self.record = file, spec, on_event, first_record
-        self.name = PurePosixPath(file).name.encode("utf-8", "replace").decode()
         self.fields = Fields(spec)
         self.rows = DocumentBuilder(file, batch_bytes)
         self.empty = 0
@@ -81,7 +79,7 @@ class _Records:
                     events += 1
                 else:
                     id, text, url, rest = self._plain(view[start:end]) or self._mended(view[start:end].tobytes())
-                    rows.add(id or f"{self.name}:{self.record}", text, url, self.record, offset, rest)
+                    rows.add(id or f"{self.file}:{self.record}", text, url, self.record, offset, rest)
             except RecordError as error:
                 self._refuse(view[start:end].tobytes(), offset, str(error), block.cut and i == last)
                 events += 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
@@ -152,7 +151,6 @@ class _Rows:
 
     def __init__(self, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None]) -> None:
         self.file, self.spec, self.batch_bytes, self.on_event = file, spec, batch_bytes, on_event
-        self.name = PurePosixPath(file).name.encode("utf-8", "replace").decode()
         self.mended: Counter[str] = Counter()
 
     def documents(self, rows: pa.RecordBatch, row: int) -> Iterator[pa.RecordBatch]:
@@ -216,11 +214,11 @@ class _Rows:
         return column.cast(pa.large_string()) if pa.types.is_integer(column.type) else None
 
     def _ids(self, rows: pa.RecordBatch, records: np.ndarray) -> pa.Array:
-        """The record's own id, else "<file name>:<record>"."""
+        """The record's own id, else "<file>:<record>"."""
         ids = self._text_or_none(rows, self.spec.id_field)
         if ids is not None and ids.null_count == 0:
             return ids
-        made = pa.array([f"{self.name}:{record}" for record in records], pa.large_string())
+        made = pa.array([f"{self.file}:{record}" for record in records], pa.large_string())
         return pc.coalesce(ids, made) if ids is not None else made
 
     def _metadata(self, rows: pa.RecordBatch) -> pa.Array:

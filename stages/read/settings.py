@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import Field, PositiveInt
 
 from stages.errors import InputError
 from stages.read.compression import SUFFIXES
+from stages.read.names import suffixes
 from stages.step import Settings
 
 Format = Literal["warc", "jsonl", "parquet"]
@@ -32,7 +32,7 @@ class ReadSpec(Settings):
 
     # JSON lines and Parquet
     text_field: str = "text"
-    id_field: str | None = "id"  # where a record has none, its id is "<file name>:<record>"
+    id_field: str | None = "id"  # where a record has none, its id is "<file>:<record>"
     url_field: str | None = "url"
     metadata: bool = True  # keep all other fields, as a JSON object
     strict: bool = False  # refuse records with invalid UTF-8 or numbers that JSON has not, instead of mending them
@@ -46,12 +46,11 @@ class ReadSpec(Settings):
         """The format of this file: as set, else by its name. Raises InputError where the name does not tell."""
         if self.format is not None:
             return self.format
-        name = PurePosixPath(file)
-        suffix = PurePosixPath(name.stem).suffix if name.suffix in SUFFIXES else name.suffix
-        if suffix not in _FORMATS:
+        found = [suffix for suffix in suffixes(file) if suffix not in SUFFIXES]
+        if not found or found[-1] not in _FORMATS:
             known = ", ".join(sorted(_FORMATS))
             raise InputError(file, f"its name does not say what it holds ({known}): set `format` under `read`")
-        return _FORMATS[suffix]
+        return _FORMATS[found[-1]]
 
 
 class Part(Settings):

@@ -51,7 +51,7 @@ def test_fields():
     }
     assert [(row["id"], row["url"], row["metadata"]) for row in rows[1:]] == [
         ("7", None, None),
-        ("x.jsonl:3", None, None),
+        ("in/x.jsonl:3", None, None),
     ]
     offsets = [0, raw.index(b"\n") + 1, raw.index(b"\n", raw.index(b"\n") + 1) + 1]
     assert [row["offset"] for row in rows] == offsets
@@ -63,7 +63,7 @@ def test_other_field_names():
     assert (rows[0]["id"], rows[0]["text"], rows[0]["url"]) == ("k", "t", "http://u")
     assert json.loads(rows[0]["metadata"]) == {"meta": {"url": "http://u", "stars": 3}, "a.b": 1}
     rows, _ = read(raw, text_field="content", metadata=False, id_field=None)
-    assert (rows[0]["id"], rows[0]["metadata"]) == ("x.jsonl:1", None)
+    assert (rows[0]["id"], rows[0]["metadata"]) == ("in/x.jsonl:1", None)
     rows, _ = read(raw, text_field="meta.url")
     assert rows[0]["text"] == "http://u"
 

@@ -54,7 +54,7 @@ def test_text_types(type):
     raw = write({"text": pa.array(values).cast(type) if "dict" in str(type) else pa.array(values, type)})
     rows, events, _ = read(raw)
     assert [row["text"] for row in rows] == TEXTS
-    assert [row["id"] for row in rows] == [f"x.parquet:{i}" for i in (1, 2, 3, 4)]
+    assert [row["id"] for row in rows] == [f"in/x.parquet:{i}" for i in (1, 2, 3, 4)]
     assert [row["metadata"] for row in rows] == [None] * 4
     assert events == []
 
@@ -75,7 +75,7 @@ def test_other_columns():
     rows, events, _ = read(raw, text_field="content")
     assert [(row["id"], row["url"], row["text"]) for row in rows] == [
         ("1", "http://x", "a"),
-        ("x.parquet:2", None, "b"),
+        ("in/x.parquet:2", None, "b"),
     ]
     known = json.loads(rows[0]["metadata"])
     assert known == {
