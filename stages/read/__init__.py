@@ -1,4 +1,4 @@
-"""Readers: WARC, JSON lines and Parquet files as batches of documents, in file order, with every record's place kept.
+"""Readers: WARC, JSON, Parquet, CSV and text files as batches of documents, in file order, with every record's place kept.
 
 `read_batches` is the one entry point. A reader holds about one batch in memory, whatever the file's size; what it
 cannot read, or leaves out by the source's settings, it reports as an event (stages/read/events.py) and reads on.

@@ -7,14 +7,14 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from stages.read import jsonl, parquet, warc
+from stages.read import csv_file, jsonl, parquet, text, warc
 from stages.read.events import Event
 from stages.read.settings import Part, ReadSpec
 
 BATCH_BYTES = 16 << 20
 MEMORY = 1536 << 20
 HELD_SHARE = 0.3  # of the memory; what is held stands there compressed, decompressed and as columns at the same time
-_READERS = {"warc": warc.read, "jsonl": jsonl.read}
+_READERS = {"warc": warc.read, "jsonl": jsonl.read, "csv": csv_file.read, "text": text.read}
 
 
 def read_batches(

@@ -11,7 +11,7 @@ from stages.read.compression import SUFFIXES
 from stages.read.names import suffixes
 from stages.step import Settings
 
-Format = Literal["warc", "jsonl", "parquet"]
+Format = Literal["warc", "jsonl", "parquet", "csv", "text"]
 RecordType = Literal["response", "resource", "conversion"]
 
 _FORMATS: dict[str, Format] = {
@@ -21,6 +21,9 @@ _FORMATS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "text",
 }
 
 
@@ -30,12 +33,18 @@ class ReadSpec(Settings):
     format: Format | None = None  # None: by the file's name
     max_record_bytes: PositiveInt = 64 << 20  # a line, row or page larger than this is left out (`max_record_bytes`)
 
-    # JSON lines and Parquet
+    # JSON, Parquet and CSV
     text_field: str = "text"
     id_field: str | None = "id"  # where a record has none, its id is "<file>:<record>"
     url_field: str | None = "url"
     metadata: bool = True  # keep all other fields, as a JSON object
-    strict: bool = False  # refuse records with invalid UTF-8 or numbers that JSON has not, instead of mending them
+    strict: bool = False  # refuse texts with invalid UTF-8, and JSON with numbers that it has not, instead of mending
+
+    # CSV: None: a tab in .tsv, else a comma
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+
+    # Plain text: whether a file is one document, or each of its lines
+    document: Literal["file", "line"] = "file"
 
     # WARC
     record_types: tuple[RecordType, ...] = Field(("response",), min_length=1)
