@@ -46,7 +46,8 @@ def cache_folder() -> Path:
     """Where compiled kernels lie, in a folder named by what was compiled; HEADRACE_KERNEL_CACHE moves these alone."""
     base = os.environ.get("HEADRACE_KERNEL_CACHE")
     root = Path(base) if base else cache_root() / "kernels"
-    digest = hashlib.blake2b(f"{numba.__version__}".encode(), digest_size=8)
+    checked = " checked" if numba.config.BOUNDSCHECK else ""
+    digest = hashlib.blake2b(f"{numba.__version__}{checked}".encode(), digest_size=8)
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         content = source.read_bytes()
         if source.parent == Path(__file__).parent or b"@kernel(" in content:
