@@ -12,8 +12,10 @@ from stages.read.lines import Block, Damage, Pieces, TooLong
 _SPACE = b" \t\r\n"
 _MARK = b"\xef\xbb\xbf"
 _HEAD_BYTES = 1 << 16  # of white space that may stand before the array
-# A whole string, a bracket or a comma; or the quote of a string that goes on behind what has been read.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
+# A whole string, a bracket or, between elements, a comma; or the quote of a string that goes on behind what has been read.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|'
+_BETWEEN = re.compile(_STRING + rb'["\[\]{},]', re.DOTALL)
+_INSIDE = re.compile(_STRING + rb'["\[\]{}]', re.DOTALL)
 _IN_STRING = re.compile(rb'["\\]')
 
 
@@ -84,7 +86,7 @@ class _Scan:
         while not self.ended:
             if self.in_string and not self._leave_string(buffer):
                 break
-            if not (token := _TOKEN.search(buffer, self.at)):
+            if not (token := (_INSIDE if self.depth else _BETWEEN).search(buffer, self.at)):
                 self.at = max(self.at, len(buffer))
                 break
             self.at = token.end()

@@ -110,15 +110,18 @@ def line_blocks(pieces: Pieces, size: int, limit: int) -> Iterator[Block | TooLo
             rest.append(piece)
             rest_bytes += len(piece)
         if held and (held >= size or rest_bytes > limit):
-            yield _block(b"".join(whole), begin)
-            whole, held, begin = [], 0, begin + held
+            data = b"".join(whole)
+            whole.clear()  # before the block is worked on: a long line is held once
+            yield _block(data, begin)
+            held, begin = 0, begin + held
         if rest_bytes > limit:
             rest = []
     if pieces.damage is None and rest_bytes <= limit:
         whole += rest
         rest_bytes = 0
-    if any(whole):
-        yield _block(b"".join(whole), begin)
+    if data := b"".join(whole):
+        whole.clear()
+        yield _block(data, begin)
         begin += held
     if pieces.damage is not None:
         yield Damage(pieces.damage, begin, rest_bytes)

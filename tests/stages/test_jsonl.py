@@ -352,8 +352,8 @@ def test_memory_does_not_grow_with_the_file():
 
 
 def test_unknown_format():
-    with pytest.raises(InputError, match=r"in/x\.txt: its name does not say what it holds"):
-        read(b"", "in/x.txt")
+    with pytest.raises(InputError, match=r"in/x\.pdf: its name does not say what it holds"):
+        read(b"", "in/x.pdf")
 
 
 def test_real_files(shared_data):
