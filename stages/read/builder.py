@@ -101,13 +101,6 @@ class DocumentBuilder:
 
     def __init__(self, file: str, batch_bytes: int) -> None:
         self.file, self.batch_bytes = file, batch_bytes
-        self.clear()
-
-    def full(self) -> bool:
-        """Whether the batch is to be taken."""
-        return self.size >= self.batch_bytes
-
-    def clear(self) -> None:
         self.size = 0  # characters of text, bytes of metadata, and ROW_BYTES for each row
         self.ids: list[str] = []
         self.texts: list[str] = []
@@ -115,6 +108,16 @@ class DocumentBuilder:
         self.records: list[int] = []
         self.offsets: list[int] = []
         self.metadata: list[bytes | None] = []
+
+    def full(self) -> bool:
+        """Whether the batch is to be taken."""
+        return self.size >= self.batch_bytes
+
+    def clear(self) -> None:
+        """Drop all rows; the lists stay the same objects."""
+        self.size = 0
+        for column in (self.ids, self.texts, self.urls, self.records, self.offsets, self.metadata):
+            column.clear()
 
     def add(self, id: str, text: str, url: str | None, record: int, offset: int, metadata: bytes | None) -> None:
         """One row; `metadata` is a JSON object in UTF-8."""

@@ -82,11 +82,10 @@ class _Lines:
                 yield from self._of_block(block)
 
     def _of_block(self, block: Block) -> Iterator[bytes]:
-        last = len(block.ends) - 1
-        for i, (start, end) in enumerate(zip(block.starts.tolist(), block.ends.tolist(), strict=True)):
+        last = len(block.records) - 1
+        for i, line in enumerate(block.records):
             self.cut = block.cut and i == last
-            if not self.cut or start < end:
-                yield block.data[start : end + (not self.cut)]
+            yield line if self.cut else line + b"\n"
 
 
 class _Table:

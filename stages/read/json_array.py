@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import numpy as np
-
 from stages.read.lines import Block, Damage, Pieces, TooLong
 
 _SPACE = b" \t\r\n"
@@ -50,8 +48,7 @@ def element_blocks(pieces: Pieces, limit: int) -> Iterator[Block | TooLong | Dam
             yield TooLong(offset - passed, passed + spans[0][1])
             spans, passed = spans[1:], 0
         if spans:
-            starts, ends = np.array(spans, np.int64).T
-            yield Block(bytes(buffer[:used]), starts, ends, offset)
+            yield Block([bytes(buffer[a:b]) for a, b in spans], [offset + a for a, _ in spans])
         if not passed:
             used = _stripped(buffer, used, len(buffer))[0]
         del buffer[:used]

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import orjson
 import pyarrow as pa
 
-from stages.read.builder import EVENTS, DocumentBuilder
+from stages.read.builder import EVENTS, ROW_BYTES, DocumentBuilder
 from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
 from stages.read.json_array import begins_array, element_blocks
 from stages.read.json_values import RecordError, dump, kind_of, listed, parse
@@ -70,36 +70,61 @@ class _Records:
             yield self.rows.take()
 
     def _block(self, block: Block) -> Iterator[pa.RecordBatch]:
-        view, rows, last, events = memoryview(block.data), self.rows, len(block.ends) - 1, 0
-        for i, (start, end) in enumerate(zip(block.starts.tolist(), block.ends.tolist(), strict=True)):
-            offset = block.offset + start
+        rows, spec, file, last = self.rows, self.spec, self.file, len(block.records) - 1
+        columns = (rows.ids, rows.texts, rows.urls, rows.records, rows.offsets, rows.metadata)
+        add_id, add_text, add_url, add_record, add_offset, add_metadata = (column.append for column in columns)
+        loads, dumps, limit, nested = orjson.loads, orjson.dumps, spec.max_record_bytes, self.fields.nested
+        text_field, id_field, url_field, metadata = spec.text_field, spec.id_field, spec.url_field, spec.metadata
+        record, events = self.record, 0
+        # Nearly all records go through this loop's first half, and what that costs is most of what short ones cost.
+        for i, (line, offset) in enumerate(zip(block.records, block.offsets, strict=True)):
             try:
-                if end - start > self.spec.max_record_bytes:
-                    self.on_event(Dropped(self.file, "max_record_bytes", self.record, offset, end - start))
-                    events += 1
-                else:
-                    id, text, url, rest = self._plain(view[start:end]) or self._mended(view[start:end].tobytes())
-                    rows.add(id or f"{self.file}:{self.record}", text, url, self.record, offset, rest)
-            except RecordError as error:
-                self._refuse(view[start:end].tobytes(), offset, str(error), block.cut and i == last)
-                events += 1
-            self.record += 1
+                values = loads(line) if not nested else None
+                text, id, url = values.pop(text_field), values.pop(id_field, ""), values.pop(url_field, None)
+                rest = dumps(values) if values and metadata else None
+                # orjson writes floats from 1e16 on with "e+": among them may be integers that it has rounded.
+                plain = type(text) is str and type(id) is str and (rest is None or b"e+" not in rest)
+            except (orjson.JSONDecodeError, orjson.JSONEncodeError, KeyError, TypeError, AttributeError):
+                plain = False
+            if plain and len(line) <= limit:
+                add_id(id or f"{file}:{record}")
+                add_text(text)
+                add_url(url if type(url) is str else None)
+                add_record(record)
+                add_offset(offset)
+                add_metadata(rest)
+                rows.size += len(text) + ROW_BYTES + (len(rest) if rest is not None else 0)
+            else:
+                self.record = record
+                events += not self._add(line, offset, block.cut and i == last)
+            record += 1
             if rows.size >= rows.batch_bytes or events >= EVENTS:
                 yield rows.take()
                 events = 0
+        self.record = record
 
-    def _plain(self, line: memoryview) -> tuple[str | None, str, str | None, bytes | None] | None:
-        """id, text, url and metadata of what nearly all records are: valid JSON. None for anything else."""
+    def _add(self, line: bytes, offset: int, cut: bool) -> bool:
+        """A row of any record; False where it is no document, which is then reported."""
+        if len(line) > self.spec.max_record_bytes:
+            self.on_event(Dropped(self.file, "max_record_bytes", self.record, offset, len(line)))
+            return False
+        try:
+            id, text, url, rest = self._plain(line) or self._mended(line)
+        except RecordError as error:
+            self._refuse(line, offset, str(error), cut)
+            return False
+        self.rows.add(id or f"{self.file}:{self.record}", text, url, self.record, offset, rest)
+        return True
+
+    def _plain(self, line: bytes) -> tuple[str | None, str, str | None, bytes | None] | None:
+        """id, text, url and metadata of a record that is valid JSON. None for anything else."""
         try:
             values = orjson.loads(line)
             id, text, url = self.fields.take(values)
             rest = orjson.dumps(values) if values and self.spec.metadata else None
         except (orjson.JSONDecodeError, orjson.JSONEncodeError):
             return None
-        # orjson writes floats from 1e16 on with "e+": among them may be integers that it has rounded.
-        if (rest is not None and b"e+" in rest) or id is None:
-            return None
-        return id, text, url, rest
+        return None if id is None or (rest is not None and b"e+" in rest) else (id, text, url, rest)
 
     def _mended(self, line: bytes) -> tuple[str | None, str, str | None, bytes | None]:
         """The same of any other record. Raises RecordError."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import BinaryIO
-
-import numpy as np
 
 from stages.read.compression import DamagedError, Members, compression_of
 from stages.read.events import Problem
@@ -14,15 +13,13 @@ from stages.read.events import Problem
 
 @dataclass
 class Block:
-    """Whole records: data[starts[i]:ends[i]] each (int64), of which data[0] stands at `offset` of the content.
+    """Whole records, each with the place in the content where it begins.
 
     cut: the last record ends where the file does, without the mark that ends the others.
     """
 
-    data: bytes
-    starts: np.ndarray
-    ends: np.ndarray
-    offset: int
+    records: list[bytes]
+    offsets: list[int]
     cut: bool = False
 
 
@@ -130,8 +127,9 @@ def line_blocks(pieces: Pieces, size: int, limit: int) -> Iterator[Block | TooLo
 
 
 def _block(data: bytes, offset: int) -> Block:
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 0x0A)
-    starts = np.concatenate([[0], ends + 1])
-    if data.endswith(b"\n"):
-        return Block(data, starts[:-1], ends, offset)
-    return Block(data, starts, np.append(ends, len(data)), offset, cut=True)
+    records = data.split(b"\n")
+    cut = bool(records[-1])
+    if not cut:
+        records.pop()
+    sizes = (len(record) + 1 for record in records[:-1])
+    return Block(records, list(accumulate(sizes, initial=offset)), cut)

@@ -68,14 +68,12 @@ class _Texts:
         events = 0
         for block in line_blocks(pieces, self.batch_bytes, self.spec.max_record_bytes):
             if isinstance(block, Block):
-                for start, end in zip(block.starts.tolist(), block.ends.tolist(), strict=True):
-                    line = block.data[start:end]
+                for line, offset in zip(block.records, block.offsets, strict=True):
                     if len(line) > self.spec.max_record_bytes:
-                        event = Dropped(self.file, "max_record_bytes", self.record, block.offset + start, len(line))
-                        self.on_event(event)
+                        self.on_event(Dropped(self.file, "max_record_bytes", self.record, offset, len(line)))
                         events += 1
                     else:
-                        events += not self._add(line.removesuffix(b"\r"), block.offset + start)
+                        events += not self._add(line.removesuffix(b"\r"), offset)
                     self.record += 1
                     if self.rows.full() or events >= EVENTS:
                         yield self.rows.take()
