@@ -20,6 +20,8 @@ from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
 from stages.user_code import add_folder
 
+RECORD_COPIES = 6  # of a record that a task holds at most: as it is read, parsed, as a column, and as a step changes it
+
 
 class Read(ReadSpec):
     """Where a source lies and how it is read."""
@@ -53,11 +55,20 @@ def _parse_steps(items: Any) -> Any:
 Steps = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_parse_steps)]
 
 
+class ExpectedInput(Settings):
+    """How much a source is known to have; fewer is an error."""
+
+    files: Count | None = None
+    documents: Count | None = None  # read, before any step
+
+
 class Source(Settings):
     """One member of the mixture: where it is read, and the ordered steps that its documents go through."""
 
     read: Read
     steps: Steps = ()
+    allow_empty: bool = False  # else a source of which no document is read or left is an error
+    expected: ExpectedInput = ExpectedInput()
 
 
 class TrainTokenizer(Settings):
@@ -165,6 +176,11 @@ class Recipe(Settings):
         if "all" in self.sources:
             raise _nested(["sources", "all"], None, "`all` stands for the whole mixture; give the source another name")
         for source, settings in self.sources.items():
+            largest = settings.read.max_record_bytes
+            if "max_record_bytes" in settings.read.model_fields_set and largest * RECORD_COPIES > self.run.task_memory:
+                text = f"a task holds {RECORD_COPIES} times that of a record, and run.task_memory is {self.run.task_memory:,}"
+                path = ["sources", source, "read", "max_record_bytes"]
+                raise _nested(path, largest, f"{text} bytes; raise the one or lower the other")
             for name, step in settings.steps:
                 train = getattr(step, "train", None)
                 for kind in ("positive", "negative") if train else ():

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from pipeline import storage
+from pipeline.checks import check_files, checked
 from pipeline.engine import MANIFEST, Allowed, Engine, InputsGone
 from pipeline.folder import absolute, claim
 from pipeline.jobs.inputs import SourceFile
@@ -54,6 +55,7 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
     """
     began = time.monotonic()
     inputs = look_up(recipe, absolute(options.out), files, inline=options.inline)
+    check_files(recipe.sources, inputs.files)
     placement = replace(options, task_memory=recipe.run.task_memory, cache_bytes=recipe.run.cache_bytes)
     with storage.RunLock(inputs.run) as lock:
         claim(inputs.run, recipe, options.take_over)
@@ -78,7 +80,7 @@ def _walk(recipe: Recipe, inputs: Inputs, engine: Engine) -> Corpus:
     """Carry out the plan; again where files that are needed were let go after their first use."""
     while True:
         try:
-            return engine.walk(corpus(recipe, inputs))
+            return engine.walk(checked(corpus(recipe, inputs), recipe))
         except InputsGone as gone:
             engine.progress.note(f"{len(gone.keys)} tasks run again: their parts were let go")
             engine.forget(gone.keys)

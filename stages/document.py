@@ -17,7 +17,7 @@ import pyarrow as pa
 
 DOCUMENT = pa.schema(
     [
-        pa.field("id", pa.large_string(), nullable=False),  # the record's own id, else "<file name>:<record>"
+        pa.field("id", pa.large_string(), nullable=False),  # the record's own id, else "<file>:<record>"
         pa.field("text", pa.large_string(), nullable=False),
         pa.field("url", pa.large_string()),  # null where the source has none
         pa.field("file", pa.large_string(), nullable=False),  # where it was read, as the recipe names it

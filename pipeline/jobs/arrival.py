@@ -16,7 +16,7 @@ from stages.document import payload_sizes
 from stages.errors import InputError
 from stages.parts import total_bytes
 from stages.read import Dropped, Event, Part, ReadSpec, read_batches
-from stages.read.events import Problem, Skipped
+from stages.read.events import Problem, Repaired, Skipped
 
 
 @dataclass
@@ -39,21 +39,32 @@ class Arrival:
     notes: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How source files are read: bytes of a batch, bytes that the task may take, and whether files are copied here first."""
+
+    batch_bytes: int
+    memory: int
+    staged: bool
+
+
 def read_files(
-    files: Sequence[SourceFile], read: ReadSpec, arrival: Arrival, context: Context, batch_bytes: int, staged: bool
+    files: Sequence[SourceFile], read: ReadSpec, arrival: Arrival, context: Context, reading: Reading
 ) -> Iterator[list[Piece]]:
     """The documents of a split's files. What cannot be read, or is left out by the read settings, is entered too."""
     row = 0
     for file in files:
         events: list[Event] = []
         damaged = False
-        batches = _guarded(file, read, staged, context, events, batch_bytes)
+        batches = _guarded(file, read, reading, context, events)
         for batch in _then_none(batches):
             problems = [e for e in events if isinstance(e, Problem)]
             dropped = [e for e in events if isinstance(e, Dropped)]
             for event in events:
                 if isinstance(event, Skipped):
                     arrival.notes[event.kind] = arrival.notes.get(event.kind, 0) + event.records
+                elif isinstance(event, Repaired):
+                    arrival.notes[event.what] = arrival.notes.get(event.what, 0) + event.documents
             events.clear()
             damaged = damaged or any(p.damage for p in problems)
             if problems and arrival.first_failure is None:
@@ -91,14 +102,20 @@ def read_part_rows(part: PartInput, arrival: Arrival, context: Context, batch_by
 
 
 def _guarded(
-    file: SourceFile, read: ReadSpec, staged: bool, context: Context, events: list[Event], batch_bytes: int
+    file: SourceFile, read: ReadSpec, reading: Reading, context: Context, events: list[Event]
 ) -> Iterator[pa.RecordBatch]:
     """The batches of one file; a file in which nothing can be read is an event like any other damage."""
     random = read.format_of(file.name) == "parquet"
-    with open_source(file, staged, random, context) as stream:
+    with open_source(file, reading.staged, random, context) as stream:
         try:
             yield from read_batches(
-                stream, file.name, read, batch_bytes=batch_bytes, on_event=events.append, part=_part_of(file)
+                stream,
+                file.name,
+                read,
+                batch_bytes=reading.batch_bytes,
+                on_event=events.append,
+                part=_part_of(file),
+                memory=reading.memory,
             )
         except InputError as error:
             events.append(Problem(file.name, error.reason, error.record, error.offset))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.jobs.arrival import Arrival, Piece, read_files, read_part_rows
+from pipeline.jobs.arrival import Arrival, Piece, Reading, read_files, read_part_rows
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import NamedStep, PartInput, SourceFile, localise_step
 from pipeline.jobs.lending import Lender, NeedsPages, lend, lent_rows
@@ -22,7 +22,7 @@ from stages.chain import FAILED, TEXT_IN, Chain
 from stages.document import DOCUMENT, PAGE
 from stages.marks import HowMuch, InFile, Setting, in_key
 from stages.parts import PartWriter, dropped_schema, normalise, total_bytes
-from stages.read import ReadSpec
+from stages.read import MEMORY, ReadSpec
 from stages.user_code import add_folder
 
 ROW = pa.field("row", pa.int64())
@@ -62,6 +62,7 @@ class Documents(Job):
     part: InFile[PartInput | None] = None
     segment: HowMuch[int] = 0  # which of the source's segments of steps
     batch_bytes: HowMuch[int] = 8 << 20
+    memory: HowMuch[int] = MEMORY
     staged: HowMuch[bool] = False
     folder: HowMuch[str | None] = None  # of the recipe: functions that it names are looked for there
     lender: HowMuch[Lender | None] = None
@@ -125,7 +126,7 @@ def _arriving(
     if job.part is not None:
         return read_part_rows(job.part, arrival, context, job.batch_bytes)
     assert job.read is not None
-    return read_files(job.files, job.read, arrival, context, job.batch_bytes, job.staged)
+    return read_files(job.files, job.read, arrival, context, Reading(job.batch_bytes, job.memory, job.staged))
 
 
 class _Files:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +27,7 @@ from stages.tokens.tokenizer import EncodeRules, EngineName, Tokenizer, load_tok
 
 COLUMNS = ["id", "text", "url", "file", "record", "offset"]
 SPLITS = ("train", "held_out")
+HOLD_END_TOKEN = "documents with the end token written in their text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,13 @@ class TokenFilesReport(Report):
 
 
 class TokenizeReport(TokenFilesReport):
-    """engine: what encoded; fallback: why it is not the one that was asked for. dropped: the file of those dropped here."""
+    """engine: what encoded; fallback: why it is not the one that was asked for. dropped: the file of those dropped here.
+    notes: what was noticed in the texts, by kind."""
 
     engine: str
     dropped: str
     fallback: str | None = None
+    notes: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ class Tokenize(Job):
             tokenizer = _loaded(path, self.engine, self.eos_token, self.pad_token, self.rules)
             dropped_path = stack.enter_context(context.output(dropped))
             dropped_file = stack.enter_context(PartWriter(dropped_path, _dropped_schema()))
-            batches = _remaining(self, context, tokenizer, intake, dropped_file)
+            notes: Counter[str] = Counter()
+            batches = _remaining(self, context, tokenizer, intake, dropped_file, notes)
             local = context.scratch / "tokens"
             part = tokenize_part(batches, tokenizer, local, self.held_out.share, self.held_out.salt)
         written = zip(SPLITS, (part.train, part.held_out), strict=True)
@@ -107,6 +113,7 @@ class Tokenize(Job):
             engine=tokenizer.engine.name,
             fallback=tokenizer.fallback,
             dropped=dropped,
+            notes={what: count for what, count in notes.items() if count},
         )
 
 
@@ -140,7 +147,12 @@ def _dropped_schema() -> pa.Schema:
 
 
 def _remaining(
-    job: Tokenize, context: Context, tokenizer: Tokenizer, intake: StepBooks, dropped_file: PartWriter
+    job: Tokenize,
+    context: Context,
+    tokenizer: Tokenizer,
+    intake: StepBooks,
+    dropped_file: PartWriter,
+    notes: Counter[str],
 ) -> Iterator[pa.RecordBatch]:
     """The documents that are tokenized; duplicates and empty ones are entered in the books and put on record."""
     intake.into.add(0, job.part.edited)
@@ -156,6 +168,7 @@ def _remaining(
         if gone.num_rows:
             _record(gone, gone.column("reason").to_pylist(), gone.column("representative"), intake, dropped_file)
         intake.out.add(kept.num_rows, total_bytes(kept))
+        notes[HOLD_END_TOKEN] += tokenizer.holding_end_token(kept.column("text"))
         yield kept
 
 

@@ -37,6 +37,7 @@ class Work:
             keep=run.keep,
             segment=self.segment,
             batch_bytes=run.batch_bytes,
+            memory=run.task_memory,
             staged=run.stage_inputs,
             folder=self.recipe.folder,
             **inputs,  # type: ignore[arg-type]

@@ -1,24 +1,27 @@
 """Lists what a pattern names: a file, a folder with all that lies in it, or a glob.
 
-In a glob, * ? [...] match within one name and ** matches any number of folders; [*] stands for a plain "*". Names that
-start with a dot (unfinished files, .git, .gitattributes) are left out unless a name of the pattern before any ** starts
-with one. A glob is
-walked level by level, so that `segments/*/warc/*.gz` on S3 never lists what lies beside `warc`.
+In a glob, * ? [...] match within one name, ** matches any number of folders, and {a,b} stands for either; [*] stands for
+a plain "*", [{] for a plain "{". Names that begin with a dot or an underscore (unfinished files, `_SUCCESS`,
+`_temporary`, .git) and checksums (*.crc) are left out, as Hadoop and Arrow do, unless the pattern itself names them.
+A glob is walked level by level, so that `segments/*/warc/*.gz` on S3 never lists what lies beside `warc`.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 from pipeline.storage import local
 from pipeline.storage.backends import backend
+from pipeline.storage.braces import alternatives
 from pipeline.storage.entry import Backend, Entry
 from pipeline.storage.errors import MissingError, StorageError, shown
-from pipeline.storage.uri import local_path, scheme
+from pipeline.storage.uri import file_uri, is_unicode, local_path, scheme
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -27,11 +30,22 @@ def list_files(pattern: str | Path) -> list[Entry]:
     """Files that `pattern` names, sorted by URI; [] if there is none.
 
     Files of a folder are named as the folder was given ("./runs/a" -> "./runs/a/x"); matches of a glob at file:// or ~
-    are plain paths. HTTP servers have no listing, so there a pattern is always one file. MissingError for a bucket or
-    hub repository that does not exist.
+    are plain paths; a local file whose name is no UTF-8 is named by its file:// address, percent-encoded. HTTP servers
+    have no listing, so there a pattern is always one file. MissingError for a bucket or hub repository that does not
+    exist. StorageError where some alternatives of {a,b} name files and another names none.
     """
     text = str(pattern)
     kind = scheme(text)
+    several = alternatives(text) if "{" in text and not (kind == "file" and local_path(text).exists()) else [text]
+    if len(several) == 1:
+        return _list(text, kind)
+    found = {one: list_files(one) for one in several}
+    if any(found.values()) and (missing := next((one for one, files in found.items() if not files), None)):
+        raise StorageError(f"{shown(text)}: nothing found at {shown(missing)}, one of the names that it stands for")
+    return sorted({entry.uri: entry for files in found.values() for entry in files}.values(), key=lambda e: e.uri)
+
+
+def _list(text: str, kind: str) -> list[Entry]:
     storage = backend(text)
     if kind in ("http", "https"):
         if "*" in text:
@@ -43,7 +57,12 @@ def list_files(pattern: str | Path) -> list[Entry]:
         found = list(_glob(storage, str(local_path(text)) + ("/" if text.endswith("/") else "")))
     else:
         found = list(_glob(storage, text))
-    return sorted(found, key=lambda entry: entry.uri)
+    return sorted(map(_named, found), key=lambda entry: entry.uri)
+
+
+def _named(entry: Entry) -> Entry:
+    """The entry under a name that can be written as text."""
+    return entry if is_unicode(entry.uri) else replace(entry, uri=file_uri(Path(entry.uri)))
 
 
 def _one_file(storage: Backend, uri: str) -> list[Entry]:
@@ -62,8 +81,10 @@ def _local(storage: Backend, uri: str) -> list[Entry]:
     found = []
     for entry in storage.list_tree(str(path)):
         relative = entry.uri[len(str(path)) :].lstrip("/")
-        name = f"{base}/{quote(relative) if quoted else relative}"
-        found.append(Entry(name, entry.size, entry.version))
+        if _hidden(relative):
+            continue
+        name = f"{base}/{quote(os.fsencode(relative)) if quoted else relative}"
+        found.append(replace(entry, uri=name if is_unicode(name) else file_uri(Path(entry.uri))))
     return found
 
 
@@ -81,8 +102,21 @@ def _is_below_root(kind: str, uri: str) -> bool:
     return len(names) > (3 if names[:1] == ["datasets"] else 2)
 
 
-def _hidden(relative: str) -> bool:
-    return any(name.startswith(".") for name in relative.split("/"))
+def _hidden(relative: str, named: Sequence[str] = ()) -> bool:
+    """Whether a name in the path is one that is left out, and none of the patterns `named` names it."""
+    return any(
+        _is_left_out(name) and not any(_names(pattern, name) for pattern in named) for name in relative.split("/")
+    )
+
+
+def _is_left_out(name: str) -> bool:
+    return name.startswith((".", "_")) or name.endswith(".crc")
+
+
+def _names(pattern: str, name: str) -> bool:
+    """Whether a pattern names what is otherwise left out: by the character or the ending that leaves it out."""
+    told = pattern[:1] == name[:1] if name.startswith((".", "_")) else pattern.endswith(".crc")
+    return told and fnmatch.fnmatchcase(name, pattern)
 
 
 def _glob(storage: Backend, pattern: str) -> Iterator[Entry]:
@@ -105,7 +139,7 @@ def _walk(storage: Backend, folder: str, names: list[str]) -> Iterator[Entry]:
         matches = _tree_pattern(rest)
         for entry in storage.list_tree(folder):
             relative = entry.uri[len(folder) :]
-            if matches(relative) and not _hidden(relative):
+            if matches(relative) and not _hidden(relative, rest):
                 yield entry
         return
     if rest and not _WILD.search(name):
@@ -114,16 +148,14 @@ def _walk(storage: Backend, folder: str, names: list[str]) -> Iterator[Entry]:
     matches = re.compile(fnmatch.translate(name)).match
     found = _WILD.search(name)
     folders, files = storage.list_level(folder, name[: found.start()] if found else name)
-    wanted_dot = name.startswith(".")
     if not rest:
-        yield from (
-            entry
-            for entry in files
-            if matches(entry.uri[len(folder) :]) and (wanted_dot or not _hidden(entry.uri[len(folder) :]))
-        )
+        for entry in files:
+            last = entry.uri[len(folder) :]
+            if matches(last) and not _hidden(last, [name]):
+                yield entry
         return
     for child in folders:
-        if matches(child) and (wanted_dot or not child.startswith(".")):
+        if matches(child) and not _hidden(child, [name]):
             yield from _walk(storage, f"{folder}{child}/", rest)
 
 

@@ -109,7 +109,9 @@ def check_token(run: str | Path, token: str) -> None:
     place = join(str(run), NAME)
     held = parse_holder(read_bytes(place)).get("token") if exists(place) else None
     if held != token:
-        raise StorageError(f"{run}: the run that this task belongs to is gone; what it would have written is not wanted")
+        raise StorageError(
+            f"{run}: the run that this task belongs to is gone; what it would have written is not wanted"
+        )
 
 
 def lock_holder(run: str | Path) -> str | None:

@@ -6,9 +6,10 @@ remote. Keys of S3 and paths of the hub are taken as they stand, with no percent
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from pipeline.storage.errors import StorageError, shown
 
@@ -45,10 +46,20 @@ def local_path(uri: str | Path) -> Path:
             raise StorageError(
                 f"{text}: a file:// address of this machine starts with three slashes; write file:///PATH"
             )
-        return Path(unquote("/" + rest))
+        return Path(os.fsdecode(unquote_to_bytes("/" + rest)))
     if not text:
         raise StorageError("an empty path was given; name a file or folder")
     return Path(text).expanduser()
+
+
+def file_uri(path: Path) -> str:
+    """The file:// address of a path, percent-encoded: the one name, in text, of a file whose own is no UTF-8."""
+    return f"file://{quote(os.fsencode(path.absolute()))}"
+
+
+def is_unicode(name: str) -> bool:
+    """False for a file name that is no UTF-8, which Python holds as unpaired surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in name) if not name.isascii() else True
 
 
 def join(uri: str | Path, *names: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stages.document import text_buffers
-from stages.kernels.json_numbers import json_numbers
 from stages.kernels.top_words import top_words
 from stages.kernels.unicode_tables import code_points
 from stages.step import Limit, Measures, Step, limit
@@ -36,9 +35,18 @@ class StarCoder(Step):
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """One value of each of the limits above a document (float64)."""
-        names = [name.encode() for name in self.stars_field.split(".")]
-        starts = np.cumsum([0, *map(len, names)])
-        metadata = text_buffers(pc.fill_null(docs.column("metadata"), ""))
-        stars = json_numbers(*metadata, np.frombuffer(b"".join(names), np.uint8), starts)
+        path = self.stars_field.split(".")
+        stars = np.array([_number(metadata, path) for metadata in docs.column("metadata").to_pylist()], np.float64)
         shares = top_words(*text_buffers(docs.column("text")), code_points())
-        return {"stars": np.nan_to_num(stars, nan=0.0), "top_word": shares[:, 0], "top_two_words": shares[:, 1]}
+        return {"stars": stars, "top_word": shares[:, 0], "top_two_words": shares[:, 1]}
+
+
+def _number(metadata: str | None, path: list[str]) -> float:
+    """The number at a path of member names in a JSON object; 0 where there is none."""
+    try:
+        value: Any = orjson.loads(metadata) if metadata else None
+    except orjson.JSONDecodeError:
+        return 0.0
+    for name in path:
+        value = value.get(name) if type(value) is dict else None
+    return float(value) if type(value) in (int, float) else 0.0

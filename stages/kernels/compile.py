@@ -38,8 +38,6 @@ for _name in ("uint8", "uint16", "uint32", "uint64", "int32", "int64", "float32"
     NAMES[f"const_{_name}"] = types.Array(getattr(types, _name), 1, "C", readonly=True)  # a read-only 1-D array
     NAMES[f"vec_{_name}"] = types.Array(getattr(types, _name), 1, "C")  # a writable 1-D array
 
-LOADS_DIRECTLY = numba.__version__.startswith("0.68.")  # see `_load_compiled`, which uses what is not Numba's interface
-
 _KERNELS: list[Kernel] = []
 
 
@@ -48,7 +46,8 @@ def cache_folder() -> Path:
     """Where compiled kernels lie, in a folder named by what was compiled; HEADRACE_KERNEL_CACHE moves these alone."""
     base = os.environ.get("HEADRACE_KERNEL_CACHE")
     root = Path(base) if base else cache_root() / "kernels"
-    digest = hashlib.blake2b(f"{numba.__version__}".encode(), digest_size=8)
+    checked = " checked" if numba.config.BOUNDSCHECK else ""
+    digest = hashlib.blake2b(f"{numba.__version__}{checked}".encode(), digest_size=8)
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         content = source.read_bytes()
         if source.parent == Path(__file__).parent or b"@kernel(" in content:
@@ -62,30 +61,6 @@ class Locator(UserProvidedCacheLocator):
     @classmethod
     def get_suitable_cache_subpath(cls, py_file: str) -> str:
         return Path(py_file).parent.name
-
-
-def _load_compiled(dispatcher: Any, signature: Any) -> bool:
-    """Load from the cache as Numba does, but for its tables of how to compile; returns False where nothing was loaded.
-
-    `Dispatcher.compile` looks into the cache only after it has filled these tables, which takes a fifth of a second of each
-    process and is for nothing where nothing is to be compiled. Numbas that this was not tried with do it their own way.
-    """
-    if not LOADS_DIRECTLY:
-        return False
-    try:
-        from numba.core.compiler_lock import global_compiler_lock
-        from numba.core.runtime import rtsys
-
-        context, stored = dispatcher.targetctx, dispatcher._cache
-        rtsys.initialize(context)  # what compiled code allocates arrays with
-        with global_compiler_lock, stored._guard_against_spurious_io_errors():
-            found = stored._load_overload(signature, context)
-        if found is None:
-            return False
-        dispatcher.add_overload(found)
-    except (AttributeError, ImportError, TypeError):
-        return False
-    return True
 
 
 class Kernel:
@@ -108,8 +83,7 @@ class Kernel:
             try:
                 options: dict[str, Any] = {"nogil": True, "fastmath": self.fastmath, "error_model": "numpy"}
                 dispatcher = numba.njit(cache=True, **options)(self.function)
-                if not _load_compiled(dispatcher, signature):
-                    dispatcher.compile(signature)
+                dispatcher.compile(signature)
                 dispatcher.disable_compile()
                 self.compiled = dispatcher
             finally:

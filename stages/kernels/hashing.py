@@ -11,6 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from stages.kernels.bounds import check_range
 from stages.kernels.compile import helper, kernel
 
 _C1 = np.uint64(0x87C37B91114253D5)
@@ -34,6 +35,7 @@ def load_u8(typingctx, data, index):
 
     def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
+        check_range(context, builder, array, args[1], args[1].type(1), "load_u8")
         byte = builder.load(builder.gep(array.data, [args[1]]))
         return builder.zext(byte, ir.IntType(64))
 
@@ -48,6 +50,7 @@ def load_u64(typingctx, data, index):
 
     def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
+        check_range(context, builder, array, args[1], args[1].type(8), "load_u64")
         pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
         return builder.load(pointer, align=1)
 
@@ -62,6 +65,7 @@ def store_u64(typingctx, out, index, word):
 
     def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
+        check_range(context, builder, array, args[1], args[1].type(8), "store_u64")
         pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
         builder.store(args[2], pointer, align=1)
         return context.get_dummy_value()

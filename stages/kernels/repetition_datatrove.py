@@ -79,7 +79,7 @@ def _longest(offsets):
 @helper
 def _duplicates(data, start, stop, newlines, state, slots, keys, seen):
     """(segments parted by runs of at least so many line feeds, those that stood before, characters of these)."""
-    clear(state, slots, (stop - start) // 32)
+    clear(state, slots, min((stop - start) // 32, len(keys)))  # in long words there is less room than in text
     segments = copies = chars = 0
     while True:
         end = next_newline(data, start, stop, newlines)

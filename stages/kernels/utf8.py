@@ -11,6 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from stages.kernels.bounds import check_range
 from stages.kernels.compile import helper
 from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
 from stages.kernels.unicode_tables import SPACE
@@ -129,6 +130,8 @@ def _move(typingctx, out, at, data, start, count):
     def codegen(context, builder, signature, args):
         target = context.make_array(signature.args[0])(context, builder, args[0])
         source = context.make_array(signature.args[2])(context, builder, args[2])
+        check_range(context, builder, target, args[1], args[4], "append, to")
+        check_range(context, builder, source, args[3], args[4], "append, from")
         to, origin = builder.gep(target.data, [args[1]]), builder.gep(source.data, [args[3]])
         cgutils.raw_memmove(builder, to, origin, args[4], 1)
 

@@ -12,6 +12,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from stages.kernels.bounds import check_range
+
 
 @intrinsic
 def add_eight(typingctx: Any, sums: Any, to: Any, rows: Any, at: Any) -> Any:
@@ -27,8 +29,10 @@ def add_eight(typingctx: Any, sums: Any, to: Any, rows: Any, at: Any) -> Any:
         for place in (0, 2):
             kind = signature.args[place]
             array = context.make_array(kind)(context, builder, arguments[place])
+            at = arguments[place + 1]
+            check_range(context, builder, array, at, at.type(8), "add_eight")
             eight = ir.VectorType(context.get_value_type(kind.dtype), 8).as_pointer()
-            pointers.append(builder.bitcast(builder.gep(array.data, [arguments[place + 1]]), eight))
+            pointers.append(builder.bitcast(builder.gep(array.data, [at]), eight))
         wide = signature.args[0].dtype == types.float64
         added = builder.load(pointers[1], align=4)
         if wide:

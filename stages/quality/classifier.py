@@ -39,6 +39,7 @@ class Quality(Step):
     """
 
     step: ClassVar[str] = "quality"
+    version: ClassVar[int] = 2
 
     score: Limit = limit(min=0.018112)
     """The probability that the text is good, 0 to 1."""
@@ -90,8 +91,9 @@ def good_probability(model: FastTextModel, texts: pa.Array, positive: str, negat
     """The probability (float64) of the label `positive` for each text, its lines joined.
 
     Where the best label is `negative`, it is 1 minus that label's probability, which under fastText's rounding differs
-    from the other by about 2e-5. Raises UserError as `positive_negative`.
+    from the other by about 2e-5. fastText adds 1e-5 to every probability: what lies outside 0 to 1 for that is brought
+    to the nearer end. Raises UserError as `positive_negative`.
     """
     good, ordinary = positive_negative(model, positive, negative)
     found = model.predict(texts, JOIN_LINES, wanted=good)
-    return np.where(found.label == ordinary, 1.0 - found.probability, found.of_wanted)
+    return np.clip(np.where(found.label == ordinary, 1.0 - found.probability, found.of_wanted), 0.0, 1.0)

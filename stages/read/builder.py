@@ -24,6 +24,7 @@ def binary_column(values: Sequence[bytes | memoryview | None], type: pa.DataType
 
 
 ROWS = 1 << 16  # most rows in a batch, for sources of tiny documents
+ROW_BYTES = 128  # that a row takes besides its text
 EVENTS = 1 << 10  # most events between two batches, for sources in which hardly anything is kept
 
 
@@ -93,3 +94,52 @@ class BatchBuilder:
             columns += [binary_column(self.pages, pa.large_binary()), binary_column(self.charsets, string)]
         self.clear()
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+class DocumentBuilder:
+    """Rows of one file of records, as `BatchBuilder`, but of strings: nothing is copied before the batch is made."""
+
+    def __init__(self, file: str, batch_bytes: int) -> None:
+        self.file, self.batch_bytes = file, batch_bytes
+        self.size = 0  # characters of text, bytes of metadata, and ROW_BYTES for each row
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        self.urls: list[str | None] = []
+        self.records: list[int] = []
+        self.offsets: list[int] = []
+        self.metadata: list[bytes | None] = []
+
+    def full(self) -> bool:
+        """Whether the batch is to be taken."""
+        return self.size >= self.batch_bytes
+
+    def clear(self) -> None:
+        """Drop all rows; the lists stay the same objects."""
+        self.size = 0
+        for column in (self.ids, self.texts, self.urls, self.records, self.offsets, self.metadata):
+            column.clear()
+
+    def add(self, id: str, text: str, url: str | None, record: int, offset: int, metadata: bytes | None) -> None:
+        """One row; `metadata` is a JSON object in UTF-8."""
+        self.ids.append(id)
+        self.texts.append(text)
+        self.urls.append(url)
+        self.records.append(record)
+        self.offsets.append(offset)
+        self.metadata.append(metadata)
+        self.size += len(text) + ROW_BYTES + (len(metadata) if metadata is not None else 0)
+
+    def take(self) -> pa.RecordBatch:
+        """The rows as a batch of DOCUMENT; the builder is empty again."""
+        string = pa.large_string()
+        columns = [
+            pa.array(self.ids, string),
+            pa.array(self.texts, string),
+            pa.array(self.urls, string),
+            pa.repeat(pa.scalar(self.file, string), len(self.ids)),
+            pa.array(self.records, pa.int64()),
+            pa.array(self.offsets, pa.int64()),
+            binary_column(self.metadata, string),
+        ]
+        self.clear()
+        return pa.RecordBatch.from_arrays(columns, schema=DOCUMENT)

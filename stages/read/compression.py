@@ -15,8 +15,10 @@ from typing import Any, BinaryIO, Protocol
 import zstandard
 from isal import isal_zlib  # inflates 1.5 to 2 times as fast as zlib, and checks as much
 
+from stages.read.names import suffixes
+
 MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00"}
-SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 RAW_BYTES = 256 << 10  # compressed bytes taken from the stream at once
 FEED_BYTES = 32 << 10  # compressed bytes given to a decompressor at once; deflate makes at most 33 MB of them
 SALVAGE_BYTES = 64  # fed at once to get out what stands before damage
@@ -34,7 +36,7 @@ class DamagedError(Exception):
 
 def compression_of(name: str) -> str | None:
     """The compression that a file name's suffix stands for: "gzip", "zstd", "bzip2", "xz", or None for none."""
-    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+    return SUFFIXES.get((suffixes(name) or [""])[-1])
 
 
 class _Decoder(Protocol):

@@ -7,12 +7,14 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from stages.read import jsonl, parquet, warc
+from stages.read import csv_file, jsonl, parquet, text, warc
 from stages.read.events import Event
 from stages.read.settings import Part, ReadSpec
 
 BATCH_BYTES = 16 << 20
-_READERS = {"warc": warc.read, "jsonl": jsonl.read, "parquet": parquet.read}
+MEMORY = 1536 << 20
+HELD_SHARE = 0.3  # of the memory; what is held stands there compressed, decompressed and as columns at the same time
+_READERS = {"warc": warc.read, "jsonl": jsonl.read, "csv": csv_file.read, "text": text.read}
 
 
 def read_batches(
@@ -23,13 +25,19 @@ def read_batches(
     batch_bytes: int = BATCH_BYTES,
     on_event: Callable[[Event], None],
     part: Part | None = None,
+    memory: int = MEMORY,
 ) -> Iterator[pa.RecordBatch]:
     """Batches of the documents in one file, or part of a file, each of about `batch_bytes` of text or HTML.
 
     `stream`: read in order; seekable for Parquet. With `part.offset`, it holds only that part.
     `file`: as the recipe names it; its suffix tells the compression.
+    memory: bytes that the task may take; of what is decoded or decompressed at once, a share of it is held.
     Batches have the schema DOCUMENT, or PAGE for WARC (where `html` is null, `text` already holds the text). A batch
     may have no rows: events are handed over between batches, and no more than some thousands are let pile up.
     Raises InputError only where nothing can be read: an unknown format, no Parquet footer, a missing column.
     """
-    return _READERS[spec.format_of(file)](stream, file, spec, batch_bytes, on_event, part or Part())
+    kind, part = spec.format_of(file), part or Part()
+    if kind == "parquet":
+        held = int(memory * HELD_SHARE)
+        return parquet.read(stream, file, spec, batch_bytes, on_event, part, held)
+    return _READERS[kind](stream, file, spec, batch_bytes, on_event, part)

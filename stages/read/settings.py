@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import Field, PositiveInt
 
 from stages.errors import InputError
 from stages.read.compression import SUFFIXES
+from stages.read.names import suffixes
 from stages.step import Settings
 
-Format = Literal["warc", "jsonl", "parquet"]
+Format = Literal["warc", "jsonl", "parquet", "csv", "text"]
 RecordType = Literal["response", "resource", "conversion"]
 
 _FORMATS: dict[str, Format] = {
@@ -21,6 +21,9 @@ _FORMATS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "text",
 }
 
 
@@ -30,11 +33,18 @@ class ReadSpec(Settings):
     format: Format | None = None  # None: by the file's name
     max_record_bytes: PositiveInt = 64 << 20  # a line, row or page larger than this is left out (`max_record_bytes`)
 
-    # JSON lines and Parquet
+    # JSON, Parquet and CSV
     text_field: str = "text"
-    id_field: str | None = "id"  # where a record has none, its id is "<file name>:<record>"
+    id_field: str | None = "id"  # where a record has none, its id is "<file>:<record>"
     url_field: str | None = "url"
     metadata: bool = True  # keep all other fields, as a JSON object
+    strict: bool = False  # refuse texts with invalid UTF-8, and JSON with numbers that it has not, instead of mending
+
+    # CSV: None: a tab in .tsv, else a comma
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+
+    # Plain text: whether a file is one document, or each of its lines
+    document: Literal["file", "line"] = "file"
 
     # WARC
     record_types: tuple[RecordType, ...] = Field(("response",), min_length=1)
@@ -45,12 +55,11 @@ class ReadSpec(Settings):
         """The format of this file: as set, else by its name. Raises InputError where the name does not tell."""
         if self.format is not None:
             return self.format
-        name = PurePosixPath(file)
-        suffix = PurePosixPath(name.stem).suffix if name.suffix in SUFFIXES else name.suffix
-        if suffix not in _FORMATS:
+        found = [suffix for suffix in suffixes(file) if suffix not in SUFFIXES]
+        if not found or found[-1] not in _FORMATS:
             known = ", ".join(sorted(_FORMATS))
             raise InputError(file, f"its name does not say what it holds ({known}): set `format` under `read`")
-        return _FORMATS[suffix]
+        return _FORMATS[found[-1]]
 
 
 class Part(Settings):

@@ -180,6 +180,11 @@ class Tokenizer:
                     f"{right[at : at + 4].tolist()}; set the tokenizer's engine to 'tokenizers'"
                 )
 
+    def holding_end_token(self, column: pa.Array) -> int:
+        """How many texts of a `large_string` column have the end token written in them."""
+        written = self.reference.tokenizer.id_to_token(self.eos_id)
+        return int(pc.sum(pc.match_substring(column, written), min_count=0).as_py())
+
     def decode(self, tokens: np.ndarray) -> str:
         """The text of some tokens, special tokens included."""
         return self.reference.tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
@@ -215,8 +220,8 @@ def load_tokenizer(
             fallback = f"fastokens cannot load {path.name} ({error}); tokenizers encodes instead, about 30 times slower"
     elif engine != "tokenizers":
         raise TokenizerError(f"no tokenizer engine {engine!r}: 'auto', 'fastokens' and 'tokenizers' are there")
-    eos_id = _special(base, eos_token, END_TOKENS, "end", path)
-    pad_id = _special(base, pad_token, PAD_TOKENS, "padding", path, default=eos_id)
+    eos_id = _special(base, eos_token, END_TOKENS, "eos_token", path)
+    pad_id = _special(base, pad_token, PAD_TOKENS, "pad_token", path, default=eos_id)
     loaded = Tokenizer(
         path=str(path),
         sha256=hashlib.sha256(data).hexdigest(),
@@ -241,11 +246,17 @@ def _read(path: Path) -> tuple[bytes, tokenizers.Tokenizer]:
         data = path.read_bytes()
         if _CHECKED and (checked := _CHECKED.pop())[0] == data:
             return checked
-        return data, tokenizers.Tokenizer.from_str(data.decode())
+        base = tokenizers.Tokenizer.from_str(data.decode())
     except OSError as error:
         raise TokenizerError(f"{path}: the tokenizer cannot be read ({error.strerror})") from None
     except Exception as error:  # the library raises plain Exception for a bad file
         raise TokenizerError(f"{path}: is no tokenizer.json that `tokenizers` can load ({error})") from None
+    if dropout := getattr(base.model, "dropout", None):
+        raise TokenizerError(
+            f"{path}: its model has a dropout of {dropout:g}, by which the same text gets other tokens every time; set "
+            "`dropout` to null under `model` in a copy of the file, and name that"
+        )
+    return data, base
 
 
 def check_tokenizer(
@@ -257,8 +268,8 @@ def check_tokenizer(
     """
     path = Path(path)
     data, base = _read(path)
-    _special(base, eos_token, END_TOKENS, "end", path)
-    _special(base, pad_token, PAD_TOKENS, "padding", path, default=0)
+    _special(base, eos_token, END_TOKENS, "eos_token", path)
+    _special(base, pad_token, PAD_TOKENS, "pad_token", path, default=0)
     if keep:
         _CHECKED[:] = [(data, base)]
 
@@ -267,17 +278,18 @@ def _special(
     tokenizer: tokenizers.Tokenizer,
     named: str | None,
     usual: tuple[str, ...],
-    what: str,
+    key: str,
     path: Path,
     default: int | None = None,
 ) -> int:
+    """The id of the token that `key` of the recipe's `tokenizer` names, or of the first usual one that exists."""
     for name in usual if named is None else (named,):
         if (found := tokenizer.token_to_id(name)) is not None:
             return found
     if named is not None:
-        raise TokenizerError(f"{path}: has no token {named!r} to be the {what} token")
+        raise TokenizerError(f"{path}: has no token {named!r}, which `{key}` names")
     if default is None:
-        raise TokenizerError(f"{path}: has none of {', '.join(usual)}; name its {what} token ({what}_token)")
+        raise TokenizerError(f"{path}: has none of {', '.join(usual)}; name the one that it has by the key `{key}`")
     return default
 
 

@@ -27,8 +27,8 @@ def test_a_tokenizer_is_read_before_anything_is_done(tmp_path: Path) -> None:
         check({"path": str(path)})
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "<end>": 1}, unk_token="a"))
     words.save(str(path))
-    with pytest.raises(UserError, match="name its end token"):
+    with pytest.raises(UserError, match="by the key `eos_token`"):
         check({"path": str(path)})
-    with pytest.raises(UserError, match="has no token '<pad>' to be the padding token"):
+    with pytest.raises(UserError, match="has no token '<pad>', which `pad_token` names"):
         check({"path": str(path), "eos_token": "<end>", "pad_token": "<pad>"})
     check({"path": str(path), "eos_token": "<end>"})

@@ -11,7 +11,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.read import compression
+from stages.errors import InputError
+from stages.read import ReadSpec, compression
 from stages.read.compression import DamagedError, Members, compression_of
 
 
@@ -165,3 +166,31 @@ def test_names():
     assert compression_of("a/b.jsonl.gz") == "gzip"
     assert compression_of("b.warc.zst") == "zstd"
     assert compression_of("b.warc") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "format"),
+    [
+        ("a.jsonl.zst", "zstd", "jsonl"),
+        ("a.jsonl.zstd", "zstd", "jsonl"),
+        ("a.jsonl.ZST", "zstd", "jsonl"),
+        ("A.JSONL.GZ", "gzip", "jsonl"),
+        ("b/a.JSONL", None, "jsonl"),
+        ("a.WARC.gz", "gzip", "warc"),
+        ("x.gz/a.parquet", None, "parquet"),
+        ("https://h.org/a.jsonl.gz?download=true", "gzip", "jsonl"),
+        ("https://h.org/a.jsonl.gz#part", "gzip", "jsonl"),
+        ("https://h.org/get?file=a.jsonl.gz", None, None),
+        ("in/a.jsonl.gz?download=true", "gzip", "jsonl"),
+        ("in/what?.jsonl.gz", "gzip", "jsonl"),
+        ("part-00000-c000.snappy.parquet", None, "parquet"),
+        ("gz", None, None),
+    ],
+)
+def test_what_a_name_says(name, kind, format):
+    assert compression_of(name) == kind
+    if format:
+        assert ReadSpec().format_of(name) == format
+    else:
+        with pytest.raises(InputError, match="its name does not say what it holds"):
+            ReadSpec().format_of(name)

@@ -51,7 +51,7 @@ def test_fields():
     }
     assert [(row["id"], row["url"], row["metadata"]) for row in rows[1:]] == [
         ("7", None, None),
-        ("x.jsonl:3", None, None),
+        ("in/x.jsonl:3", None, None),
     ]
     offsets = [0, raw.index(b"\n") + 1, raw.index(b"\n", raw.index(b"\n") + 1) + 1]
     assert [row["offset"] for row in rows] == offsets
@@ -63,7 +63,7 @@ def test_other_field_names():
     assert (rows[0]["id"], rows[0]["text"], rows[0]["url"]) == ("k", "t", "http://u")
     assert json.loads(rows[0]["metadata"]) == {"meta": {"url": "http://u", "stars": 3}, "a.b": 1}
     rows, _ = read(raw, text_field="content", metadata=False, id_field=None)
-    assert (rows[0]["id"], rows[0]["metadata"]) == ("x.jsonl:1", None)
+    assert (rows[0]["id"], rows[0]["metadata"]) == ("in/x.jsonl:1", None)
     rows, _ = read(raw, text_field="meta.url")
     assert rows[0]["text"] == "http://u"
 
@@ -112,7 +112,116 @@ def test_repairs():
     rows, events = read(raw)
     assert [row["text"] for row in rows] == ["a \ufffd b", "a \ufffd b", "😀", "after a mark", "fine"]
     assert json.loads(rows[2]["metadata"]) == {"n": None, "m": {"\ufffd": [None]}}
-    assert [event.documents for event in events if isinstance(event, Repaired)] == [3]
+    assert {event.what: event.documents for event in events if isinstance(event, Repaired)} == {
+        "unpaired surrogates were replaced": 2,
+        "invalid UTF-8 was replaced": 1,
+        "NaN, infinities and numbers beyond a double became null": 1,
+    }
+
+
+def test_strict_refuses_what_would_be_mended():
+    raw = lines(b'{"text": "a \\ud800"}', b'{"text": "a \xff"}', b'{"text": "t", "n": NaN}', {"text": "t", "n": 1e300})
+    rows, events = read(raw, strict=True)
+    assert [row["record"] for row in rows] == [4]
+    assert [event.reason for event in events] == [
+        "`strict` refuses it: unpaired surrogates were replaced",
+        "`strict` refuses it: invalid UTF-8 was replaced",
+        "`strict` refuses it: NaN, infinities and numbers beyond a double became null",
+    ]
+
+
+def test_numbers_beyond_a_double_are_told():
+    huge = b"9" * 5000
+    rows, events = read(
+        lines(b'{"text": "t", "a": 1e999, "b": [-1e400, 1e-400, 12]}', b'{"text": "t", "n": ' + huge + b"}")
+    )
+    assert [json.loads(row["metadata"]) for row in rows] == [{"a": None, "b": [None, 0.0, 12]}, {"n": None}]
+    assert events == [Repaired("in/x.jsonl", "NaN, infinities and numbers beyond a double became null", 2)]
+
+
+def test_a_missing_text_names_the_fields_and_the_key():
+    rows, events = read(lines({"content": "t", "id": "1", "n": 2}, {}, {f"field {i}": 0 for i in range(30)}))
+    assert rows == []
+    assert events[0].reason == (
+        "it has no text in the field 'text'; its fields are 'id', 'content', 'n': set `read.text_field` to the one that "
+        "holds the text"
+    )
+    assert "it has no fields" in events[1].reason
+    assert events[2].reason.count("'field ") == 12 and "and 18 more" in events[2].reason
+
+
+ARRAY = [{"id": str(i), "text": f'{i} " \\ [x], {{y}}\n' * (i * 13 % 90), "n": [i, {"k": "]"}]} for i in range(400)]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf \r\n"])
+def test_an_array_is_read_however_it_is_laid_out(indent, mark):
+    whole = mark + json.dumps(ARRAY, indent=indent).encode() + b"\n"
+    expected, _ = read(lines(*ARRAY))
+    names = {"in/x.json": whole, "in/x.json.gz": gzip.compress(whole), "in/x.json.zst": zstandard.compress(whole)}
+    for name, raw in names.items():
+        rows, events = read(raw, name, batch_bytes=10_000, max_record_bytes=20_000)
+        assert events == []
+        plain = [row | {"file": "in/x.jsonl", "offset": 0} for row in rows]
+        assert plain == [row | {"offset": 0} for row in expected]
+        for row in rows[::37]:
+            value, _ = json.JSONDecoder().raw_decode(whole[row["offset"] :].decode())
+            assert value["id"] == row["id"]
+
+
+class Slow(io.BytesIO):
+    """Gives few bytes at a time, so that tokens are cut everywhere."""
+
+    def read(self, size=-1):
+        return super().read(min(size, self.step) if size > 0 else size)
+
+
+def test_an_array_is_cut_the_same_wherever_its_pieces_end():
+    raw = b' [ {"text": "a \\\\"} ,{"text":"b \\" ] , {"}, 3 , {"text": "c","m":[[],{"x":"]"}]}]  \n {"text": "d"}\n'
+    found = []
+    for step in (1, 2, 3, 7, 1000):
+        stream, events = Slow(raw), []
+        stream.step = step
+        batches = read_batches(stream, "x.json", ReadSpec(), on_event=events.append)
+        rows = [(row["text"], row["record"], row["offset"]) for batch in batches for row in batch.to_pylist()]
+        found.append((rows, [(event.reason, event.record) for event in events]))
+    assert found[0][0] == [
+        ("a \\", 1, 3),
+        ('b " ] , {', 2, raw.index(b'{"text":"b')),
+        ("c", 4, raw.index(b'{"text": "c"')),
+        ("d", 5, raw.index(b'{"text": "d"')),
+    ]
+    assert found[0][1] == [("the record is a number, not a JSON object", 3)]
+    assert all(other == found[0] for other in found)
+
+
+def test_elements_that_are_too_long_and_arrays_that_are_cut():
+    long = {"text": "x, ]" * 1_000_000}
+    raw = json.dumps([{"text": "a"}, long, {"text": "b"}, long]).encode()
+    rows, events = read(raw, "x.json", max_record_bytes=1000)
+    assert [(row["text"], row["record"]) for row in rows] == [("a", 1), ("b", 3)]
+    assert [(event.record, event.reason, event.bytes) for event in events] == [
+        (record, "max_record_bytes", len(json.dumps(long))) for record in (2, 4)
+    ]
+    assert [raw[event.offset :][:9] for event in events] == [b'{"text": '] * 2
+    rows, events = read(json.dumps([{"text": "a"}, {"text": "b"}]).encode()[:-5], "x.json")
+    assert [row["text"] for row in rows] == ["a"]
+    assert [(event.reason, event.damage, event.record, event.documents) for event in events] == [
+        ("the file ends inside its JSON array; the rest of the file is lost", True, 2, 1)
+    ]
+    assert read(b"[]\n", "x.json") == ([], [])
+
+
+def test_a_half_copied_file_is_damaged():
+    raw = lines({"text": "a"}, {"text": "b"})
+    _, events = read(raw[:-4])
+    assert events[0].damage
+    assert events[0].reason.startswith("the file ends inside this record: not valid JSON")
+    _, events = read(raw[:-4] + b"\n")
+    assert not events[0].damage
+    for name in ("x.jsonl.gz", "x.jsonl.zst", "x.jsonl.bz2", "x.jsonl.xz"):
+        rows, events = read(b"", name)
+        assert rows == [] and events[0].damage and "the file is empty" in events[0].reason
 
 
 def test_numbers_in_metadata_stay_exact():
@@ -170,6 +279,11 @@ def test_a_cut_file_costs_the_rest_and_says_so(name):
     assert "the rest of the file is lost" in events[0].reason
     whole = one + two
     assert events[0].offset == len(b"\n".join(whole.split(b"\n")[: len(rows)])) + 1
+
+
+def test_an_array_is_one_part():
+    raw = json.dumps([{"text": "x" * 100} for _ in range(200)], indent=1).encode()
+    assert len(list(line_parts(io.BytesIO(raw), 1000))) == 1
 
 
 def test_parts_read_as_one():
@@ -238,8 +352,8 @@ def test_memory_does_not_grow_with_the_file():
 
 
 def test_unknown_format():
-    with pytest.raises(InputError, match=r"in/x\.txt: its name does not say what it holds"):
-        read(b"", "in/x.txt")
+    with pytest.raises(InputError, match=r"in/x\.pdf: its name does not say what it holds"):
+        read(b"", "in/x.pdf")
 
 
 def test_real_files(shared_data):

@@ -23,6 +23,10 @@ def tree(tmp_path, monkeypatch):
         ".git/e.txt",
         "sub/.tmp-1-x.txt",
         "odd[1].txt",
+        "_SUCCESS",
+        "_temporary/0/f.txt",
+        "sub/_metadata",
+        "sub/c.txt.crc",
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +53,18 @@ def tree(tmp_path, monkeypatch):
         ("odd[[]*", ["odd[1].txt"]),
         (".git/*", [".git/e.txt"]),
         (".h*", [".hidden"]),
+        ("_*", ["_SUCCESS"]),
+        ("_SUCCESS", ["_SUCCESS"]),
+        ("_temporary", ["_temporary/0/f.txt"]),
+        ("_temp*/**/*.txt", ["_temporary/0/f.txt"]),
+        ("**/_temporary/*/*.txt", ["_temporary/0/f.txt"]),
+        ("*/*.crc", ["sub/c.txt.crc"]),
+        ("sub/_meta*", ["sub/_metadata"]),
+        ("{a,b}.*", ["a.txt", "b.gz"]),
+        ("{a.txt,sub/{c,deep/d}.txt}", ["a.txt", "sub/c.txt", "sub/deep/d.txt"]),
+        ("{*.txt,a.txt}", ["a.txt", "odd[1].txt"]),
+        ("{missing,gone}.txt", []),
+        ("{a}.txt", []),
         ("missing", []),
         ("missing/*", []),
         ("a.txt/x", []),
@@ -59,6 +75,26 @@ def test_list_files(tree, pattern, names):
     assert [entry.uri for entry in found] == names
     for entry in found:
         assert entry.stat == storage.stat(entry.uri)
+
+
+def test_an_alternative_that_is_missing_is_told(tree):
+    with pytest.raises(storage.StorageError, match=r"\{a,z\}\.txt: nothing found at z\.txt, one of the names"):
+        storage.list_files("{a,z}.txt")
+    (tree / "{a,b}.txt").write_text("x")
+    assert [entry.uri for entry in storage.list_files("{a,b}.txt")] == ["{a,b}.txt"]
+    with pytest.raises(storage.StorageError, match="more than 10,000 names"):
+        storage.list_files("{1,2,3,4,5,6,7,8,9,0}" * 5)
+
+
+def test_a_name_that_is_no_utf8_is_read_by_its_address(tree):
+    odd = os.fsencode(tree) + b"/sub/caf\xe9 1.txt"
+    with open(odd, "wb") as file:  # noqa: PTH123
+        file.write(b"x")
+    address = f"{tree.as_uri()}/sub/caf%E9%201.txt"
+    for pattern in ("sub", "sub/*.txt", "**/caf*", f"{tree.as_uri()}/sub", address):
+        assert address in [entry.uri for entry in storage.list_files(pattern)]
+    assert storage.read_bytes(address) == b"x"
+    assert storage.stat(address).size == 1
 
 
 def test_list_files_by_file_uri_and_absolute_path(tree):
@@ -189,7 +225,9 @@ def test_scratch_of_killed_runs_is_cleared(tmp_path):
 def test_folders_named_by_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HEADRACE_SCRATCH", str(tmp_path / "s"))
     monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "c"))
-    assert storage.scratch_folder("s3://b/run") == str(tmp_path / "s") and storage.cache_folder() == tmp_path / "c/files"
+    assert (
+        storage.scratch_folder("s3://b/run") == str(tmp_path / "s") and storage.cache_folder() == tmp_path / "c/files"
+    )
 
 
 def test_nothing_is_written_to_the_web():

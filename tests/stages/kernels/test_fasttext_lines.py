@@ -30,7 +30,13 @@ PLAIN = {
 @pytest.mark.parametrize("newlines", list(PLAIN))
 @settings(max_examples=300, deadline=None)
 @given(texts=TEXTS)
-@example(texts=["".join(SPACES), "a".join(SPACES), "\r\n\n\r a\r\n\r\nb \x85c\x1c\x1d\x1e\x1fd\v\f\u2028\u2029 e\u3000\u00a0"])
+@example(
+    texts=[
+        "".join(SPACES),
+        "a".join(SPACES),
+        "\r\n\n\r a\r\n\r\nb \x85c\x1c\x1d\x1e\x1fd\v\f\u2028\u2029 e\u3000\u00a0",
+    ]
+)
 def test_joined_as_python_joins(newlines: int, texts: list[str]) -> None:
     data, offsets = text_buffers(pa.array(["skipped", *texts], pa.large_string())[1:])
     expected = [PLAIN[newlines](text) for text in texts]
@@ -47,7 +53,9 @@ def test_every_space_is_stripped_and_every_line_break_splits() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(texts=st.lists(st.text(st.sampled_from([*string.punctuation, " ", "\n", "\t", "a", "0", "é", "\x7f"]), max_size=4)))
+@given(
+    texts=st.lists(st.text(st.sampled_from([*string.punctuation, " ", "\n", "\t", "a", "0", "é", "\x7f"]), max_size=4))
+)
 @example(texts=["", " ", string.punctuation, "…", "\n"])
 def test_only_punctuation(texts: list[str]) -> None:
     expected = [all(c in string.punctuation or c == " " for c in text) for text in texts]

@@ -13,7 +13,14 @@ from fasttext_models import WORDS
 from stages.errors import UserError
 from stages.quality.classifier import Quality
 
-TEXTS = ["the mill wheel turns", "le moulin\r\ntourne  ", "", "\u3000the\u2028roue\x1cand\u00a0", "river bread " * 500, "\n \n"]
+TEXTS = [
+    "the mill wheel turns",
+    "le moulin\r\ntourne  ",
+    "",
+    "\u3000the\u2028roue\x1cand\u00a0",
+    "river bread " * 500,
+    "\n \n",
+]
 
 
 def batch(texts: list[str]) -> pa.RecordBatch:
@@ -77,3 +84,15 @@ def test_results_hang_on_the_models_content(models: dict[str, Path], tmp_path: P
     one, other = Quality(model=str(models["two"]), score=0.5), Quality(model=str(copy), table_mb=1)
     assert one.settings() == other.settings() != Quality(model=str(models["three"])).settings()
     assert one.reasons() == ["score.min"]
+
+
+def test_scores_lie_between_0_and_1(tmp_path: Path) -> None:
+    """fastText says 1.00001 of what it is sure of; 1 minus that was below 0, so that a limit of 0 dropped it."""
+    (tmp_path / "train.txt").write_text("__label__hq good\n__label__cc bad\n" * 500)
+    model = fasttext.train_supervised(str(tmp_path / "train.txt"), dim=10, lr=1.0, epoch=50, thread=1, verbose=0)
+    model.save_model(str(tmp_path / "model.bin"))
+    assert model.predict("bad")[1][0] > 1
+    step = Quality(model=str(tmp_path / "model.bin"), score=0)
+    measures = step.measure(batch(["good", "bad", "good good good", "bad bad bad"]))
+    assert measures["score"].min() == 0 and measures["score"].max() == 1
+    assert (step.decide(measures) == -1).all()

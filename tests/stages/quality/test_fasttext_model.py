@@ -48,7 +48,9 @@ def column(texts: list[str]) -> pa.Array:
 
 def agree(model, library, texts: list[str], newlines: int, lines: list[str], tolerance: float = 1e-5) -> None:
     """Every text's best label, its probability, and that of each label in turn, are the library's."""
-    stepped = model.settings["layer"] == 2  # the sigmoid table: a difference in the last place may cross a step of 1/128
+    stepped = (
+        model.settings["layer"] == 2
+    )  # the sigmoid table: a difference in the last place may cross a step of 1/128
     rounded = 0
     for wanted in range(min(len(model.labels), 3)):
         found = model.predict(column(texts), newlines, wanted)
@@ -208,7 +210,11 @@ def test_a_label_that_is_not_there(tmp_path: Path) -> None:
 
 def test_huffman_tree_by_hand() -> None:
     left, right, parent = huffman_tree(np.array([5, 2, 1]))
-    assert (left.tolist(), right.tolist(), parent.tolist()) == ([-1, -1, -1, 2, 3], [-1, -1, -1, 1, 0], [4, 3, 3, 4, -1])
+    assert (left.tolist(), right.tolist(), parent.tolist()) == (
+        [-1, -1, -1, 2, 3],
+        [-1, -1, -1, 1, 0],
+        [4, 3, 3, 4, -1],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +232,16 @@ def check_languages(models, texts: list[str]) -> None:
 
 
 def test_language_model_on_made_up_texts(language_models) -> None:
-    texts = ["", "Hello, mill wheel.", "Le moulin à eau\ntourne.", "Мельница", "水車小屋" * 30, "\0 \t", "🍞🌾", "x" * 100_000]
+    texts = [
+        "",
+        "Hello, mill wheel.",
+        "Le moulin à eau\ntourne.",
+        "Мельница",
+        "水車小屋" * 30,
+        "\0 \t",
+        "🍞🌾",
+        "x" * 100_000,
+    ]
     check_languages(language_models, [*texts, " ".join(WORDS)])
 
 

@@ -9,10 +9,13 @@ import fasttext
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
+from pipeline.recipe import RecipeError, build_recipe
 from stages.errors import UserError
 from stages.quality import language
 from stages.quality.language import Language, packaged_model
+from stages.quality.languages import NAMES, wrong_label
 
 TEXTS = {
     "english": "The mill stands by the river, and its wheel is turned by the water that the race brings to it.",
@@ -53,7 +56,9 @@ def test_measures_and_decisions_are_dclms() -> None:
 def test_newlines_as_spaces() -> None:
     measures = Language(newlines="space").measure(batch([TEXTS["two lines"]]))
     with_spaces = Language().measure(batch([TEXTS["two lines"].replace("\n", " ")]))
-    assert measures["score"][0] == with_spaces["score"][0] != Language().measure(batch([TEXTS["two lines"]]))["score"][0]
+    assert (
+        measures["score"][0] == with_spaces["score"][0] != Language().measure(batch([TEXTS["two lines"]]))["score"][0]
+    )
 
 
 def test_recipe_forms() -> None:
@@ -86,3 +91,35 @@ def test_labels_of_the_golden_web_pages(shared_data: Path) -> None:
     expected = [reference(text) for text in texts]
     assert measures["label"].to_pylist() == [label for label, _ in expected]
     np.testing.assert_allclose(measures["score"], [score for _, score in expected], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("label", "meant"),
+    [
+        ("english", "en"), ("English", "en"), ("EN", "en"), ("en-US", "en"), ("eng", "en"), ("__label__en", "en"),
+        ("chinese", "zh"), ("zh_Hans", "zh"), ("germna", "de"), ("fil", "tl"),
+    ],
+)  # fmt: skip
+def test_a_label_that_no_text_has_is_refused(label: str, meant: str) -> None:
+    with pytest.raises(ValidationError, match=rf"the model has no language '{label}'; did you mean {meant}\?"):
+        Language.model_validate({"label": ["fr", label]})
+    with pytest.raises(RecipeError, match=rf"steps\.language.*did you mean {meant}\?"):
+        recipe = {
+            "name": "x",
+            "sources": {"docs": {"read": {"paths": ["x.jsonl"]}, "steps": [{"language": {"label": [label]}}]}},
+            "tokenizer": {"train": {}},
+            "mixture": {"epochs": 1},
+        }
+        build_recipe(recipe)
+
+
+def test_the_labels_are_those_of_the_model(tmp_path: Path) -> None:
+    packaged = fasttext.load_model(str(packaged_model()))
+    assert {label.removeprefix("__label__") for label in packaged.labels} == set(NAMES)
+    assert wrong_label("") is None and "it has af, als" in wrong_label("qqqqqq")
+    (tmp_path / "train.txt").write_text("__label__xx a\n__label__yy b\n" * 100)
+    model = fasttext.train_supervised(str(tmp_path / "train.txt"), dim=2, thread=1, verbose=0)
+    model.save_model(str(tmp_path / "model.bin"))
+    Language(model=str(tmp_path / "model.bin"), label="xx").prepare()
+    with pytest.raises(UserError, match="language: label: the model has no language 'en'"):
+        Language(model=str(tmp_path / "model.bin")).prepare()

@@ -41,25 +41,35 @@ def batches(rows: list[str], size: int) -> Iterator[pa.RecordBatch]:
 
 def test_a_trained_classifier_tells_its_kinds_apart(tmp_path: Path) -> None:
     good, plain = texts(GOOD, 300, 1), [*texts(PLAIN, 200, 2), "", " \n "]
-    card = train_classifier(good, batches(plain, 50), tmp_path / "out" / "m.bin", SMALL, sources={"positive": "made up"})
+    card = train_classifier(
+        good, batches(plain, 50), tmp_path / "out" / "m.bin", SMALL, sources={"positive": "made up"}
+    )
     assert card["documents"]["positive"] == {
         "given": 300, "empty": 0, "trained_on": 240, "held_out": 60, "text_bytes": sum(len(t) for t in good)
     }  # fmt: skip
     assert (card["documents"]["negative"]["empty"], card["documents"]["negative"]["held_out"]) == (2, 40)
-    assert card["held_out"]["roc_auc"] > 0.99 and card["held_out"]["precision"] > 0.95 and card["held_out"]["recall"] > 0.95
+    assert (
+        card["held_out"]["roc_auc"] > 0.99
+        and card["held_out"]["precision"] > 0.95
+        and card["held_out"]["recall"] > 0.95
+    )
     step = Quality(model=str(tmp_path / "out" / "m.bin"), score=0.5)
     verdict = step.decide(step.measure(next(batches(texts(GOOD, 5, 3) + texts(PLAIN, 5, 4), 10))))
     assert (verdict < 0).tolist() == [True] * 5 + [False] * 5
     assert json.loads((tmp_path / "out" / "m.bin.card.json").read_text()) == card
     page = (tmp_path / "out" / "m.bin.card.md").read_text()
-    assert card["model"]["sha256"] in page and "positive: made up" in page and "| positive | 300 | 0 | 240 | 60 |" in page
+    assert (
+        card["model"]["sha256"] in page and "positive: made up" in page and "| positive | 300 | 0 | 240 | 60 |" in page
+    )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["m.bin", "m.bin.card.json", "m.bin.card.md"]
 
 
 def test_the_same_texts_give_the_same_bytes(tmp_path: Path) -> None:
     good, plain = texts(GOOD, 80, 1), texts(PLAIN, 80, 2)
     made = []
-    for number, (first, second) in enumerate([(good, plain), (batches(good[::-1], 7), batches(plain[40:] + plain[:40], 3))]):
+    for number, (first, second) in enumerate(
+        [(good, plain), (batches(good[::-1], 7), batches(plain[40:] + plain[:40], 3))]
+    ):
         settings = SMALL.model_copy(update={"shuffle_mb": 1 + number})
         train_classifier(first, second, tmp_path / str(number) / "m.bin", settings)
         made.append((tmp_path / str(number) / "m.bin").read_bytes())
@@ -81,7 +91,16 @@ def test_order_does_not_hang_on_partitions(tmp_path: Path) -> None:
 
 
 def test_fasttexts_own_words_do_not_get_into_the_training_text() -> None:
-    given = ["a __label__x b", "__label__x __label__y", "a __label__", "x__label__y", "a </s> b\nc", "</s>", "a</s> b", "é\r\nz "]
+    given = [
+        "a __label__x b",
+        "__label__x __label__y",
+        "a __label__",
+        "x__label__y",
+        "a </s> b\nc",
+        "</s>",
+        "a</s> b",
+        "é\r\nz ",
+    ]
     expected = ["a  b", " ", "a ", "x__label__y", "a ", "", "a</s> b", "é z"]
     assert training_texts(pa.array(given)).to_pylist() == expected
 

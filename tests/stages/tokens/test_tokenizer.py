@@ -134,7 +134,7 @@ def test_bad_files_are_refused(tmp_path, trained):
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(TokenizerError, match=r"no tokenizer\.json"):
         load_tokenizer(tmp_path / "bad.json")
-    with pytest.raises(TokenizerError, match="has no token '<eos>' to be the end token"):
+    with pytest.raises(TokenizerError, match="has no token '<eos>', which `eos_token` names"):
         load_tokenizer(trained, eos_token="<eos>")
     with pytest.raises(TokenizerError, match="engine 'quick'"):
         load_tokenizer(trained, "quick")
@@ -142,7 +142,7 @@ def test_bad_files_are_refused(tmp_path, trained):
     nameless["model"]["vocab"] = {k.replace("<|endoftext|>", "<|z|>"): v for k, v in nameless["model"]["vocab"].items()}
     nameless["added_tokens"] = []
     (tmp_path / "nameless.json").write_text(json.dumps(nameless))
-    with pytest.raises(TokenizerError, match="name its end token"):
+    with pytest.raises(TokenizerError, match="name the one that it has by the key `eos_token`"):
         load_tokenizer(tmp_path / "nameless.json")
 
 
@@ -212,3 +212,27 @@ def test_an_engine_that_errs_is_not_loaded(trained, monkeypatch):
     with pytest.raises(TokenizerMismatch, match=r"fastokens and tokenizers differ on .*tokenizer\.json from token 0"):
         load_tokenizer(trained)
     assert load_tokenizer(trained, "tokenizers").engine.name == "tokenizers"
+
+
+@pytest.mark.parametrize("engine", ["auto", "fastokens", "tokenizers"])
+def test_dropout_is_refused(trained, tmp_path, engine):
+    data = json.loads(trained.read_text())
+    for dropout in (None, 0.0, 0.1):
+        data["model"]["dropout"] = dropout
+        path = tmp_path / "tokenizer.json"
+        path.write_text(json.dumps(data))
+        if dropout:
+            with pytest.raises(
+                TokenizerError, match=r"dropout of 0\.1, by which the same text gets other tokens every time"
+            ):
+                load_tokenizer(path, engine=engine)
+            with pytest.raises(TokenizerError, match="set `dropout` to null"):
+                module.check_tokenizer(path)
+        else:
+            load_tokenizer(path, engine="tokenizers")
+
+
+def test_texts_with_the_end_token_are_counted(trained):
+    loaded = load_tokenizer(trained)
+    assert loaded.holding_end_token(column("a <|endoftext|> b", "a", "<|endoftext|>", "<|end")) == 2
+    assert loaded.holding_end_token(column()) == 0

@@ -1,0 +1,135 @@
+"""Lines of a plain or compressed file, in blocks of bounded size, with lines that are too long and damage told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import BinaryIO
+
+from stages.read.compression import DamagedError, Members, compression_of
+from stages.read.events import Problem
+
+
+@dataclass
+class Block:
+    """Whole records, each with the place in the content where it begins.
+
+    cut: the last record ends where the file does, without the mark that ends the others.
+    """
+
+    records: list[bytes]
+    offsets: list[int]
+    cut: bool = False
+
+
+@dataclass
+class TooLong:
+    """A record larger than allowed, which was not kept."""
+
+    offset: int
+    bytes: int
+
+
+@dataclass
+class Damage:
+    """Where a file ends too early or cannot be decompressed; `offset` and `bytes` are of the record that it cuts."""
+
+    reason: str
+    offset: int
+    bytes: int
+
+    def problem(self, file: str, record: int) -> Problem:
+        """The event of it; `record`: the ordinal of the record that it cuts."""
+        lost = (record, self.offset, 1, self.bytes) if self.bytes else (None, self.offset)
+        return Problem(file, f"{self.reason}; the rest of the file is lost", *lost)
+
+
+class Pieces:
+    """The decompressed content of a file, piece by piece. `damage` is set once it ends too early."""
+
+    def __init__(self, stream: BinaryIO, file: str, offset: int = 0) -> None:
+        self.members = Members(stream, compression_of(file))
+        self.damage: str | None = None
+        self.inside = self.begun = False
+        self.ahead = b""
+        self.offset = offset  # of what is read next
+
+    def read(self) -> bytes:
+        """The next piece; empty at the end of the file, or of what can be read of it."""
+        piece, self.ahead = self.ahead or self._next(), b""
+        self.offset += len(piece)
+        return piece
+
+    def push(self, piece: bytes) -> None:
+        """Put back what was read too much."""
+        self.ahead = piece + self.ahead
+        self.offset -= len(piece)
+
+    def _next(self) -> bytes:
+        try:
+            while self.damage is None:
+                if not self.inside and not self._open():
+                    return b""
+                if piece := self.members.read():
+                    return piece
+                self.inside = False
+        except DamagedError as error:
+            self.damage = f"{error.reason} (at byte {error.offset} of the compressed file)"
+        return b""
+
+    def _open(self) -> bool:
+        self.inside = self.members.open()
+        if not self.inside and not self.begun and self.members.compression is not None:
+            raise DamagedError(0, f"the file is empty, which no {self.members.compression} file is")
+        self.begun = True
+        return self.inside
+
+
+def line_blocks(pieces: Pieces, size: int, limit: int) -> Iterator[Block | TooLong | Damage]:
+    """Whole lines, about `size` bytes of them at once. Holds no line that is longer than `limit`."""
+    whole: list[bytes] = []  # pieces up to the last line end
+    rest: list[bytes] = []  # pieces of the line that is not complete yet; none of one that is too long
+    held = rest_bytes = 0
+    begin = pieces.offset  # of the first byte held
+    while piece := pieces.read():
+        end = piece.rfind(b"\n") + 1
+        if end and rest_bytes > limit:
+            first = piece.find(b"\n")
+            yield TooLong(begin, rest_bytes + first)
+            begin += rest_bytes + first + 1
+            piece, end, rest_bytes = piece[first + 1 :], end - first - 1, 0
+        if end:
+            whole += [*rest, piece[:end]]
+            held += rest_bytes + end
+            rest, rest_bytes = [piece[end:]], len(piece) - end
+        else:
+            rest.append(piece)
+            rest_bytes += len(piece)
+        if held and (held >= size or rest_bytes > limit):
+            data = b"".join(whole)
+            whole.clear()  # before the block is worked on: a long line is held once
+            yield _block(data, begin)
+            held, begin = 0, begin + held
+        if rest_bytes > limit:
+            rest = []
+    if pieces.damage is None and rest_bytes <= limit:
+        whole += rest
+        rest_bytes = 0
+    if data := b"".join(whole):
+        whole.clear()
+        yield _block(data, begin)
+        begin += held
+    if pieces.damage is not None:
+        yield Damage(pieces.damage, begin, rest_bytes)
+    elif rest_bytes:
+        yield TooLong(begin, rest_bytes)
+
+
+def _block(data: bytes, offset: int) -> Block:
+    records = data.split(b"\n")
+    cut = bool(records[-1])
+    if not cut:
+        records.pop()
+    sizes = (len(record) + 1 for record in records[:-1])
+    return Block(records, list(accumulate(sizes, initial=offset)), cut)
