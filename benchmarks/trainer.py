@@ -28,7 +28,7 @@ from trainer.host import reuse_memory
 from trainer.metrics import utilisation
 from trainer.model import Olmoe, flops_per_token, parameter_counts
 from trainer.optim import build_optimizer
-from trainer.train import router_losses
+from trainer.pretrain import router_losses
 
 SIZES = {
     # 52 million parameters with OLMoE's vocabulary, and again nearly all of them in experts (--vocabulary 2048).

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import difflib
 import re
+import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from trainer.errors import TrainerError
+from trainer.units import COUNT, quantity
 
 
 def _whole(value: Any) -> Any:
-    """Take 5e12 for the integer that it is; leave everything else to the type check."""
+    """Take 5e12 and 5T for the integer that they are; leave everything else to the type check."""
+    if isinstance(value, str) and value.strip()[-1:].upper() in COUNT:
+        return quantity(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -188,8 +192,20 @@ class Config(Section):
         return self.train.batch_tokens // self.data.sequence_length
 
 
+C = TypeVar("C", bound=Config)
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 4e-4 and 5e12 are numbers, as in YAML 1.2."""
+    """Safe YAML in which 4e-4 and 5e12 are numbers, as in YAML 1.2, and a key given twice is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -199,23 +215,53 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load(path: Path, settings: Sequence[str] = ()) -> Config:
+def load(path: Path, settings: Sequence[str] = (), schema: type[C] = Config) -> C:
     """Read a configuration file and apply `a.b=c` settings. Raises TrainerError naming every wrong key."""
+    path = find(path)
     values = _read(path, ())
     for setting in settings:
         name, equals, text = setting.partition("=")
+        name = name.strip()
         if not equals or not name:
             raise TrainerError(f"--set {setting}: write it as name.of.key=value")
+        if name not in keys(schema):
+            above = name.rpartition(".")[0]
+            if above in keys(schema) and not any(key.startswith(f"{above}.") for key in keys(schema)):
+                raise TrainerError(f"--set {setting}: {above} is a value, not a section")
+            raise TrainerError(f"--set {setting}: unknown key {name}; the nearest valid name is {_nearest(name, schema)}")
         _put(values, name.split("."), _parse(text, f"--set {setting}"), setting)
-    return check(values, str(path))
+    return check(values, str(path), schema)
 
 
-def check(values: dict[str, Any], where: str) -> Config:
+def find(path: Path) -> Path:
+    """The file that is meant: this one; or the shipped one of this name (olmoe_tiny, configs/trainer/olmoe_tiny.yaml),
+    from wherever the command is run. Raises TrainerError, with the nearest name, if there is none."""
+    if path.exists() or path.is_absolute():
+        return path
+    names: dict[str, Path] = {}
+    for folder in shipped():
+        for file in sorted(folder.rglob("*.yaml")):
+            inner = file.relative_to(folder)
+            for name in (inner.with_suffix(""), inner, Path("configs", "trainer", inner)):
+                names.setdefault(str(name), file)
+    if str(path) in names:
+        return names[str(path)]
+    near = difflib.get_close_matches(str(path), list(names), 1)
+    raise TrainerError(f"{path}: cannot be read (No such file or directory){f'; did you mean {near[0]}?' if near else ''}")
+
+
+def shipped() -> list[Path]:
+    """Where the project's own configurations may lie: beside the code, and where an installation puts them."""
+    places = [Path(__file__).parents[1], Path(sysconfig.get_path("data")) / "share" / "headrace"]
+    return [folder for place in places if (folder := place / "configs" / "trainer").is_dir()]
+
+
+def check(values: dict[str, Any], where: str, schema: type[C] = Config) -> C:
     """Turn plain values into a Config; `where` names their origin in the error."""
     try:
-        return Config.model_validate(_lists_to_tuples(values))
+        return schema.model_validate(_lists_to_tuples(values))
     except ValidationError as error:
-        raise TrainerError(f"{where}: " + "; ".join(_explain(one) for one in error.errors())) from None
+        raise TrainerError(f"{where}: " + "; ".join(_explain(one, schema) for one in error.errors())) from None
 
 
 def plain(config: BaseModel) -> dict[str, Any]:
@@ -280,10 +326,12 @@ def _lists_to_tuples(value: Any) -> Any:
     return tuple(_lists_to_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, schema: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {path} (value {error['input']!r}); the nearest valid name is {_nearest(path)}"
+        return f"unknown key {path} (value {error['input']!r}); the nearest valid name is {_nearest(path, schema)}"
+    if error["type"] == "model_type":
+        return f"{path} = {error['input']!r}: is a section, with keys of its own below it"
     if error["type"] == "missing":
         return f"{path} is required"
     if error["type"] == "value_error":
@@ -291,9 +339,9 @@ def _explain(error: Any) -> str:
     return f"{path} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _nearest(path: str) -> str:
+def _nearest(path: str, schema: type[BaseModel]) -> str:
     section, _, name = path.rpartition(".")
-    valid = list(keys())
+    valid = list(keys(schema))
     beside = [key for key in valid if key.rpartition(".")[0] == section]
     by_name = {key.rpartition(".")[2]: key for key in reversed(valid)}
     for found in (

@@ -8,6 +8,7 @@ heads and before RoPE; RoPE in fp32; no biases; embeddings untied.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,11 +20,15 @@ from trainer.losses import cross_entropy_sum, token_losses
 from trainer.masking import Documents, Mask, attend, mask_for
 from trainer.moe import MoE, RouterStats, SwiGlu
 
+Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What the last hidden state [N, D], the output matrix [V, D] and the targets [N] are made into: a loss. It sees the
+output matrix whole, also where the model is split, and need not make all logits at once."""
+
 
 class Output(NamedTuple):
     """One forward pass with targets. The per-layer tensors are empty for a dense model."""
 
-    loss_sum: Tensor  # scalar fp32, nats, summed over targets
+    loss_sum: Tensor  # scalar fp32, nats, summed over targets; or what the criterion gave
     load_balancing_L: Tensor  # fp32, with gradient
     router_z_L: Tensor  # fp32, with gradient
     counts_LE: Tensor  # int64, slots of each expert
@@ -134,8 +139,10 @@ class Olmoe(nn.Module):
         balance_instances: int = 0,
         cache: Cache | None = None,
         per_token: bool = False,
+        criterion: Criterion | None = None,
     ) -> Tensor | Output:
         """Logits [B, T, V]; with targets the Output, or with `per_token` each target's loss [B, T], without gradient.
+        The loss is cross-entropy unless a `criterion` is given.
 
         With `documents` (masking.documents) a token attends to its own document only; `balance_instances` instances
         are balanced together (0: all of them); with a `cache`, tokens_BT continue what it holds.
@@ -158,10 +165,11 @@ class Olmoe(nn.Module):
         head_VD = self.head_VD.to(self.dtype)
         if targets_BT is None:
             return F.linear(x_BTD, head_VD)
-        flat = x_BTD.flatten(0, 1), head_VD, targets_BT.flatten(), self.loss_chunk_mib
+        flat = x_BTD.flatten(0, 1), head_VD, targets_BT.flatten()
         if per_token:
-            return token_losses(*flat).view_as(targets_BT)
-        return Output(cross_entropy_sum(*flat), *_stack(layer_stats, x_BTD))
+            return token_losses(*flat, self.loss_chunk_mib).view_as(targets_BT)
+        loss = criterion(*flat) if criterion is not None else cross_entropy_sum(*flat, self.loss_chunk_mib)
+        return Output(loss, *_stack(layer_stats, x_BTD))
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:

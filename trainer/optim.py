@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig, ScheduleConfig
 
@@ -37,3 +37,9 @@ def learning_rate(config: ScheduleConfig, tokens: int, training_tokens: int) -> 
         return config.peak * (1.0 - part)
     floor = config.floor * config.peak
     return floor + (config.peak - floor) * (1.0 + math.cos(math.pi * part)) / 2.0
+
+
+def clip(model: nn.Module, most: float) -> Tensor:
+    """Scale the whole gradient down to a norm of at most `most`; its norm before that, a scalar on the device."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), most)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

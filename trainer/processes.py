@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +22,7 @@ class Processes:
     rank: int
     count: int
     device: torch.device
+    hosts: dist.ProcessGroup | None = None  # exchanges what hosts know, without waiting for their GPUs
 
     @property
     def first(self) -> bool:
@@ -31,6 +34,24 @@ class Processes:
         if self.count > 1:
             dist.all_reduce(values)
         return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process. All must ask; GPUs work on meanwhile."""
+        if self.count == 1:
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.hosts)
+        return bool(flags.item())
+
+    def say(self, *values: object) -> None:
+        """Print, once for all processes."""
+        if self.first:
+            print(*values)
+
+    def use_device(self) -> None:
+        """Let the calling thread work on this process's device."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -52,9 +73,11 @@ def start(device: str | None = None) -> Processes:
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(place)
+    hosts = None
     if count > 1:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    return Processes(rank, count, place)
+        hosts = dist.new_group(backend="gloo")
+    return Processes(rank, count, place, hosts)
 
 
 def spread(model: nn.Module, config: Config, processes: Processes) -> nn.Module:
@@ -95,3 +118,15 @@ def replicate(model: nn.Module, config: Config, processes: Processes) -> nn.Modu
 
     devices = [processes.device.index] if processes.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+
+@contextlib.contextmanager
+def gradients_shared(model: nn.Module, last: bool) -> Iterator[None]:
+    """Let processes exchange gradients only after the last micro-batch of a batch."""
+    if hasattr(model, "no_sync") and not last:
+        with model.no_sync():
+            yield
+    else:
+        if hasattr(model, "set_requires_gradient_sync"):
+            model.set_requires_gradient_sync(last)
+        yield

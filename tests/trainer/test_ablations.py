@@ -9,8 +9,9 @@ from trainer import checkpoint
 from trainer.config import check, load, plain
 from trainer.errors import TrainerError
 from trainer.model import Olmoe, parameter_counts
+from trainer.pretrain import router_losses
 from trainer.resume import differences
-from trainer.train import router_losses, train
+from trainer.train import train
 from trainer.upcycle import upcycle
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "trainer"
