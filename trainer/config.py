@@ -12,7 +12,7 @@ import re
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -39,14 +39,34 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class RopeScaling(Section):
+    """RoPE for a context longer than the one that a model was trained with (rope.py)."""
+
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: float = Field(ge=1.0, description="how much longer the context is")
+    original_context: Count = Field(4096, description="llama3, yarn: tokens that the model was trained with")
+    slow_turns: float = Field(1.0, gt=0, description="llama3, yarn: pairs that turn less in that context are slowed down")
+    fast_turns: float = Field(32.0, gt=0, description="llama3, yarn: pairs that turn more are left as they are")
+    whole_pairs: bool = Field(True, description="yarn: the blend begins and ends at whole pairs")
+    temperature: float = Field(1.0, gt=0, description="multiplies queries and keys; yarn: 0.1 ln(factor) + 1")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RopeScaling:
+        if self.slow_turns >= self.fast_turns:
+            raise ValueError(f"slow_turns {self.slow_turns} must be less than fast_turns {self.fast_turns}")
+        return self
+
+
 class ModelConfig(Section):
     """The architecture. The defaults are those of OLMoE-1B-7B (arXiv 2409.02060, table 10)."""
 
     d_model: Count = 2048
     n_layers: Count = 16
     n_heads: Count = 16
+    n_kv_heads: Count | None = Field(None, description="heads of keys and values, shared by groups of heads; none: n_heads")
     n_experts: CountOrZero = Field(64, description="routed experts of a layer; 0 makes the MLP dense")
     top_k: Count = Field(8, description="experts that a token is sent to (token choice), or receives on average")
+    renormalize_top_k: bool = Field(False, description="token choice: a token's weights are divided by their sum")
     expert_width: Count = Field(1024, description="inner width of an expert, or of the dense MLP")
     n_shared_experts: CountOrZero = Field(0, description="experts that every token passes, beside the routed ones")
     routing: Literal["token_choice", "expert_choice"] = "token_choice"
@@ -56,7 +76,10 @@ class ModelConfig(Section):
     norm: Literal["rms", "layer_nonparametric"] = "rms"
     norm_eps: float = Field(1e-5, gt=0)
     qk_norm: bool = True
-    rope_theta: float = Field(10_000.0, gt=0)
+    clip_qkv: float | None = Field(None, gt=0, description="queries, keys and values are cut off at this, before RoPE")
+    rope_theta: float = Field(10_000.0, gt=1)
+    rope_scaling: RopeScaling | None = None
+    tie_embeddings: bool = Field(False, description="the output matrix is the embedding")
     init: Literal["truncated_normal", "normal"] = "truncated_normal"
     init_std: float = Field(0.02, gt=0)
     init_cut: float = Field(3.0, gt=0, description="truncated normal: cut at this many standard deviations")
@@ -66,11 +89,23 @@ class ModelConfig(Section):
     def _consistent(self) -> ModelConfig:
         if self.d_model % (2 * self.n_heads):
             raise ValueError(f"d_model {self.d_model} must split into n_heads {self.n_heads} heads of even width")
+        if self.n_heads % self.kv_heads:
+            raise ValueError(f"n_kv_heads {self.n_kv_heads} must divide n_heads {self.n_heads}")
         if self.n_experts and self.top_k > self.n_experts:
             raise ValueError(f"top_k {self.top_k} is more than n_experts {self.n_experts}")
         if not self.n_experts and (self.n_shared_experts or self.routing != "token_choice"):
             raise ValueError("a dense model (n_experts 0) has neither shared experts nor a routing")
         return self
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head."""
+        return self.d_model // self.n_heads
 
     @property
     def padded_vocab(self) -> int:
@@ -273,8 +308,9 @@ def keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Every valid key, as a dotted path."""
     for name, field in section.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys(field.annotation, f"{prefix}{name}.")
+        for kind in get_args(field.annotation) or (field.annotation,):  # a section, or a section or none
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from keys(kind, f"{prefix}{name}.")
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

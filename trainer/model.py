@@ -2,7 +2,8 @@
 
 Shapes: B instances, T tokens of an instance, N = B*T, D d_model, H heads, C width of a head, E experts, L layers,
 V padded vocabulary. RMSNorm in fp32, cast back, then times the weight; QK-norm over all D before the split into
-heads and before RoPE; RoPE in fp32; no biases; embeddings untied.
+heads and before RoPE; RoPE in fp32; no biases. What OLMoE has not, other models of its form have: shared key and value
+heads, clipped projections, renormalised routing weights, tied embeddings, stretched RoPE (config.ModelConfig).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from trainer.config import ModelConfig
 from trainer.losses import cross_entropy_sum, token_losses
 from trainer.masking import Documents, Mask, attend, mask_for
 from trainer.moe import MoE, RouterStats, SwiGlu
+from trainer.rope import rope_tables, rotate
 
 Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What the last hidden state [N, D], the output matrix [V, D] and the targets [N] are made into: a loss. It sees the
@@ -41,7 +43,7 @@ class Cache:
     def __init__(
         self, config: ModelConfig, batch: int, capacity: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        shape = (config.n_layers, 2, batch, config.n_heads, capacity, config.d_model // config.n_heads)
+        shape = (config.n_layers, 2, batch, config.kv_heads, capacity, config.head_width)
         self.kv = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
 
@@ -56,10 +58,10 @@ class Cache:
 class Norm(nn.Module):
     """RMSNorm with a weight, or LayerNorm without parameters."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
-        self.eps, self.width = config.norm_eps, config.d_model
-        self.weight_D = nn.Parameter(torch.empty(config.d_model)) if config.norm == "rms" else None
+        self.eps, self.width = config.norm_eps, width
+        self.weight_D = nn.Parameter(torch.empty(width)) if config.norm == "rms" else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight_D is None:
@@ -83,18 +85,25 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.n_heads = layer, config.n_heads
-        self.qkv = Linear(config.d_model, 3 * config.d_model)
-        self.q_norm = Norm(config) if config.qk_norm else nn.Identity()
-        self.k_norm = Norm(config) if config.qk_norm else nn.Identity()
+        kv_width = config.kv_heads * config.head_width
+        self.layer, self.width, self.clip = layer, config.head_width, config.clip_qkv
+        self.sizes, self.sharing = (config.d_model, kv_width, kv_width), config.n_heads // config.kv_heads
+        self.qkv = Linear(config.d_model, sum(self.sizes))
+        self.q_norm = Norm(config, config.d_model) if config.qk_norm else nn.Identity()
+        self.k_norm = Norm(config, kv_width) if config.qk_norm else nn.Identity()
         self.out = Linear(config.d_model, config.d_model)
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, cache: Cache | None) -> Tensor:
-        q, k, v = self.qkv(x_BTD).chunk(3, dim=-1)
-        q, k, v = (t.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for t in (self.q_norm(q), self.k_norm(k), v))
+        q, k, v = self.qkv(x_BTD).split(self.sizes, dim=-1)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.clip is not None:
+            q, k, v = (t.clamp(-self.clip, self.clip) for t in (q, k, v))
+        q, k, v = (t.unflatten(-1, (-1, self.width)).transpose(1, 2) for t in (q, k, v))
         q, k = rotate(q, *rope), rotate(k, *rope)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
+        if self.sharing > 1:
+            k, v = (t.repeat_interleave(self.sharing, 1) for t in (k, v))
         return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
@@ -103,7 +112,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.attention_norm, self.mlp_norm = Norm(config), Norm(config)
+        self.attention_norm, self.mlp_norm = Norm(config, config.d_model), Norm(config, config.d_model)
         self.attention = Attention(config, layer)
         self.mlp = MoE(config) if config.n_experts else SwiGlu(config.d_model, config.expert_width)
 
@@ -127,8 +136,8 @@ class Olmoe(nn.Module):
         self.dtype = torch.float32  # of activations; weights are cast to it where they are used
         self.embedding_VD = nn.Parameter(torch.empty(config.padded_vocab, config.d_model))
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.final_norm = Norm(config)
-        self.head_VD = nn.Parameter(torch.empty(config.padded_vocab, config.d_model))
+        self.final_norm = Norm(config, config.d_model)
+        self.head_VD = None if config.tie_embeddings else nn.Parameter(torch.empty_like(self.embedding_VD))
 
     def forward(
         self,
@@ -153,7 +162,7 @@ class Olmoe(nn.Module):
         if documents is None:
             mask = attention_mask(past, n_tokens, tokens_BT.device)
         else:
-            mask = mask_for(documents, self.config.n_heads, self.config.d_model // self.config.n_heads, self.dtype)
+            mask = mask_for(documents, self.config.n_heads, self.config.head_width, self.dtype)
         x_BTD = F.embedding(tokens_BT, self.embedding_VD).to(self.dtype)
         layer_stats = []
         for layer in self.layers:
@@ -162,7 +171,7 @@ class Olmoe(nn.Module):
         x_BTD = self.final_norm(x_BTD)
         if cache is not None:
             cache.length += n_tokens
-        head_VD = self.head_VD.to(self.dtype)
+        head_VD = (self.embedding_VD if self.head_VD is None else self.head_VD).to(self.dtype)
         if targets_BT is None:
             return F.linear(x_BTD, head_VD)
         flat = x_BTD.flatten(0, 1), head_VD, targets_BT.flatten()
@@ -207,22 +216,6 @@ def copy_into(parameter: Tensor, whole: Tensor) -> None:
     parameter.copy_(whole)
 
 
-def rope_tables(config: ModelConfig, start: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions start..start+count: two fp32 tensors [count, C/2]."""
-    width = config.d_model // config.n_heads
-    exponents = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
-    positions = torch.arange(start, start + count, device=device, dtype=torch.float32)
-    angles = torch.outer(positions, 1.0 / config.rope_theta**exponents)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x_BHTC: Tensor, cos_TC: Tensor, sin_TC: Tensor) -> Tensor:
-    """RoPE with the first half of a head paired to the second, in fp32 (Su et al., arXiv 2104.09864)."""
-    first, second = x_BHTC.float().chunk(2, dim=-1)
-    turned = torch.cat((first * cos_TC - second * sin_TC, second * cos_TC + first * sin_TC), dim=-1)
-    return turned.to(x_BHTC.dtype)
-
-
 def attention_mask(past: int, count: int, device: torch.device) -> Tensor | None:
     """Causal attention of `count` tokens after `past` ones: None where it is the plain one, else bool, True if allowed."""
     if past == 0:
@@ -251,10 +244,10 @@ def parameter_counts(config: ModelConfig) -> tuple[int, int]:
 def flops_per_token(config: ModelConfig, sequence_length: int) -> int:
     """Floating-point operations of a training step per token, forward and backward.
 
-    6 for each active parameter but the embedding's, and 6*L*D*T for causal attention (half of the full square;
-    PaLM's count, arXiv 2204.02311 appendix B, without the masked half).
+    6 for each active parameter but the embedding's, unless it is the output matrix too; and 6*L*D*T for causal attention
+    (half of the full square; PaLM's count, arXiv 2204.02311 appendix B, without the masked half).
     """
-    active = parameter_counts(config)[1] - config.padded_vocab * config.d_model
+    active = parameter_counts(config)[1] - (0 if config.tie_embeddings else config.padded_vocab * config.d_model)
     return 6 * active + 6 * config.n_layers * config.d_model * sequence_length
 
 

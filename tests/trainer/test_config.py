@@ -138,4 +138,4 @@ def test_one_set_flag_takes_several_keys():
 
 
 def test_keys_are_dotted_paths():
-    assert {"model", "model.d_model", "checkpoint.keep"} <= set(keys())
+    assert {"model", "model.d_model", "checkpoint.keep", "model.rope_scaling.factor"} <= set(keys())
