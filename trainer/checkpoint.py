@@ -7,7 +7,8 @@
         tokenizer.json
 
 Every tensor is whole in one file, so any number of processes can read what any other number wrote. A folder without
-the `.tmp-` prefix is complete. Older checkpoints go only after a newer one is in place.
+the `.tmp-` prefix is complete. Older checkpoints go only after a newer one is in place. Those of a history that was
+left, because training went on from before them, are moved to `left-1`, `left-2`, ..., and never removed.
 """
 
 from __future__ import annotations
@@ -36,10 +37,20 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Saver:
-    """Writes checkpoints into a folder, in the background if told to, and keeps the newest `keep`."""
+    """Writes checkpoints into a folder, in the background if told to. The newest `keep` stay, and for good the first one
+    past each multiple of `keep_every_tokens`."""
 
-    def __init__(self, folder: Path, keep: int, processes: Processes, asynchronous: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        processes: Processes,
+        asynchronous: bool,
+        keep_every_tokens: int | None = None,
+    ) -> None:
         self.folder, self.keep, self.processes, self.asynchronous = folder, keep, processes, asynchronous
+        self.keep_every_tokens = keep_every_tokens
+        self.seconds = 0.0  # that the last save took, from its call to the end of writing
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         if processes.first:
@@ -52,6 +63,7 @@ class Saver:
         """Save the state of this step. `state` holds at least `step`. Raises TrainerError if this save, or an earlier
         one in the background, fails (a full disk, a folder that cannot be written)."""
         self.wait()
+        self._begun = time.monotonic()
         files = self._snapshot(model, optimizer)
         if self.asynchronous:
             self._thread = threading.Thread(target=self._write, args=(files, state, tokenizer), daemon=False)
@@ -109,6 +121,7 @@ class Saver:
             _write_json(part / f"sums-{self.processes.rank:05d}.json", sums)
             if self.processes.first:
                 self._commit(part, name, state, tokenizer)
+            self.seconds = time.monotonic() - self._begun
         except (OSError, SafetensorError) as error:
             shutil.rmtree(part, ignore_errors=True)
             reason = getattr(error, "strerror", None) or str(error)
@@ -133,18 +146,55 @@ class Saver:
         if tokenizer is not None:
             shutil.copyfile(tokenizer, part / "tokenizer.json")
             _sync(part / "tokenizer.json")
-        _write_json(part / "state.json", {"format": FORMAT, "version": 1, **state, "files": files})
+        state = {"format": FORMAT, "version": 1, **state, "for_good": self._for_good(state), "files": files}
+        _write_json(part / "state.json", state)
         _sync(part)
         final = self.folder / name
         if final.exists():
-            shutil.rmtree(final)
+            left = _move([final], self.folder)
+            self.processes.say(f"note: {name} was there already: kept in {left}")
         part.rename(final)
         _sync(self.folder)
-        # Later steps than this one are of a history that was left when training went on from before them.
-        there = all_checkpoints(self.folder)
-        place = there.index(final) + 1
-        for old in there[: max(0, place - self.keep)] + there[place:]:
-            shutil.rmtree(old)
+        self._prune()
+
+    def _for_good(self, state: dict[str, Any]) -> bool:
+        if self.keep_every_tokens is None:
+            return False
+        before = latest(self.folder)
+        seen = read_state(before).get("tokens", 0) if before else 0
+        return state["tokens"] // self.keep_every_tokens > seen // self.keep_every_tokens
+
+    def _prune(self) -> None:
+        for old in all_checkpoints(self.folder)[: -self.keep]:
+            if not _kept_for_good(old):
+                shutil.rmtree(old)
+
+
+def _kept_for_good(path: Path) -> bool:
+    try:
+        return bool(read_state(path).get("for_good", False))
+    except TrainerError:  # a damaged one says nothing, and is not removed unseen
+        return True
+
+
+def set_aside(folder: Path, going_on: Path, step: int) -> Path | None:
+    """Move what is of another history than `going_on`, the checkpoint of `step` that training goes on from: later steps,
+    or, where that checkpoint lies elsewhere, all. Returns where they are now; None if there are none."""
+    inside = going_on.resolve().parent == folder.resolve()
+    others = [path for path in sorted(folder.glob("step_*")) if not inside or path.name > step_name(step)]
+    return _move(others, folder) if others else None
+
+
+def _move(paths: list[Path], folder: Path) -> Path:
+    """Move checkpoints into the first of `left-1`, `left-2`, ... that is not there yet."""
+    number = 1
+    while (left := folder / f"left-{number}").exists():
+        number += 1
+    left.mkdir()
+    for path in paths:
+        path.rename(left / path.name)
+    _sync(folder)
+    return left
 
 
 def step_name(step: int) -> str:

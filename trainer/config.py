@@ -159,6 +159,7 @@ class ScheduleConfig(Section):
     kind: Literal["cosine", "linear_to_zero", "constant"] = "cosine"
     peak: float = Field(4e-4, gt=0)
     warmup_tokens: CountOrZero = 0
+    warmup_from: Fraction = Field(0.0, description="where warm-up begins, as a part of the peak; OLMo's code: 0.1")
     tokens: Count | None = Field(None, description="where the decay ends; none: the end of training")
     floor: Fraction = Field(0.1, description="cosine: the last learning rate as a part of the peak")
 
@@ -189,7 +190,8 @@ class CheckpointConfig(Section):
     """When the state is saved, and how many are kept."""
 
     every_tokens: Count | None = Field(None, description="none: at the end, and when told to stop")
-    keep: Count = 2
+    keep: Count = Field(2, description="the newest checkpoints that stay")
+    keep_every_tokens: Count | None = Field(None, description="beside them, the first one past each multiple stays for good")
     asynchronous: bool = Field(True, description="write in the background, from a copy in memory")
 
 
@@ -207,6 +209,9 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     start_from: str | None = Field(
         None, description="a checkpoint whose weights and optimizer state training starts from, at token 0 (annealing)"
+    )
+    start_optimizer: Literal["keep", "reset"] = Field(
+        "keep", description="start_from: go on with the checkpoint's optimizer state, or with a new one"
     )
 
     @model_validator(mode="after")

@@ -25,12 +25,15 @@ PEAK_FLOPS = {
 halves, which count as a device each). The first name that fits counts."""
 
 
+FILE = "metrics.jsonl"
+
+
 class Metrics:
     """The run's metrics.jsonl and whatever else listens. Lines past `step` (from before a resume) are dropped."""
 
     def __init__(self, folder: Path, step: int, name: str, config: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / FILE
         kept = [line for line in read(self.path) if line["step"] <= step] if step else []
         beside = self.path.with_suffix(".part")
         beside.write_text("".join(json.dumps(line) + "\n" for line in kept))

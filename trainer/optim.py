@@ -26,9 +26,12 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
 
 
 def learning_rate(config: ScheduleConfig, tokens: int, training_tokens: int) -> float:
-    """The learning rate of the update that brings the count of seen tokens to `tokens`."""
+    """The learning rate of the update that brings the count of seen tokens to `tokens`.
+
+    Warm-up is linear from `warmup_from` of the peak, which at 0.1 is allenai/OLMo's (olmo/optim.py).
+    """
     if tokens < config.warmup_tokens:
-        return config.peak * tokens / config.warmup_tokens
+        return config.peak * (config.warmup_from + (1.0 - config.warmup_from) * tokens / config.warmup_tokens)
     if config.kind == "constant":
         return config.peak
     end = config.tokens or training_tokens

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from trainer import processes as procs
 from trainer.config import Config
+from trainer.failures import Doing, failures_told
 from trainer.host import only_one, reuse_memory, signals
 from trainer.objective import Objective, Source
 from trainer.pretrain import Pretraining, TokenSource, open_together, with_vocabulary
 from trainer.processes import Processes
-from trainer.training import Training, failures_told
+from trainer.training import Training
 
 
 class Work(NamedTuple):
@@ -43,9 +44,10 @@ def train(config: Config, data_dir: Path, out: Path, resume: bool | Path = False
 def run(prepare: Callable[[Processes], Work], out: Path, resume: bool | Path = False, device: str | None = None) -> int:
     """Carry out the training that `prepare` describes to each process; what `train` says of the rest holds here too."""
     processes = procs.start(device)
+    training: Training[Any] | None = None
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(failures_told(out))
+            stack.enter_context(failures_told(out, lambda: training.doing if training else Doing.OPENING))
             if processes.first:
                 stack.enter_context(only_one(out))
             received = stack.enter_context(signals())

@@ -7,8 +7,8 @@ instances; steps are only counted, so that a batch of another size may go on fro
 
 from __future__ import annotations
 
-import contextlib
 import math
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -24,6 +24,8 @@ from trainer import checkpoint, metrics, optim
 from trainer import processes as procs
 from trainer.config import Config, plain
 from trainer.errors import TrainerError
+from trainer.failures import Doing
+from trainer.host import torchrun_too_hasty
 from trainer.model import Olmoe, flops_per_token, parameter_counts
 from trainer.objective import Objective, P, Source, Totals
 from trainer.resume import resumable, startable
@@ -62,6 +64,8 @@ class Training(Generic[P]):
         self.speed = metrics.Speed()
         self.flops = flops_per_token(config.model, source.instance_tokens)
         self.line: metrics.Metrics | None = None  # in the first process
+        self.doing = Doing.SET_UP
+        self._warned = False
         self._saved = -1  # the last step that has a checkpoint
         if source.instances < self.batch:
             raise TrainerError(
@@ -85,18 +89,20 @@ class Training(Generic[P]):
         config, processes = self.config, self.processes
         self.bare = build_model(config, processes)
         self.optimizer = optim.build_optimizer(self.bare, config.optimizer)
-        self.saver = checkpoint.Saver(
-            self.out / "checkpoints", config.checkpoint.keep, processes, config.checkpoint.asynchronous
-        )
-        self._begin(resume)
+        asked = config.checkpoint
+        folder = self.out / "checkpoints"
+        self.saver = checkpoint.Saver(folder, asked.keep, processes, asked.asynchronous, asked.keep_every_tokens)
+        begun = self._begin(resume)
         processes.wait()
+        if begun is not None and processes.first:
+            self._set_aside(begun)
         self.model = procs.replicate(self.bare, config, processes)
         if processes.first:
             self.line = metrics.Metrics(self.out, self.progress.step, config.name, plain(config))
         self._introduce()
 
-    def _begin(self, resume: bool | Path) -> None:
-        """Fill model and optimizer, and find where to go on."""
+    def _begin(self, resume: bool | Path) -> Path | None:
+        """Fill model and optimizer, and find where to go on. Returns the checkpoint that is resumed, if one is."""
         config, processes, identity = self.config, self.processes, self.source.identity
         found = resume if isinstance(resume, Path) else checkpoint.latest(self.out / "checkpoints")
         if found is not None and not resume:
@@ -108,15 +114,32 @@ class Training(Generic[P]):
             self._saved = self.progress.step
             processes.say(f"resuming from {found}")
         elif config.start_from is not None:
-            start = checkpoint.find(Path(config.start_from))
+            start, kept = checkpoint.find(Path(config.start_from)), config.start_optimizer == "keep"
             state = startable(start, config, identity, processes)
-            self.progress = Progress(updates=state["updates"])
-            checkpoint.load(start, self.bare, self.optimizer)
-            processes.say(f"starting from the weights of {start}")
+            self.progress = Progress(updates=state["updates"] if kept else 0)
+            checkpoint.load(start, self.bare, self.optimizer if kept else None)
+            processes.say(f"starting from the weights of {start}{'' if kept else ', with a new optimizer'}")
         else:
             self.bare.init_weights(config.train.seed)
             if resume:
                 processes.say(f"{self.out} holds no checkpoint: starting from the beginning")
+        return found
+
+    def _set_aside(self, begun: Path) -> None:
+        """Keep what was trained after the checkpoint that this training goes on from, under another name; the metrics
+        then go on from those of that checkpoint's own history."""
+        left, lines = checkpoint.set_aside(self.saver.folder, begun, self.progress.step), self.out / metrics.FILE
+        if left is not None:
+            names = ", ".join(path.name for path in sorted(left.iterdir()))
+            if lines.is_file():
+                shutil.copyfile(lines, left / metrics.FILE)
+            self.processes.say(f"note: {names} and their metrics are of another history than {begun}: kept in {left}")
+        if begun.resolve().parent != self.saver.folder.resolve():
+            lines.unlink(missing_ok=True)
+            for folder in (begun.parent, begun.parent.parent):
+                if (folder / metrics.FILE).is_file():
+                    shutil.copyfile(folder / metrics.FILE, lines)
+                    break
 
     def _introduce(self) -> None:
         config, say = self.config, self.processes.say
@@ -158,6 +181,7 @@ class Training(Generic[P]):
             if self._crossed(self.config.evaluate.every_tokens) or ended:
                 self.evaluate()
             self.saver.raise_failure()
+            self._warn_of_torchrun()
             if self._crossed(self.config.checkpoint.every_tokens) or ended:
                 self.save(parts)
         self.saver.wait()
@@ -182,6 +206,7 @@ class Training(Generic[P]):
 
     def train_step(self, parts: list[P]) -> bool:
         """One update from a batch, and its line of metrics. False, and nothing has changed, if told to stop before it."""
+        self.doing = Doing.STEP
         counted = self.processes.sum(
             torch.tensor(float(sum(part.counted for part in parts)), device=self.processes.device)
         ).clamp(min=1)
@@ -246,6 +271,7 @@ class Training(Generic[P]):
 
     def evaluate(self) -> None:
         """Score the model on what it does not learn from, if there is any."""
+        self.doing = Doing.EVALUATION
         begun, step = time.monotonic(), self.progress.step
         found = self.objective.evaluate(self.bare, self.stopped)
         self.speed.pause(time.monotonic() - begun)
@@ -260,12 +286,21 @@ class Training(Generic[P]):
         if self._saved == self.progress.step:
             return
         begun, length = time.monotonic(), self.source.instance_tokens
+        self.doing = Doing.STEP
         self._check_model(parts[-1])
+        self.doing = Doing.SAVING
         state = {**asdict(self.progress), "tokens": self.progress.position * length}
         state |= {"config": plain(self.config), "data": self.source.identity}
         self.saver.save(self.bare, self.optimizer, state, self.source.tokenizer)
         self._saved = self.progress.step
         self.speed.pause(time.monotonic() - begun)
+
+    def _warn_of_torchrun(self) -> None:
+        """Say once that torchrun would not wait for as long as the last save took."""
+        if self._warned or not (took := torchrun_too_hasty(self.saver.seconds)):
+            return
+        self._warned = True
+        self.processes.say(f"note: {took}")
 
     def _check_model(self, part: P) -> None:
         """An update can ruin the model, which only the next step would tell, and what is kept must be good: so that a
@@ -296,6 +331,7 @@ class Training(Generic[P]):
             self.processes.say(f"{told}: saving step {self.progress.step}")
             self.save(parts)
             self.saver.wait()
+            self.processes.wait()  # torchrun stops the others as soon as one has ended
             self.processes.say(f"{told}: saved step {self.progress.step}; go on with --resume")
         else:
             self.processes.say(f"{told} before the first step: there is nothing to save")
@@ -318,21 +354,3 @@ def build_model(config: Config, processes: procs.Processes) -> Olmoe:
     procs.spread(model, config, processes)
     model.to_empty(device=processes.device)
     return model
-
-
-@contextlib.contextmanager
-def failures_told(out: Path) -> Iterator[None]:
-    """Turn what the system refuses (disk, memory) into a TrainerError that names the last good checkpoint."""
-    try:
-        yield
-    except OSError as error:
-        raise TrainerError(_failure(error.filename or out, error.strerror, out)) from error
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if "alloc" not in str(error) and "out of memory" not in str(error):
-            raise
-        raise TrainerError(_failure(out, "out of memory; lower train.micro_batch", out)) from error
-
-
-def _failure(where: Any, what: Any, out: Path) -> str:
-    good = checkpoint.latest(out / "checkpoints")
-    return f"{where}: {what}; {f'the last good checkpoint is {good}' if good else 'no checkpoint had been saved'}"
