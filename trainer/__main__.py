@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stages.tokens.shard_format import ShardError
 from trainer.errors import TrainerError
-from trainer.units import quantity
+from trainer.units import BYTES, quantity
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # Read when torch is loaded. A waiting thread spins for milliseconds by default; on a machine that does other work
@@ -67,6 +67,14 @@ def _count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
+def _bytes(text: str) -> int:
+    """A size on the command line: 80GB, 141GB, 80GiB."""
+    try:
+        return quantity(text, BYTES)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -81,6 +89,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     train.set_defaults(run=_train)
+
+    plan = commands.add_parser("plan", help="what a training takes: memory of each GPU, tokens/s, days, money")
+    plan.add_argument("config", type=Path, help="a YAML file, or a shipped one by name: olmoe_1b_7b")
+    plan.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change values: a.b=c ...")
+    plan.add_argument("--gpus", type=_count, default=8, help="how many (8)")
+    plan.add_argument("--memory", type=_bytes, default=80 * 10**9, metavar="SIZE", help="of each, such as 80GB (80GB)")
+    plan.add_argument("--gpu", default="H100", help="its name, which says its peak (H100)")
+    plan.add_argument("--mfu", type=float, default=0.4, help="part of the peak that is reached (0.4)")
+    plan.add_argument("--tokens", type=_count, help="how many to train on, such as 5T (the configuration's)")
+    plan.add_argument("--price", type=float, help="of one GPU for an hour")
+    plan.set_defaults(run=_plan)
 
     evaluate = commands.add_parser("eval", help="held-out bits per byte, and tasks from request files")
     evaluate.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
@@ -146,6 +165,18 @@ def _train(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / "train" / config.name
     resume = options.resume if isinstance(options.resume, bool) else checkpoint.find(Path(options.resume))
     return train(config, options.data, out, resume, device(options.device))
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from trainer.config import load
+    from trainer.plan import Asked, plan
+
+    if options.gpus < 1 or not 0 < options.mfu <= 1:
+        raise TrainerError(f"--gpus {options.gpus} --mfu {options.mfu}: at least one GPU, and an MFU of 0 to 1")
+    asked = Asked(options.gpus, options.memory, options.gpu, options.mfu, options.tokens, options.price)
+    for line in plan(load(options.config, options.set), asked):
+        print(line)
+    return 0
 
 
 def _eval(options: argparse.Namespace) -> int:

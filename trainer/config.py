@@ -173,6 +173,17 @@ class TrainConfig(Section):
     micro_batch: Count = Field(4, description="instances that go through the model at once, in one process")
     precision: Literal["float32", "bfloat16"] = "float32"
     parallel: Literal["ddp", "fsdp"] = Field("ddp", description="how several processes share the work")
+    shard_over: Count | None = Field(
+        None, description="fsdp: processes that hold one copy of the model together, such as those of a node; none: all"
+    )
+    reduce: Literal["micro_batch", "batch"] = Field(
+        "micro_batch",
+        description="fsdp: gradients are added up after each micro-batch, or once a batch, for which each process holds "
+        "a whole fp32 gradient",
+    )
+    recompute: Literal["none", "activations", "layers"] = Field(
+        "none", description="what the backward pass works out again to save memory: all but products and attention, or all"
+    )
     compile: bool = Field(False, description="torch.compile; it pays on a GPU")
     loss_chunk_mib: Count = Field(128, description="logits held at once, in MiB")
     log_every: Count = Field(1, description="steps between status lines")

@@ -20,6 +20,7 @@ from trainer.config import ModelConfig
 from trainer.losses import cross_entropy_sum, token_losses
 from trainer.masking import Documents, Mask, attend, mask_for
 from trainer.moe import MoE, RouterStats, SwiGlu
+from trainer.recompute import Recompute, recomputed
 from trainer.rope import rope_tables, rotate
 
 Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -110,13 +111,21 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, recompute: Recompute = "none") -> None:
         super().__init__()
+        self.recompute = recompute
         self.attention_norm, self.mlp_norm = Norm(config, config.d_model), Norm(config, config.d_model)
         self.attention = Attention(config, layer)
         self.mlp = MoE(config) if config.n_experts else SwiGlu(config.d_model, config.expert_width)
 
     def forward(
+        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, cache: Cache | None, group_tokens: int
+    ) -> tuple[Tensor, RouterStats | None]:
+        if self.recompute == "none" or not torch.is_grad_enabled():
+            return self._run(x_BTD, rope, mask, cache, group_tokens)
+        return recomputed(self._run, self.recompute, x_BTD.shape[-1], x_BTD, rope, mask, cache, group_tokens)
+
+    def _run(
         self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, cache: Cache | None, group_tokens: int
     ) -> tuple[Tensor, RouterStats | None]:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope, mask, cache)
@@ -130,12 +139,12 @@ class Block(nn.Module):
 class Olmoe(nn.Module):
     """The model. Call it with targets for the losses, without for logits."""
 
-    def __init__(self, config: ModelConfig, loss_chunk_mib: int = 128) -> None:
+    def __init__(self, config: ModelConfig, loss_chunk_mib: int = 128, recompute: Recompute = "none") -> None:
         super().__init__()
         self.config, self.loss_chunk_mib = config, loss_chunk_mib
         self.dtype = torch.float32  # of activations; weights are cast to it where they are used
         self.embedding_VD = nn.Parameter(torch.empty(config.padded_vocab, config.d_model))
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.layers = nn.ModuleList(Block(config, layer, recompute) for layer in range(config.n_layers))
         self.final_norm = Norm(config, config.d_model)
         self.head_VD = None if config.tie_embeddings else nn.Parameter(torch.empty_like(self.embedding_VD))
 

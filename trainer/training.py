@@ -214,7 +214,7 @@ class Training(Generic[P]):
         if totals is None:
             self.optimizer.zero_grad()
             return False
-        norm = optim.clip(self.bare, self.config.optimizer.clip)
+        norm = self._clip(self.config.optimizer.clip)
         sums = totals.finish(self.processes)
         numbers = {"loss": sums["loss"].item() / counted.item(), **self.objective.numbers(sums), "grad_norm": norm.item()}
         after = self.progress.after(self.batch)
@@ -229,16 +229,21 @@ class Training(Generic[P]):
 
     def _accumulate(self, parts: list[P], counted: Tensor) -> Totals | None:
         """The gradient of a batch, part by part. None if any process was told to stop before the last part was begun."""
-        totals = Totals()
+        totals, each = Totals(), self.config.train.reduce == "micro_batch"
         for number, part in enumerate(parts):
             if self.stopped():
                 return None
             weight = part.instances / self.share
-            with procs.gradients_shared(self.model, last=number == len(parts) - 1):
+            with procs.gradients_shared(self.model, last=number == len(parts) - 1, each=each):
                 loss = self.objective.loss(self.model, part.to(self.processes.device))
                 (loss.summed * (self.processes.count / counted) + weight * loss.regular).backward()
             totals.add(loss, weight / self.processes.count)
         return totals
+
+    def _clip(self, most: float) -> Tensor:
+        """The norm of the gradient over all processes, which is then at most `most`."""
+        procs.finish_gradients(self.bare, self.config, self.processes)
+        return optim.clip(self.bare, most)
 
     def stopped(self) -> bool:
         """Whether any process has been told to stop. All processes call it, and all get the same answer."""
@@ -308,7 +313,7 @@ class Training(Generic[P]):
         with procs.gradients_shared(self.model, last=True):
             loss = self.objective.loss(self.model, part.to(self.processes.device)).summed
             loss.backward()
-        norm = optim.clip(self.bare, math.inf).item()
+        norm = self._clip(math.inf).item()
         self.optimizer.zero_grad()
         self._check_finite(self.progress, self.processes.sum(loss.detach().double()).item(), norm)
 
@@ -346,7 +351,7 @@ class Training(Generic[P]):
 def build_model(config: Config, processes: procs.Processes) -> Olmoe:
     """The model, spread over the processes, on their devices; its parameters are not yet filled."""
     with torch.device("meta"):
-        model = Olmoe(config.model, config.train.loss_chunk_mib)
+        model = Olmoe(config.model, config.train.loss_chunk_mib, config.train.recompute)
     model.dtype = getattr(torch, config.train.precision)
     if config.train.compile:
         for layer in model.layers:
