@@ -14,6 +14,7 @@ left, because training went on from before them, are moved to `left-1`, `left-2`
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -32,15 +33,20 @@ from torch import Tensor, nn
 from trainer.errors import TrainerError
 from trainer.pieces import PieceError, PieceReader, held, writers_of
 from trainer.processes import Processes
+from trainer.remote import MARK, Remote, is_remote
+from trainer.remote import find as find_remote
 
 FORMAT = "headrace-checkpoint"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Saver:
-    """Writes checkpoints into a folder, in the background if told to. The newest `keep` stay, and for good the first one
-    past each multiple of `keep_every_tokens`. The first process clears away what an earlier one left unfinished when it is
-    made, so that processes must meet between that and the first save."""
+    """Writes checkpoints into a folder, in the background if told to, and where `copy_to` says so to S3 as well, each
+    process its part. The newest `keep` stay, and for good the first one past each multiple of `keep_every_tokens`.
+
+    The first process clears away what an earlier one left unfinished when it is made, so that processes must meet between
+    that and the first save.
+    """
 
     def __init__(
         self,
@@ -49,9 +55,10 @@ class Saver:
         processes: Processes,
         asynchronous: bool,
         keep_every_tokens: int | None = None,
+        copy_to: Remote | None = None,
     ) -> None:
         self.folder, self.keep, self.processes, self.asynchronous = folder, keep, processes, asynchronous
-        self.keep_every_tokens = keep_every_tokens
+        self.keep_every_tokens, self.copy_to = keep_every_tokens, copy_to
         self.seconds = 0.0  # that the last save took, from its call to the end of writing
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
@@ -147,9 +154,12 @@ class Saver:
                 save_file(tensors, part / file)
                 sums[file] = {"bytes": (part / file).stat().st_size, "sha256": _sha256(part / file)}
                 _sync(part / file)
-            _write_json(part / f"sums-{self.processes.rank:05d}.json", sums)
-            if self.processes.first:
-                self._commit(part, name, state, tokenizer)
+            with contextlib.ExitStack() as stack:  # opened before the first process moves the folder
+                opened = {file: stack.enter_context((part / file).open("rb")) for file in files if self.copy_to}
+                _write_json(part / f"sums-{self.processes.rank:05d}.json", sums)
+                dropped = self._commit(part, name, state, tokenizer) if self.processes.first else []
+                if self.copy_to:
+                    self._copy_out(self.copy_to, name, opened, dropped)
             self.seconds = time.monotonic() - self._begun
         except (OSError, SafetensorError) as error:
             shutil.rmtree(part, ignore_errors=True)
@@ -160,8 +170,23 @@ class Saver:
         except Exception as error:  # in a thread: whoever waits must learn of it
             self._error = error
 
-    def _commit(self, part: Path, name: str, state: dict[str, Any], tokenizer: Path | None) -> None:
-        """Wait for the other processes' files, write the state, move the folder to its name, drop old ones."""
+    def _copy_out(self, to: Remote, name: str, opened: dict[str, BinaryIO], dropped: list[str]) -> None:
+        """Copy this process's files; the first one waits for the others' and then says that the copy is complete."""
+        final = self.folder / name
+        try:
+            for file, handle in opened.items():
+                to.put(handle, f"{name}/{file}")
+            to.put_bytes(b"", f"{name}/{MARK}{self.processes.rank:05d}")
+            if self.processes.first:
+                last = [path for path in (final / "tokenizer.json", final / "state.json") if path.is_file()]
+                to.finish(name, {path.name: path.read_bytes() for path in last}, self.processes.count)
+                for old in dropped:
+                    to.remove(old)
+        except TrainerError as error:
+            raise TrainerError(f"{error}; on disk {final} is complete") from None
+
+    def _commit(self, part: Path, name: str, state: dict[str, Any], tokenizer: Path | None) -> list[str]:
+        """Wait for the other processes' files, write the state, move the folder to its name, drop old ones: their names."""
         parts = [part / f"sums-{rank:05d}.json" for rank in range(self.processes.count)]
         deadline = time.monotonic() + 1800
         while not all(path.exists() for path in parts):
@@ -184,7 +209,7 @@ class Saver:
             self.processes.say(f"note: {name} was there already: kept in {left}")
         part.rename(final)
         _sync(self.folder)
-        self._prune()
+        return self._prune()
 
     def _for_good(self, state: dict[str, Any]) -> bool:
         if self.keep_every_tokens is None:
@@ -193,10 +218,11 @@ class Saver:
         seen = read_state(before).get("tokens", 0) if before else 0
         return state["tokens"] // self.keep_every_tokens > seen // self.keep_every_tokens
 
-    def _prune(self) -> None:
-        for old in all_checkpoints(self.folder)[: -self.keep]:
-            if not _kept_for_good(old):
-                shutil.rmtree(old)
+    def _prune(self) -> list[str]:
+        dropped = [old for old in all_checkpoints(self.folder)[: -self.keep] if not _kept_for_good(old)]
+        for old in dropped:
+            shutil.rmtree(old)
+        return [old.name for old in dropped]
 
 
 def _kept_for_good(path: Path) -> bool:
@@ -242,7 +268,10 @@ def latest(folder: Path) -> Path | None:
 
 
 def find(path: Path) -> Path:
-    """The checkpoint that a user means: a checkpoint's folder, or a training run's, whose newest it is then."""
+    """The checkpoint that a user means: a checkpoint's folder, or a training run's, whose newest it is then. One on S3
+    (s3://BUCKET/PREFIX) is fetched."""
+    if is_remote(path):
+        return find_remote(str(path))
     if (path / "state.json").is_file():
         return path
     found = latest(path / "checkpoints") or latest(path)

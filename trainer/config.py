@@ -203,6 +203,7 @@ class CheckpointConfig(Section):
     every_tokens: Count | None = Field(None, description="none: at the end, and when told to stop")
     keep: Count = Field(2, description="the newest checkpoints that stay")
     keep_every_tokens: Count | None = Field(None, description="beside them, the first one past each multiple stays for good")
+    copy_to: str | None = Field(None, description="s3://BUCKET/PREFIX: where every checkpoint is copied to as well")
     asynchronous: bool = Field(True, description="write in the background, from a copy in memory")
 
 

@@ -28,6 +28,7 @@ from trainer.failures import Doing
 from trainer.host import torchrun_too_hasty
 from trainer.model import Olmoe, flops_per_token, parameter_counts
 from trainer.objective import Objective, P, Source, Totals
+from trainer.remote import Remote
 from trainer.resume import resumable, startable
 
 
@@ -91,7 +92,10 @@ class Training(Generic[P]):
         self.optimizer = optim.build_optimizer(self.bare, config.optimizer)
         asked = config.checkpoint
         folder = self.out / "checkpoints"
-        self.saver = checkpoint.Saver(folder, asked.keep, processes, asked.asynchronous, asked.keep_every_tokens)
+        copy_to = Remote(asked.copy_to) if asked.copy_to else None
+        self.saver = checkpoint.Saver(
+            folder, asked.keep, processes, asked.asynchronous, asked.keep_every_tokens, copy_to
+        )
         begun = self._begin(resume)
         processes.wait()
         if begun is not None and processes.first:
@@ -105,6 +109,8 @@ class Training(Generic[P]):
         """Fill model and optimizer, and find where to go on. Returns the checkpoint that is resumed, if one is."""
         config, processes, identity = self.config, self.processes, self.source.identity
         found = resume if isinstance(resume, Path) else checkpoint.latest(self.out / "checkpoints")
+        if found is None and self.saver.copy_to and (names := self.saver.copy_to.checkpoints()):
+            found = checkpoint.find(Path(str(self.saver.copy_to))) if resume else Path(str(self.saver.copy_to), names[-1])
         if found is not None and not resume:
             raise TrainerError(f"{self.out}: already holds {found.name}; add --resume to go on, or name another --out")
         if found is not None:
@@ -128,6 +134,9 @@ class Training(Generic[P]):
     def _set_aside(self, begun: Path) -> None:
         """Keep what was trained after the checkpoint that this training goes on from, under another name; the metrics
         then go on from those of that checkpoint's own history."""
+        aside = self.saver.copy_to.set_aside(checkpoint.step_name(self.progress.step)) if self.saver.copy_to else None
+        if aside:
+            self.processes.say(f"note: later steps on S3 are of another history: kept in {self.saver.copy_to}/{aside}")
         left, lines = checkpoint.set_aside(self.saver.folder, begun, self.progress.step), self.out / metrics.FILE
         if left is not None:
             names = ", ".join(path.name for path in sorted(left.iterdir()))
@@ -207,9 +216,8 @@ class Training(Generic[P]):
     def train_step(self, parts: list[P]) -> bool:
         """One update from a batch, and its line of metrics. False, and nothing has changed, if told to stop before it."""
         self.doing = Doing.STEP
-        counted = self.processes.sum(
-            torch.tensor(float(sum(part.counted for part in parts)), device=self.processes.device)
-        ).clamp(min=1)
+        here = float(sum(part.counted for part in parts))
+        counted = self.processes.sum(torch.full((), here, device=self.processes.device)).clamp(min=1)
         totals = self._accumulate(parts, counted)
         if totals is None:
             self.optimizer.zero_grad()
