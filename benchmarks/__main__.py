@@ -19,6 +19,7 @@ NAMES = (
     "memory",
     "ledger",
     "trainer",
+    "gpu",
 )
 
 

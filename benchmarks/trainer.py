@@ -1,6 +1,7 @@
 """Training steps of this trainer beside transformers' OlmoeForCausalLM: same configuration, batch, threads, device.
 
-Both train with all losses, fused AdamW and clipping, each in a process of its own, in turns, so that a busy machine
+Both train with all losses, fused AdamW and clipping, and both tell the allocator to keep freed memory (trainer/host.py;
+transformers alone would not, and is slower without), each in a process of its own, in turns, so that a busy machine
 slows both; the median step of each is printed, by the clock and by CPU time. The GPU is used if there is one.
 transformers is run twice: with its grouped products (its default) and with its reference loop over experts.
 
@@ -22,13 +23,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.tables import show_table, verdict
 from trainer.config import Config, check
 from trainer.host import reuse_memory
 from trainer.metrics import utilisation
 from trainer.model import Olmoe, flops_per_token, parameter_counts
 from trainer.optim import build_optimizer
-from trainer.train import router_losses
+from trainer.pretrain import router_losses
 
 SIZES = {
     # 52 million parameters with OLMoE's vocabulary, and again nearly all of them in experts (--vocabulary 2048).
@@ -41,6 +41,8 @@ SIZES = {
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Time both and print tokens per second."""
+    from benchmarks.tables import show_table, verdict  # not needed by whoever imports `theirs`
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks trainer", description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="52m")
     parser.add_argument("--vocabulary", type=int, default=50_280)
@@ -88,12 +90,13 @@ def main(arguments: Sequence[str] = ()) -> None:
     for against in ("grouped", "eager"):
         for precision, sides in results.items():
             ratio = _median(sides[against]["cpu_seconds"]) / _median(sides["trainer"]["cpu_seconds"])
-            print(f"{precision}, against {SIDES[against]}, by CPU time: x{ratio:.2f}, {verdict(ratio, GOAL)}")
+            print(f"{precision}, against {SIDES[against]}, by CPU time: x{ratio:.2f}, {verdict(ratio, GOALS[precision])}")
     if len(results) == 2:
         theirs_, ours_ = results["float32"]["grouped"], results["bfloat16"]["trainer"]
         ratio = _median(theirs_["cpu_seconds"]) / _median(ours_["cpu_seconds"])
         print(
-            f"bfloat16, against {SIDES['grouped']} as it is by default (float32): x{ratio:.2f}, {verdict(ratio, GOAL)}"
+            f"bfloat16, against {SIDES['grouped']} as it is by default (float32): x{ratio:.2f}, "
+            f"{verdict(ratio, GOALS['bfloat16'])}"
         )
 
 
@@ -123,7 +126,7 @@ SIDES = {
 
 KINDS = ("seconds", "cpu_seconds")
 HEADINGS = ("", "s a step", "CPU s", "tokens/s", "GB", "MFU", "trainer's x", "by CPU time")
-GOAL = 2.0
+GOALS = {"float32": 1.8, "bfloat16": 2.0}
 
 
 def _median(values: list[float]) -> float:
@@ -148,8 +151,8 @@ def _measure(options: argparse.Namespace) -> dict[str, object]:
     config = _config(options)
     tokens = torch.randint(0, options.vocabulary, (options.instances, options.length), device=device)
     precision = getattr(torch, options.precision)
+    reuse_memory()
     if options.side == "trainer":
-        reuse_memory()
         step = ours(config, tokens, device, precision, options.compile)
     else:
         step = theirs(config, tokens, device, precision, "eager" if options.side == "eager" else None)

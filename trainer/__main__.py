@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from stages.tokens.shard_format import ShardError
 from trainer.errors import TrainerError
+from trainer.units import BYTES, quantity
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # Read when torch is loaded. A waiting thread spins for milliseconds by default; on a machine that does other work
@@ -19,7 +21,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status; an error that the user can mend is one line and status 2."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_each_set(sys.argv[1:] if arguments is None else arguments))
     sys.stdout.reconfigure(line_buffering=True)
     try:
         return options.run(options)
@@ -43,14 +45,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _each_set(arguments: Sequence[str]) -> list[str]:
+    """`--set a=1 b=2` as `--set a=1 --set b=2`: after the first, only what is written name=value counts as one."""
+    found: list[str] = []
+    open_ = False
+    for argument in arguments:
+        if argument == "--set" or argument.startswith("--set="):
+            open_ = True
+        elif found and found[-1] != "--set":
+            open_ = open_ and re.match(r"[\w.]+=", argument) is not None
+            found += ["--set"] if open_ else []
+        found.append(argument)
+    return found
+
+
+def _count(text: str) -> int:
+    """A number on the command line: 1000, 5e9, 1B."""
+    try:
+        return quantity(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+
+def _bytes(text: str) -> int:
+    """A size on the command line: 80GB, 141GB, 80GiB."""
+    try:
+        return quantity(text, BYTES)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a model on the shards of a finished run")
-    train.add_argument("config", type=Path, help="a YAML file, e.g. configs/trainer/olmoe_tiny.yaml")
+    train.add_argument("config", type=Path, help="a YAML file, or a shipped one by name: olmoe_tiny")
     train.add_argument("--data", type=Path, required=True, help="the run's folder, with manifest.json")
-    train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value")
+    train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change values: a.b=c ...")
     train.add_argument("--out", type=Path, help="where checkpoints and metrics go (runs/train/NAME)")
     train.add_argument(
         "--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help="go on from the newest or this one"
@@ -58,11 +90,22 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     train.set_defaults(run=_train)
 
+    plan = commands.add_parser("plan", help="what a training takes: memory of each GPU, tokens/s, days, money")
+    plan.add_argument("config", type=Path, help="a YAML file, or a shipped one by name: olmoe_1b_7b")
+    plan.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change values: a.b=c ...")
+    plan.add_argument("--gpus", type=_count, default=8, help="how many (8)")
+    plan.add_argument("--memory", type=_bytes, default=80 * 10**9, metavar="SIZE", help="of each, such as 80GB (80GB)")
+    plan.add_argument("--gpu", default="H100", help="its name, which says its peak (H100)")
+    plan.add_argument("--mfu", type=float, default=0.4, help="part of the peak that is reached (0.4)")
+    plan.add_argument("--tokens", type=_count, help="how many to train on, such as 5T (the configuration's)")
+    plan.add_argument("--price", type=float, help="of one GPU for an hour")
+    plan.set_defaults(run=_plan)
+
     evaluate = commands.add_parser("eval", help="held-out bits per byte, and tasks from request files")
     evaluate.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
     evaluate.add_argument("--data", type=Path, help="a run's folder: score its held-out shards")
     evaluate.add_argument("--tasks", type=Path, help="a folder of tasks (config.json, requests.jsonl.gz), at any depth")
-    evaluate.add_argument("--limit", type=int, help="at most this many instances of a source, documents of a task")
+    evaluate.add_argument("--limit", type=_count, help="at most this many instances of a source, documents of a task")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     evaluate.set_defaults(run=_eval)
@@ -70,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     sample = commands.add_parser("sample", help="write text with a trained model")
     sample.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
     sample.add_argument("--prompt", default="", help="what to go on from (nothing: a new document)")
-    sample.add_argument("--tokens", type=int, default=128, help="at most this many new tokens (128)")
+    sample.add_argument("--tokens", type=_count, default=128, help="at most this many new tokens (128)")
     sample.add_argument("--temperature", type=float, default=0.8, help="0: always the most probable token (0.8)")
     sample.add_argument("--top-p", type=float, default=0.95, help="the most probable tokens up to this sum (0.95)")
     sample.add_argument("--seed", type=int, default=0)
@@ -95,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     upcycle = commands.add_parser("upcycle", help="make a mixture of experts from a dense checkpoint")
     upcycle.add_argument("checkpoint", type=Path, help="the dense checkpoint, or its training's folder")
     upcycle.add_argument("config", type=Path, help="the configuration of the model to make")
-    upcycle.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value")
+    upcycle.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change values: a.b=c ...")
     upcycle.add_argument("--noise", type=float, default=0.5, help="part of each expert's values drawn anew (0.5)")
     upcycle.add_argument("--out", type=Path, required=True, help="a training's folder; start_from can name it")
     upcycle.set_defaults(run=_upcycle)
@@ -103,10 +146,10 @@ def _parser() -> argparse.ArgumentParser:
     ordered = commands.add_parser("materialize", help="write a run's instances in training order, to be read in a row")
     ordered.add_argument("--data", type=Path, required=True, help="the run's folder, with manifest.json")
     ordered.add_argument("--out", type=Path, required=True, help="a new folder, which --data can then name")
-    ordered.add_argument("--sequence-length", type=int, required=True, help="tokens of an instance")
+    ordered.add_argument("--sequence-length", type=_count, required=True, help="tokens of an instance")
     ordered.add_argument("--packing", choices=("concatenate", "best_fit"), default="concatenate")
     ordered.add_argument("--seed", type=int, help="of the order (the mixture's own)")
-    ordered.add_argument("--max-tokens", type=int, help="only the first so many tokens of training")
+    ordered.add_argument("--max-tokens", type=_count, help="only the first so many tokens of training")
     ordered.add_argument("--shard-mib", type=int, default=256, help="size of a shard, which is held in memory (256)")
     ordered.set_defaults(run=_materialize)
     return parser
@@ -122,6 +165,18 @@ def _train(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / "train" / config.name
     resume = options.resume if isinstance(options.resume, bool) else checkpoint.find(Path(options.resume))
     return train(config, options.data, out, resume, device(options.device))
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from trainer.config import load
+    from trainer.plan import Asked, plan
+
+    if options.gpus < 1 or not 0 < options.mfu <= 1:
+        raise TrainerError(f"--gpus {options.gpus} --mfu {options.mfu}: at least one GPU, and an MFU of 0 to 1")
+    asked = Asked(options.gpus, options.memory, options.gpu, options.mfu, options.tokens, options.price)
+    for line in plan(load(options.config, options.set), asked):
+        print(line)
+    return 0
 
 
 def _eval(options: argparse.Namespace) -> int:

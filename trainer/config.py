@@ -9,149 +9,53 @@ from __future__ import annotations
 
 import difflib
 import re
+import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from trainer.errors import TrainerError
+from trainer.sections import (
+    CheckpointConfig,
+    Count,
+    CountOrZero,
+    DataConfig,
+    EvaluateConfig,
+    Fraction,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RopeScaling,
+    ScheduleConfig,
+    Section,
+    TrainConfig,
+)
 
-
-def _whole(value: Any) -> Any:
-    """Take 5e12 for the integer that it is; leave everything else to the type check."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
-CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """One block of the configuration: frozen, strict types, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class ModelConfig(Section):
-    """The architecture. The defaults are those of OLMoE-1B-7B (arXiv 2409.02060, table 10)."""
-
-    d_model: Count = 2048
-    n_layers: Count = 16
-    n_heads: Count = 16
-    n_experts: CountOrZero = Field(64, description="routed experts of a layer; 0 makes the MLP dense")
-    top_k: Count = Field(8, description="experts that a token is sent to (token choice), or receives on average")
-    expert_width: Count = Field(1024, description="inner width of an expert, or of the dense MLP")
-    n_shared_experts: CountOrZero = Field(0, description="experts that every token passes, beside the routed ones")
-    routing: Literal["token_choice", "expert_choice"] = "token_choice"
-    expert_capacity: float = Field(1.0, gt=0, description="expert choice: x tokens * top_k / n_experts")
-    vocab_size: Count | None = Field(None, description="entries of the tokenizer; none takes it from the data")
-    vocab_multiple: Count = Field(128, description="embedding rows are padded up to a multiple of this")
-    norm: Literal["rms", "layer_nonparametric"] = "rms"
-    norm_eps: float = Field(1e-5, gt=0)
-    qk_norm: bool = True
-    rope_theta: float = Field(10_000.0, gt=0)
-    init: Literal["truncated_normal", "normal"] = "truncated_normal"
-    init_std: float = Field(0.02, gt=0)
-    init_cut: float = Field(3.0, gt=0, description="truncated normal: cut at this many standard deviations")
-    document_masking: bool = Field(False, description="a token attends only to tokens of its own document")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ModelConfig:
-        if self.d_model % (2 * self.n_heads):
-            raise ValueError(f"d_model {self.d_model} must split into n_heads {self.n_heads} heads of even width")
-        if self.n_experts and self.top_k > self.n_experts:
-            raise ValueError(f"top_k {self.top_k} is more than n_experts {self.n_experts}")
-        if not self.n_experts and (self.n_shared_experts or self.routing != "token_choice"):
-            raise ValueError("a dense model (n_experts 0) has neither shared experts nor a routing")
-        return self
-
-    @property
-    def padded_vocab(self) -> int:
-        """Rows of the embedding and of the output matrix."""
-        if self.vocab_size is None:
-            raise TrainerError("model.vocab_size is not set, and there is no data to take it from")
-        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
-
-
-class LossConfig(Section):
-    """Weights of the losses beside cross-entropy."""
-
-    load_balancing: float = Field(0.01, ge=0)
-    router_z: float = Field(0.001, ge=0)
-    router_z_form: Literal["equation", "original_code"] = Field(
-        "equation", description="as the paper writes it, or divided by top_k as the code that trained OLMoE did"
-    )
-    balance_instances: CountOrZero = Field(
-        0, description="instances whose routing is balanced together; 0: those of a micro-batch, as OLMoE did"
-    )
-    repeated_ngrams: CountOrZero = Field(
-        32, description="an instance that repeats an n-gram (n <= 13) this many times in a row gives no loss; 0: off"
-    )
-
-
-class DataConfig(Section):
-    """What is read, and in which order."""
-
-    sequence_length: Count = 4096
-    packing: Literal["concatenate", "best_fit"] = Field(
-        "concatenate",
-        description="how documents become instances: cut every sequence_length tokens, or packed whole where they fit",
-    )
-    seed: Annotated[int, Field(ge=0)] | None = Field(None, description="of the order; none: the mixture's own")
-
-
-class OptimizerConfig(Section):
-    """AdamW."""
-
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
-    decay_norms: bool = True
-    decay_embeddings: bool = True
-    clip: float = Field(1.0, gt=0, description="largest global norm of the gradient")
-
-
-class ScheduleConfig(Section):
-    """Learning rate over tokens: linear warm-up, then cosine to a floor, or linear to zero (annealing)."""
-
-    kind: Literal["cosine", "linear_to_zero", "constant"] = "cosine"
-    peak: float = Field(4e-4, gt=0)
-    warmup_tokens: CountOrZero = 0
-    tokens: Count | None = Field(None, description="where the decay ends; none: the end of training")
-    floor: Fraction = Field(0.1, description="cosine: the last learning rate as a part of the peak")
-
-
-class TrainConfig(Section):
-    """How long and in which pieces."""
-
-    seed: int = Field(6198, ge=0, description="of the weights")
-    tokens: Count | None = Field(None, description="length of training; none: the mixture's budget")
-    batch_tokens: Count = Field(4_194_304, description="tokens between two updates, over all processes")
-    micro_batch: Count = Field(4, description="instances that go through the model at once, in one process")
-    precision: Literal["float32", "bfloat16"] = "float32"
-    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="how several processes share the work")
-    compile: bool = Field(False, description="torch.compile; it pays on a GPU")
-    loss_chunk_mib: Count = Field(128, description="logits held at once, in MiB")
-    log_every: Count = Field(1, description="steps between status lines")
-    routing_every: Count = Field(10, description="steps between metrics lines with every expert's load")
-
-
-class EvaluateConfig(Section):
-    """Held-out loss during training."""
-
-    every_tokens: Count | None = Field(None, description="none: at the start and the end only")
-    instances: Count = Field(64, description="at most this many of each source")
-
-
-class CheckpointConfig(Section):
-    """When the state is saved, and how many are kept."""
-
-    every_tokens: Count | None = Field(None, description="none: at the end, and when told to stop")
-    keep: Count = 2
-    asynchronous: bool = Field(True, description="write in the background, from a copy in memory")
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "Count",
+    "CountOrZero",
+    "DataConfig",
+    "EvaluateConfig",
+    "Fraction",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RopeScaling",
+    "ScheduleConfig",
+    "Section",
+    "TrainConfig",
+    "check",
+    "find",
+    "keys",
+    "load",
+    "plain",
+    "shipped",
+]
 
 
 class Config(Section):
@@ -168,6 +72,9 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     start_from: str | None = Field(
         None, description="a checkpoint whose weights and optimizer state training starts from, at token 0 (annealing)"
+    )
+    start_optimizer: Literal["keep", "reset"] = Field(
+        "keep", description="start_from: go on with the checkpoint's optimizer state, or with a new one"
     )
 
     @model_validator(mode="after")
@@ -188,8 +95,20 @@ class Config(Section):
         return self.train.batch_tokens // self.data.sequence_length
 
 
+C = TypeVar("C", bound=Config)
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 4e-4 and 5e12 are numbers, as in YAML 1.2."""
+    """Safe YAML in which 4e-4 and 5e12 are numbers, as in YAML 1.2, and a key given twice is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -199,23 +118,53 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load(path: Path, settings: Sequence[str] = ()) -> Config:
+def load(path: Path, settings: Sequence[str] = (), schema: type[C] = Config) -> C:
     """Read a configuration file and apply `a.b=c` settings. Raises TrainerError naming every wrong key."""
+    path = find(path)
     values = _read(path, ())
     for setting in settings:
         name, equals, text = setting.partition("=")
+        name = name.strip()
         if not equals or not name:
             raise TrainerError(f"--set {setting}: write it as name.of.key=value")
+        if name not in keys(schema):
+            above = name.rpartition(".")[0]
+            if above in keys(schema) and not any(key.startswith(f"{above}.") for key in keys(schema)):
+                raise TrainerError(f"--set {setting}: {above} is a value, not a section")
+            raise TrainerError(f"--set {setting}: unknown key {name}; the nearest valid name is {_nearest(name, schema)}")
         _put(values, name.split("."), _parse(text, f"--set {setting}"), setting)
-    return check(values, str(path))
+    return check(values, str(path), schema)
 
 
-def check(values: dict[str, Any], where: str) -> Config:
+def find(path: Path) -> Path:
+    """The file that is meant: this one; or the shipped one of this name (olmoe_tiny, configs/trainer/olmoe_tiny.yaml),
+    from wherever the command is run. Raises TrainerError, with the nearest name, if there is none."""
+    if path.exists() or path.is_absolute():
+        return path
+    names: dict[str, Path] = {}
+    for folder in shipped():
+        for file in sorted(folder.rglob("*.yaml")):
+            inner = file.relative_to(folder)
+            for name in (inner.with_suffix(""), inner, Path("configs", "trainer", inner)):
+                names.setdefault(str(name), file)
+    if str(path) in names:
+        return names[str(path)]
+    near = difflib.get_close_matches(str(path), list(names), 1)
+    raise TrainerError(f"{path}: cannot be read (No such file or directory){f'; did you mean {near[0]}?' if near else ''}")
+
+
+def shipped() -> list[Path]:
+    """Where the project's own configurations may lie: beside the code, and where an installation puts them."""
+    places = [Path(__file__).parents[1], Path(sysconfig.get_path("data")) / "share" / "headrace"]
+    return [folder for place in places if (folder := place / "configs" / "trainer").is_dir()]
+
+
+def check(values: dict[str, Any], where: str, schema: type[C] = Config) -> C:
     """Turn plain values into a Config; `where` names their origin in the error."""
     try:
-        return Config.model_validate(_lists_to_tuples(values))
+        return schema.model_validate(_lists_to_tuples(values))
     except ValidationError as error:
-        raise TrainerError(f"{where}: " + "; ".join(_explain(one) for one in error.errors())) from None
+        raise TrainerError(f"{where}: " + "; ".join(_explain(one, schema) for one in error.errors())) from None
 
 
 def plain(config: BaseModel) -> dict[str, Any]:
@@ -227,8 +176,9 @@ def keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Every valid key, as a dotted path."""
     for name, field in section.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys(field.annotation, f"{prefix}{name}.")
+        for kind in get_args(field.annotation) or (field.annotation,):  # a section, or a section or none
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from keys(kind, f"{prefix}{name}.")
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -280,10 +230,12 @@ def _lists_to_tuples(value: Any) -> Any:
     return tuple(_lists_to_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, schema: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {path} (value {error['input']!r}); the nearest valid name is {_nearest(path)}"
+        return f"unknown key {path} (value {error['input']!r}); the nearest valid name is {_nearest(path, schema)}"
+    if error["type"] == "model_type":
+        return f"{path} = {error['input']!r}: is a section, with keys of its own below it"
     if error["type"] == "missing":
         return f"{path} is required"
     if error["type"] == "value_error":
@@ -291,9 +243,9 @@ def _explain(error: Any) -> str:
     return f"{path} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _nearest(path: str) -> str:
+def _nearest(path: str, schema: type[BaseModel]) -> str:
     section, _, name = path.rpartition(".")
-    valid = list(keys())
+    valid = list(keys(schema))
     beside = [key for key in valid if key.rpartition(".")[0] == section]
     by_name = {key.rpartition(".")[2]: key for key in reversed(valid)}
     for found in (

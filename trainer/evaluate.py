@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.loader.data import Data
+from trainer.loader.data import Data, HeldOut
 from trainer.losses import IGNORED, next_tokens
 from trainer.masking import documents
 from trainer.model import document_numbers
@@ -31,39 +32,57 @@ class HeldOutResult:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, data: Data, processes: Processes, micro_batch: int, limit: int, masking: bool = False
+    model: nn.Module,
+    data: Data,
+    processes: Processes,
+    micro_batch: int,
+    limit: int,
+    masking: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, HeldOutResult]:
     """Score up to `limit` held-out instances of each source. Every process scores a part and gets the whole result.
+    There is none once `stopped()`, which all processes ask before each pass, says True.
 
     Bits per byte = loss / ln 2 * (the source's held-out tokens / bytes of their text).
     """
     was_training = model.training
     model.eval()
     results = {}
-    for source, held_out in data.held_out.items():
-        count = min(limit, len(held_out))
-        total = torch.zeros(2, dtype=torch.float64, device=processes.device)
-        stride = micro_batch * processes.count
-        for start in range(0, count, stride):
-            first = start + micro_batch * processes.rank
-            have = max(0, min(micro_batch, count - first))
-            # Every process runs the same number of passes, as a split model needs; a spare one counts nothing.
-            read = torch.from_numpy(held_out.batch(first, have) if have else held_out.batch(0, 1))
-            own = documents(document_numbers(read, data.eos_id), processes.device) if masking else None
-            tokens = as_tensor(read, processes.device)
-            targets = next_tokens(tokens)
-            losses = model(tokens, targets, documents=own, per_token=True)
-            if have:
-                total += torch.stack([losses.double().sum(), (targets != IGNORED).sum().double()])
-        loss_sum, scored = processes.sum(total).tolist()
-        if scored:
-            loss = loss_sum / scored
-            per_byte = held_out.tokens / max(1, held_out.text_bytes)
-            results[source] = HeldOutResult(loss, loss / math.log(2) * per_byte, int(scored))
-    model.train(was_training)
-    if hasattr(model, "reshard"):
-        model.reshard()  # a pass without gradient leaves FSDP's outer parameters whole
+    try:
+        for source, held_out in data.held_out.items():
+            total = torch.zeros(2, dtype=torch.float64, device=processes.device)
+            for start in range(0, min(limit, len(held_out)), micro_batch * processes.count):
+                if stopped():
+                    return {}
+                total += _score(model, held_out, start, micro_batch, limit, data.eos_id if masking else None, processes)
+            loss_sum, scored = processes.sum(total).tolist()
+            if scored:
+                loss = loss_sum / scored
+                per_byte = held_out.tokens / max(1, held_out.text_bytes)
+                results[source] = HeldOutResult(loss, loss / math.log(2) * per_byte, int(scored))
+    finally:
+        model.train(was_training)
+        if hasattr(model, "reshard"):
+            model.reshard()  # a pass without gradient leaves FSDP's outer parameters whole
     return results
+
+
+def _score(
+    model: nn.Module, held_out: HeldOut, start: int, size: int, limit: int, eos_id: int | None, processes: Processes
+) -> torch.Tensor:
+    """[summed loss, tokens scored] of this process's `size` instances among those from `start` on, fp64 on the device.
+
+    Every process runs the same number of passes, as a split model needs; a spare one counts nothing.
+    """
+    first = start + size * processes.rank
+    have = max(0, min(size, min(limit, len(held_out)) - first))
+    read = torch.from_numpy(held_out.batch(first, have) if have else held_out.batch(0, 1))
+    own = documents(document_numbers(read, eos_id), processes.device) if eos_id is not None else None
+    tokens = as_tensor(read, processes.device)
+    targets = next_tokens(tokens)
+    losses = model(tokens, targets, documents=own, per_token=True)
+    found = torch.stack([losses.double().sum(), (targets != IGNORED).sum().double()])
+    return found if have else torch.zeros_like(found)
 
 
 def mixture_loss(results: dict[str, HeldOutResult], data: Data) -> float:

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer import checkpoint
-from trainer.config import Config, DataConfig, ModelConfig, TrainConfig, check, plain
+from trainer.config import Config, ModelConfig, check, plain
 from trainer.errors import TrainerError
+from trainer.hf_config import from_hf, require_form, to_hf
 from trainer.model import Olmoe
 from trainer.processes import Processes
 
@@ -36,7 +37,7 @@ def export(source: Path, out: Path, dtype: str = "float32") -> None:
     checkpoint.verify(source)
     state = checkpoint.read_state(source)
     config = check(state["config"], str(source))
-    _require_olmoe(config.model, source)
+    require_form(config.model, source)
     _empty_folder(out)
     read = checkpoint.reader(source)
     files, parts, size, total = {}, {}, 0, 0
@@ -50,7 +51,7 @@ def export(source: Path, out: Path, dtype: str = "float32") -> None:
         size, total = size + bytes_, total + bytes_
     _write_part(out, parts, files)
     _name_parts(out, files, total)
-    _write_json(out / "config.json", hf_config(config, state["data"], dtype))
+    _write_json(out / "config.json", to_hf(config, state["data"], dtype))
     _write_json(
         out / "generation_config.json",
         {"eos_token_id": state["data"]["eos_id"], "pad_token_id": state["data"]["pad_id"]},
@@ -59,57 +60,29 @@ def export(source: Path, out: Path, dtype: str = "float32") -> None:
         _write_tokenizer(source / "tokenizer.json", out, config, state["data"])
 
 
-def hf_config(config: Config, data: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """config.json. intermediate_size and router_aux_loss_coef are always written: their defaults are not OLMoE's."""
-    model = config.model
-    return {
-        "architectures": ["OlmoeForCausalLM"],
-        "model_type": "olmoe",
-        "vocab_size": model.padded_vocab,
-        "hidden_size": model.d_model,
-        "intermediate_size": model.expert_width,
-        "num_hidden_layers": model.n_layers,
-        "num_attention_heads": model.n_heads,
-        "num_key_value_heads": model.n_heads,
-        "num_experts": model.n_experts,
-        "num_experts_per_tok": model.top_k,
-        "norm_topk_prob": False,
-        "router_aux_loss_coef": config.losses.load_balancing,
-        "output_router_logits": False,
-        "max_position_embeddings": config.data.sequence_length,
-        "rope_theta": model.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
-        "rms_norm_eps": model.norm_eps,
-        "initializer_range": model.init_std,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "clip_qkv": None,
-        "tie_word_embeddings": False,
-        "use_cache": True,
-        "bos_token_id": None,
-        "eos_token_id": data["eos_id"],
-        "pad_token_id": data["pad_id"],
-        "torch_dtype": dtype,
-    }
-
-
 def import_(source: Path, out: Path) -> Path:
     """Turn a folder that `save_pretrained` wrote into a checkpoint without optimizer state, under `out`/checkpoints.
 
-    Returns the checkpoint's folder. Raises TrainerError if a file is missing or damaged, or if the configuration asks
-    for something that OLMoE does not have.
+    Returns the checkpoint's folder. Raises TrainerError if a file is missing or damaged, if the configuration asks for
+    something that the model does not have, and for a tensor that is unknown, of another shape, or not finite.
     """
     values = _read_json(source / "config.json")
     tokenizer = source / "tokenizer.json"
-    config = _from_hf_config(values, source, tokenizer if tokenizer.is_file() else None)
+    config = from_hf(values, source, tokenizer if tokenizer.is_file() else None)
     where = _locate(source)
+    used: set[str] = set()
 
     def read(name: str) -> Tensor:
         if name not in where:
             raise TrainerError(f"{source}: has no tensor {name}")
+        used.add(name)
         with safe_open(where[name], "pt") as file:
-            return file.get_tensor(name).float()
+            tensor = file.get_tensor(name)
+        if not tensor.is_floating_point():
+            raise TrainerError(f"{source}: {name} is of type {tensor.dtype}, which is not a weight as it was trained")
+        if not bool(tensor.isfinite().all()):
+            raise TrainerError(f"{source}: {name} holds values that are not finite (NaN or infinity)")
+        return tensor.float()
 
     model = Olmoe(config.model)
     with torch.no_grad():
@@ -121,6 +94,12 @@ def import_(source: Path, out: Path) -> Path:
                     "config.json says"
                 )
             parameter.copy_(tensor)
+    if config.model.tie_embeddings and _HEAD in where and not torch.equal(read(_HEAD), model.embedding_VD):
+        raise TrainerError(f"{source}: config.json ties the embeddings, and {_HEAD} is another matrix")
+    unknown = [name for name in where if name not in used and not name.endswith(_MADE_ANEW)]
+    if unknown:
+        told = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        raise TrainerError(f"{source}: has tensors that this model has no place for: {told}")
     eos = values.get("eos_token_id")
     data = {
         "fingerprint": None,
@@ -140,7 +119,9 @@ def _to_hf(config: ModelConfig, read: Callable[[str], Tensor]) -> Iterator[tuple
         ours, theirs = f"layers.{layer}.", f"model.layers.{layer}."
         for name, other in _NORMS.items():
             yield theirs + other, read(ours + name)
-        for part, tensor in zip("qkv", read(ours + "attention.qkv.weight").chunk(3), strict=True):
+        kv = config.kv_heads * config.head_width
+        qkv = read(ours + "attention.qkv.weight").split([config.d_model, kv, kv])
+        for part, tensor in zip("qkv", qkv, strict=True):
             yield f"{theirs}self_attn.{part}_proj.weight", tensor
         yield f"{theirs}self_attn.o_proj.weight", read(ours + "attention.out.weight")
         yield f"{theirs}mlp.gate.weight", read(ours + "mlp.router.weight_ED")
@@ -151,9 +132,12 @@ def _to_hf(config: ModelConfig, read: Callable[[str], Tensor]) -> Iterator[tuple
             for part, tensor in parts.items():
                 yield f"{theirs}mlp.experts.{expert}.{part}_proj.weight", tensor
     yield "model.norm.weight", read("final_norm.weight_D")
-    yield "lm_head.weight", read("head_VD")
+    if not config.tie_embeddings:
+        yield _HEAD, read("head_VD")
 
 
+_HEAD = "lm_head.weight"
+_MADE_ANEW = "rotary_emb.inv_freq"  # old files carry it; it follows from the configuration
 _NORMS = {
     "attention_norm.weight_D": "input_layernorm.weight",
     "mlp_norm.weight_D": "post_attention_layernorm.weight",
@@ -163,7 +147,7 @@ _NORMS = {
 _OTHERS = {
     "embedding_VD": "model.embed_tokens.weight",
     "final_norm.weight_D": "model.norm.weight",
-    "head_VD": "lm_head.weight",
+    "head_VD": _HEAD,
     "attention.out.weight": "self_attn.o_proj.weight",
     "mlp.router.weight_ED": "mlp.gate.weight",
 }
@@ -187,75 +171,17 @@ def _from_hf(name: str, config: ModelConfig, read: Callable[[str], Tensor], wher
     return read(at + (_NORMS.get(rest) or _OTHERS[rest]))
 
 
-def _from_hf_config(values: dict[str, Any], source: Path, tokenizer: Path | None) -> Config:
-    def must(key: str, wanted: Any, default: Any) -> None:
-        found = values.get(key, default)
-        if found != wanted:
-            raise TrainerError(f"{source}/config.json: {key} is {found!r}, and OLMoE has {wanted!r}")
-
-    must("model_type", "olmoe", None)
-    must("norm_topk_prob", False, False)
-    must("attention_bias", False, False)
-    must("tie_word_embeddings", False, False)
-    must("clip_qkv", None, None)
-    must("hidden_act", "silu", "silu")
-    heads = values.get("num_attention_heads", 16)
-    if values.get("num_key_value_heads") not in (None, heads):
-        raise TrainerError(f"{source}/config.json: num_key_value_heads is not num_attention_heads, as OLMoE has it")
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise TrainerError(f"{source}/config.json: scaled RoPE ({rope}) is not what OLMoE has")
-    rows = values.get("vocab_size", 50304)
-    vocab = {"vocab_size": rows, "vocab_multiple": 1}
-    if tokenizer is not None:
-        from tokenizers import Tokenizer
-
-        entries = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
-        if -(-entries // 128) * 128 == rows:
-            vocab = {"vocab_size": entries, "vocab_multiple": 128}
-    model = {
-        "d_model": values.get("hidden_size", 2048),
-        "n_layers": values.get("num_hidden_layers", 16),
-        "n_heads": heads,
-        "n_experts": values.get("num_experts", 64),
-        "top_k": values.get("num_experts_per_tok", 8),
-        "expert_width": values.get("intermediate_size", 2048),
-        "norm_eps": values.get("rms_norm_eps", 1e-5),
-        "rope_theta": float(rope.get("rope_theta") or values.get("rope_theta") or 10_000.0),
-        "init_std": values.get("initializer_range", 0.02),
-        **vocab,
-    }
-    length = values.get("max_position_embeddings", 4096)
-    return Config(
-        name="imported",
-        model=ModelConfig(**model),
-        data=DataConfig(sequence_length=length),
-        train=TrainConfig(batch_tokens=length),
-    )
-
-
-def _require_olmoe(model: ModelConfig, source: Path) -> None:
-    wanted = {
-        "routing": "token_choice",
-        "n_shared_experts": 0,
-        "norm": "rms",
-        "qk_norm": True,
-    }
-    for key, value in wanted.items():
-        if getattr(model, key) != value:
-            raise TrainerError(f"{source}: OlmoeForCausalLM has no form for model.{key} = {getattr(model, key)!r}")
-    if not model.n_experts:
-        raise TrainerError(f"{source}: OlmoeForCausalLM has no form for a dense model (model.n_experts = 0)")
-
-
 def _locate(folder: Path) -> dict[str, Path]:
     where: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
-                where |= dict.fromkeys(file.keys(), path)
+                names = list(file.keys())
         except (OSError, SafetensorError) as error:
             raise TrainerError(f"{path}: cannot be read ({error})") from None
+        if twice := next((name for name in names if name in where), None):
+            raise TrainerError(f"{path}: holds {twice}, which {where[twice].name} holds too")
+        where |= dict.fromkeys(names, path)
     if not where:
         raise TrainerError(f"{folder}: holds no .safetensors file")
     return where

@@ -16,13 +16,15 @@ from trainer.errors import TrainerError
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying of them. A second one is not collected."""
+    """Collect SIGTERM and SIGINT instead of dying of them. A second SIGINT is not collected. A second SIGTERM is, and
+    changes nothing: a cluster's scheduler and torchrun both send one, and torchrun another once one process has ended."""
     received: list[int] = []
     previous = {}
 
     def note(number: int, _frame: Any) -> None:
         received.append(number)
-        signal.signal(number, previous[number])
+        if number == signal.SIGINT:
+            signal.signal(number, previous[number])
 
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(ValueError):  # not in the main thread
@@ -32,6 +34,26 @@ def signals() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+TORCHRUN_SECONDS = 30
+"""How long torchrun waits, after it has passed a signal on, before it kills (torch/distributed/launcher/api.py)."""
+
+
+def torchrun_too_hasty(seconds: float) -> str | None:
+    """What to set where torchrun would kill before a save of so many seconds is done; None if it would wait, or if this
+    process is not its. A flag of torchrun's own is not seen from here, its variable is."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    waits = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "")
+    waits_s = int(waits) if waits.isdigit() else TORCHRUN_SECONDS
+    if seconds < 0.5 * waits_s:
+        return None
+    enough = 60 * (1 + int(2 * seconds) // 60)
+    return (
+        f"a save takes {seconds:.0f} s, and torchrun kills {waits_s} s after it was told to stop; "
+        f"start it with TORCH_ELASTIC_SHUTDOWN_TIMEOUT={enough} (or torchrun --shutdown-timeout {enough})"
+    )
 
 
 @contextlib.contextmanager

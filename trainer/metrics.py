@@ -25,11 +25,15 @@ PEAK_FLOPS = {
 halves, which count as a device each). The first name that fits counts."""
 
 
+FILE = "metrics.jsonl"
+
+
 class Metrics:
     """The run's metrics.jsonl and whatever else listens. Lines past `step` (from before a resume) are dropped."""
 
     def __init__(self, folder: Path, step: int, name: str, config: dict[str, Any]) -> None:
-        self.path = folder / "metrics.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / FILE
         kept = [line for line in read(self.path) if line["step"] <= step] if step else []
         beside = self.path.with_suffix(".part")
         beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -131,6 +135,25 @@ def utilisation(tokens_per_second: float, flops_per_token: int, device: torch.de
 def peak_flops(name: str) -> float | None:
     """Dense bf16 operations per second of the device of this name; None if it is not known."""
     return next((peak for words, peak in PEAK_FLOPS.items() if re.search(rf"\b{words}\b", name)), None)
+
+
+SHORT = {"load_balancing": ("lb", ".3f"), "router_z": ("z", ".2f")}
+"""How the status line calls and writes a number, if not by its name."""
+
+
+def status(step: int, steps: int, numbers: dict[str, Any], seconds_left: float) -> str:
+    """One step as a line: the common numbers, then what the objective adds."""
+    text = (
+        f"step {step}/{steps}  loss {numbers['loss']:.4f}  lr {numbers['lr']:.2e}  grad {numbers['grad_norm']:.2f}  "
+        f"{numbers['tokens_per_s']:,.0f} tokens/s"
+    )
+    if numbers.get("mfu") is not None:
+        text += f"  MFU {numbers['mfu']:.1%}"
+    common = ("loss", "lr", "grad_norm", "tokens_per_s", "mfu", "tokens")
+    for name in (name for name in numbers if name not in common):
+        short, form = SHORT.get(name, (name, "#.4g"))
+        text += f"  {short} {numbers[name]:{form}}"
+    return f"{text}  left {duration(seconds_left)}"
 
 
 def duration(seconds: float) -> str:

@@ -2,12 +2,14 @@
 
 Shapes: B instances, T tokens of an instance, N = B*T, D d_model, H heads, C width of a head, E experts, L layers,
 V padded vocabulary. RMSNorm in fp32, cast back, then times the weight; QK-norm over all D before the split into
-heads and before RoPE; RoPE in fp32; no biases; embeddings untied.
+heads and before RoPE; RoPE in fp32; no biases. What OLMoE has not, other models of its form have: shared key and value
+heads, clipped projections, renormalised routing weights, tied embeddings, stretched RoPE (config.ModelConfig).
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,12 +20,18 @@ from trainer.config import ModelConfig
 from trainer.losses import cross_entropy_sum, token_losses
 from trainer.masking import Documents, Mask, attend, mask_for
 from trainer.moe import MoE, RouterStats, SwiGlu
+from trainer.recompute import Recompute, recomputed
+from trainer.rope import rope_tables, rotate
+
+Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What the last hidden state [N, D], the output matrix [V, D] and the targets [N] are made into: a loss. It sees the
+output matrix whole, also where the model is split, and need not make all logits at once."""
 
 
 class Output(NamedTuple):
     """One forward pass with targets. The per-layer tensors are empty for a dense model."""
 
-    loss_sum: Tensor  # scalar fp32, nats, summed over targets
+    loss_sum: Tensor  # scalar fp32, nats, summed over targets; or what the criterion gave
     load_balancing_L: Tensor  # fp32, with gradient
     router_z_L: Tensor  # fp32, with gradient
     counts_LE: Tensor  # int64, slots of each expert
@@ -36,7 +44,7 @@ class Cache:
     def __init__(
         self, config: ModelConfig, batch: int, capacity: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        shape = (config.n_layers, 2, batch, config.n_heads, capacity, config.d_model // config.n_heads)
+        shape = (config.n_layers, 2, batch, config.kv_heads, capacity, config.head_width)
         self.kv = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
 
@@ -51,10 +59,10 @@ class Cache:
 class Norm(nn.Module):
     """RMSNorm with a weight, or LayerNorm without parameters."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
-        self.eps, self.width = config.norm_eps, config.d_model
-        self.weight_D = nn.Parameter(torch.empty(config.d_model)) if config.norm == "rms" else None
+        self.eps, self.width = config.norm_eps, width
+        self.weight_D = nn.Parameter(torch.empty(width)) if config.norm == "rms" else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight_D is None:
@@ -78,31 +86,46 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.n_heads = layer, config.n_heads
-        self.qkv = Linear(config.d_model, 3 * config.d_model)
-        self.q_norm = Norm(config) if config.qk_norm else nn.Identity()
-        self.k_norm = Norm(config) if config.qk_norm else nn.Identity()
+        kv_width = config.kv_heads * config.head_width
+        self.layer, self.width, self.clip = layer, config.head_width, config.clip_qkv
+        self.sizes, self.sharing = (config.d_model, kv_width, kv_width), config.n_heads // config.kv_heads
+        self.qkv = Linear(config.d_model, sum(self.sizes))
+        self.q_norm = Norm(config, config.d_model) if config.qk_norm else nn.Identity()
+        self.k_norm = Norm(config, kv_width) if config.qk_norm else nn.Identity()
         self.out = Linear(config.d_model, config.d_model)
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, cache: Cache | None) -> Tensor:
-        q, k, v = self.qkv(x_BTD).chunk(3, dim=-1)
-        q, k, v = (t.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for t in (self.q_norm(q), self.k_norm(k), v))
+        q, k, v = self.qkv(x_BTD).split(self.sizes, dim=-1)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.clip is not None:
+            q, k, v = (t.clamp(-self.clip, self.clip) for t in (q, k, v))
+        q, k, v = (t.unflatten(-1, (-1, self.width)).transpose(1, 2) for t in (q, k, v))
         q, k = rotate(q, *rope), rotate(k, *rope)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
+        if self.sharing > 1:
+            k, v = (t.repeat_interleave(self.sharing, 1) for t in (k, v))
         return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, recompute: Recompute = "none") -> None:
         super().__init__()
-        self.attention_norm, self.mlp_norm = Norm(config), Norm(config)
+        self.recompute = recompute
+        self.attention_norm, self.mlp_norm = Norm(config, config.d_model), Norm(config, config.d_model)
         self.attention = Attention(config, layer)
         self.mlp = MoE(config) if config.n_experts else SwiGlu(config.d_model, config.expert_width)
 
     def forward(
+        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, cache: Cache | None, group_tokens: int
+    ) -> tuple[Tensor, RouterStats | None]:
+        if self.recompute == "none" or not torch.is_grad_enabled():
+            return self._run(x_BTD, rope, mask, cache, group_tokens)
+        return recomputed(self._run, self.recompute, x_BTD.shape[-1], x_BTD, rope, mask, cache, group_tokens)
+
+    def _run(
         self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Mask, cache: Cache | None, group_tokens: int
     ) -> tuple[Tensor, RouterStats | None]:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope, mask, cache)
@@ -116,14 +139,14 @@ class Block(nn.Module):
 class Olmoe(nn.Module):
     """The model. Call it with targets for the losses, without for logits."""
 
-    def __init__(self, config: ModelConfig, loss_chunk_mib: int = 128) -> None:
+    def __init__(self, config: ModelConfig, loss_chunk_mib: int = 128, recompute: Recompute = "none") -> None:
         super().__init__()
         self.config, self.loss_chunk_mib = config, loss_chunk_mib
         self.dtype = torch.float32  # of activations; weights are cast to it where they are used
         self.embedding_VD = nn.Parameter(torch.empty(config.padded_vocab, config.d_model))
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.final_norm = Norm(config)
-        self.head_VD = nn.Parameter(torch.empty(config.padded_vocab, config.d_model))
+        self.layers = nn.ModuleList(Block(config, layer, recompute) for layer in range(config.n_layers))
+        self.final_norm = Norm(config, config.d_model)
+        self.head_VD = None if config.tie_embeddings else nn.Parameter(torch.empty_like(self.embedding_VD))
 
     def forward(
         self,
@@ -134,8 +157,10 @@ class Olmoe(nn.Module):
         balance_instances: int = 0,
         cache: Cache | None = None,
         per_token: bool = False,
+        criterion: Criterion | None = None,
     ) -> Tensor | Output:
         """Logits [B, T, V]; with targets the Output, or with `per_token` each target's loss [B, T], without gradient.
+        The loss is cross-entropy unless a `criterion` is given.
 
         With `documents` (masking.documents) a token attends to its own document only; `balance_instances` instances
         are balanced together (0: all of them); with a `cache`, tokens_BT continue what it holds.
@@ -146,7 +171,7 @@ class Olmoe(nn.Module):
         if documents is None:
             mask = attention_mask(past, n_tokens, tokens_BT.device)
         else:
-            mask = mask_for(documents, self.config.n_heads, self.config.d_model // self.config.n_heads, self.dtype)
+            mask = mask_for(documents, self.config.n_heads, self.config.head_width, self.dtype)
         x_BTD = F.embedding(tokens_BT, self.embedding_VD).to(self.dtype)
         layer_stats = []
         for layer in self.layers:
@@ -155,13 +180,14 @@ class Olmoe(nn.Module):
         x_BTD = self.final_norm(x_BTD)
         if cache is not None:
             cache.length += n_tokens
-        head_VD = self.head_VD.to(self.dtype)
+        head_VD = (self.embedding_VD if self.head_VD is None else self.head_VD).to(self.dtype)
         if targets_BT is None:
             return F.linear(x_BTD, head_VD)
-        flat = x_BTD.flatten(0, 1), head_VD, targets_BT.flatten(), self.loss_chunk_mib
+        flat = x_BTD.flatten(0, 1), head_VD, targets_BT.flatten()
         if per_token:
-            return token_losses(*flat).view_as(targets_BT)
-        return Output(cross_entropy_sum(*flat), *_stack(layer_stats, x_BTD))
+            return token_losses(*flat, self.loss_chunk_mib).view_as(targets_BT)
+        loss = criterion(*flat) if criterion is not None else cross_entropy_sum(*flat, self.loss_chunk_mib)
+        return Output(loss, *_stack(layer_stats, x_BTD))
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -199,22 +225,6 @@ def copy_into(parameter: Tensor, whole: Tensor) -> None:
     parameter.copy_(whole)
 
 
-def rope_tables(config: ModelConfig, start: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions start..start+count: two fp32 tensors [count, C/2]."""
-    width = config.d_model // config.n_heads
-    exponents = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
-    positions = torch.arange(start, start + count, device=device, dtype=torch.float32)
-    angles = torch.outer(positions, 1.0 / config.rope_theta**exponents)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x_BHTC: Tensor, cos_TC: Tensor, sin_TC: Tensor) -> Tensor:
-    """RoPE with the first half of a head paired to the second, in fp32 (Su et al., arXiv 2104.09864)."""
-    first, second = x_BHTC.float().chunk(2, dim=-1)
-    turned = torch.cat((first * cos_TC - second * sin_TC, second * cos_TC + first * sin_TC), dim=-1)
-    return turned.to(x_BHTC.dtype)
-
-
 def attention_mask(past: int, count: int, device: torch.device) -> Tensor | None:
     """Causal attention of `count` tokens after `past` ones: None where it is the plain one, else bool, True if allowed."""
     if past == 0:
@@ -243,10 +253,10 @@ def parameter_counts(config: ModelConfig) -> tuple[int, int]:
 def flops_per_token(config: ModelConfig, sequence_length: int) -> int:
     """Floating-point operations of a training step per token, forward and backward.
 
-    6 for each active parameter but the embedding's, and 6*L*D*T for causal attention (half of the full square;
-    PaLM's count, arXiv 2204.02311 appendix B, without the masked half).
+    6 for each active parameter but the embedding's, unless it is the output matrix too; and 6*L*D*T for causal attention
+    (half of the full square; PaLM's count, arXiv 2204.02311 appendix B, without the masked half).
     """
-    active = parameter_counts(config)[1] - config.padded_vocab * config.d_model
+    active = parameter_counts(config)[1] - (0 if config.tie_embeddings else config.padded_vocab * config.d_model)
     return 6 * active + 6 * config.n_layers * config.d_model * sequence_length
 
 

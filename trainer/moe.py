@@ -2,7 +2,8 @@
 
 Shapes: N tokens, D d_model, E experts, K experts of a token, F width of an expert, G both halves of its first product,
 S = N*K routed slots, sorted by expert.
-OLMoE (arXiv 2409.02060, section 2 and appendix B): softmax over all experts in fp32, then top-k, not renormalised.
+OLMoE (arXiv 2409.02060, section 2 and appendix B): softmax over all experts in fp32, then top-k, not renormalised
+unless `model.renormalize_top_k` says so.
 """
 
 from __future__ import annotations
@@ -81,15 +82,17 @@ class Router(nn.Module):
         logits_NE = F.linear(x_ND.float(), self.weight_ED.float())
         probs_NE = logits_NE.softmax(dim=-1)
         if config.routing == "token_choice":
-            routing, counts_GE = _token_choice(probs_NE, config.top_k, group_tokens)
+            routing, counts_GE = _token_choice(probs_NE, config, group_tokens)
         else:
             routing, counts_GE = _expert_choice(probs_NE, config, group_tokens)
         return routing, _stats(logits_NE, probs_NE, routing, counts_GE)
 
 
-def _token_choice(probs_NE: Tensor, top_k: int, group_tokens: int) -> tuple[Routing, Tensor]:
-    n_tokens, n_experts = probs_NE.shape
+def _token_choice(probs_NE: Tensor, config: ModelConfig, group_tokens: int) -> tuple[Routing, Tensor]:
+    (n_tokens, n_experts), top_k = probs_NE.shape, config.top_k
     weight_NK, expert_NK = probs_NE.topk(top_k, dim=-1)
+    if config.renormalize_top_k:
+        weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)
     expert_S = expert_NK.flatten()
     order_S = expert_S.sort(stable=True).indices
     slot_S = torch.empty_like(order_S)
@@ -185,6 +188,8 @@ def grouped_products(device: torch.device, dtype: torch.dtype) -> bool:
 def _try_grouped_products(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type == "cpu" or dtype != torch.bfloat16:
         return False  # there it is a loop inside torch, slower than the one below
+    if device.type == "meta":
+        return True  # an accounting (account.py) of what a GPU would hold
     try:
         with torch.no_grad():
             rows, ends = torch.ones(32, 16, device=device, dtype=dtype), torch.tensor([16, 32], device=device)

@@ -55,6 +55,10 @@ def _held_out(trained: Trained, data_dir: Path, limit: int | None) -> dict[str, 
     config, alone = trained.config, Processes(0, 1, trained.device)
     masking = config.model.document_masking
     results = evaluate(trained.model, data, alone, config.train.micro_batch, limit or 2**62, masking)
+    if not results:
+        raise TrainerError(
+            f"{data_dir}: no source has a held-out instance of {asked.sequence_length:,} tokens, so there is nothing to score"
+        )
     notes = []
     if config.model.routing == "expert_choice":
         notes.append("with expert choice a token's route depends on the tokens after it, so these losses are too low")

@@ -34,7 +34,7 @@ def upcycle(source: Path, config: Config, out: Path, noise: float = 0.5) -> Path
     target = config.model.model_copy(update={"vocab_size": dense.vocab_size})
     if not target.n_experts or target.n_shared_experts > 1:
         raise TrainerError("upcycling makes a model of routed experts with at most one shared one beside them")
-    own = {"n_experts", "top_k", "n_shared_experts", "routing", "expert_capacity"}
+    own = {"n_experts", "top_k", "n_shared_experts", "routing", "expert_capacity", "renormalize_top_k"}
     for key, value in plain(dense).items():
         if key not in own and plain(target)[key] != value:
             raise TrainerError(f"{source}: model.{key} is {value}, and {plain(target)[key]} in the configuration")

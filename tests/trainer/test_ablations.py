@@ -9,8 +9,9 @@ from trainer import checkpoint
 from trainer.config import check, load, plain
 from trainer.errors import TrainerError
 from trainer.model import Olmoe, parameter_counts
+from trainer.pretrain import router_losses
 from trainer.resume import differences
-from trainer.train import router_losses, train
+from trainer.train import train
 from trainer.upcycle import upcycle
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "trainer"
@@ -148,7 +149,7 @@ def test_upcycling_copies_the_dense_mlp(tmp_path, small_run, make_config):
     assert all(torch.equal(expert, one) for expert in model.layers[1].mlp.gate_up_EGD)
     assert torch.equal(model.layers[0].attention.qkv.weight, source("layers.0.attention.qkv.weight"))
 
-    noisy = checkpoint.reader(upcycle(tmp_path / "dense", sparse, tmp_path / "up", noise=0.5))
+    noisy = checkpoint.reader(upcycle(tmp_path / "dense", sparse, tmp_path / "noisy", noise=0.5))
     down = noisy("layers.1.mlp.down_EDF")
     kept = (down == source("layers.1.mlp.down_DF")).float()
     assert abs(kept.mean() - 0.5) < 0.05

@@ -72,10 +72,16 @@ def test_keeps_the_newest_and_leaves_no_parts(tmp_path, trained):
     assert checkpoint.find(tmp_path).name == "step_00000010"
 
 
-def test_going_on_from_before_replaces_what_came_after(tmp_path, trained):
+def test_what_came_after_is_set_aside_and_nothing_is_written_over(tmp_path, trained):
     save(tmp_path, trained, steps=(2, 4, 6), keep=3)
+    assert checkpoint.set_aside(tmp_path, tmp_path / "step_00000006", 6) is None
+    assert checkpoint.set_aside(tmp_path, tmp_path / "step_00000002", 2) == tmp_path / "left-1"
     save(tmp_path, trained, steps=(3,), keep=3)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000002", "step_00000003"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["left-1", "step_00000002", "step_00000003"]
+    assert [p.name for p in checkpoint.all_checkpoints(tmp_path / "left-1")] == ["step_00000004", "step_00000006"]
+    save(tmp_path, trained, steps=(3,))
+    for path in (tmp_path / "step_00000003", tmp_path / "left-2" / "step_00000003"):
+        checkpoint.verify(path)
 
 
 def _cut(path):

@@ -7,12 +7,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from trainer import checkpoint, hf
+from trainer import checkpoint, hf, metrics
+from trainer.__main__ import main
 from trainer.checkpoint import Saver
-from trainer.config import plain
+from trainer.config import check, plain
 from trainer.errors import TrainerError
-from trainer.model import Olmoe
+from trainer.model import Cache, Olmoe
 from trainer.processes import Processes
+from trainer.train import train
 
 transformers = pytest.importorskip("transformers")
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -80,8 +82,6 @@ def test_import_gives_the_same_logits(tmp_path, fused):
     found = hf.import_(tmp_path / "hf", tmp_path / "c")
     checkpoint.verify(found)
     state = checkpoint.read_state(found)
-    from trainer.config import check
-
     model = Olmoe(check(state["config"], "state").model)
     assert model.config.rope_theta == 700.0
     checkpoint.load(found, model)
@@ -142,15 +142,93 @@ def test_export_refuses_what_olmoe_has_no_form_for(tmp_path, make_config, change
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("norm_topk_prob", True), ("clip_qkv", 8.0), ("num_key_value_heads", 2), ("model_type", "llama")],
+    [
+        ("model_type", "llama"),
+        ("attention_bias", True),
+        ("hidden_act", "gelu"),
+        ("head_dim", 10),
+        ("hidden_size", 33),
+        ("num_key_value_heads", 3),
+        ("rope_parameters", {"rope_type": "dynamic", "factor": 2.0}),
+    ],
 )
-def test_import_refuses_what_is_not_olmoe(tmp_path, make_config, key, value):
+def test_import_refuses_what_the_model_cannot_be(tmp_path, make_config, key, value):
     save(tmp_path / "c", make_config(model={"vocab_size": 61}))
     hf.export(tmp_path / "c", tmp_path / "hf")
     path = tmp_path / "hf" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-    with pytest.raises(TrainerError, match=key):
+    told = {"head_dim": "heads of width 10", "num_key_value_heads": "n_kv_heads 3", "rope_parameters": "'dynamic'"}
+    with pytest.raises(TrainerError, match=told.get(key, key)):
         hf.import_(tmp_path / "hf", tmp_path / "again")
+    assert not (tmp_path / "again" / "checkpoints").exists()
+
+
+OTHERS = {
+    "renormalised": {"norm_topk_prob": True},
+    "clipped": {"clip_qkv": 0.4},
+    "grouped": {"num_key_value_heads": 2},
+    "one key head": {"num_key_value_heads": 1},
+    "tied": {"tie_word_embeddings": True},
+    "linear": {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0}},
+    "llama3": {
+        "rope_parameters": {
+            "rope_type": "llama3", "factor": 8.0, "rope_theta": 500.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+    },
+    "yarn": {
+        "rope_parameters": {
+            "rope_type": "yarn", "factor": 4.0, "rope_theta": 500.0, "original_max_position_embeddings": 16, "beta_fast": 2.0,
+        }
+    },
+    "yarn, as it is in DeepSeek": {
+        "rope_parameters": {
+            "rope_type": "yarn", "factor": 4.0, "rope_theta": 500.0, "original_max_position_embeddings": 16,
+            "mscale": 0.7, "mscale_all_dim": 1.0, "truncate": False,
+        }
+    },
+    "all": {"norm_topk_prob": True, "clip_qkv": 0.5, "num_key_value_heads": 2, "tie_word_embeddings": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_olmoe_models_come_in_and_go_out_with_the_same_logits(tmp_path, kind):
+    config = transformers.OlmoeConfig(
+        vocab_size=61, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_experts=8,
+        num_experts_per_tok=3, max_position_embeddings=64, initializer_range=0.2, eos_token_id=[0, 5], **OTHERS[kind],
+    )  # fmt: skip
+    torch.manual_seed(1)
+    theirs = transformers.OlmoeForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path / "hf")
+    found = hf.import_(tmp_path / "hf", tmp_path / "c")
+    model = Olmoe(check(checkpoint.read_state(found)["config"], "state").model)
+    checkpoint.load(found, model)
+    hf.export(found, tmp_path / "back")
+    again = transformers.OlmoeForCausalLM.from_pretrained(tmp_path / "back")
+    tokens = torch.randint(0, 61, (2, 40))
+    with torch.no_grad():
+        logits = theirs(tokens).logits
+        torch.testing.assert_close(model(tokens), logits, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(again(tokens).logits, logits, atol=2e-5, rtol=1e-5)
+        cache = Cache(model.config, 2, 40, torch.device("cpu"), torch.float32)
+        parts = torch.cat([model(part, cache=cache) for part in tokens.split(13, 1)], 1)
+        torch.testing.assert_close(parts, logits, atol=2e-5, rtol=1e-5)
+        plain_ = Olmoe(model.config.model_copy(update=PLAIN)) if kind not in ("grouped", "one key head", "tied", "all") else None
+        if plain_ is not None:  # the key does something
+            checkpoint.load(found, plain_)
+            assert (plain_(tokens) - logits).abs().max() > 1e-3
+
+
+PLAIN = {"renormalize_top_k": False, "clip_qkv": None, "rope_scaling": None}
+
+
+def test_another_form_of_olmoe_trains(tmp_path, small_run, make_config):
+    scaling = {"kind": "yarn", "factor": 2.0, "original_context": 16}
+    kind = {"n_kv_heads": 2, "clip_qkv": 1.0, "renormalize_top_k": True, "tie_embeddings": True, "rope_scaling": scaling}
+    config = make_config(model=kind, train={"tokens": 12 * 128})
+    assert train(config, small_run, tmp_path, device="cpu") == 0
+    steps = [line["loss"] for line in metrics.read(tmp_path / "metrics.jsonl") if line["kind"] == "step"]
+    assert steps[-1] < steps[0] - 0.1
 
 
 def test_import_names_what_is_missing(tmp_path, make_config):
@@ -169,3 +247,30 @@ def test_import_names_what_is_missing(tmp_path, make_config):
     path.write_bytes(b"none")
     with pytest.raises(TrainerError, match="cannot be read"):
         hf.import_(tmp_path / "hf", tmp_path / "x")
+
+
+def test_import_refuses_tensors_that_are_unknown_not_finite_or_given_twice(tmp_path, make_config, capsys):
+    save(tmp_path / "c", make_config(model={"vocab_size": 61}))
+    hf.export(tmp_path / "c", tmp_path / "hf")
+    path = tmp_path / "hf" / "model.safetensors"
+    whole = load_file(path)
+
+    def told(tensors, **more) -> str:
+        save_file({**tensors, **more}, path)
+        assert main(["import", str(tmp_path / "hf"), "--out", str(tmp_path / "x")]) == 2
+        assert not (tmp_path / "x" / "checkpoints").exists()
+        return capsys.readouterr().err
+
+    name = "model.layers.1.mlp.experts.3.up_proj.weight"
+    spoilt = whole[name].clone()
+    spoilt[2, 5] = float("nan")
+    assert f"{name} holds values that are not finite" in told({**whole, name: spoilt})
+    extra = "model.layers.0.self_attn.q_proj.bias"
+    assert extra in told(whole, **{extra: torch.zeros(32)}) and "no place for" in told(whole, **{extra: torch.zeros(32)})
+    assert "model.layers.2.mlp.gate.weight" in told(whole, **{"model.layers.2.mlp.gate.weight": torch.zeros(8, 32)})
+    assert "int8" in told({**whole, name: whole[name].to(torch.int8)})
+    save_file({name: whole[name]}, tmp_path / "hf" / "zmore.safetensors")
+    assert "which model.safetensors holds too" in told(whole)
+    (tmp_path / "hf" / "zmore.safetensors").unlink()
+    save_file({**whole, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}, path)  # old files have it
+    assert main(["import", str(tmp_path / "hf"), "--out", str(tmp_path / "x")]) == 0

@@ -10,8 +10,8 @@ import torch
 
 from trainer import metrics
 from trainer.config import load
+from trainer.metrics import status
 from trainer.model import flops_per_token
-from trainer.train import status
 from trainer.train import train as run
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "trainer"

@@ -21,11 +21,12 @@ def steps(out: Path) -> dict[int, dict]:
     return {line["step"]: line for line in metrics.read(out / "metrics.jsonl") if line["kind"] == "step"}
 
 
-def two(config, data: Path, out: Path, *more: str) -> subprocess.CompletedProcess:
+def two(config, data: Path, out: Path, *more: str, count: int = 2) -> subprocess.CompletedProcess:
     out.mkdir(exist_ok=True)
     (out / "config.yaml").write_text(yaml.safe_dump(plain(config)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer"]
-    command += ["train", str(out / "config.yaml"), "--data", str(data), "--out", str(out), "--device", "cpu", *more]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    command += ["-m", "trainer", "train", str(out / "config.yaml"), "--data", str(data), "--out", str(out)]
+    command += ["--device", "cpu", *more]
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, timeout=120)
 
@@ -62,6 +63,28 @@ def test_two_processes_train_as_one(tmp_path, small_run, make_config, alone, par
     for step, line in found.items():
         for key in ("loss", "grad_norm", "load_balancing", "router_z"):
             assert line[key] == pytest.approx(alone[step][key], abs=2e-4), (step, key)
+
+
+@pytest.mark.parametrize(
+    ("count", "train"),
+    [(2, {"reduce": "batch"}), (4, {"shard_over": 2}), (2, {"recompute": "activations"})],
+    ids=lambda value: str(value),
+)
+def test_other_ways_to_share_the_work_train_as_one(tmp_path, small_run, make_config, alone, count, train):
+    config = eight(make_config, train={"tokens": 3 * 128, "parallel": "fsdp", **train}, schedule={"tokens": 8 * 128})
+    done = two(config, small_run, tmp_path, count=count)
+    assert done.returncode == 0, done.stderr[:3000]
+    for step, line in steps(tmp_path).items():
+        for key in ("loss", "grad_norm", "load_balancing", "router_z"):
+            assert line[key] == pytest.approx(alone[step][key], abs=2e-4), (step, key)
+    state = checkpoint.read_state(checkpoint.latest(tmp_path / "checkpoints"))
+    size = sum(facts["bytes"] for facts in state["files"].values())
+    assert size == pytest.approx(12 * 37_664, rel=0.35)  # written once, whatever the copies; the rest is headers
+
+
+def test_copies_of_the_model_must_divide_the_processes(make_config):
+    with pytest.raises(TrainerError, match=r"train\.shard_over 3 does not divide 4 processes"):
+        spread(None, make_config(train={"parallel": "fsdp", "shard_over": 3}), Processes(0, 4, None))
 
 
 def test_a_batch_must_divide_among_processes(make_config):

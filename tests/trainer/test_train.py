@@ -14,11 +14,12 @@ import pytest
 import torch
 import yaml
 
-from trainer import checkpoint, metrics, train
+from trainer import checkpoint, metrics, pretrain, train
 from trainer import config as configuration
 from trainer.errors import TrainerError
 from trainer.report import evaluate_checkpoint
 from trainer.train import train as run
+from trainer.training import Training
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,7 +100,7 @@ def test_sigterm_saves_and_resume_goes_on(tmp_path, small_run, whole, make_confi
             once.append(os.kill(os.getpid(), signal.SIGTERM))
         return ""
 
-    monkeypatch.setattr(train, "status", status)
+    monkeypatch.setattr(metrics, "status", status)
     handler = signal.getsignal(signal.SIGTERM)
     assert run(config, small_run, tmp_path, device="cpu") == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == handler
@@ -156,14 +157,14 @@ def test_corrupt_checkpoint_is_refused_and_the_one_before_works(tmp_path, small_
 
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, small_run, make_config, monkeypatch):
-    spoilt = train.router_losses
+    spoilt = pretrain.router_losses
 
     def router_losses(output, config):
         value = spoilt(output, config)
-        return value * float("nan") if len(calls := seen) >= 6 or calls.append(1) else value
+        return value * float("nan") if len(calls := seen) >= 7 or calls.append(1) else value
 
     seen: list[int] = []
-    monkeypatch.setattr(train, "router_losses", router_losses)
+    monkeypatch.setattr(pretrain, "router_losses", router_losses)
     with pytest.raises(TrainerError, match="step 4: ") as error:
         run(make_config(), small_run, tmp_path, device="cpu")
     good = checkpoint.latest(tmp_path / "checkpoints")
@@ -259,11 +260,11 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, small_run, who
         return ""
 
     monkeypatch.setattr(checkpoint, "save_file", slow)
-    monkeypatch.setattr(train, "status", told)
+    monkeypatch.setattr(metrics, "status", told)
     config = make_config(
         train={"tokens": 8 * 128}, schedule={"tokens": _tokens(whole)}, checkpoint={"every_tokens": None, "keep": 9}
     )
-    monkeypatch.setattr(train, "_due", lambda every, position, batch, length: position == 2 * batch)
+    monkeypatch.setattr(Training, "_crossed", lambda self, every: self.progress.step == 2)
     assert run(config, small_run, tmp_path, device="cpu") == 0
     monkeypatch.undo()
     first = checkpoint.all_checkpoints(tmp_path / "checkpoints")[0]
