@@ -67,6 +67,9 @@ class Remote(Backend, Protocol):
     def find_digest(self, uri: str, stat: Stat) -> str:
         """A checksum of the whole file that `stat` lacks, or ""; may cost requests, so only downloads ask for it."""
 
+    def open_whole(self, uri: str) -> tuple[Stat, Body | None]:
+        """What the file is now, with the body of the same answer where one request gives both (else None)."""
+
     def open_range(self, uri: str, start: int, stop: int, stat: Stat) -> Body:
         """Bytes [start, stop) of that very version; ChangedError if the file is another by now."""
 

@@ -144,6 +144,10 @@ def has_ranges(uri: str, stat: Stat) -> bool:
     return http.ranged(_url(uri), uri, _headers())
 
 
+def open_whole(uri: str) -> tuple[Stat, None]:
+    return stat(uri), None
+
+
 def open_range(uri: str, start: int, stop: int, stat: Stat) -> http.HttpBody:
     headers = {**_headers(), "Range": f"bytes={start}-{stop - 1}"}
     response = http.request("GET", _url(uri), uri, headers, refused=_refused)

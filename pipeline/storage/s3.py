@@ -107,6 +107,17 @@ def has_ranges(uri: str, stat: Stat) -> bool:
     return True
 
 
+def open_whole(uri: str) -> tuple[Stat, S3Body]:
+    """One GET without a condition: its ETag and its bytes are of one version, however often the object is rewritten."""
+    bucket, key = split_file(uri)
+    s3 = client(uri)
+    try:
+        answer = s3.get_object(Bucket=bucket, Key=key)
+    except (ClientError, BotoCoreError, OSError) as error:
+        raise from_boto_error(error, uri, "read", s3) from None
+    return stat_of(answer), S3Body(answer["Body"], 0)
+
+
 def open_range(uri: str, start: int, stop: int, stat: Stat) -> S3Body:
     bucket, key = split_file(uri)
     s3 = client(uri)

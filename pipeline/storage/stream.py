@@ -26,10 +26,11 @@ FIRST_ATTEMPTS = 2
 class ResumingStream(io.RawIOBase):
     """Bytes [start, stop) of one version of a remote file. Not thread-safe."""
 
-    def __init__(self, storage: Remote, uri: str, stat: Stat, start: int, stop: int) -> None:
+    def __init__(self, storage: Remote, uri: str, stat: Stat, start: int, stop: int, body: Body | None = None) -> None:
+        """body: of an answer that begins at `start`, if there is one already."""
         self._storage, self._uri, self._stat = storage, uri, stat
         self._position, self._stop = start, stop
-        self._body: Body | None = None
+        self._body = body
         self._failures, self._received = 0, 0
         whole = start == 0 and stop == stat.size
         self._check = Check(stat.digest, stat.size) if whole and stat.digest else None
@@ -173,9 +174,27 @@ def read_range(storage: Remote, uri: str, stat: Stat, start: int, stop: int) -> 
 
 
 def read_bytes(uri: str | Path) -> bytes:
-    """The whole file, checked against its checksum where the storage states one."""
-    with open_stream(uri) as stream:
+    """The whole file, of one version, checked against its checksum where the storage states one.
+
+    A file that is replaced meanwhile (locks, manifests and the like are) is read again; ChangedError if it never holds still.
+    """
+    text = str(uri)
+    if is_local(text):
         try:
-            return stream.read()
+            return local_path(text).read_bytes()
         except OSError as error:
-            raise from_os_error(error, str(uri), "read") from None
+            raise from_os_error(error, text, "read") from None
+    attempt = 1
+    while True:
+        try:
+            return _read_now(remote(text), text)
+        except ChangedError:
+            if attempt == retry.PATIENCE:
+                raise
+        attempt += 1
+
+
+def _read_now(storage: Remote, uri: str) -> bytes:
+    stat, body = storage.open_whole(uri)
+    with io.BufferedReader(ResumingStream(storage, uri, stat, 0, stat.size, body), BUFFER) as stream:
+        return stream.read()
