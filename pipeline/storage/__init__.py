@@ -5,7 +5,7 @@ from the usual places of each storage (the boto3 chain, ~/.netrc, the hub's toke
 """
 
 from pipeline.storage.cache import Cache, fetch, pinned
-from pipeline.storage.entry import Entry, Stat
+from pipeline.storage.entry import Entry, Stat, is_size_only
 from pipeline.storage.errors import ChangedError, MissingError, StorageError, redact
 from pipeline.storage.listing import exists, list_files
 from pipeline.storage.local import cache_folder, scratch_folder
@@ -43,6 +43,7 @@ __all__ = [
     "exists",
     "fetch",
     "is_local",
+    "is_size_only",
     "join",
     "list_files",
     "local_path",

@@ -51,7 +51,7 @@ def _one_file(storage: Backend, uri: str) -> list[Entry]:
         stat = storage.stat(uri)
     except MissingError:
         return []
-    return [Entry(uri, stat.size, stat.version, stat.digest)]
+    return [Entry(uri, stat)]
 
 
 def _local(storage: Backend, uri: str) -> list[Entry]:
@@ -63,7 +63,7 @@ def _local(storage: Backend, uri: str) -> list[Entry]:
     for entry in storage.list_tree(str(path)):
         relative = entry.uri[len(str(path)) :].lstrip("/")
         name = f"{base}/{quote(relative) if quoted else relative}"
-        found.append(Entry(name, entry.size, entry.version))
+        found.append(Entry(name, entry.stat))
     return found
 
 

@@ -67,7 +67,7 @@ def test_a_changed_file_is_an_error_and_no_splice(web):
             file.read()
     known = storage.stat(web.url("x"))
     web.files["x"] = DATA
-    with pytest.raises(storage.ChangedError), storage.open_stream(web.url("x"), stat=known) as file:
+    with pytest.raises(storage.ChangedError), storage.open_stream(web.url("x"), version=known.version) as file:
         file.read(1)
 
 

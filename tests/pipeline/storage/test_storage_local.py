@@ -86,7 +86,7 @@ def test_the_version_changes_with_the_content(tree):
     storage.write_bytes("a.txt", b"other")
     assert storage.stat("a.txt") != before and storage.stat("a.txt").size == 5
     with pytest.raises(storage.ChangedError, match="changed since it was listed"):
-        storage.open_stream("a.txt", stat=before)
+        storage.open_stream("a.txt", version=before.version)
 
 
 def test_streams_and_random_reads(tmp_path):
