@@ -168,10 +168,14 @@ def _with_companions(entry: storage.Entry, kind: ImportFormat) -> TokenInput:
         index = entry.uri.removesuffix(".bin") + ".idx"
     elif kind == "datatrove":
         index, metadata = entry.uri + ".index", entry.uri + ".metadata"
-    there = {name: Named(name, storage.stat(name).version) for name in (index, metadata) if name and storage.exists(name)}
+    there = {name: _named(name, storage.stat(name)) for name in (index, metadata) if name and storage.exists(name)}
     if kind == "megatron" and index not in there:
         raise UserError(f"{entry.uri}: its index {index} is missing")
-    return TokenInput(Named(entry.uri, entry.version), entry.size, there.get(index), there.get(metadata))
+    return TokenInput(_named(entry.uri, entry.stat), entry.size, there.get(index), there.get(metadata))
+
+
+def _named(uri: str, stat: storage.Stat) -> Named:
+    return Named(uri, stat.version, stat.witness)
 
 
 Imported = Done[ImportReport]
@@ -181,7 +185,7 @@ def _until_done(
     inputs: list[TokenInput], tokenizer: str, options: ImportOptions, engine: Engine
 ) -> tuple[list[Imported], Manifest]:
     """Carry out the plan; again where the tokens that new shards are cut from were let go after their first use."""
-    file = Named(tokenizer, storage.stat(tokenizer).version)
+    file = _named(tokenizer, storage.stat(tokenizer))
     while True:
         try:
             done, shards, digest = engine.walk(_plan(inputs, file, options))

@@ -22,6 +22,7 @@ from pipeline.place import Placement
 from pipeline.plan.code import versions
 from pipeline.plan.corpus import Corpus, Inputs, corpus
 from pipeline.plan.inputs import look_up
+from pipeline.plan.sources import unversioned
 from pipeline.plan.tokens import manifest_of
 from pipeline.recipe import Recipe, dump
 from pipeline.summary import Summary, summarise
@@ -61,8 +62,9 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
         with Ledger(inputs.run, writable=True, still_ours=lock.check) as ledger:
             allowed = Allowed(recipe.run.failures.documents, recipe.run.failures.files)
             engine = Engine(inputs.run, ledger, placement, lock, allowed, options.reuse_other_code)
-            for note in ledger.notes:
-                engine.progress.line(note)
+            for note in (*ledger.notes, unversioned(inputs.files)):
+                if note:
+                    engine.progress.line(note)
             with engine:
                 if options.verify:
                     _forget_damaged(engine)

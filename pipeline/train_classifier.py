@@ -55,7 +55,8 @@ def _texts(name: str, paths: Sequence[str], metadata: bool = False) -> Iterator[
 
     for file in list_files(name, paths):
         random = spec.format_of(file.name) == "parquet"
-        with storage.open_random(file.uri) if random else storage.open_stream(file.uri) as stream:
+        opened = storage.open_random if random else storage.open_stream
+        with opened(file.uri, version=file.witness) as stream:
             yield from read_batches(stream, file.name, spec, on_event=refuse)
 
 

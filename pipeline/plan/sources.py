@@ -60,7 +60,7 @@ def _fixed_folder(pattern: str, files: Mapping[str, SourceFile]) -> str:
 
 
 def _list_stored(pattern: str) -> list[SourceFile]:
-    return [SourceFile(entry.uri, entry.uri, entry.size, entry.version) for entry in storage.list_files(pattern)]
+    return [SourceFile(e.uri, e.uri, e.size, e.version, e.witness) for e in storage.list_files(pattern)]
 
 
 def _list_sample(pattern: str) -> list[SourceFile]:
@@ -72,7 +72,7 @@ def _list_sample(pattern: str) -> list[SourceFile]:
     digests = {name: digest for source in report["sources"].values() for name, digest in source["files"].items()}
     found = storage.list_files(f"{folder}/{pattern.removeprefix(SAMPLE)}")
     names = {entry.uri: entry.uri.removeprefix(f"{folder}/") for entry in found}
-    return [SourceFile(e.uri, SAMPLE + names[e.uri], e.size, digests[names[e.uri]]) for e in found]
+    return [SourceFile(e.uri, SAMPLE + names[e.uri], e.size, digests[names[e.uri]], e.witness) for e in found]
 
 
 def is_cut(file: SourceFile, read: ReadSpec, split_bytes: int) -> bool:
@@ -100,6 +100,18 @@ def splits(
         gathered[-1].append(piece)
         size += piece.size
     return [tuple(group) for group in gathered]
+
+
+def unversioned(files: Mapping[str, Sequence[SourceFile]]) -> str | None:
+    """A sentence about the files of which their server tells the size alone; None where there are none."""
+    found = [file.name for listed in files.values() for file in listed if storage.is_size_only(file.version)]
+    if not found:
+        return None
+    others = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return (
+        f"{found[0]}{others}: the server tells neither an ETag nor a date, so another file of the same size is not noticed; "
+        "set run.check_inputs to content, or copy it to a disk or bucket"
+    )
 
 
 def list_all(sources: dict[str, Source]) -> dict[str, list[SourceFile]]:

@@ -148,24 +148,27 @@ class LocalRange(io.RawIOBase):
             super().close()
 
 
-def open_stream(uri: str | Path, offset: int = 0, length: int | None = None, *, version: str | None = None) -> BinaryIO:
+def open_stream(
+    uri: str | Path, offset: int = 0, length: int | None = None, *, version: str | None = None, stat: Stat | None = None
+) -> BinaryIO:
     """Opens a file for reading from front to back, from byte `offset`, at most `length` bytes.
 
     version: of the file as it was listed (`Entry.witness`, or `Entry.version`). Then only that very version is read:
     ChangedError at the opening where the file is another, between requests, and at the end, or at the closing of a local
     file, where it was written or replaced meanwhile. Without it, one version is read, whichever is there now.
+    stat: all that is known of the file; it stands for the version, and saves a remote storage a request.
     MissingError, StorageError as everywhere.
     """
     text = str(uri)
     if offset < 0 or (length is not None and length < 0):
         raise ValueError(f"offset and length must not be negative: {offset}, {length}")
     if is_local(text):
-        file = open_local(text, version)
+        file = open_local(text, version if stat is None else stat.witness)
         size = os.fstat(file.fileno()).st_size
         raw: io.RawIOBase = LocalRange(file, offset, size if length is None else min(size, offset + length))
     else:
         storage = remote(text)
-        known = stat_listed(storage, text, version)
+        known = stat or stat_listed(storage, text, version)
         stop = known.size if length is None else min(known.size, offset + length)
         raw = ResumingStream(storage, text, known, min(offset, stop), stop, listed=version is not None)
     return cast(BinaryIO, io.BufferedReader(raw, BUFFER))

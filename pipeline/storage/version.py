@@ -9,7 +9,7 @@ place under its old times is noticed while a run reads it. It is no part of a ke
 access times change it too, and the next run has nothing to do for that.
 
 Inode and ctime mean little on another machine, where the same path may lead to a copy, and on FUSE mounts, which hand out
-inodes as they like: there, size and modification time are compared.
+inodes as they like: there, size and modification time are compared. So they are where a reader is given a version alone.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def _differs(listed: str, status: os.stat_result) -> str:
         return f"it has {status.st_size:,} bytes now, not {int(there[1], 16):,}"
     if there[0] != here[0]:
         return "it was written again"
-    if machine and machine != _machine():
+    if machine != _machine() or len(there) < 4:
         return ""
     inodes = there[2], here[2]
     if inodes[0] != inodes[1] and "0" not in inodes:
         return "another file lies there"
-    if len(there) > 3 and there[3] != here[3] and "0" not in (there[3], here[3]):
+    if there[3] != here[3] and "0" not in (there[3], here[3]):
         return "it was written, or given other rights or links"
     return ""
 
