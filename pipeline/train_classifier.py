@@ -38,10 +38,10 @@ def train(
         settings = TrainSettings.model_validate(apply_set({}, assignments))
     except ValidationError as error:
         raise RecipeError(f"--set: {explain(error, TrainSettings)}") from None
-    sources = {"positive": list(positive), "negative": list(negative)}
+    sources = {"positive": storage.public(list(positive)), "negative": storage.public(list(negative))}
     card = train_classifier(_texts("positive", positive), _texts("negative", negative), out, settings, sources=sources)
     if evaluate:
-        card["evaluated"] = {"file": evaluate, **judge(out, settings, evaluate)}
+        card["evaluated"] = {"file": storage.public_name(evaluate), **judge(out, settings, evaluate)}
     return card
 
 

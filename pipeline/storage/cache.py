@@ -25,6 +25,7 @@ from pipeline.storage.download import CONNECTIONS, PART_BYTES, download, reserve
 from pipeline.storage.entry import Remote, Stat
 from pipeline.storage.errors import StorageError, from_os_error, no_space, shown
 from pipeline.storage.local import sync_folder
+from pipeline.storage.public import public_name
 from pipeline.storage.stream import stat_listed
 from pipeline.storage.uri import is_local, local_path, name_of
 from pipeline.storage.version import check_listed
@@ -118,7 +119,7 @@ def fetch(uri: str | Path, cache: Cache, *, version: str | None = None) -> Path:
     storage = remote(text)
     known = stat_listed(storage, text, None) if version is None else None
     wanted = known.version if known else version
-    folder = cache.folder / hashlib.sha256(f"{text}\0{wanted}".encode()).hexdigest()[:32]
+    folder = cache.folder / hashlib.sha256(f"{public_name(text)}\0{wanted}".encode()).hexdigest()[:32]
     path = folder / _safe_name(text)
     while True:
         descriptor = _lock(folder / LOCK, exclusive=False)

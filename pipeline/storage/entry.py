@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.storage.public import public_name
+
 SIZE_ONLY = "size:"
 """Start of the versions that hold no more than the size."""
 
@@ -42,6 +44,11 @@ class Entry:
 
     uri: str
     stat: Stat
+
+    @property
+    def name(self) -> str:
+        """What documents and messages call the file: the URI without passwords and signatures."""
+        return public_name(self.uri)
 
     @property
     def size(self) -> int:

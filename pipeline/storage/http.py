@@ -101,7 +101,7 @@ def _refusal(uri: str, response: Response) -> StorageError:
     if code in (404, 410):
         return MissingError(f"{shown(uri)}: no such file on the server ({code}); check the address")
     if code in (401, 403, 407):
-        fix = "check the address (a signed one expires); passwords are read from ~/.netrc"
+        fix = "check the address (a signed one expires, and a run's folder keeps none); passwords are read from ~/.netrc"
         return StorageError(f"{shown(uri)}: the server refuses access ({code}); {fix}")
     if code in (412, 416):
         return _changed(uri)

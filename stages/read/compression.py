@@ -34,7 +34,13 @@ class DamagedError(Exception):
 
 def compression_of(name: str) -> str | None:
     """The compression that a file name's suffix stands for: "gzip", "zstd", "bzip2", "xz", or None for none."""
-    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+    path = path_of(name)
+    return next((kind for suffix, kind in SUFFIXES.items() if path.endswith(suffix)), None)
+
+
+def path_of(name: str) -> str:
+    """A file's name without the query of a web address."""
+    return name.partition("?")[0] if name.startswith(("http://", "https://")) else name
 
 
 class _Decoder(Protocol):

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from stages.errors import InputError
-from stages.read.compression import SUFFIXES
+from stages.read.compression import SUFFIXES, path_of
 from stages.step import Settings
 
 Format = Literal["warc", "jsonl", "parquet"]
@@ -45,7 +45,7 @@ class ReadSpec(Settings):
         """The format of this file: as set, else by its name. Raises InputError where the name does not tell."""
         if self.format is not None:
             return self.format
-        name = PurePosixPath(file)
+        name = PurePosixPath(path_of(file))
         suffix = PurePosixPath(name.stem).suffix if name.suffix in SUFFIXES else name.suffix
         if suffix not in _FORMATS:
             known = ", ".join(sorted(_FORMATS))

@@ -21,6 +21,7 @@ from web_server import Hit, WebServer, running_web_server
 from pipeline import storage
 from pipeline.cli import main
 from pipeline.storage.s3_objects import split
+from stages.tokens.train_tokenizer import train_tokenizer
 
 ROWS = 500
 SWAP = '''
@@ -81,16 +82,17 @@ def refused(capsys: pytest.CaptureFixture[str], *names: str) -> None:
         assert name in error
 
 
-def same_as_fresh(path: Path, out: Path, fresh: Path) -> None:
+def same_as_fresh(path: Path, out: Path, fresh: Path, *more: str) -> None:
     """The run goes on to the end, and holds what a run from nothing makes of the inputs as they are now."""
-    assert run(path, out) == 0 and run(path, fresh) == 0
+    assert run(path, out, *more) == 0 and run(path, fresh, *more) == 0
     assert digests(out) == digests(fresh)
 
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WebServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr("pipeline.storage.cache_folder", lambda: tmp_path / "cache")
     with running_web_server() as server:
         yield server
 
@@ -177,6 +179,23 @@ def test_a_file_on_the_hub(
 
 
 PUT_BACK = "    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))\n"
+def test_token_files_that_are_imported(web: WebServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = tmp_path / "tokenizer.json"
+    train_tokenizer(["the water turns the wheel of the mill"], tokenizer, 300)
+    for name, first in (("x.jsonl", 1), ("new", 2)):
+        web.files[name] = "".join(json.dumps({"id": f"d{n}", "input_ids": [first, n]}) + "\n" for n in range(9)).encode()
+
+    def change(hit: Hit) -> None:  # after it was listed, before it is opened
+        if sum(hit.method == "HEAD" for hit in web.hits) == 2:
+            web.files["x.jsonl"] = web.files["new"]
+
+    web.routes = change
+    command = ["import", web.url("x.jsonl"), "--out", str(tmp_path / "out"), "--format", "jsonl", "--source", "docs"]
+    assert main([*command, "--tokenizer", str(tokenizer), "--inline", "--quiet"]) == 2
+    refused(capsys, web.url("x.jsonl"))
+    assert main([*command, "--tokenizer", str(tokenizer), "--inline"]) == 0
+
+
 WAYS = {
     "renamed over": "    path.with_name('new').replace(path)\n",
     "renamed over, with its time": "    path.with_name('new').replace(path)\n" + PUT_BACK,
@@ -209,7 +228,7 @@ def test_a_local_file(
         refused(capsys, str(file))
     file.write_bytes(jsonl("old"))  # as it was, with its time: what a task made of the other one must not stay
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    same_as_fresh(path, tmp_path / "out", tmp_path / "fresh")
+    same_as_fresh(path, tmp_path / "out", tmp_path / "fresh", *more)
     texts = [t for p in (tmp_path / "out").glob("parts/web/0/*.kept.parquet") for t in pq.read_table(p)["text"].to_pylist()]
     assert len(texts) == ROWS and all("old file" in text for text in texts)
 
