@@ -5,7 +5,7 @@ from the usual places of each storage (the boto3 chain, ~/.netrc, the hub's toke
 """
 
 from pipeline.storage.cache import Cache, fetch, pinned
-from pipeline.storage.content import ContentDigests
+from pipeline.storage.content import ContentDigests, digest_of
 from pipeline.storage.digest import file_digest, is_digest
 from pipeline.storage.entry import Entry, Stat, is_size_only
 from pipeline.storage.errors import ChangedError, DamagedError, MissingError, StorageError, redact
@@ -46,6 +46,7 @@ __all__ = [
     "delete",
     "delete_many",
     "delete_tree",
+    "digest_of",
     "exists",
     "fetch",
     "file_digest",

@@ -92,12 +92,15 @@ def _key(file: Listed) -> str:
 
 
 def content_digest(file: Listed) -> str:
-    """The digest of a file's bytes: XXH3-128 of all of them, or on the hub, which keeps files by their hash, its version."""
-    if scheme(file.uri) == "hf":
-        return file.version
+    """The digest of a listed file's bytes, or on the hub, which keeps files by their hash, its version."""
+    return file.version if scheme(file.uri) == "hf" else digest_of(file.uri, file.witness)
+
+
+def digest_of(uri: str, version: str | None = None) -> str:
+    """The digest of a file's bytes wherever it lies, "xxh3:HEX", as `file_digest` gives it. version: as for open_stream."""
     found = hasher("xxh3", 0)
     buffer = bytearray(CHUNK)
-    with open_stream(file.uri, version=file.witness) as stream:
+    with open_stream(uri, version=version) as stream:
         while count := stream.readinto(buffer):
             found.update(memoryview(buffer)[:count])
     return f"xxh3:{found.hexdigest()}"

@@ -74,7 +74,7 @@ def verify_file(file: io.FileIO, uri: str, digest: str) -> None:
         raise from_os_error(error, uri, "read") from None
     if difference := check.mismatch():
         raise DamagedError(
-            f"{shown(uri)}: damaged since it was written: {difference}; delete it and run again, so that it is made anew",
+            f"{shown(uri)}: damaged since it was written: {difference}; run again with --verify, which makes it anew",
             uri,
         )
 

@@ -25,6 +25,7 @@ OpenFile = Callable[[str], BinaryIO]
 """How a task opens an input by name, for random access: `open_local`, or the storage layer's own."""
 
 MAGIC = b"HRSHUF02"
+_MEND = "run again with --verify, which makes the file anew"
 _ENTRY = struct.Struct("<qqQ")  # begin, length, checksum
 BATCH_ROWS = 1 << 20
 _OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
@@ -187,13 +188,13 @@ def read_block(file: BinaryIO, partition: int, name: str) -> pa.Table | None:
     begin, length, checksum = _ENTRY.unpack(file.read(_ENTRY.size))
     room = end - tail - _ENTRY.size * count
     if not (0 <= begin <= room and 0 <= length <= room - begin):
-        raise InputError(name, f"partition {partition} is damaged or cut short; delete the file and run again")
+        raise InputError(name, f"partition {partition} is damaged or cut short; {_MEND}")
     file.seek(begin)
     block = file.read(length)
     found = xxhash.xxh3_64(block)
     found.update(_place(partition, count, begin, length))
     if found.intdigest() != checksum:
-        raise InputError(name, f"partition {partition} is damaged; delete the file and run again", offset=begin)
+        raise InputError(name, f"partition {partition} is damaged; {_MEND}", offset=begin)
     return pa.ipc.open_stream(block).read_all() if length else None
 
 

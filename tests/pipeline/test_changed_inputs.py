@@ -24,7 +24,7 @@ from pipeline.storage.s3_objects import split
 from stages.tokens.train_tokenizer import train_tokenizer
 
 ROWS = 500
-SWAP = '''
+SWAP = """
 import os, sys
 from pathlib import Path
 seen = 0
@@ -37,12 +37,15 @@ def look(text):
 def swap(path):
     old = path.stat()
     new = path.with_name("new").read_bytes()
-'''
+"""
 
 
 def rows(word: str) -> list[dict[str, str]]:
     """Documents of equal length for words of equal length."""
-    return [{"id": f"d{n:04}", "text": f"Document {n:04} of the {word} file. " + f"{word} {n:04} " * 60} for n in range(ROWS)]
+    return [
+        {"id": f"d{n:04}", "text": f"Document {n:04} of the {word} file. " + f"{word} {n:04} " * 60}
+        for n in range(ROWS)
+    ]
 
 
 def jsonl(word: str) -> bytes:
@@ -132,7 +135,9 @@ def test_a_file_on_a_web_server(
     assert run(path, tmp_path / "out", *more) == 2
     refused(capsys, web.url("x.jsonl"))
     same_as_fresh(path, tmp_path / "out", tmp_path / "fresh")
-    texts = [t for p in (tmp_path / "out").glob("parts/web/0/*.kept.parquet") for t in pq.read_table(p)["text"].to_pylist()]
+    texts = [
+        t for p in (tmp_path / "out").glob("parts/web/0/*.kept.parquet") for t in pq.read_table(p)["text"].to_pylist()
+    ]
     assert len(texts) == ROWS and all("new file" in text for text in texts)
 
 
@@ -147,7 +152,9 @@ def test_a_server_that_tells_neither_etag_nor_date_is_named_once(
     assert len(notes) == 1 and web.url("x.jsonl") in notes[0] and "1 more" in notes[0]
 
 
-def test_a_file_on_s3(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_on_s3(
+    s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     uri = s3.uri("x.jsonl")
     storage.write_bytes(uri, jsonl("old"))
     (tmp_path / "swap_s3.py").write_text(
@@ -179,11 +186,15 @@ def test_a_file_on_the_hub(
 
 
 PUT_BACK = "    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))\n"
+
+
 def test_token_files_that_are_imported(web: WebServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = tmp_path / "tokenizer.json"
     train_tokenizer(["the water turns the wheel of the mill"], tokenizer, 300)
     for name, first in (("x.jsonl", 1), ("new", 2)):
-        web.files[name] = "".join(json.dumps({"id": f"d{n}", "input_ids": [first, n]}) + "\n" for n in range(9)).encode()
+        web.files[name] = "".join(
+            json.dumps({"id": f"d{n}", "input_ids": [first, n]}) + "\n" for n in range(9)
+        ).encode()
 
     def change(hit: Hit) -> None:  # after it was listed, before it is opened
         if sum(hit.method == "HEAD" for hit in web.hits) == 2:
@@ -229,8 +240,32 @@ def test_a_local_file(
     file.write_bytes(jsonl("old"))  # as it was, with its time: what a task made of the other one must not stay
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     same_as_fresh(path, tmp_path / "out", tmp_path / "fresh", *more)
-    texts = [t for p in (tmp_path / "out").glob("parts/web/0/*.kept.parquet") for t in pq.read_table(p)["text"].to_pylist()]
+    texts = [
+        t for p in (tmp_path / "out").glob("parts/web/0/*.kept.parquet") for t in pq.read_table(p)["text"].to_pylist()
+    ]
     assert len(texts) == ROWS and all("old file" in text for text in texts)
+
+
+@pytest.mark.parametrize("name", ["list.txt", "tokenizer.json"])
+def test_files_that_the_recipe_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A list of a step, and the tokenizer: keys hold their versions, so no other version may be used."""
+    (tmp_path / "swap_named.py").write_text(
+        SWAP.replace("new = ", "new = path.read_bytes() + b'\\n' #") + WAYS["written over"]
+    )
+    (tmp_path / "x.jsonl").write_bytes(jsonl("old"))
+    (tmp_path / "list.txt").write_text("casino\n")
+    train_tokenizer(["the water turns the wheel of the mill"], tmp_path / "tokenizer.json", 300)
+    monkeypatch.setenv("SWAPPED", str(tmp_path / name))
+    path = recipe(tmp_path, [str(tmp_path / "x.jsonl")], "swap_named")
+    data = yaml.safe_load(path.read_text())
+    data["sources"]["web"]["steps"].append({"url_filter": {"hard_files": [str(tmp_path / "list.txt")]}})
+    data["tokenizer"] = {"path": str(tmp_path / "tokenizer.json")}
+    path.write_text(yaml.safe_dump(data))
+    assert run(path, tmp_path / "out") == 2
+    refused(capsys, str(tmp_path / name))
+    same_as_fresh(path, tmp_path / "out", tmp_path / "fresh")
 
 
 @pytest.mark.parametrize("kind", ["x.parquet", "x.jsonl.gz"])

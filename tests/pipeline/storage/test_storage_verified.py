@@ -38,7 +38,7 @@ def test_every_flipped_bit_is_noticed(part: Path, where: str) -> None:
     for bit in random.Random(0).sample(range(8 * first, 8 * len(whole)), 300):
         part.write_bytes(flipped(whole, bit))
         with pytest.raises(
-            storage.DamagedError, match=r"damaged since it was written: its xxh3 is .*; delete it and run again"
+            storage.DamagedError, match=r"damaged since it was written: its xxh3 is .*; run again with --verify"
         ) as caught:
             storage.open_verified(part, digest)
         assert str(caught.value).startswith(str(part)) and caught.value.uri == str(part)
@@ -50,6 +50,7 @@ def test_every_flipped_bit_is_noticed(part: Path, where: str) -> None:
             storage.open_verified(part, digest)
     part.write_bytes(whole)
     storage.open_verified(part, digest).close()
+    assert storage.digest_of(str(part)) == digest
 
 
 def test_on_s3_too(part: Path, s3, tmp_path: Path) -> None:
