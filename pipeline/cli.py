@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return args.call(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from pipeline.storage.public import without_secrets
+        from pipeline.terminal import printable
+
+        print(f"error: {printable(without_secrets(str(error)), lines=True)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; what is done stays done, and the same command goes on from there", file=sys.stderr)

@@ -112,7 +112,7 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
             if storage.exists(storage.join(out, MANIFEST)):
                 raise UserError(f"{out} holds a run; choose another --out")
             check_empty(out)
-        mark: dict[str, Any] = {"format": options.format, "source": options.source, "from": list(sources)}
+        mark: dict[str, Any] = {"format": options.format, "source": options.source, "from": storage.public(list(sources))}
         write_mark(out, IMPORT, mark | {"settings": settings, "finished": False})
         storage.clear_scratch(out)
         with Ledger(out, writable=True, still_ours=lock.check) as ledger, Engine(out, ledger, options, lock) as engine:
@@ -150,7 +150,7 @@ def find_inputs(sources: Sequence[str], kind: ImportFormat) -> list[TokenInput]:
 
 def _refuse_held_out(inputs: Sequence[TokenInput]) -> None:
     """Raise UserError where shards of a run's held-out split are among the files: they would come into training."""
-    names = [item.file.uri for item in inputs]
+    names = [storage.public_name(item.file.uri) for item in inputs]
     held = next((name for name in names if name.rsplit("/", 1)[-1].startswith("held_out-")), None)
     if held is not None:
         others = held.rpartition("/")[0] + "/0*"
@@ -168,10 +168,14 @@ def _with_companions(entry: storage.Entry, kind: ImportFormat) -> TokenInput:
         index = entry.uri.removesuffix(".bin") + ".idx"
     elif kind == "datatrove":
         index, metadata = entry.uri + ".index", entry.uri + ".metadata"
-    there = {name: Named(name, storage.stat(name).version) for name in (index, metadata) if name and storage.exists(name)}
+    there = {name: _named(name, storage.stat(name)) for name in (index, metadata) if name and storage.exists(name)}
     if kind == "megatron" and index not in there:
-        raise UserError(f"{entry.uri}: its index {index} is missing")
-    return TokenInput(Named(entry.uri, entry.version), entry.size, there.get(index), there.get(metadata))
+        raise UserError(f"{entry.name}: its index {storage.public_name(index)} is missing")
+    return TokenInput(_named(entry.uri, entry.stat), entry.size, there.get(index), there.get(metadata))
+
+
+def _named(uri: str, stat: storage.Stat) -> Named:
+    return Named(uri, stat.version, stat.witness)
 
 
 Imported = Done[ImportReport]
@@ -181,7 +185,7 @@ def _until_done(
     inputs: list[TokenInput], tokenizer: str, options: ImportOptions, engine: Engine
 ) -> tuple[list[Imported], Manifest]:
     """Carry out the plan; again where the tokens that new shards are cut from were let go after their first use."""
-    file = Named(tokenizer, storage.stat(tokenizer).version)
+    file = _named(tokenizer, storage.stat(tokenizer))
     while True:
         try:
             done, shards, digest = engine.walk(_plan(inputs, file, options))
@@ -202,6 +206,7 @@ def _plan(
             Ref("import", options.source, "", number),
             ImportFile(
                 item.file,
+                storage.public_name(item.file.uri),
                 item.index,
                 item.metadata,
                 copied,
@@ -231,7 +236,7 @@ def _manifest(
     known = done[0].report
     available = sum(one.tokens for one in shards["train"])
     train, held_out = (map(msgspec.structs.asdict, shards[split]) for split in SPLITS)
-    files = [[item.file.uri, item.file.version] for item in inputs]
+    files = [[storage.public_name(item.file.uri), item.file.version] for item in inputs]
     return build_manifest(
         name=options.source,
         profile="",
@@ -253,10 +258,10 @@ def _counts(
     source = manifest["sources"][options.source]
     splits = {"train": source, "held_out": source["held_out"]}
     books = [one.report.books[0] for one in done]
-    without = [item.file.uri for item in inputs if options.format in ("olmo", "datatrove") and not item.index]
+    lacking = [item.file.uri for item in inputs if options.format in ("olmo", "datatrove") and not item.index]
     return {
         "files": len(inputs),
-        "without_index": without,  # their documents were told by the end token
+        "without_index": storage.public(lacking),  # their documents were told by the end token
         "documents_in": sum(one.into.docs for one in books),
         "skip_empty": sum(one.dropped[EMPTY].docs for one in books if EMPTY in one.dropped),
         "ended": sum(one.report.ended for one in done),  # documents that were given the end token

@@ -7,6 +7,7 @@ import sys
 import time
 
 from pipeline.plan.node import Report
+from pipeline.terminal import printable
 from stages.units import show_bytes, show_count, show_seconds
 
 
@@ -62,6 +63,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Something short that is going on outside a phase."""
+        text = printable(text)
         if self.terminal:
             self._write(text)
         elif self.lines:
@@ -69,6 +71,7 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Something that stays to be read."""
+        text = printable(text)
         if self.terminal:
             sys.stderr.write(f"\r{text.ljust(self._width)}\n")
             self._width = 0

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
+from pipeline.storage.public import public
 from stages.dedup.spec import Dedup
 from stages.marks import HowMuch, in_key, named_files
 from stages.read import ReadSpec
@@ -125,6 +126,7 @@ class Run(Settings):
     cache_bytes: HowMuch[Bytes] = Field(20 * 2**30, gt=0)
     stage_inputs: HowMuch[bool] = False  # copy remote inputs to the node's cache before reading; else they are streamed
     keep: Literal["all", "measures", "none"] = "all"  # which interim files stay
+    check_inputs: HowMuch[Literal["version", "content"]] = "version"  # what tells an input from another; content: its bytes
     failures: Failures = Failures()
 
 
@@ -211,7 +213,7 @@ class Recipe(Settings):
         """A hash of all that decides the bytes of the result: the recipe but for `run` and what is marked HowMuch."""
         sources = {name: _content_of(source.steps) | {"read": dump(source.read)} for name, source in self.sources.items()}
         rest = {name: in_key(getattr(self, name)) for name in ("name", "profile", "seed", "tokenizer", "shards", "mixture")}
-        return content_key(rest, sources, _content_of(self.dedup))
+        return content_key(*public([rest, sources, _content_of(self.dedup)]))
 
 
 def _content_of(steps: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -228,6 +230,11 @@ def dump(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [dump(v) for v in value]
     return value
+
+
+def public_dump(recipe: Recipe) -> Any:
+    """`dump` with addresses as documents and messages name them: no password or signature, and equal for all signatures."""
+    return public(dump(recipe))
 
 
 def load_recipe(path: str | Path, profile: str | None = None, assignments: Sequence[str] = ()) -> Recipe:

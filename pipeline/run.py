@@ -23,8 +23,9 @@ from pipeline.place import Placement
 from pipeline.plan.code import versions
 from pipeline.plan.corpus import Corpus, Inputs, corpus
 from pipeline.plan.inputs import look_up
+from pipeline.plan.sources import by_content, unversioned
 from pipeline.plan.tokens import manifest_of
-from pipeline.recipe import Recipe, dump
+from pipeline.recipe import Recipe, public_dump
 from pipeline.summary import Summary, summarise
 from pipeline.verify import damaged_files
 from stages.tokens.shard_format import Manifest, manifest_bytes
@@ -63,8 +64,10 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
         with Ledger(inputs.run, writable=True, still_ours=lock.check) as ledger:
             allowed = Allowed(recipe.run.failures.documents, recipe.run.failures.files)
             engine = Engine(inputs.run, ledger, placement, lock, allowed, options.reuse_other_code)
-            for note in ledger.notes:
+            for note in (*ledger.notes, *unversioned(inputs.files, recipe.run.check_inputs)):
                 engine.progress.line(note)
+            if recipe.run.check_inputs == "content":
+                inputs = replace(inputs, files=by_content(inputs.files, inputs.run))
             with engine:
                 if options.verify:
                     _forget_damaged(engine)
@@ -103,7 +106,7 @@ def _finish(recipe: Recipe, manifest: Manifest, summary: Summary, engine: Engine
     target = storage.join(run, MANIFEST)
     summary.unchanged = engine.executed == 0 and storage.exists(target) and storage.read_bytes(target) == data
     if not summary.unchanged:
-        storage.write_bytes(storage.join(run, RECIPE), orjson.dumps(dump(recipe), option=orjson.OPT_INDENT_2))
+        storage.write_bytes(storage.join(run, RECIPE), orjson.dumps(public_dump(recipe), option=orjson.OPT_INDENT_2))
         storage.write_bytes(storage.join(run, SUMMARY), summary.to_bytes())
         write_made(run, engine.walked, engine.used)
         storage.write_bytes(target, data)

@@ -38,10 +38,10 @@ def train(
         settings = TrainSettings.model_validate(apply_set({}, assignments))
     except ValidationError as error:
         raise RecipeError(f"--set: {explain(error, TrainSettings)}") from None
-    sources = {"positive": list(positive), "negative": list(negative)}
+    sources = {"positive": storage.public(list(positive)), "negative": storage.public(list(negative))}
     card = train_classifier(_texts("positive", positive), _texts("negative", negative), out, settings, sources=sources)
     if evaluate:
-        card["evaluated"] = {"file": evaluate, **judge(out, settings, evaluate)}
+        card["evaluated"] = {"file": storage.public_name(evaluate), **judge(out, settings, evaluate)}
     return card
 
 
@@ -55,7 +55,8 @@ def _texts(name: str, paths: Sequence[str], metadata: bool = False) -> Iterator[
 
     for file in list_files(name, paths):
         random = spec.format_of(file.name) == "parquet"
-        with storage.open_random(file.uri) if random else storage.open_stream(file.uri) as stream:
+        opened = storage.open_random if random else storage.open_stream
+        with opened(file.uri, version=file.witness) as stream:
             yield from read_batches(stream, file.name, spec, on_event=refuse)
 
 

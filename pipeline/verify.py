@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +9,6 @@ from pipeline import storage
 from pipeline.ledger import Entry, Ledger, Output
 
 READERS = 8
-BLOCK = 1 << 20
 AHEAD = 64  # files that are under way at once
 
 
@@ -33,16 +31,8 @@ def _damaged(
     run: str, ledger: Ledger, batch: list[tuple[Entry, Output]], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[str, str]]:
     there = [(entry, output) for entry, output in batch if ledger.size_of(output.path) == output.bytes]
-    digests = pool.map(lambda item: _digest(storage.join(run, item[1].path)), there)
+    digests = pool.map(lambda item: storage.digest_of(storage.join(run, item[1].path)), there)
     for (entry, output), digest in zip(there, digests, strict=True):
         if digest != output.digest:
             yield entry.key, output.path
 
-
-def _digest(uri: str) -> str:
-    """BLAKE2b-128 of a file's bytes, in hex, as a task's context takes it."""
-    found = hashlib.blake2b(digest_size=16)
-    with storage.open_stream(uri) as stream:
-        while block := stream.read(BLOCK):
-            found.update(block)
-    return found.hexdigest()

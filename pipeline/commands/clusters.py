@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
-
-import orjson
 
 from stages.errors import UserError
 
@@ -19,7 +16,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("dir", help="a run's folder")
     parser.add_argument("--dedup", metavar="NAME", help="one dedup, or the source whose only one it is (default: all)")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="show the N largest clusters (default: 5, at most 20)")
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="N", help="show the N largest clusters (default: 5, at most 20)"
+    )
     parser.add_argument("--svg", metavar="FILE", help="write a picture of the sizes")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(call=_call)
@@ -29,6 +28,7 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.clusters import clusters
     from pipeline.clusters_show import show_clusters, write_svg
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
 
     if not 0 <= args.top <= 20:
         raise UserError(f"--top {args.top}: from 0 to 20")
@@ -36,7 +36,7 @@ def _call(args: argparse.Namespace) -> int:
     if args.svg:
         write_svg(found, args.svg)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     else:
-        show_clusters(found, console())
+        show_clusters(printable_all(found), console())
     return 0

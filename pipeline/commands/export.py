@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
-
-import orjson
 
 from stages.errors import UserError
 
@@ -54,13 +51,14 @@ def carried_out(args: argparse.Namespace) -> dict[str, Any]:
 def _call(args: argparse.Namespace) -> int:
     from pipeline.export import ExportOptions, export, show_export
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
 
     options = ExportOptions(
         args.format, args.source, args.split, not args.no_text, args.tokens, args.compression, **carried_out(args)
     )
     found = export(args.dir, args.out, options)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     else:
-        show_export(found, console())
+        show_export(printable_all(found), console())
     return 0

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from typing import Any
-
-import orjson
 
 from pipeline.commands.export import add_workers, carried_out
 from stages.errors import UserError
@@ -49,6 +46,7 @@ def _call(args: argparse.Namespace) -> int:
 
     from pipeline.import_tokens import ImportOptions, import_tokens, show_import
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
     from stages.units import Bytes
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.source):
@@ -75,7 +73,7 @@ def _call(args: argparse.Namespace) -> int:
     )
     found = import_tokens(args.src, args.out, options)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     else:
-        show_import(found, console())
+        show_import(printable_all(found), console())
     return 0

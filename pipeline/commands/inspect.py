@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
-
-import orjson
 
 
 def add(commands: Any) -> None:
@@ -28,10 +25,11 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.inspect import inspect
     from pipeline.inspect_show import show_inspect
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
 
     found = inspect(args.dir, args.show, args.quick)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     else:
-        show_inspect(found, console(), args.shards)
+        show_inspect(printable_all(found), console(), args.shards)
     return 0 if not found["problems"] else 1

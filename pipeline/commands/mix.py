@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
-
-import orjson
 
 from stages.errors import UserError
 
@@ -50,6 +47,7 @@ def add(commands: Any) -> None:
 def _call(args: argparse.Namespace) -> int:
     from pipeline.mix import MixOptions, mix, show_mix
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
 
     out = None if args.dry_run else args.out
     if not args.dirs:
@@ -58,7 +56,7 @@ def _call(args: argparse.Namespace) -> int:
         )
     found = mix(args.dirs, MixOptions(args.recipe, args.profile, args.set, args.rename, args.name, out, args.files))
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     else:
-        show_mix(found, console())
+        show_mix(printable_all(found), console())
     return 0

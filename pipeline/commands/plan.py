@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("recipe", help="YAML file")
     parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ..."
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
     parser.add_argument("--rates", metavar="DIR|FILE", help="a finished run, or a file that --save wrote")
     parser.add_argument("--measure", action="store_true", help="measure now, on one core")
     parser.add_argument("--save", metavar="FILE", help="with --measure: write the rates to a .json file for --rates")
@@ -47,16 +44,17 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.forecast.show import show_plan, show_tree
     from pipeline.recipe import load_recipe
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
 
     recipe = load_recipe(args.recipe, args.profile, args.set)
     cluster = _cluster(args)
     found = plan(recipe, _rates(args, recipe), cluster, args.offline)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     elif args.tree:
-        show_tree(found, console())
+        show_tree(printable_all(found), console())
     else:
-        show_plan(found, console())
+        show_plan(printable_all(found), console())
     return 1 if found["problems"] else 0
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
-
-import orjson
 
 from stages.errors import UserError
 
@@ -35,6 +32,7 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline import storage
     from pipeline.report.gather import PARTS, gather
     from pipeline.report.page import page
+    from pipeline.terminal import print_json
     from stages.units import show_bytes
 
     parts = PARTS if args.parts is None else args.parts
@@ -42,7 +40,7 @@ def _call(args: argparse.Namespace) -> int:
         raise UserError(f"--parts {parts}: a number of parts, 0 for all")
     found = gather(args.dir, parts)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     if args.out or not args.json:
         out = args.out or storage.join(args.dir, "report.html")
         data = page(found)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-import sys
 from typing import Any
-
-import orjson
 
 from stages.errors import UserError
 
@@ -18,9 +15,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("recipe", help="YAML file")
     parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ..."
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
     parser.add_argument(
         "--out", help="output folder or s3:// prefix (default: runs/NAME, runs/NAME-PROFILE for other profiles)"
     )
@@ -51,6 +46,7 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.run import Options, run_recipe
     from pipeline.size import check_size
     from pipeline.summary import console, show
+    from pipeline.terminal import print_json, printable_all
 
     gc.enable()
     if args.workers is not None and args.workers < 1:
@@ -72,13 +68,13 @@ def _call(args: argparse.Namespace) -> int:
     )
     summary = run_recipe(recipe, options)
     if args.json:
-        sys.stdout.write(orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(summary.to_json())
         return 0
     if summary.unchanged:
         print(f"{out} is up to date with {args.recipe}: nothing to do")
         print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
         return 0
-    show(summary.to_json(), console())
+    show(printable_all(summary.to_json()), console())
     print(f"wrote {out}/manifest.json")
     print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
     return 0

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
-
-import orjson
 
 
 def add(commands: Any) -> None:
@@ -21,10 +18,11 @@ def add(commands: Any) -> None:
 def _call(args: argparse.Namespace) -> int:
     from pipeline.status import show_status, status
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
 
     found = status(args.dir)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     else:
-        show_status(found, console())
+        show_status(printable_all(found), console())
     return 0

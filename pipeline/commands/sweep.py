@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
-
-import orjson
 
 
 def add(commands: Any) -> None:
@@ -36,14 +33,15 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.summary import console
     from pipeline.sweep import sweep
     from pipeline.sweep_show import draw_sweep, show_sweep
+    from pipeline.terminal import print_json, printable_all
 
     found = sweep(args.dir, args.measure, args.source, args.side, args.values)
     if args.png:
         draw_sweep(found, args.png)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     else:
-        show_sweep(found, console())
+        show_sweep(printable_all(found), console())
         if args.png:
             print(f"wrote {args.png}")
     return 0

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
-
-import orjson
 
 from stages.errors import UserError
 
@@ -38,6 +35,7 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
     from pipeline.trace import trace
     from pipeline.trace_show import show_step, show_trace
     from pipeline.trace_step import trace_step
@@ -51,9 +49,9 @@ def _call(args: argparse.Namespace) -> int:
     else:
         found = trace_step(args.dir, args.step, _batches(args), args.top)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     else:
-        (show_trace if args.place is not None else show_step)(found, console())
+        (show_trace if args.place is not None else show_step)(printable_all(found), console())
     return 0
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
-
-import orjson
 
 
 def add(commands: Any) -> None:
@@ -18,19 +15,24 @@ def add(commands: Any) -> None:
     parser.add_argument("--positive", nargs="+", required=True, metavar="PATH", help="files of good text, patterns too")
     parser.add_argument("--negative", nargs="+", required=True, metavar="PATH", help="files of ordinary text")
     parser.add_argument("--out", required=True, help="model file to write (.bin); its card is written beside it")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting: bucket, dim, lr, epoch, ...")
-    parser.add_argument("--evaluate", metavar="FILE", help='JSON lines of {"text", "label": 0 or 1} to judge the model on')
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting: bucket, dim, lr, epoch, ..."
+    )
+    parser.add_argument(
+        "--evaluate", metavar="FILE", help='JSON lines of {"text", "label": 0 or 1} to judge the model on'
+    )
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(call=_call)
 
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
     from pipeline.train_classifier import show, train
 
     card = train(args.positive, args.negative, args.out, args.set, args.evaluate)
     if args.json:
-        sys.stdout.write(orjson.dumps(card, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(card)
     else:
-        show(card, args.out, console())
+        show(printable_all(card), args.out, console())
     return 0

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
-
-import orjson
 
 
 def add(commands: Any) -> None:
@@ -24,12 +21,13 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
     from pipeline.why import why
     from pipeline.why_show import show_why
 
     found = why(args.dir, args.document)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     else:
-        show_why(found, console())
+        show_why(printable_all(found), console())
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ class Context:
     key: str = ""
     token: str | None = None
     outputs: list[Output] = field(default_factory=list)
+    _verified: dict[Stored, str] = field(default_factory=dict)  # files that were found to be right, as they were then
 
     def interim(self, folder: str) -> str:
         """The beginning of the names of this task's interim files: its place in the stage, and its key."""
@@ -46,7 +46,7 @@ class Context:
         uri = self.uri(path)
         with storage.open_output(uri, self.scratch) as local:
             yield local
-            size, digest = local.stat().st_size, file_digest(local)
+            size, digest = local.stat().st_size, storage.file_digest(local)
             if not path.startswith(f"{INTERIM}/"):
                 self.still_wanted()
         self.outputs.append(Output(path, size, digest))
@@ -65,22 +65,36 @@ class Context:
 
     @contextmanager
     def local(self, file: Stored) -> Iterator[Path]:
-        """A file of the run's folder as a local path, copied to scratch (and removed again) where it is remote."""
-        path, uri = file.path, self.uri(file.path)
+        """A file of the run's folder as a local path, copied to scratch (and removed again) where it is remote.
+
+        Raises DamagedError where its bytes are not those that it was written with.
+        """
+        uri = self.uri(file.path)
         if storage.is_local(uri):
-            yield storage.local_path(uri)
+            path = storage.local_path(uri)
+            storage.verify_path(path, file.digest)
+            yield path
             return
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-            copy = Path(folder) / Path(path).name
+            copy = Path(folder) / Path(file.path).name
             storage.copy_to(uri, copy)
+            storage.verify_path(copy, file.digest, uri)
             yield copy
 
     def open(self, file: Stored) -> BinaryIO:
-        """A file of the run's folder, opened for reading at any place (Parquet)."""
+        """A file of the run's folder, opened for reading at any place, once its bytes are those that it was written with.
+
+        Raises DamagedError where they are not. A local file that was found right before is not read through again.
+        """
+        uri = self.uri(file.path)
+        if not storage.is_local(uri):
+            return storage.open_verified(uri, file.digest, self.scratch)
+        if file not in self._verified:
+            witness = storage.stat(uri).witness
+            storage.verify_path(storage.local_path(uri), file.digest)
+            self._verified[file] = witness
+        return storage.open_random(uri, version=self._verified[file])
+
+    def open_blocks(self, file: Stored) -> BinaryIO:
+        """A file of which a task reads a few blocks that each have a checksum of their own (shuffle files)."""
         return storage.open_random(self.uri(file.path))
-
-
-def file_digest(path: Path) -> str:
-    """BLAKE2b-128 of a file's bytes, in hex: what tasks that read it are keyed by."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -43,7 +43,7 @@ class Cut(Job):
     def run(self, context: Context) -> CutReport:
         if self.format == "parquet":
             return CutReport(ranges=_row_groups(self.file, self.split_bytes))
-        with storage.open_stream(self.file.uri) as stream:
+        with storage.open_stream(self.file.uri, version=self.file.witness) as stream:
             parts = line_parts(stream, self.split_bytes)
             ranges = [(part.offset, part.length or 0, part.first_record) for part in parts]
         return CutReport(ranges=[Range(size=lines[1], lines=lines) for lines in ranges])
@@ -51,7 +51,7 @@ class Cut(Job):
 
 def _row_groups(file: SourceFile, split_bytes: int) -> list[Range]:
     try:
-        with storage.open_random(file.uri) as stream:
+        with storage.open_random(file.uri, version=file.witness) as stream:
             metadata = pq.read_metadata(stream)
     except (pa.ArrowException, OSError):
         return []  # the task that reads it says what is wrong, and counts it among the files that failed

@@ -54,7 +54,9 @@ class DedupCall(Job):
 
         def open_file(path: str) -> BinaryIO:
             file = files[path]
-            return context.open(file) if isinstance(file, Stored) else storage.open_random(file.uri)
+            if isinstance(file, Named):
+                return storage.open_random(file.uri, version=file.witness or None)
+            return context.open(file) if path.endswith(".parquet") else context.open_blocks(file)
 
         with ExitStack() as stack:
             outputs: dict[str, Any] = {}

@@ -94,7 +94,7 @@ class Documents(Job):
 
 
 def _run(job: Documents, context: Context, lender: Lender | None) -> DocumentsReport:
-    steps = [(one.name, localise_step(one.step, context)) for one in job.steps]
+    steps = [(one.name, localise_step(one.step, context, one.files)) for one in job.steps]
     chain = Chain(steps, keep_before=job.keep == "all")
     kept_schema = chain.output_schema(_input_schema(job, context))
     arrival = Arrival(StepBooks("read" if job.part is None else "dedup"))

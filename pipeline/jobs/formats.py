@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
 
@@ -136,12 +137,14 @@ class ImportReport(TokenFilesReport):
 class ImportFile(Job):
     """Takes in one file of tokens made elsewhere: training and held-out documents apart, as token files of a part.
 
-    index, metadata: files that belong to it, where there are any. as_run: what is held out is what a run holds out.
+    name: what documents and errors call the file. index, metadata: files that belong to it, where there are any.
+    as_run: what is held out is what a run holds out.
     """
 
     report: ClassVar[type[Report]] = ImportReport
 
     file: InFile[Named]
+    name: InFile[str]
     index: InFile[Named | None]
     metadata: InFile[Named | None]
     tokenizer: InFile[Stored]
@@ -170,7 +173,7 @@ class ImportFile(Job):
                     tokenizer,
                     decoder,
                     context.scratch / "tokens",
-                    self.file.uri,
+                    self.name,
                     self.held_out.share,
                     self.held_out.salt,
                     self.append_eos,
@@ -191,44 +194,48 @@ class ImportFile(Job):
 
     def _opened(self, tokenizer: Tokenizer, stack: ExitStack) -> Iterator[Block]:
         """The documents of the file, whatever its format."""
-        uri = self.file.uri
+        name = self.name
         if self.format == "parquet":
-            opened = stack.enter_context(storage.open_random(uri))
-            yield from parquet.read_parquet(opened, uri, tokens_field=self.tokens_field, id_field=self.id_field)
+            opened = stack.enter_context(storage.open_random(self.file.uri, version=self.file.witness))
+            yield from parquet.read_parquet(opened, name, tokens_field=self.tokens_field, id_field=self.id_field)
             return
-        stream = stack.enter_context(storage.open_stream(uri))
+        stream = stack.enter_context(_stream(self.file))
         if self.format == "jsonl":
-            yield from jsonl.read_jsonl(stream, uri, tokens_field=self.tokens_field, id_field=self.id_field)
+            yield from jsonl.read_jsonl(stream, name, tokens_field=self.tokens_field, id_field=self.id_field)
             return
         dtype = np.dtype(self.dtype).newbyteorder("<") if self.dtype else tokenizer.dtype
-        index = self.index.uri if self.index else None
-        rows = None
+        index, rows = self.index, None
+        called = storage.public_name(index.uri) if index else ""
         if self.format == "megatron":
             assert index is not None
-            opened = stack.enter_context(storage.open_random(index))
-            head = megatron.read_head(opened, index)
-            dtype, rows = head.dtype, megatron.rows_of_index(opened, head, index, uri)
+            opened = stack.enter_context(storage.open_random(index.uri, version=index.witness))
+            head = megatron.read_head(opened, called)
+            dtype, rows = head.dtype, megatron.rows_of_index(opened, head, called, name)
         elif self.format == "datatrove":
             if self.metadata:
-                size = datatrove.read_metadata(storage.read_bytes(self.metadata.uri), self.metadata.uri)
+                with _stream(self.metadata) as opened:
+                    size = datatrove.read_metadata(opened.read(), storage.public_name(self.metadata.uri))
                 dtype = np.dtype(f"<u{size}")
             if index:
-                rows = datatrove.rows_of_index(stack.enter_context(storage.open_stream(index)), index, uri)
+                rows = datatrove.rows_of_index(stack.enter_context(_stream(index)), called, name)
         else:
-            _refuse_numpy_header(uri)
+            _refuse_numpy_header(self.file, name)
             if index:
-                rows = olmo.rows_of_index(lambda: storage.open_stream(index), index, uri)
+                rows = olmo.rows_of_index(partial(_stream, index), called, name)
         if rows is None:
-            scan = stack.enter_context(storage.open_stream(uri))
-            rows = rows_by_end_token(scan, dtype, tokenizer.eos_id, uri)
-        yield from blocks(stream, dtype, bounded(rows, uri), uri)
+            rows = rows_by_end_token(stack.enter_context(_stream(self.file)), dtype, tokenizer.eos_id, name)
+        yield from blocks(stream, dtype, bounded(rows, name), name)
 
 
-def _refuse_numpy_header(uri: str) -> None:
-    with storage.open_stream(uri, 0, 6) as head:
+def _stream(file: Named, offset: int = 0, length: int | None = None) -> BinaryIO:
+    return storage.open_stream(file.uri, offset, length, version=file.witness)
+
+
+def _refuse_numpy_header(file: Named, name: str) -> None:
+    with _stream(file, 0, 6) as head:
         if head.read(6) == b"\x93NUMPY":
             raise ShardError(
-                f"{uri}: has a numpy header, and OLMo's .npy have none; write it anew with array.tofile(...)"
+                f"{name}: has a numpy header, and OLMo's .npy have none; write it anew with array.tofile(...)"
             )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,13 +26,15 @@ class SourceFile:
     """One source file, some row groups of a Parquet file, or a range of a plain JSON lines file.
 
     name: as documents and errors name it. label: the file in ids of documents that have none of their own. version: changes
-    when the content does. lines: of a range: its offset, its length in bytes, and the ordinal of its first line.
+    when the content does; keys hold it. witness: what readers compare, so that they read the listed version or none
+    (`storage.open_stream`). lines: of a range: its offset, its length in bytes, and the ordinal of its first line.
     """
 
     uri: str
     name: str
     size: int
     version: str
+    witness: str
     label: str = ""
     row_groups: tuple[int, ...] | None = None
     lines: tuple[int, int, int] | None = None
@@ -73,27 +76,40 @@ def open_source(file: SourceFile, staged: bool, random: bool, context: Context) 
     """A source file as a stream: from the disk it lies on, from the node's cache, or over the network.
 
     random: it is read at many places (Parquet); everything else is one pass over the file, or over its range.
+    It is the version that was listed: ChangedError at the opening, on the way or at the end, where it is another.
     """
     offset, length, _ = file.lines or (0, None, 1)
     if staged and not storage.is_local(file.uri):
         with (
-            storage.pinned(file.uri, context.cache) as path,
+            storage.pinned(file.uri, context.cache, version=file.witness) as path,
             path.open("rb") if random else storage.open_stream(path, offset, length) as stream,
         ):
             yield stream
     elif random:
-        with storage.open_random(file.uri) as stream:
+        with storage.open_random(file.uri, version=file.witness) as stream:
             yield stream
     else:
-        with storage.open_stream(file.uri, offset, length) as stream:
+        with storage.open_stream(file.uri, offset, length, version=file.witness) as stream:
             yield stream
 
 
-def localise_step(step: Step, context: Context) -> Step:
-    """The step with the files that it names (models, lists) on this node's disk, fetched once a node."""
+def fetch_named(file: Named, context: Context) -> Path:
+    """A file that the recipe names on this node's disk, fetched once a node, and the one that the key was made of.
+
+    Raises ChangedError where it is another by now, DamagedError where it is a file of the run with other bytes.
+    """
+    path = storage.fetch(file.uri, context.cache, version=file.witness or None)
+    if storage.is_digest(file.version):
+        storage.verify_path(path, file.version, file.uri)
+    return path
+
+
+def localise_step(step: Step, context: Context, files: Sequence[Named] = ()) -> Step:
+    """The step with the files that it names (models, lists) on this node's disk. files: these, as the plan found them."""
+    known = {file.uri: file for file in files}
     changes: dict[str, Any] = {}
     for name, uris in named_files(step).items():
-        local = [str(storage.fetch(uri, context.cache)) for uri in uris]
+        local = [str(fetch_named(known.get(uri, Named(uri, "")), context)) for uri in uris]
         changes[name] = local[0] if isinstance(getattr(step, name), str) else tuple(local)
     return step.model_copy(update=changes) if changes else step
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.jobs.context import Context, file_digest
+from pipeline import storage
+from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import PartInput, part_batches
 from pipeline.plan.node import Job, Report, Stored
 from stages.books import StepBooks
@@ -134,7 +135,7 @@ def _loaded(
     path: Path, engine: EngineName, eos_token: str | None, pad_token: str | None, rules: EncodeRules
 ) -> Tokenizer:
     """The tokenizer, loaded once a process: that takes half a second, and its cache of words has to warm up."""
-    key = (file_digest(path), engine, eos_token, pad_token, rules)
+    key = (storage.file_digest(path), engine, eos_token, pad_token, rules)
     if key not in _TOKENIZERS:
         _TOKENIZERS.clear()
         _TOKENIZERS[key] = load_tokenizer(path, engine=engine, eos_token=eos_token, pad_token=pad_token, rules=rules)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from pipeline import storage
 from pipeline.jobs.classifier import Drawn
 from pipeline.jobs.context import Context
+from pipeline.jobs.inputs import fetch_named
 from pipeline.jobs.sample import sampled
 from pipeline.plan.node import Job, Named, Report
 from stages.marks import HowMuch, InFile, OutFile, Setting
@@ -57,7 +56,7 @@ class CopyTokenizer(Job):
     output: OutFile[str]
 
     def run(self, context: Context) -> TokenizerReport:
-        source = storage.fetch(self.file.uri, context.cache)
+        source = fetch_named(self.file, context)
         with context.output(self.output) as path:
-            path.write_bytes(Path(source).read_bytes())
+            path.write_bytes(source.read_bytes())
         return TokenizerReport()

@@ -28,7 +28,7 @@ class Ref(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A file that a task wrote: path in the run's folder, size, BLAKE2b-128 of its bytes in hex."""
+    """A file that a task wrote: path in the run's folder, size, and the digest of its bytes (`storage.file_digest`)."""
 
     path: str
     bytes: int

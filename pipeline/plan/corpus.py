@@ -10,6 +10,7 @@ from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.dedup import Over, deduplicate
 from pipeline.plan.documents import Work, filter_parts, read_documents
 from pipeline.plan.graph import Plan, Release, side_by_side
+from pipeline.plan.node import Named
 from pipeline.plan.parts import Part, Segment, files_of, named_steps, segments
 from pipeline.plan.tokens import Tokens, shard, tokenize
 from pipeline.plan.training import run_tokenizer, trained_models
@@ -23,12 +24,12 @@ MIXTURE = "all"  # stands for the whole mixture where a source is named
 class Inputs:
     """What a plan is made from besides its recipe, as it is listed before it begins.
 
-    run: the run's folder. files: of each source. versions, sizes: of the other files that the recipe names, by URI.
+    run: the run's folder. files: of each source. named, sizes: the other files that the recipe names, by URI.
     """
 
     run: str
     files: Mapping[str, list[SourceFile]]
-    versions: Mapping[str, str] = field(default_factory=dict)
+    named: Mapping[str, Named] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -72,7 +73,7 @@ def corpus(recipe: Recipe, inputs: Inputs) -> Plan[Corpus]:
     for name, settings in recipe.dedup:
         read, (parts, dedups[f"{MIXTURE}/{name}"]) = parts, (yield from _over_all(recipe, inputs, name, settings, parts))
         yield from _release(recipe, read, parts)
-    tokenizer = yield from run_tokenizer(recipe, parts, inputs.versions)
+    tokenizer = yield from run_tokenizer(recipe, parts, inputs.named)
     tokenized = yield from tokenize(recipe, parts, tokenizer)
     shards = yield from shard(tokenized, recipe.shards.bytes)
     yield from _release(recipe, parts, {})
@@ -87,7 +88,7 @@ def corpus(recipe: Recipe, inputs: Inputs) -> Plan[Corpus]:
 def _round(recipe: Recipe, inputs: Inputs, source: str, number: int, segment: Segment, parts: Parts) -> Plan[_Round]:
     """A source's segment: its classifiers are trained, its documents go through the steps, its dedup follows."""
     segment, made = yield from trained_models(recipe, inputs.run, source, segment, parts)
-    work = Work(recipe, source, number, named_steps(segment, {**inputs.versions, **made}))
+    work = Work(recipe, source, number, named_steps(segment, {**inputs.named, **made}))
     if number == 0:
         read = yield from read_documents(work, inputs.files[source])
     else:
@@ -102,7 +103,7 @@ def _round(recipe: Recipe, inputs: Inputs, source: str, number: int, segment: Se
 def _over(
     recipe: Recipe, inputs: Inputs, source: str, name: str, settings: AnyDedup, parts: list[Part]
 ) -> Over:
-    files = files_of(settings, inputs.versions)
+    files = files_of(settings, inputs.named)
     return Over(source, name, settings, tuple(parts), files, inputs.sizes, recipe.run.keep == "all")
 
 

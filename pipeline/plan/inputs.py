@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pipeline import storage
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.corpus import Inputs
+from pipeline.plan.node import Named
 from pipeline.plan.sources import list_all
 from pipeline.recipe import Recipe
 from stages.errors import UserError
@@ -24,31 +25,31 @@ def look_up(recipe: Recipe, run: str, files: Mapping[str, list[SourceFile]] | No
 
     Raises UserError, with the recipe's key, for one that is not there.
     """
-    versions, sizes = named_versions(recipe, inline)
-    return Inputs(run, files or list_all(recipe.sources), versions, sizes)
+    named, sizes = named_versions(recipe, inline)
+    return Inputs(run, files or list_all(recipe.sources), named, sizes)
 
 
-def named_versions(recipe: Recipe, inline: bool = False) -> tuple[dict[str, str], dict[str, int]]:
+def named_versions(recipe: Recipe, inline: bool = False) -> tuple[dict[str, Named], dict[str, int]]:
     """Versions and sizes, by URI, of the tokenizer, models, lists and saved filters that a recipe names.
 
     The tokenizer is also read: one that does not load, or lacks the end token, would be found after all other work. Where
     the tasks are `inline`, in this process, they need not read it again. Raises UserError.
     """
-    versions: dict[str, str] = {}
+    named: dict[str, Named] = {}
     sizes: dict[str, int] = {}
     for key, uri in _named(recipe):
         try:
             stat = storage.stat(uri)
-            versions[uri], sizes[uri] = stat.version, stat.size
+            named[uri], sizes[uri] = Named(uri, stat.version, stat.witness), stat.size
             of_run = key.startswith("tokenizer.")
             if of_run or key.endswith(".tokenizer"):
                 with storage.Cache(storage.cache_folder(), recipe.run.cache_bytes) as cache:
-                    path = storage.fetch(uri, cache)
-                    named = (recipe.tokenizer.eos_token, recipe.tokenizer.pad_token) if of_run else ()
-                    check_tokenizer(path, *named, keep=inline and of_run)
+                    path = storage.fetch(uri, cache, version=stat.witness)
+                    tokens = (recipe.tokenizer.eos_token, recipe.tokenizer.pad_token) if of_run else ()
+                    check_tokenizer(path, *tokens, keep=inline and of_run)
         except (storage.StorageError, TokenizerError) as error:
             raise UserError(f"{key}: {error}") from None
-    return versions, sizes
+    return named, sizes
 
 
 def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -70,10 +70,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A file that the recipe names for a step (a model, a list, a tokenizer), by its URI and its version."""
+    """A file that the recipe names for a step (a model, a list, a tokenizer), by its URI and its version.
+
+    witness: what readers compare (`storage.open_stream`); "" for a file of a run, whose version is its digest.
+    """
 
     uri: str
     version: str
+    witness: str = ""
 
     def identity(self) -> str:
         return self.version

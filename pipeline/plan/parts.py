@@ -60,11 +60,11 @@ def segments(source: Source) -> list[Segment]:
     return found
 
 
-def named_steps(segment: Segment, versions: Mapping[str, str]) -> tuple[NamedStep, ...]:
-    """The steps with the files that they name; versions: of these files, by URI."""
-    return tuple(NamedStep(name, step, files_of(step, versions)) for name, step in segment.steps)
+def named_steps(segment: Segment, named: Mapping[str, Named]) -> tuple[NamedStep, ...]:
+    """The steps with the files that they name, which are looked up by URI."""
+    return tuple(NamedStep(name, step, files_of(step, named)) for name, step in segment.steps)
 
 
-def files_of(settings: BaseModel, versions: Mapping[str, str]) -> tuple[Named, ...]:
+def files_of(settings: BaseModel, named: Mapping[str, Named]) -> tuple[Named, ...]:
     """The files that a step or a dedup names."""
-    return tuple(Named(uri, versions[uri]) for uris in named_files(settings).values() for uri in uris)
+    return tuple(named[uri] for uris in named_files(settings).values() for uri in uris)

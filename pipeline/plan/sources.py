@@ -33,10 +33,16 @@ def list_files(source: str, paths: Sequence[str]) -> list[SourceFile]:
     for pattern in paths:
         found = _list_sample(pattern) if pattern.startswith(SAMPLE) else _list_stored(pattern)
         if not found:
-            raise UserError(f"sources.{source}.read.paths: nothing found at {pattern}; check the path or pattern")
+            shown = storage.public_name(pattern)
+            raise UserError(f"sources.{source}.read.paths: nothing found at {shown}; check the path or pattern")
         for file in found:
-            files.setdefault(file.name, file)
-    root = common_folder([_fixed_folder(pattern, files) for pattern in paths])
+            known = files.setdefault(file.name, file)
+            if known.uri != file.uri and known.version != file.version:
+                raise UserError(
+                    f"sources.{source}.read.paths: two addresses are {file.name} but for a password or signature, and lead to "
+                    "different files: documents would not know which is theirs; give one of the files another address"
+                )
+    root = common_folder([_fixed_folder(storage.public_name(pattern), files) for pattern in paths])
     return [replace(file, label=file.name.removeprefix(root)) for file in files.values()]
 
 
@@ -60,7 +66,7 @@ def _fixed_folder(pattern: str, files: Mapping[str, SourceFile]) -> str:
 
 
 def _list_stored(pattern: str) -> list[SourceFile]:
-    return [SourceFile(entry.uri, entry.uri, entry.size, entry.version) for entry in storage.list_files(pattern)]
+    return [SourceFile(e.uri, e.name, e.size, e.version, e.witness) for e in storage.list_files(pattern)]
 
 
 def _list_sample(pattern: str) -> list[SourceFile]:
@@ -72,7 +78,7 @@ def _list_sample(pattern: str) -> list[SourceFile]:
     digests = {name: digest for source in report["sources"].values() for name, digest in source["files"].items()}
     found = storage.list_files(f"{folder}/{pattern.removeprefix(SAMPLE)}")
     names = {entry.uri: entry.uri.removeprefix(f"{folder}/") for entry in found}
-    return [SourceFile(e.uri, SAMPLE + names[e.uri], e.size, digests[names[e.uri]]) for e in found]
+    return [SourceFile(e.uri, SAMPLE + names[e.uri], e.size, digests[names[e.uri]], e.witness) for e in found]
 
 
 def is_cut(file: SourceFile, read: ReadSpec, split_bytes: int) -> bool:
@@ -100,6 +106,28 @@ def splits(
         gathered[-1].append(piece)
         size += piece.size
     return [tuple(group) for group in gathered]
+
+
+def unversioned(files: Mapping[str, Sequence[SourceFile]], check: str) -> list[str]:
+    """A sentence about the files of which their server tells the size alone, unless bytes are compared (`check`)."""
+    found = [file.name for listed in files.values() for file in listed if storage.is_size_only(file.version)]
+    if not found or check == "content":
+        return []
+    others = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return [
+        f"{found[0]}{others}: the server tells neither an ETag nor a date, so another file of the same size is not noticed; "
+        "set run.check_inputs to content, or copy it to a disk or bucket"
+    ]
+
+
+def by_content(files: Mapping[str, Sequence[SourceFile]], run: str) -> dict[str, list[SourceFile]]:
+    """The files with a digest of their bytes for a version (`run.check_inputs: content`); sample files have one already."""
+    stored = [file for listed in files.values() for file in listed if not file.name.startswith(SAMPLE)]
+    digests = dict(zip(stored, storage.ContentDigests(run).of(stored), strict=True)) if stored else {}
+    return {
+        source: [replace(file, version=digests.get(file, file.version)) for file in listed]
+        for source, listed in files.items()
+    }
 
 
 def list_all(sources: dict[str, Source]) -> dict[str, list[SourceFile]]:

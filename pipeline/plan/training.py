@@ -44,18 +44,18 @@ def draw(
 
 def trained_models(
     recipe: Recipe, run: str, source: str, segment: Segment, parts: Mapping[str, list[Part]]
-) -> Plan[tuple[Segment, dict[str, str]]]:
-    """The segment with each `quality` step that is to be trained pointing to its model, and the models' digests by URI."""
-    steps, digests = [], {}
+) -> Plan[tuple[Segment, dict[str, Named]]]:
+    """The segment with each `quality` step that is to be trained pointing to its model, and the models by URI."""
+    steps, models = [], {}
     for name, step in segment.steps:
         if isinstance(step, Quality) and step.train is not None:
             model = yield from _classifier(recipe, source, name, step, parts)
             uri = storage.join(run, model.path)
             labels = {"positive": step.train.settings.positive, "negative": step.train.settings.negative}
             step = step.model_copy(update={"model": uri, "train": None, **labels})
-            digests[uri] = model.digest
+            models[uri] = Named(uri, model.digest)
         steps.append((name, step))
-    return Segment(steps, segment.dedup), digests
+    return Segment(steps, segment.dedup), models
 
 
 def _classifier(
@@ -82,12 +82,11 @@ def _classifier(
     return done[0].output(output[0])
 
 
-def run_tokenizer(recipe: Recipe, parts: Mapping[str, list[Part]], versions: Mapping[str, str]) -> Plan[Stored]:
+def run_tokenizer(recipe: Recipe, parts: Mapping[str, list[Part]], named: Mapping[str, Named]) -> Plan[Stored]:
     """Train or fetch the tokenizer into the run's folder."""
     wanted = recipe.tokenizer
     if wanted.train is None:
-        uri = wanted.uri()
-        return (yield from copied_tokenizer(Named(uri, versions[uri])))
+        return (yield from copied_tokenizer(named[wanted.uri()]))
     chosen = [part for source in parts.values() for part in source]
     ref = Ref("tokenizer", "", "train", 0)
     drawn = yield from draw(

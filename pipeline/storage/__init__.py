@@ -5,14 +5,18 @@ from the usual places of each storage (the boto3 chain, ~/.netrc, the hub's toke
 """
 
 from pipeline.storage.cache import Cache, fetch, pinned
-from pipeline.storage.entry import Entry, Stat
-from pipeline.storage.errors import ChangedError, MissingError, StorageError, redact
+from pipeline.storage.content import ContentDigests, digest_of
+from pipeline.storage.digest import file_digest, is_digest
+from pipeline.storage.entry import Entry, Stat, is_size_only
+from pipeline.storage.errors import ChangedError, DamagedError, MissingError, StorageError, redact
 from pipeline.storage.listing import exists, list_files
 from pipeline.storage.local import cache_folder, scratch_folder
 from pipeline.storage.lock import RunLock, check_token, lock_holder
+from pipeline.storage.public import public, public_name, without_secrets
 from pipeline.storage.random_access import open_random
 from pipeline.storage.stream import open_stream, read_bytes
 from pipeline.storage.uri import is_local, join, local_path, name_of, scheme
+from pipeline.storage.verified import open_verified, verify_path
 from pipeline.storage.writing import (
     clear_scratch,
     copy_to,
@@ -28,6 +32,8 @@ from pipeline.storage.writing import (
 __all__ = [
     "Cache",
     "ChangedError",
+    "ContentDigests",
+    "DamagedError",
     "Entry",
     "MissingError",
     "RunLock",
@@ -40,9 +46,13 @@ __all__ = [
     "delete",
     "delete_many",
     "delete_tree",
+    "digest_of",
     "exists",
     "fetch",
+    "file_digest",
+    "is_digest",
     "is_local",
+    "is_size_only",
     "join",
     "list_files",
     "local_path",
@@ -51,12 +61,17 @@ __all__ = [
     "open_output",
     "open_random",
     "open_stream",
+    "open_verified",
     "pinned",
+    "public",
+    "public_name",
     "publish",
     "read_bytes",
     "redact",
     "scheme",
     "scratch_folder",
     "stat",
+    "verify_path",
+    "without_secrets",
     "write_bytes",
 ]

@@ -22,10 +22,13 @@ from pipeline.storage import flock
 from pipeline.storage.backends import remote
 from pipeline.storage.digest import file_mismatch
 from pipeline.storage.download import CONNECTIONS, PART_BYTES, download, reserved_bytes
-from pipeline.storage.entry import Entry, Remote, Stat
-from pipeline.storage.errors import MissingError, StorageError, from_os_error, no_space, shown
+from pipeline.storage.entry import Remote, Stat
+from pipeline.storage.errors import StorageError, from_os_error, no_space, shown
 from pipeline.storage.local import sync_folder
+from pipeline.storage.public import public_name
+from pipeline.storage.stream import stat_listed
 from pipeline.storage.uri import is_local, local_path, name_of
+from pipeline.storage.version import check_listed
 
 LOCK = "lock"
 PARTIAL = ".partial"
@@ -95,22 +98,28 @@ def _rebuild(folder: Path, max_bytes: int, part_bytes: int, connections: int) ->
     return Cache(folder, max_bytes, part_bytes=part_bytes, connections=connections)
 
 
-def fetch(uri: str | Path, cache: Cache, *, stat: Stat | Entry | None = None) -> Path:
+def fetch(uri: str | Path, cache: Cache, *, version: str | None = None) -> Path:
     """A local path with the whole, checked content of `uri`: from the cache, or downloaded into it.
 
-    Local URIs are returned as they are. stat: what is known from a listing; a file that is in the cache then needs no
-    request at all. Processes that want the same file at once wait for one download. A download that was interrupted
-    goes on where it stopped. StorageError also where the cache or the disk has no room for the file.
+    Local URIs are returned as they are. version: as for open_stream; a file that is in the cache then needs no request at
+    all, and of a local one it is compared once, here. Processes that want the same file at once wait for one download. A
+    download that was interrupted goes on where it stopped. StorageError also where the cache or the disk has no room for
+    the file.
     """
     text = str(uri)
     if is_local(text):
         path = local_path(text)
-        if not path.exists():
-            raise MissingError(f"{path}: no such file or folder; check the path")
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise from_os_error(error, path, "read") from None
+        if version is not None:
+            check_listed(path, status, version)
         return path
     storage = remote(text)
-    known = storage.stat(text) if stat is None else Stat(stat.size, stat.version, stat.digest)
-    folder = cache.folder / hashlib.sha256(f"{text}\0{known.version}".encode()).hexdigest()[:32]
+    known = stat_listed(storage, text, None) if version is None else None
+    wanted = known.version if known else version
+    folder = cache.folder / hashlib.sha256(f"{public_name(text)}\0{wanted}".encode()).hexdigest()[:32]
     path = folder / _safe_name(text)
     while True:
         descriptor = _lock(folder / LOCK, exclusive=False)
@@ -120,6 +129,7 @@ def fetch(uri: str | Path, cache: Cache, *, stat: Stat | Entry | None = None) ->
         descriptor = _lock(folder / LOCK, exclusive=True)
         try:
             if not path.exists():
+                known = known or stat_listed(storage, text, version)
                 if not known.digest:
                     known = replace(known, digest=storage.find_digest(text, known))
                 _download(storage, text, known, cache, path)
@@ -133,9 +143,9 @@ def fetch(uri: str | Path, cache: Cache, *, stat: Stat | Entry | None = None) ->
 
 
 @contextmanager
-def pinned(uri: str | Path, cache: Cache, *, stat: Stat | Entry | None = None) -> Iterator[Path]:
+def pinned(uri: str | Path, cache: Cache, *, version: str | None = None) -> Iterator[Path]:
     """`fetch` for the length of a `with` block: after it, the file may be removed when room is needed."""
-    path = fetch(uri, cache, stat=stat)
+    path = fetch(uri, cache, version=version)
     try:
         yield path
     finally:

@@ -1,5 +1,6 @@
-"""Checksums of whole files, as storages state them.
+"""Checksums of whole files, as storages state them, and as this package writes them.
 
+"xxh3:HEX", XXH3-128, is that of files which a run writes and of inputs compared by content; storages state
 "sha256:HEX", "md5:HEX", "crc32:HEX"; "git-sha1:HEX", git's hash of a file; "md5-parts-SIZE:HEX-N", which S3 keeps of
 an upload in N parts of SIZE bytes: the MD5 over the parts' MD5s.
 """
@@ -10,6 +11,8 @@ import hashlib
 import zlib
 from pathlib import Path
 from typing import Protocol
+
+import xxhash
 
 CHUNK = 1 << 20
 
@@ -64,6 +67,8 @@ def _md5() -> hashlib._Hash:
 
 def hasher(kind: str, size: int) -> Hasher:
     """A hasher of that kind for a file of `size` bytes (git hashes the size before the content)."""
+    if kind == "xxh3":
+        return xxhash.xxh3_128()
     if kind == "crc32":
         return _Crc32()
     if kind.startswith("md5-parts-"):
@@ -95,3 +100,18 @@ def file_mismatch(path: Path, digest: str) -> str:
         while count := file.readinto(buffer):
             check.update(buffer[:count])
     return check.mismatch()
+
+
+def is_digest(version: str) -> bool:
+    """True for what `file_digest` gives, of the things that versions of files are."""
+    return version.startswith("xxh3:")
+
+
+def file_digest(path: Path) -> str:
+    """The digest of a local file's bytes, "xxh3:HEX"."""
+    found = xxhash.xxh3_128()
+    buffer = memoryview(bytearray(CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            found.update(buffer[:count])
+    return f"xxh3:{found.hexdigest()}"

@@ -12,6 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
+from pipeline.storage.public import public_name
 from stages.errors import UserError
 
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
@@ -34,6 +35,17 @@ class ChangedError(StorageError):
     """The file is no longer the one that was listed, or changed while it was being read."""
 
 
+class DamagedError(StorageError):
+    """A file that the run wrote holds other bytes now. uri: the file's, so that it can be made anew."""
+
+    def __init__(self, text: str, uri: str = "") -> None:
+        super().__init__(text)
+        self.uri = uri
+
+    def __reduce__(self) -> tuple:
+        return (DamagedError, (str(self), self.uri))
+
+
 class Broken(Exception):
     """A transfer that failed in a way that trying again may mend. Internal: it becomes a StorageError.
 
@@ -52,8 +64,8 @@ def redact(text: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """`uri` as messages show it: an HTTP address goes without user name and query string."""
-    return redact(uri) if uri.startswith(("http://", "https://")) else uri
+    """`uri` as messages show it: by its public name."""
+    return public_name(uri)
 
 
 def no_space(path: str | Path, needed: int, what: str = "") -> StorageError:

@@ -16,7 +16,7 @@ import urllib3
 from requests import Response, exceptions
 
 from pipeline.storage import retry
-from pipeline.storage.entry import Entry, Stat
+from pipeline.storage.entry import SIZE_ONLY, Entry, Stat
 from pipeline.storage.errors import Broken, ChangedError, MissingError, StorageError, redact, shown
 from pipeline.storage.uri import name_of
 
@@ -24,6 +24,9 @@ TIMEOUT = (10, 60)
 """Seconds to connect, and seconds without a byte after which a connection counts as broken."""
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".tgz", ".br")
+
+WEAK, DATED = "weak:", "modified:"
+"""Start of the versions that are no strong ETag; see `version_of`."""
 
 _threads = threading.local()
 
@@ -98,18 +101,30 @@ def _refusal(uri: str, response: Response) -> StorageError:
     if code in (404, 410):
         return MissingError(f"{shown(uri)}: no such file on the server ({code}); check the address")
     if code in (401, 403, 407):
-        fix = "check the address (a signed one expires); passwords are read from ~/.netrc"
+        fix = "check the address (a signed one expires, and a run's folder keeps none); passwords are read from ~/.netrc"
         return StorageError(f"{shown(uri)}: the server refuses access ({code}); {fix}")
     if code in (412, 416):
-        return ChangedError(f"{shown(uri)}: changed while it was being read; start the run again")
+        return _changed(uri)
     return StorageError(f"{shown(uri)}: the server answers {code} {response.reason}; check the address")
 
 
+def _changed(uri: str) -> ChangedError:
+    return ChangedError(f"{shown(uri)}: changed while it was being read; start the run again")
+
+
 def version_of(response: Response, size: int) -> str:
-    """Fingerprint from the headers: the ETag, or else when it was last modified, with the size."""
-    if etag := response.headers.get("ETag", "").strip():
-        return etag.removeprefix("W/").strip('"') if etag.startswith('"') else etag
-    return f"{response.headers.get('Last-Modified', '')}/{size}"
+    """Fingerprint from the headers: the ETag, or else when it was last modified, with the size.
+
+    A strong ETag stands alone. A weak one (of equal meaning, not of equal bytes: RFC 9110, 8.8.1) and a date, which tells
+    whole seconds, are taken with the size; a server that tells neither leaves the size alone.
+    """
+    etag = response.headers.get("ETag", "").strip()
+    if etag and not etag.startswith("W/"):
+        return etag.strip('"')
+    if etag:
+        return f"{WEAK}{etag[2:]}, {size}"
+    date = response.headers.get("Last-Modified", "").strip()
+    return f"{DATED}{date}, {size}" if date else f"{SIZE_ONLY}{size}"
 
 
 def size_of(response: Response) -> int | None:
@@ -207,14 +222,24 @@ def ranged(url: str, uri: str, headers: Mapping[str, str]) -> bool:
     return response.status_code == 206
 
 
+def open_whole(uri: str) -> tuple[Stat, None]:
+    return stat(uri), None
+
+
+def verify(uri: str, stat_read: Stat) -> None:
+    """A server may send bytes of a file that is being written over, under the headers of the old one."""
+    if stat(uri).version != stat_read.version:
+        raise _changed(uri)
+
+
 def open_range(uri: str, start: int, stop: int, stat: Stat) -> HttpBody:
-    strong = not stat.version.startswith("W/") and "/" not in stat.version
+    strong = not stat.version.startswith((WEAK, DATED, SIZE_ONLY))
     condition = {"If-Range": f'"{stat.version}"'} if strong else {}
     response = request("GET", uri, uri, {"Range": f"bytes={start}-{stop - 1}", **condition})
     size = size_of(response)
     if size is not None and (size != stat.size or version_of(response, size) != stat.version):
         response.close()
-        raise ChangedError(f"{shown(uri)}: changed while it was being read; start the run again")
+        raise _changed(uri)
     _check_encoding(uri, response)
     return body_of(response, uri)
 

@@ -144,6 +144,14 @@ def has_ranges(uri: str, stat: Stat) -> bool:
     return http.ranged(_url(uri), uri, _headers())
 
 
+def open_whole(uri: str) -> tuple[Stat, None]:
+    return stat(uri), None
+
+
+def verify(uri: str, stat: Stat) -> None:
+    """Files are kept by their content: an answer is of one version."""
+
+
 def open_range(uri: str, start: int, stop: int, stat: Stat) -> http.HttpBody:
     headers = {**_headers(), "Range": f"bytes={start}-{stop - 1}"}
     response = http.request("GET", _url(uri), uri, headers, refused=_refused)
@@ -178,7 +186,7 @@ def list_tree(folder: str) -> Iterator[Entry]:
 
 def _entry(place: Place, item: dict[str, Any]) -> Entry:
     etag = item["lfs"]["oid"] if item.get("lfs") else item["oid"]
-    return Entry(place.root + item["path"], item["size"], etag, _digest(etag))
+    return Entry(place.root + item["path"], Stat(item["size"], etag, _digest(etag)))
 
 
 def _tree(folder: str, place: Place, recursive: bool) -> Iterator[dict[str, Any]]:

@@ -70,7 +70,7 @@ def _one_file(storage: Backend, uri: str) -> list[Entry]:
         stat = storage.stat(uri)
     except MissingError:
         return []
-    return [Entry(uri, stat.size, stat.version, stat.digest)]
+    return [Entry(uri, stat)]
 
 
 def _local(storage: Backend, uri: str) -> list[Entry]:

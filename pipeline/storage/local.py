@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline.storage.entry import Entry, Stat
 from pipeline.storage.errors import StorageError, from_os_error
 from pipeline.storage.uri import is_local, local_path
+from pipeline.storage.version import version_of, witness_of
 from stages.cache import cache_root
 
 TEMPORARY = ".tmp-"
@@ -26,8 +27,8 @@ SCRATCH = ".scratch"
 """Folder for scratch files in a local run's folder, so that finishing one is a rename."""
 
 
-def _version(status: os.stat_result) -> str:
-    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+def _stat(status: os.stat_result) -> Stat:
+    return Stat(status.st_size, version_of(status), witness=witness_of(status))
 
 
 def stat(uri: str) -> Stat:
@@ -38,7 +39,7 @@ def stat(uri: str) -> Stat:
         raise from_os_error(error, path, "read") from None
     if path.is_dir():
         raise from_os_error(IsADirectoryError(errno.EISDIR, ""), path, "read")
-    return Stat(status.st_size, _version(status))
+    return _stat(status)
 
 
 def exists(uri: str) -> bool:
@@ -97,7 +98,7 @@ def _entry(folder: str, item: os.DirEntry[str]) -> Entry | None:
         status = item.stat()
     except FileNotFoundError:  # a dangling link, or removed since it was listed
         return None
-    return Entry(_join(folder, item.name), status.st_size, _version(status))
+    return Entry(_join(folder, item.name), _stat(status))
 
 
 def temporary(target: Path) -> Path:

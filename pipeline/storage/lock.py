@@ -18,8 +18,7 @@ from typing import Any, Protocol
 
 from pipeline.storage import flock
 from pipeline.storage.backends import writable
-from pipeline.storage.errors import StorageError, from_os_error
-from pipeline.storage.listing import exists
+from pipeline.storage.errors import MissingError, StorageError, from_os_error
 from pipeline.storage.stream import read_bytes
 from pipeline.storage.uri import is_local, join, local_path
 
@@ -106,17 +105,20 @@ def check_token(run: str | Path, token: str) -> None:
 
     Between this check and a write that follows there is a moment; what it leaves open is as small as that.
     """
-    place = join(str(run), NAME)
-    held = parse_holder(read_bytes(place)).get("token") if exists(place) else None
-    if held != token:
-        raise StorageError(
-            f"{run}: the run that this task belongs to is gone; what it would have written is not wanted"
-        )
+    if (_held(run) or {}).get("token") != token:
+        raise StorageError(f"{run}: the run that this task belongs to is gone; what it would have written is not wanted")
+
+
+def _held(run: str | Path) -> dict[str, Any] | None:
+    """What the run's lock says now; None if there is none. One read: a question before it could meet another lock."""
+    try:
+        return parse_holder(read_bytes(join(str(run), NAME)))
+    except MissingError:
+        return None
 
 
 def lock_holder(run: str | Path) -> str | None:
     """Who is writing a run's folder now, in words; None if no one is."""
-    place = join(str(run), NAME)
     if is_local(run):
         path = local_path(run) / NAME
         descriptor = flock.acquire(path, exclusive=False, wait=False) if path.exists() else None
@@ -124,9 +126,9 @@ def lock_holder(run: str | Path) -> str | None:
             flock.release(descriptor)
         if descriptor is not None or not path.exists():
             return None
-    elif not exists(place):
+    holder = _held(run)
+    if holder is None:
         return None
-    holder = parse_holder(read_bytes(place))
     return f"pid {holder.get('pid')} on host {holder.get('host')} since {holder.get('since')}"
 
 

@@ -14,9 +14,8 @@ from typing import BinaryIO, cast
 
 from pipeline.storage.backends import remote
 from pipeline.storage.entry import Remote, Stat
-from pipeline.storage.errors import from_os_error
-from pipeline.storage.stream import read_range
-from pipeline.storage.uri import is_local, local_path
+from pipeline.storage.stream import open_local, read_range, stat_listed
+from pipeline.storage.uri import is_local
 
 READ_AHEAD_FIRST = 64 << 10
 READ_AHEAD_MOST = 8 << 20
@@ -27,8 +26,9 @@ KEPT_BYTES = 32 << 20
 class RandomReader(io.RawIOBase):
     """A seekable view of one version of a remote file; may be shared by threads."""
 
-    def __init__(self, storage: Remote, uri: str, stat: Stat) -> None:
-        self._storage, self._uri, self._stat = storage, uri, stat
+    def __init__(self, storage: Remote, uri: str, stat: Stat, listed: bool = False) -> None:
+        """listed: the version was asked for, so at the closing the storage is asked whether it still is that one."""
+        self._storage, self._uri, self._stat, self._listed = storage, uri, stat, listed
         self._position = 0
         self._ahead = READ_AHEAD_FIRST
         self._next_miss = -1
@@ -73,6 +73,13 @@ class RandomReader(io.RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
+    def close(self) -> None:
+        if self.closed:
+            return
+        super().close()
+        if self._listed and self._next_miss >= 0:
+            self._storage.verify(self._uri, self._stat)
+
     def _read(self, start: int, stop: int) -> bytes:
         parts = []
         while start < stop:
@@ -100,14 +107,10 @@ class RandomReader(io.RawIOBase):
         return start, piece
 
 
-def open_random(uri: str | Path, *, stat: Stat | None = None) -> BinaryIO:
-    """Opens a file for reading at any place. stat: as for open_stream."""
+def open_random(uri: str | Path, *, version: str | None = None) -> BinaryIO:
+    """Opens a file for reading at any place. version: as for open_stream."""
     text = str(uri)
     if is_local(text):
-        path = local_path(text)
-        try:
-            return path.open("rb")
-        except OSError as error:
-            raise from_os_error(error, path, "read") from None
+        return cast(BinaryIO, io.BufferedReader(open_local(text, version), READ_AHEAD_FIRST))
     storage = remote(text)
-    return cast(BinaryIO, RandomReader(storage, text, stat or storage.stat(text)))
+    return cast(BinaryIO, RandomReader(storage, text, stat_listed(storage, text, version), version is not None))

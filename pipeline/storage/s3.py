@@ -51,7 +51,7 @@ def _entries(page: dict[str, Any], bucket: str) -> Iterator[Entry]:
     for item in page.get("Contents", []):
         if not item["Key"].endswith("/"):  # a marker that some tools write for an empty folder
             # A listing does not tell how an object is encrypted, so its ETag proves nothing: no digest here.
-            yield Entry(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+            yield Entry(f"s3://{bucket}/{item['Key']}", Stat(item["Size"], item["ETag"].strip('"')))
 
 
 def find_digest(uri: str, stat: Stat) -> str:
@@ -105,6 +105,21 @@ class S3Body:
 
 def has_ranges(uri: str, stat: Stat) -> bool:
     return True
+
+
+def open_whole(uri: str) -> tuple[Stat, S3Body]:
+    """One GET without a condition: its ETag and its bytes are of one version, however often the object is rewritten."""
+    bucket, key = split_file(uri)
+    s3 = client(uri)
+    try:
+        answer = s3.get_object(Bucket=bucket, Key=key)
+    except (ClientError, BotoCoreError, OSError) as error:
+        raise from_boto_error(error, uri, "read", s3) from None
+    return stat_of(answer), S3Body(answer["Body"], 0)
+
+
+def verify(uri: str, stat: Stat) -> None:
+    """Each GET is answered from one version, whose ETag was asked for."""
 
 
 def open_range(uri: str, start: int, stop: int, stat: Stat) -> S3Body:

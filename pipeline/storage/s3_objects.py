@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.storage.entry import Stat
-from pipeline.storage.errors import StorageError
+from pipeline.storage.errors import StorageError, shown
 
 SHA256 = "headrace-sha256"
 """Metadata key under which uploads of this package keep the file's SHA-256."""
@@ -27,6 +27,11 @@ def split(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.partition("://")[2].partition("/")
     if not bucket:
         raise StorageError(f"{uri}: names no bucket; write s3://BUCKET/KEY")
+    if "@" in bucket:
+        raise StorageError(
+            f"{shown(uri)}: AWS credentials are not read from an address; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY"
+        )
     return bucket, key
 
 

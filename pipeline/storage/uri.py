@@ -22,7 +22,8 @@ def scheme(uri: str) -> str:
     found = _SCHEME.match(uri)
     name = found.group(1).lower() if found else "file"
     if name == "s3a" or name == "s3n":
-        raise StorageError(f"{uri}: {name}:// is Hadoop's spelling; write s3://{uri.split('://', 1)[1]}")
+        better = "s3" + uri[uri.index("://") :]
+        raise StorageError(f"{shown(uri)}: {name}:// is Hadoop's spelling; write {shown(better)}")
     if name not in SCHEMES:
         raise StorageError(
             f"{shown(uri)}: unknown kind of storage {name!r}; use a local path, s3://, https:// or hf://datasets/"

@@ -1,26 +1,32 @@
 """Shuffle files: what one task writes, cut into partitions, so that another task reads just its own out of each.
 
 Layout: for each partition one block, an Arrow IPC stream compressed with zstd (no bytes where it is empty), rows
-sorted; then the partitions' byte offsets (count + 1 int64, little-endian), the count (int64) and a magic number.
-A reader seeks to the two offsets it needs: no footer that grows with the partitions is parsed.
+sorted; then for each partition where its block begins, its length (int64, little-endian) and a checksum; the count of
+partitions (int64) and a magic number. A reader seeks to the one entry it needs: no footer that grows with the partitions is
+parsed. The checksum, XXH3-64, is of the entry and the count as well as of the block, so that no bit that a reader goes by
+can be another one unnoticed.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from stages.errors import InputError
 
 OpenFile = Callable[[str], BinaryIO]
 """How a task opens an input by name, for random access: `open_local`, or the storage layer's own."""
 
-MAGIC = b"HRSHUF01"
+MAGIC = b"HRSHUF02"
+_MEND = "run again with --verify, which makes the file anew"
+_ENTRY = struct.Struct("<qqQ")  # begin, length, checksum
 BATCH_ROWS = 1 << 20
 _OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
 
@@ -122,17 +128,20 @@ class ShuffleWriter:
 
     def _write(self, path: Path, pieces: Iterable[pa.Table]) -> int:
         rows = 0
-        offsets = [0]
+        entries = []
         with path.open("wb") as file:
             for piece in pieces:
                 if self.combine and piece.num_rows:
                     piece = self.combine(piece)
+                begin, target = file.tell(), _Summed(file)
                 if piece.num_rows:
-                    with pa.ipc.new_stream(file, self.schema, options=_OPTIONS) as stream:
+                    with pa.ipc.new_stream(target, self.schema, options=_OPTIONS) as stream:
                         stream.write_table(piece, max_chunksize=BATCH_ROWS)
                 rows += piece.num_rows
-                offsets.append(file.tell())
-            file.write(np.array(offsets, "<i8").tobytes() + struct.pack("<q", self.partitions) + MAGIC)
+                length = file.tell() - begin
+                target.sum.update(_place(len(entries), self.partitions, begin, length))
+                entries.append(_ENTRY.pack(begin, length, target.sum.intdigest()))
+            file.write(b"".join(entries) + struct.pack("<q", self.partitions) + MAGIC)
         return rows
 
     def finish(self) -> int:
@@ -173,17 +182,41 @@ def read_block(file: BinaryIO, partition: int, name: str) -> pa.Table | None:
     if end >= tail:
         file.seek(end - tail)
         count, magic = struct.unpack(f"<q{len(MAGIC)}s", file.read(tail))
-    if end < tail or magic != MAGIC or not 0 <= partition < count or end < tail + 8 * (count + 1):
+    if end < tail or magic != MAGIC or not 0 <= partition < count or end < tail + _ENTRY.size * count:
         raise InputError(name, f"not a shuffle file with a partition {partition}: it is cut short or of another kind")
-    file.seek(end - tail - 8 * (count + 1) + 8 * partition)
-    start, stop = struct.unpack("<2q", file.read(16))
-    if stop == start:
-        return None
-    file.seek(start)
-    block = file.read(stop - start)
-    if len(block) != stop - start:
-        raise InputError(name, f"partition {partition} is cut short", offset=start)
-    return pa.ipc.open_stream(block).read_all()
+    file.seek(end - tail - _ENTRY.size * (count - partition))
+    begin, length, checksum = _ENTRY.unpack(file.read(_ENTRY.size))
+    room = end - tail - _ENTRY.size * count
+    if not (0 <= begin <= room and 0 <= length <= room - begin):
+        raise InputError(name, f"partition {partition} is damaged or cut short; {_MEND}")
+    file.seek(begin)
+    block = file.read(length)
+    found = xxhash.xxh3_64(block)
+    found.update(_place(partition, count, begin, length))
+    if found.intdigest() != checksum:
+        raise InputError(name, f"partition {partition} is damaged; {_MEND}", offset=begin)
+    return pa.ipc.open_stream(block).read_all() if length else None
+
+
+def _place(partition: int, count: int, begin: int, length: int) -> bytes:
+    return struct.pack("<4q", partition, count, begin, length)
+
+
+class _Summed(io.RawIOBase):
+    """Passes on what is written to it, and sums it up."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sum = file, xxhash.xxh3_64()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self.sum.update(data)
+        return self.file.write(data)
+
+    def tell(self) -> int:
+        return self.file.tell()
 
 
 def read_partition(

@@ -67,7 +67,7 @@ def test_a_changed_file_is_an_error_and_no_splice(web):
             file.read()
     known = storage.stat(web.url("x"))
     web.files["x"] = DATA
-    with pytest.raises(storage.ChangedError), storage.open_stream(web.url("x"), stat=known) as file:
+    with pytest.raises(storage.ChangedError), storage.open_stream(web.url("x"), version=known.version) as file:
         file.read(1)
 
 
@@ -186,3 +186,53 @@ def test_parquet_is_read_in_place(web, tmp_path):
 
 def test_buffers_stay_small():
     assert stream.BUFFER <= 1 << 20 and http.TIMEOUT[0] <= 10
+
+
+def test_what_tells_a_version(web):
+    """A strong ETag, whatever stands in it; else a weak one or a date, with the size; else the size alone."""
+    web.files["x"] = DATA[:1000]
+
+    def version(**headers):
+        web.etags, web.headers["x"] = False, {name.replace("_", "-"): value for name, value in headers.items()}
+        return storage.stat(web.url("x")).version
+
+    assert version(ETag='"a/b=="') == "a/b=="
+    assert version(ETag='W/"1"') == 'weak:"1", 1000' and version(ETag='W/"2"') != version(ETag='W/"1"')
+    date = "Sat, 01 Aug 2026 10:00:00 GMT"
+    assert version(ETag='"1"', Last_Modified=date) == "1"
+    assert version(Last_Modified=date) == f"modified:{date}, 1000"
+    assert not storage.is_size_only(version(Last_Modified=date)) and storage.is_size_only(version())
+    web.hits.clear()
+    web.headers["x"] = {"ETag": '"a/b=="'}
+    with storage.open_stream(web.url("x"), version="a/b==") as file:
+        assert file.read() == DATA[:1000]
+    assert [hit.headers.get("If-Range") for hit in web.hits if hit.method == "GET"] == ['"a/b=="']
+
+
+@pytest.mark.parametrize("kind", ["stream", "random"])
+def test_a_file_that_is_written_over_while_it_is_sent(web, kind):
+    """The headers, and so the range, are of the old version; only asking again at the end tells."""
+    web.files["x"] = DATA
+    known = storage.stat(web.url("x")).version
+    opened = storage.open_stream if kind == "stream" else storage.open_random
+    with opened(web.url("x"), version=known) as file:
+        assert file.read() == DATA
+    web.before_body = lambda hit: web.files.update(x=DATA[::-1])
+    with (
+        pytest.raises(storage.ChangedError, match="changed while it was being read"),
+        opened(web.url("x"), version=known) as file,
+    ):
+        file.read()
+
+
+def test_a_listed_file_in_the_cache_needs_no_request_and_another_is_refused(web, cache):
+    web.files["x"] = DATA[:1000]
+    known = storage.stat(web.url("x")).version
+    with storage.pinned(web.url("x"), cache, version=known) as path:
+        assert path.read_bytes() == DATA[:1000]
+    web.files["x"] = DATA[1000:2000]
+    hits = len(web.hits)
+    with storage.pinned(web.url("x"), cache, version=known) as path:
+        assert path.read_bytes() == DATA[:1000] and len(web.hits) == hits
+    with pytest.raises(storage.ChangedError, match="changed since it was listed"):
+        storage.fetch(web.url("x"), cache, version="another")

@@ -67,7 +67,7 @@ def test_a_damaged_small_file_is_noticed(hub):
     hub.repos["datasets", "org/mix", "main"]["README.md"] = b"# Mux"
     with (
         pytest.raises(storage.ChangedError, match="name a revision"),
-        storage.open_stream(f"{ROOT}/README.md", stat=known) as file,
+        storage.open_stream(f"{ROOT}/README.md", version=known.version) as file,
     ):
         file.read()
 

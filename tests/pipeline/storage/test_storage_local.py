@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
-from pipeline.storage import local
+from pipeline.storage import local, version
 
 
 def _names(folder: Path) -> list[str]:
@@ -122,7 +122,7 @@ def test_the_version_changes_with_the_content(tree):
     storage.write_bytes("a.txt", b"other")
     assert storage.stat("a.txt") != before and storage.stat("a.txt").size == 5
     with pytest.raises(storage.ChangedError, match="changed since it was listed"):
-        storage.open_stream("a.txt", stat=before)
+        storage.open_stream("a.txt", version=before.version)
 
 
 def test_streams_and_random_reads(tmp_path):
@@ -234,3 +234,91 @@ def test_nothing_is_written_to_the_web():
     for uri in ("https://host/x", "hf://datasets/o/n/x"):
         with pytest.raises(storage.StorageError, match="nothing can be written there; name a local folder or s3://"):
             storage.write_bytes(uri, b"")
+
+
+def listed(path: Path) -> str:
+    return storage.list_files(path)[0].witness
+
+
+@pytest.mark.parametrize("kind", ["stream", "random"])
+@pytest.mark.parametrize(
+    "way", ["same", "written", "with its time", "replaced", "replaced, with its time", "grown", "removed"]
+)
+def test_the_listed_version_is_read_or_none(tmp_path, kind, way):
+    path, old = tmp_path / "x", bytes(range(256)) * 4000
+
+    def change() -> None:
+        before = path.stat()
+        if way in ("written", "with its time"):
+            path.write_bytes(old[::-1])
+        elif way.startswith("replaced"):
+            (tmp_path / "new").write_bytes(old[::-1])
+            (tmp_path / "new").replace(path)
+        elif way == "grown":
+            with path.open("ab") as file:
+                file.write(b"more")
+        elif way == "removed":
+            path.unlink()
+        if way.endswith("time"):
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    opened = storage.open_stream if kind == "stream" else storage.open_random
+    path.write_bytes(old)
+    witness = listed(path)
+    change()
+    if way == "same":
+        with opened(path, version=witness) as file:
+            assert file.read() == old
+    else:
+        with pytest.raises((storage.ChangedError, storage.MissingError)), opened(path, version=witness) as file:
+            file.read()
+    path.write_bytes(old)
+    witness = listed(path)
+    try:
+        with opened(path, version=witness) as file:
+            file.read(1000)
+            change()
+            file.read()
+    except storage.ChangedError as error:
+        assert way != "same" and "start the run again" in str(error)
+    else:
+        assert way == "same"
+    if path.exists():
+        with opened(path) as file:  # nothing is asked of a file that was not listed
+            change()
+            file.read()
+
+
+def test_what_a_key_holds_of_a_file(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_bytes(b"12345")
+    first, before = storage.stat(path), path.stat()
+    path.chmod(0o600)
+    os.link(path, tmp_path / "link")
+    after = storage.stat(path)
+    assert (after.version, after.witness != first.witness) == (first.version, True)  # another ctime
+    (tmp_path / "copy").write_bytes(b"54321")
+    (tmp_path / "copy").replace(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert storage.stat(path).version != first.version
+    with pytest.raises(storage.ChangedError, match="another file lies there"):
+        storage.open_stream(path, version=first.witness)
+    # Elsewhere the same path may lead to a copy, whose inode and ctime are its own.
+    monkeypatch.setattr(version, "_machine", lambda: "elsewhere")
+    storage.open_stream(path, version=first.witness).close()
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(storage.ChangedError, match="it was written again"):
+        storage.open_stream(path, version=first.witness)
+    # FUSE hands out inodes as it likes.
+    monkeypatch.setattr(version, "_is_fuse", lambda device: True)
+    assert storage.stat(path).version.endswith(".0") and storage.stat(path).version != first.version
+    known = storage.stat(path).witness
+    path.chmod(0o640)
+    storage.open_stream(path, version=known).close()
+
+
+def test_a_file_of_before_1970_has_a_version(tmp_path):
+    (tmp_path / "x").write_bytes(b"1")
+    os.utime(tmp_path / "x", ns=(-5, -5))
+    with storage.open_stream(tmp_path / "x", version=listed(tmp_path / "x")) as file:
+        assert file.read() == b"1"

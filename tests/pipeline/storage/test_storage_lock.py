@@ -166,3 +166,22 @@ def test_servers_without_conditional_writes(s3, monkeypatch, caplog):
         for operation in ("PutObject", "DeleteObject"):
             client.meta.events.unregister(f"before-sign.s3.{operation}", strip)
     assert split(run)[0] == s3.bucket
+
+
+def test_checks_meet_the_heartbeat(s3, monkeypatch):
+    """The lock is written again as fast as the server takes it: no check of a task, and no question who holds it, minds."""
+    run = s3.uri("run")
+    monkeypatch.setattr(lock_s3, "HEARTBEAT", 0)
+    with storage.RunLock(run) as lock:
+        before = json.loads(storage.read_bytes(f"{run}/run.lock"))["beat"]
+        for _ in range(300):
+            storage.check_token(run, lock.token)
+            assert f"pid {os.getpid()} on host" in storage.lock_holder(run)
+            assert json.loads(storage.read_bytes(f"{run}/run.lock"))["token"] == lock.token
+        assert json.loads(storage.read_bytes(f"{run}/run.lock"))["beat"] > before + 100
+        with pytest.raises(storage.StorageError, match="the run that this task belongs to is gone"):
+            storage.check_token(run, "another")
+        token = lock.token
+    assert storage.lock_holder(run) is None
+    with pytest.raises(storage.StorageError, match="the run that this task belongs to is gone"):
+        storage.check_token(run, token)

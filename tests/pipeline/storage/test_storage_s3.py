@@ -16,7 +16,9 @@ from cutting_proxy import running_proxy
 from pipeline import storage
 from pipeline.storage import s3 as s3_storage
 from pipeline.storage import s3_client, s3_errors, s3_objects, s3_upload
+from pipeline.storage.backends import remote
 from pipeline.storage.digest import Check
+from pipeline.storage.stream import ResumingStream
 
 DATA = random.Random(3).randbytes(6_000_000)
 
@@ -116,7 +118,7 @@ def test_multipart_upload_and_parallel_fetch(s3, tmp_path, cache, small_parts):
     assert storage.fetch(uri, cache).read_bytes() == data
     assert storage.read_bytes(uri) == data
     entry = storage.list_files(uri)[0]
-    assert storage.fetch(uri, cache, stat=entry).read_bytes() == data
+    assert storage.fetch(uri, cache, version=entry.version).read_bytes() == data
     storage.copy_to(uri, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == data
     (tmp_path / "kept").write_bytes(b"1")
@@ -209,7 +211,7 @@ def test_a_changed_object_is_an_error_and_no_splice(s3, monkeypatch):
         with pytest.raises(storage.ChangedError, match="changed while it was being used; start the run again"):
             stream.read()
     known = storage.Stat(len(DATA), "0" * 32)
-    with pytest.raises(storage.ChangedError), storage.open_random(uri, stat=known) as file:
+    with pytest.raises(storage.ChangedError), storage.open_random(uri, version=known.version) as file:
         file.read(1)
 
 
@@ -317,11 +319,8 @@ def test_no_server(s3, monkeypatch):
             storage.StorageError, match=r"cannot reach http://127.0.0.1:9 \(connection refused\); check"
         ):
             ask(s3.uri("x"))
-    with (
-        pytest.raises(storage.StorageError, match="connection refused"),
-        storage.open_stream(s3.uri("x"), stat=storage.Stat(1, "v")) as stream,
-    ):
-        stream.read()
+    with pytest.raises(storage.StorageError, match="connection refused"):
+        ResumingStream(remote("s3://b"), s3.uri("x"), storage.Stat(1, "v"), 0, 1).read_some(1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
     with pytest.raises(storage.StorageError, match="correct AWS_ENDPOINT_URL"):
         storage.stat(s3.uri("x"))

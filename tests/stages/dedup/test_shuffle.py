@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,29 @@ def test_damage_is_named(tmp_path) -> None:
     path.write_bytes(whole)
     with pytest.raises(InputError, match="partition 5"):
         read_partition([str(path)], 5, SCHEMA, ("key", "doc"))
+
+
+def test_every_flipped_bit_is_noticed(tmp_path) -> None:
+    """By the readers of the partitions that it concerns: those of the others read what they read before."""
+    path = tmp_path / "file"
+    _write(path, [[(p, k, k) for p in (0, 1, 1, 1, 3) for k in range(40)]], 1 << 20)  # partitions 2 and 4 are empty
+    whole = path.read_bytes()
+
+    def read() -> list[object]:
+        found: list[object] = []
+        for partition in range(5):
+            try:
+                found.append(read_partition([str(path)], partition, SCHEMA, ("key", "doc")).to_pydict())
+            except InputError as error:
+                assert str(path) in str(error)
+                found.append(None)
+        return found
+
+    right = read()
+    assert None not in right
+    for bit in random.Random(0).sample(range(8 * len(whole)), 300):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        found = read()
+        assert None in found and all(one is None or one == other for one, other in zip(found, right, strict=True))
