@@ -115,7 +115,7 @@ def _page(frame: Frame, spec: ReadSpec) -> tuple[bytes | memoryview | None, byte
     found = _CHARSET.search(content_type)
     charset = found[1] if found else None
     if mime == PLAIN_TEXT:
-        return None, decode(bytes(body), charset).encode("utf-8", "replace"), None, known
+        return None, decode(bytes(body), charset).text.encode("utf-8", "replace"), None, known
     return body, b"", charset.encode("utf-8", "replace") if charset else None, known
 
 
