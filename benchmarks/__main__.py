@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("kernels", "classifiers", "tokens", "documents", "dedup", "extraction", "fineweb", "memory", "trainer")
+NAMES = ("kernels", "classifiers", "tokens", "documents", "dedup", "charsets", "extraction", "fineweb", "memory", "trainer")
 
 
 def main() -> None:
