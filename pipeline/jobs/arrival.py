@@ -16,7 +16,7 @@ from stages.document import payload_sizes
 from stages.errors import InputError
 from stages.parts import total_bytes
 from stages.read import Dropped, Event, Part, ReadSpec, read_batches
-from stages.read.events import Problem, Skipped
+from stages.read.events import Problem, Repaired, Skipped
 
 
 @dataclass
@@ -54,6 +54,8 @@ def read_files(
             for event in events:
                 if isinstance(event, Skipped):
                     arrival.notes[event.kind] = arrival.notes.get(event.kind, 0) + event.records
+                elif isinstance(event, Repaired):
+                    arrival.notes[event.what] = arrival.notes.get(event.what, 0) + event.documents
             events.clear()
             damaged = damaged or any(p.damage for p in problems)
             if problems and arrival.first_failure is None:
