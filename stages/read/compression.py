@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 from collections.abc import Callable
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import zstandard
 from isal import isal_zlib  # inflates 1.5 to 2 times as fast as zlib, and checks as much
+
+Compression = Literal["none", "gzip", "zstd", "bzip2", "xz"]
 
 MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00"}
 SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
@@ -21,7 +24,15 @@ RAW_BYTES = 256 << 10  # compressed bytes taken from the stream at once
 FEED_BYTES = 32 << 10  # compressed bytes given to a decompressor at once; deflate makes at most 33 MB of them
 SALVAGE_BYTES = 64  # fed at once to get out what stands before damage
 PIECE_BYTES = 1 << 20  # most decompressed bytes in one piece, where the decompressor can be told
-MAX_WINDOW = 1 << 31  # zstd --long=31
+MAX_WINDOW = 1 << 30  # bytes that a zstd frame may ask to be held (--long=30); more is not within a task's memory
+
+# What a stream begins with, told from text more surely than by what every member begins with.
+_BEGINS = re.compile(
+    rb"(?P<gzip>\x1f\x8b\x08)|(?P<zstd>\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)|(?P<xz>\xfd7zXZ\x00)"
+    rb"|(?P<bzip2>BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90))"
+)
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+HEAD_BYTES = 64  # looked at to tell what a stream is
 
 
 class DamagedError(Exception):
@@ -35,6 +46,17 @@ class DamagedError(Exception):
 def compression_of(name: str) -> str | None:
     """The compression that a file name's suffix stands for: "gzip", "zstd", "bzip2", "xz", or None for none."""
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def compression_by(head: bytes, name: str) -> str | None:
+    """How a file with these first bytes is compressed, like `compression_of`.
+
+    The bytes know better than the name: what was decompressed on its way often keeps its suffix, what was compressed
+    often has none. The name is believed of a file that is neither text nor begins as compressed files do, or is empty.
+    """
+    if found := _BEGINS.match(head):
+        return found.lastgroup
+    return compression_of(name) if not head or _BINARY.search(head[:HEAD_BYTES]) else None
 
 
 class _Decoder(Protocol):
@@ -90,6 +112,8 @@ class _Zstd:
             size = _zstd_header_bytes(data)
             if size is None:
                 return b"", 0
+            if (window := _zstd_window(data)) > MAX_WINDOW:
+                raise zstandard.ZstdError(f"it asks for {window >> 20:,} MiB of memory, and has {MAX_WINDOW >> 20:,}")
             self.checksum = 4 if data[4] & 4 else 0
             self.in_blocks, used = True, size
         made = 0
@@ -124,6 +148,16 @@ def _zstd_header_bytes(data: memoryview) -> int | None:
     return size if len(data) >= size else None
 
 
+def _zstd_window(data: memoryview) -> int:
+    """Bytes that a decoder has to hold for the frame whose whole header this is (RFC 8878, section 3.1.1.1.2)."""
+    descriptor = data[4]
+    if not descriptor & 32:
+        base = 1 << (10 + (data[5] >> 3))
+        return base + (base >> 3) * (data[5] & 7)
+    at, size = 5 + (0, 1, 2, 4)[descriptor & 3], (1, 2, 4, 8)[descriptor >> 6]
+    return int.from_bytes(data[at : at + size], "little") + (256 if size == 2 else 0)
+
+
 _DECODERS: dict[str, Callable[[], _Decoder]] = {
     "gzip": _Gzip,
     "zstd": _Zstd,
@@ -143,6 +177,17 @@ class Members:
     `open` and `read` raise DamagedError; then `recover` finds the next member, which `open` opens.
     """
 
+    @classmethod
+    def of_file(cls, stream: BinaryIO, name: str, compression: Compression | None = None) -> Members:
+        """The members of a file that is compressed as said, or (None) as its first bytes and its name tell."""
+        members = cls(stream, None)
+        if compression is None:
+            members._need(HEAD_BYTES)
+            members.compression = compression_by(members.chunk[:HEAD_BYTES], name)
+        elif compression != "none":
+            members.compression = compression
+        return members
+
     def __init__(self, stream: BinaryIO, compression: str | None) -> None:
         self.stream, self.compression = stream, compression
         self.chunk, self.at = b"", 0  # bytes taken from the stream, and how many of them are consumed
@@ -153,15 +198,15 @@ class Members:
 
     def open(self) -> bool:
         """Begin the next member; False at the end of the stream. Zero bytes between members are padding."""
-        while self._need(1) and self.compression is not None and self.chunk[self.at] == 0:
-            self.at = len(self.chunk) - len(self.chunk[self.at :].lstrip(b"\0"))
-        self.start = self.base + self.at
+        self._pass_padding()
+        while self.compression == "zstd" and self._skip_frame():
+            self._pass_padding()
         if not self._need(1):
+            if self.compression is not None and self.start == 0:
+                raise DamagedError(0, f"the file is empty, which no {self.compression} file is")
             return False
         if self.compression is None:
             return True
-        if self.compression == "zstd" and self._skip_frame():
-            return self.open()
         magic = MAGIC[self.compression]
         self._need(len(magic))
         if not self.chunk.startswith(magic, self.at):
@@ -243,6 +288,12 @@ class Members:
             return _DECODERS[self.compression or ""]().take(memoryview(raw))[0].startswith(begins)
         except _ERRORS:
             return False
+
+    def _pass_padding(self) -> None:
+        """Go to where the next member, or frame, begins."""
+        while self._need(1) and self.compression is not None and self.chunk[self.at] == 0:
+            self.at = len(self.chunk) - len(self.chunk[self.at :].lstrip(b"\0"))
+        self.start = self.base + self.at
 
     def _skip_frame(self) -> bool:
         """Pass over a zstd skippable frame (RFC 8878, section 3.1.2) if one begins here."""
