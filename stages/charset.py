@@ -96,6 +96,11 @@ def as_dclm(data: bytes, declared: str | None = None) -> Decoded:
     return Decoded(bytes_to_str(data, detect_encoding(data) or "utf-8"))
 
 
+def as_utf8(data: bytes) -> Decoded:
+    """The text of `data`, which is UTF-8, damaged or not."""
+    return _decode(data.removeprefix(codecs.BOM_UTF8), "utf-8").without_cut()
+
+
 @cache
 def _name(label: str | None) -> str | None:
     """The standard's name of an encoding, lower case; None for a label that it does not know."""

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import orjson
 import pyarrow as pa
 
-from stages.charset import decode
+from stages.charset import as_utf8, decode
 from stages.read.builder import BatchBuilder
 from stages.read.compression import Members
 from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
@@ -131,7 +131,8 @@ def _page(frame: Frame, fields: Headers, spec: ReadSpec, file: str) -> _Page:
     if mime:
         metadata["content_type"] = mime
     if TEXT_TYPE.match(mime):
-        text = decode(bytes(body), found.charset)
+        is_utf8 = frame.kind == "conversion" and not found.charset  # what crawlers convert, they write as UTF-8
+        text = as_utf8(bytes(body)) if is_utf8 else decode(bytes(body), found.charset)
         return _Page(None, text.text.encode("utf-8", "replace"), None, metadata, text.replaced)
     return _Page(body, b"", found.charset, metadata)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import charset
-from stages.charset import as_dclm, decode
+from stages.charset import as_dclm, as_utf8, decode
 from stages.meta_charset import declared_in_page
 
 # Text of each language, and the encodings in which pages have it.
@@ -217,6 +217,12 @@ def test_as_dclm_trusts_the_detector():
     raw = '<meta charset="utf-8"><p>Grüße aus München, schöne Straße'.encode() + b"\xff"
     assert "München" not in as_dclm(raw).text
     assert "München" in decode(raw).text
+
+
+def test_what_is_surely_utf8():
+    assert as_utf8(b"\xef\xbb\xbfplain \xff words") == charset.Decoded("plain \ufffd words", 1)
+    assert as_utf8("Mühle".encode()[:2]) == charset.Decoded("M", 1)
+    assert as_utf8("a\ufffd".encode()) == charset.Decoded("a\ufffd", 0)
 
 
 def test_cases(shared_data):
