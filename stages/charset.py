@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import codecs
 import re
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 
 import endec
@@ -22,7 +23,9 @@ from stages.meta_charset import declared_in_page
 REPLACEMENT = "\ufffd"
 SAMPLE_BYTES = 4 << 10  # in which the NULs of UTF-16 are looked for
 CERTAIN = 4  # so many whole characters for one that is not are UTF-8, whatever was declared
-RARELY = 0.02  # share of bytes without a meaning that text in an encoding of one byte a character may well have
+# Share of bytes without a meaning that text in a declared encoding of one byte a character may well have: less in the
+# one that servers declare for anything.
+RARELY, RARELY_1252 = 0.5, 0.02
 HARDLY = 0.25  # share of characters without a meaning above which a text is in another encoding
 
 # UTF-32 is none of the standard's encodings, but its mark is no sensible beginning of UTF-16: that would be a NUL.
@@ -35,8 +38,18 @@ _MARKS = (
 )
 _UTF16 = frozenset({"utf-16le", "utf-16be"})
 _MULTI_BYTE = frozenset({"gbk", "gb18030", "big5", "euc-jp", "iso-2022-jp", "shift_jis", "euc-kr"})
-# What the detector, which answers with names of Python, calls by a name that is no label of the standard.
-_DETECTED = {"cp949": "euc-kr", "euc_jp": "euc-jp", "iso2022_jp": "iso-2022-jp", "mac-cyrillic": "x-mac-cyrillic"}
+# Names of Python that are no labels of the standard; the detector, too, answers with names of Python.
+_PYTHON = {
+    "big5hkscs": "big5",
+    "cp932": "shift_jis",
+    "cp949": "euc-kr",
+    "cp950": "big5",
+    "euc_jp": "euc-jp",
+    "euc_kr": "euc-kr",
+    "iso2022_jp": "iso-2022-jp",
+    "mac-cyrillic": "x-mac-cyrillic",
+    "mac-roman": "macintosh",
+}
 _NOT_DETECTED = _UTF16 | {"utf-8", "replacement"}
 
 _ASCII, _HIGH = bytes(range(0x80)), bytes(range(0x80, 0x100))
@@ -47,6 +60,7 @@ _HALF = re.compile(rb"(?:[\xe0-\xef][\x80-\xbf]|[\xf0-\xf4][\x80-\xbf]{1,2})(?![
 _SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # half of a character above U+FFFF, as CESU-8 has it
 _ONE_DAMAGE = re.compile(r"\ufffd(?<![^\x00-\x7f]\ufffd)\ufffd{1,3}(?![^\x00-\x7f])")
 _STRANGE = re.compile("[\x80-\x84\x86-\x9f\ue000-\uf8ff]")
+_ODD = re.compile("(?<=[A-Za-z])[^\x00-\x7f](?=[A-Za-z])|[\uff61-\uff9f]")  # what Latin and Cyrillic look like in CJK
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _WORDS = 2000  # looked at
 
@@ -101,10 +115,15 @@ def as_utf8(data: bytes) -> Decoded:
     return _decode(data.removeprefix(codecs.BOM_UTF8), "utf-8").without_cut()
 
 
-@cache
+@lru_cache(1000)
 def _name(label: str | None) -> str | None:
-    """The standard's name of an encoding, lower case; None for a label that it does not know."""
-    found = webencodings.lookup(label.strip(" \t\r\n\f\"'")) if label else None
+    """The standard's name of an encoding, lower case; None for a label that neither it nor Python knows."""
+    label = label.strip(" \t\r\n\f\"'") if label else ""
+    found = webencodings.lookup(label)
+    if found is None and label:
+        with suppress(LookupError, ValueError):
+            python_name = codecs.lookup(label).name
+            found = webencodings.lookup(_PYTHON.get(python_name, python_name))
     return found.name.lower() if found else None
 
 
@@ -199,11 +218,13 @@ def _legacy(data: bytes, names: list[str]) -> tuple[str | None, Decoded]:
     for name in names:
         decoded = _decode(data, name)
         strange, foreign = _strange(decoded)
-        if not strange or (name not in _MULTI_BYTE and strange <= 1 + RARELY * foreign and _cased(decoded.text)):
+        if not strange and not (name in _MULTI_BYTE and 2 * len(_ODD.findall(decoded.text)) > foreign):
+            return name, decoded
+        share = RARELY_1252 if name == "windows-1252" else RARELY
+        if name not in _MULTI_BYTE and strange <= 1 + share * foreign and _cased(decoded.text):
             return name, decoded
         found.append((strange / foreign, decoded))
-    python_name = detect_encoding(data, html5_compatible=False) or ""
-    detected = _name(_DETECTED.get(python_name, python_name))
+    detected = _name(detect_encoding(data, html5_compatible=False))
     if detected is None or detected in _NOT_DETECTED:
         detected = "windows-1252"
     decoded = _decode(data, detected)
@@ -222,6 +243,6 @@ def _strange(decoded: Decoded) -> tuple[int, int]:
 
 def _cased(text: str) -> bool:
     """Whether capitals stand where text has them: of bytes that mean something else, they stand within words, too."""
-    words = [word for word in islice(_WORD.findall(text), _WORDS) if not word.isascii()]
+    words = [found[0] for found in islice(_WORD.finditer(text), _WORDS) if not found[0].isascii()]
     regular = sum(word[1:].islower() or word.isupper() or word.lower() == word.upper() for word in words)
     return regular * 5 >= len(words) * 4

@@ -110,6 +110,21 @@ def test_a_declaration_that_cannot_be_is_passed_over(language, encoding, wrong):
     assert decode(raw, wrong).text == html
 
 
+@pytest.mark.parametrize("wrong", ["shift_jis", "euc-kr", "gbk", "big5"])
+@pytest.mark.parametrize(("language", "encoding"), [("de", "windows-1252"), ("pl", "windows-1250"), ("ru", "koi8-r")])
+def test_a_wrong_declaration_under_which_all_bytes_mean_something(language, encoding, wrong):
+    """German as Korean: single syllables within words. What is detected is taken then."""
+    html, raw = page(LANGUAGES[language][0], encoding, meta=False)
+    assert decode(raw, wrong).text == html
+
+
+@pytest.mark.parametrize(("label", "encoding"), [("cp949", "euc-kr"), ("latin-1", "windows-1252"), (" 'UHC' ", "euc-kr")])
+def test_labels_that_only_python_knows(label, encoding):
+    language = {"euc-kr": "ko", "windows-1252": "de"}[encoding]
+    html, raw = page(LANGUAGES[language][0], encoding, meta=False, paragraphs=1)
+    assert decode(raw, label).text == html
+
+
 def test_utf16_without_a_mark():
     for text in ("<p>Plain words", "<p>Große Mühle", "<html><body><p>水車小屋"):
         for name in ("utf-16-le", "utf-16-be"):
