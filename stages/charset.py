@@ -93,7 +93,7 @@ def decode(data: bytes, declared: str | None = None) -> Decoded:
     for mark, name in _MARKS:
         if data.startswith(mark) and (name != "utf-32-le" or len(data) % 4 == 0):
             return _decode(data[len(mark) :], name).without_cut()
-    if name := _utf16(data[:SAMPLE_BYTES], _name(declared)):
+    if name := utf16(data[:SAMPLE_BYTES], declared):
         return _decode(data, name).without_cut()
     if b"\x1b" in data and data.isascii():
         return _escaped(data, declared)
@@ -113,6 +113,28 @@ def as_dclm(data: bytes, declared: str | None = None) -> Decoded:
 def as_utf8(data: bytes) -> Decoded:
     """The text of `data`, which is UTF-8, damaged or not."""
     return _decode(data.removeprefix(codecs.BOM_UTF8), "utf-8").without_cut()
+
+
+def utf16(head: bytes, declared: str | None = None) -> str | None:
+    """Whether bytes that begin so are UTF-16 without a mark, and which: ASCII characters have a NUL on one side.
+
+    A page begins with one of them; where it was declared, bytes below 32 do for a proof: other text has hardly any.
+    """
+    name = _name(declared)
+    if b"\0" not in head and name not in _UTF16:
+        return None
+    pairs = len(head) // 2
+    little, big = head[1 : 2 * pairs : 2].count(0), head[0 : 2 * pairs : 2].count(0)
+    if (little > pairs // 5 or head.startswith(b"<\0")) and big <= little // 3:
+        return "utf-16le"
+    if (big > pairs // 5 or head.startswith(b"\0<")) and little <= big // 3:
+        return "utf-16be"
+    return name if name in _UTF16 and controls(head) > len(head) // 50 else None
+
+
+def controls(data: bytes) -> int:
+    """Bytes below 32 that text has no use for."""
+    return len(data) - len(data.translate(None, _CONTROLS))
 
 
 @lru_cache(1000)
@@ -148,23 +170,6 @@ def _decode(data: bytes, name: str) -> Decoded:
     else:
         text = codecs.charmap_decode(data, "strict", _table(name))[0]  # ten times as fast
     return Decoded(text, text.count(REPLACEMENT))
-
-
-def _utf16(head: bytes, declared: str | None) -> str | None:
-    """Whether this is UTF-16 without a mark, and which: ASCII characters have a NUL on one side.
-
-    Where it was declared, bytes below 32 do for a proof: text in other encodings has hardly any.
-    """
-    if b"\0" not in head and declared not in _UTF16:
-        return None
-    pairs = len(head) // 2
-    little, big = head[1 : 2 * pairs : 2].count(0), head[0 : 2 * pairs : 2].count(0)
-    if little > pairs // 5 and big <= little // 8:
-        return "utf-16le"
-    if big > pairs // 5 and little <= big // 8:
-        return "utf-16be"
-    controls = len(head) - len(head.translate(None, _CONTROLS))
-    return declared if declared in _UTF16 and controls > len(head) // 50 else None
 
 
 def _escaped(data: bytes, declared: str | None) -> Decoded:

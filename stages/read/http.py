@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import zlib
 
 from fastwarc.stream_io import BrotliReader, ZstdReader
 
+from stages.charset import controls, utf16
 from stages.read.compression import DamagedError, Members
 
 PIECE_BYTES = 1 << 20
+HEAD_BYTES = 1024  # looked at to tell what a body is
+BINARY = 0.08  # share of controls above which they are no text: compressed data have 11%, text none, UTF-16 5% and less
 _CHUNK = re.compile(rb"\s*([0-9a-fA-F]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")  # size and extensions: RFC 9112, section 7.1
 _CHUNK_END = re.compile(rb"[ \t]*\r?\n")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
@@ -28,6 +32,9 @@ _MAGIC = {
     b"GIF87a": "gif",
     b"GIF89a": "gif",
 }
+
+
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # what follows such a mark may hold any byte
 
 
 class BodyError(Exception):
@@ -58,10 +65,14 @@ def decode_body(
     return body
 
 
-def binary_kind(body: bytes | memoryview) -> str | None:
-    """What a decoded body is by its first bytes ("gzip", "pdf" ...), where that is surely no text."""
-    head = bytes(body[:8])
-    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+def binary_kind(body: bytes | memoryview, charset: str | None) -> str | None:
+    """What a decoded body is by its first bytes ("gzip", "pdf", "binary" ...), where that is surely no text."""
+    head = bytes(body[:HEAD_BYTES])
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    is_binary = controls(head) > len(head) * BINARY and not head.startswith(_WIDE) and not utf16(head, charset)
+    return "binary" if is_binary else None
 
 
 def _names(header: str | None) -> list[str]:

@@ -126,7 +126,7 @@ def _page(frame: Frame, fields: Headers, spec: ReadSpec, file: str) -> _Page:
     mime = found.mime or content_type(fields.get("warc-identified-payload-type")).mime or _assumed(frame.kind, body)
     if mime not in spec.types_of(file):
         raise _Unwanted("mime_types")
-    if kind := binary_kind(body):
+    if kind := binary_kind(body, found.charset):
         raise _Unwanted(f"body.{kind}")
     if mime:
         metadata["content_type"] = mime

@@ -131,6 +131,8 @@ def test_utf16_without_a_mark():
             raw = text.encode(name)
             for declared in (None, "utf-16", name.replace("-le", "le").replace("-be", "be")):
                 assert decode(raw, declared).text == text
+    page = "<p>水は水車小屋のそばを流れ、何世紀も前からゆっくりと回っています</p>" * 20  # few NULs, and some on the other side
+    assert decode(page.encode("utf-16-le")).text == decode(page.encode("utf-16-be")).text == page
     plain = (
         "水は水車小屋のそばを流れ、水車は何世紀も前からゆっくりと回っています" * 20
     )  # no ASCII: only the header tells

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import random
 
 import pytest
 import zstandard
@@ -186,6 +187,7 @@ def test_headers_with_bare_newlines_and_interim_responses():
         ("text/html, nonsense", "text/html", None),
         ('text/html; x="a, b/c"; charset="koi8-r"', "text/html", "koi8-r"),
         ("text/html;charset=", "text/html", None),
+        ("text/html charset=utf-8", "text/html", "utf-8"),
         ("", "", None),
         (None, "", None),
         ("," * 60_000, "", None),
@@ -217,6 +219,7 @@ MAGIC = {
     "png": b"\x89PNG\r\n\x1a\n",
     "jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF",
     "gif": b"GIF89a\x01\0",
+    "binary": b"\x1b" + random.Random(2).randbytes(2000),
 }
 
 
@@ -227,6 +230,14 @@ def test_a_body_that_is_no_page_has_a_reason_of_its_own(kind):
         rows, events = read(record(body, *lines), mime_types=["text/html", "text/plain"])
         assert rows == []
         assert [(type(event), event.reason, event.bytes > 0) for event in events] == [(Dropped, f"body.{kind}", True)]
+
+
+def test_pages_that_only_look_binary():
+    text = "<p>水は水車小屋のそばを流れ、水車は何世紀も前から回っています</p>" * 20
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "iso-2022-jp", "shift_jis", "utf-8"):
+        assert html_of(record(text.encode(encoding), PAGE)) == text.encode(encoding)
+    plain = "水は水車小屋のそばを流れる" * 100
+    assert html_of(record(plain.encode("utf-16-le"), PAGE + "; charset=utf-16le")) == plain.encode("utf-16-le")
 
 
 def test_what_responses_say_about_use_is_kept():
