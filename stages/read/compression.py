@@ -26,12 +26,15 @@ SALVAGE_BYTES = 64  # fed at once to get out what stands before damage
 PIECE_BYTES = 1 << 20  # most decompressed bytes in one piece, where the decompressor can be told
 MAX_WINDOW = 1 << 30  # bytes that a zstd frame may ask to be held (--long=30); more is not within a task's memory
 
+MAX_DICTIONARY = 64 << 20  # bytes of a zstd dictionary, compressed or not
+
 # What a stream begins with, told from text more surely than by what every member begins with.
 _BEGINS = re.compile(
     rb"(?P<gzip>\x1f\x8b\x08)|(?P<zstd>\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)|(?P<xz>\xfd7zXZ\x00)"
     rb"|(?P<bzip2>BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90))"
 )
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_NOT_ZERO = re.compile(rb"[^\x00]")
 HEAD_BYTES = 64  # looked at to tell what a stream is
 
 
@@ -99,8 +102,8 @@ class _Zstd:
     Frame layout: RFC 8878, section 3.1.1 (magic, header of 2 to 14 bytes, blocks with 3-byte headers, checksum).
     """
 
-    def __init__(self) -> None:
-        self.inner: Any = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
+    def __init__(self, dictionary: zstandard.ZstdCompressionDict | None = None) -> None:
+        self.inner: Any = zstandard.ZstdDecompressor(dictionary, max_window_size=MAX_WINDOW).decompressobj()
         self.done = False
         self.hungry = True
         self.checksum = 0
@@ -158,9 +161,20 @@ def _zstd_window(data: memoryview) -> int:
     return int.from_bytes(data[at : at + size], "little") + (256 if size == 2 else 0)
 
 
+def _dictionary(data: bytes) -> zstandard.ZstdCompressionDict | None:
+    """The dictionary in a skippable frame; None where the frame holds something else."""
+    try:
+        if data.startswith(MAGIC["zstd"]):
+            data = zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_DICTIONARY)
+        if data.startswith(b"\x37\xa4\x30\xec"):
+            return zstandard.ZstdCompressionDict(data)
+    except zstandard.ZstdError:
+        pass
+    return None
+
+
 _DECODERS: dict[str, Callable[[], _Decoder]] = {
     "gzip": _Gzip,
-    "zstd": _Zstd,
     "bzip2": lambda: _Bounded(bz2.BZ2Decompressor()),
     "xz": lambda: _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=1 << 30)),
 }
@@ -195,6 +209,7 @@ class Members:
         self.before = b""  # what stood before the chunk: damage shows late, and is then searched again
         self.start = 0
         self.decoder: _Decoder | None = None
+        self.dictionary: zstandard.ZstdCompressionDict | None = None
 
     def open(self) -> bool:
         """Begin the next member; False at the end of the stream. Zero bytes between members are padding."""
@@ -212,7 +227,7 @@ class Members:
         if not self.chunk.startswith(magic, self.at):
             short = magic.startswith(self.chunk[self.at :])
             raise DamagedError(self.start, "the file ends too early" if short else f"no {self.compression} data here")
-        self.decoder = _DECODERS[self.compression]()
+        self.decoder = self._new_decoder()
         return True
 
     def read(self) -> bytes:
@@ -244,7 +259,7 @@ class Members:
         raw, base = self.before + self.chunk, self.base - len(self.before)
         if self.compression is None or self.start < base:
             return b""
-        content, decoder = b"", _DECODERS[self.compression]()
+        content, decoder = b"", self._new_decoder()
         view = memoryview(raw)[self.start - base :]
         try:
             while view and len(content) < size and not decoder.done:
@@ -285,27 +300,42 @@ class Members:
     def _begins(self, raw: bytes, begins: bytes) -> bool:
         """Whether a member begins here, and its content with `begins`."""
         try:
-            return _DECODERS[self.compression or ""]().take(memoryview(raw))[0].startswith(begins)
+            return self._new_decoder().take(memoryview(raw))[0].startswith(begins)
         except _ERRORS:
             return False
+
+    def _new_decoder(self) -> _Decoder:
+        return _Zstd(self.dictionary) if self.compression == "zstd" else _DECODERS[self.compression or ""]()
 
     def _pass_padding(self) -> None:
         """Go to where the next member, or frame, begins."""
         while self._need(1) and self.compression is not None and self.chunk[self.at] == 0:
-            self.at = len(self.chunk) - len(self.chunk[self.at :].lstrip(b"\0"))
+            found = _NOT_ZERO.search(self.chunk, self.at)
+            self.at = found.start() if found else len(self.chunk)
         self.start = self.base + self.at
 
     def _skip_frame(self) -> bool:
-        """Pass over a zstd skippable frame (RFC 8878, section 3.1.2) if one begins here."""
+        """Pass over a zstd skippable frame (RFC 8878, section 3.1.2) if one begins here.
+
+        The first one of a .warc.zst file may hold the dictionary of all frames, compressed or not (IIPC, "Use of
+        Zstandard Compression in WARC Files").
+        """
         if not self._need(8) or int.from_bytes(self.chunk[self.at : self.at + 4], "little") >> 4 != 0x184D2A5:
             return False
-        left = 8 + int.from_bytes(self.chunk[self.at + 4 : self.at + 8], "little")
-        while left:
+        length = int.from_bytes(self.chunk[self.at + 4 : self.at + 8], "little")
+        is_dictionary = self.start == 0 and self.chunk[self.at] == 0x5D and length <= MAX_DICTIONARY
+        self.at += 8
+        parts: list[bytes] = []
+        while length:
             if not self._need(1):
                 raise DamagedError(self.start, "the file ends inside this zstd frame")
-            step = min(left, len(self.chunk) - self.at)
+            step = min(length, len(self.chunk) - self.at)
+            if is_dictionary:
+                parts.append(self.chunk[self.at : self.at + step])
             self.at += step
-            left -= step
+            length -= step
+        if is_dictionary:
+            self.dictionary = _dictionary(b"".join(parts))
         return True
 
     def _need(self, size: int) -> bool:

@@ -225,3 +225,18 @@ def test_a_window_that_memory_cannot_hold_is_refused_before_it_is_held():
     header = b"\x28\xb5\x2f\xfd" + bytes([0b1110_0000]) + (3 << 30).to_bytes(8, "little")  # one segment of 3 GiB
     with pytest.raises(DamagedError, match="it asks for 3,072 MiB"):
         decompressed(header + b"\1\0\0", "x.zst")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_dictionary_of_a_warc_file(packed):
+    contents = [sample(3000, seed) + b"water turns the mill wheel" * 5 for seed in range(200)]
+    dictionary = zstandard.train_dictionary(4096, contents)
+    payload = ONE_SHOT_ZSTD(dictionary.as_bytes()) if packed else dictionary.as_bytes()
+    compressor = zstandard.ZstdCompressor(3, dict_data=dictionary)
+    frames = [compressor.compress(content) for content in contents]
+    first = (0x184D2A5D).to_bytes(4, "little") + len(payload).to_bytes(4, "little") + payload
+    assert decompressed(first + b"".join(frames), "x.warc.zst") == b"".join(contents)
+    with pytest.raises(DamagedError, match=r"[Dd]ictionary"):
+        decompressed(b"".join(frames), "x.warc.zst")
+    other = (0x184D2A5D).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"abc"  # a frame of other use
+    assert decompressed(other + ONE_SHOT_ZSTD(b"one"), "x.zst") == b"one"
