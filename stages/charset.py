@@ -60,8 +60,10 @@ _HALF = re.compile(rb"(?:[\xe0-\xef][\x80-\xbf]|[\xf0-\xf4][\x80-\xbf]{1,2})(?![
 _SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # half of a character above U+FFFF, as CESU-8 has it
 _ONE_DAMAGE = re.compile(r"\ufffd(?<![^\x00-\x7f]\ufffd)\ufffd{1,3}(?![^\x00-\x7f])")
 _STRANGE = re.compile("[\x80-\x84\x86-\x9f\ue000-\uf8ff]")
-_ODD = re.compile("(?<=[A-Za-z])[^\x00-\x7f](?=[A-Za-z])|[\uff61-\uff9f]")  # what Latin and Cyrillic look like in CJK
-_WORD = re.compile(r"[^\W\d_]{2,}")
+_ODD = re.compile(  # Latin and Cyrillic taken for CJK
+    "(?<=[A-Za-z])[\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff](?=[A-Za-z])|[\uff61-\uff9f]"
+)
+_WORD = re.compile(r"(?<![A-Za-z])[A-Za-z]*+[^\W\d_A-Za-z][^\W\d_]*")  # with a letter that is not ASCII
 _WORDS = 2000  # looked at
 
 
@@ -248,6 +250,12 @@ def _strange(decoded: Decoded) -> tuple[int, int]:
 
 def _cased(text: str) -> bool:
     """Whether capitals stand where text has them: of bytes that mean something else, they stand within words, too."""
-    words = [found[0] for found in islice(_WORD.finditer(text), _WORDS) if not found[0].isascii()]
-    regular = sum(word[1:].islower() or word.isupper() or word.lower() == word.upper() for word in words)
-    return regular * 5 >= len(words) * 4
+    words = [found[0] for found in islice(_WORD.finditer(text), _WORDS) if len(found[0]) > 1]
+    return sum(map(_is_word, words)) * 5 >= len(words) * 4
+
+
+def _is_word(word: str) -> bool:
+    """In small letters but for the first, or caseless, or in capitals: of Latin ones few with accents."""
+    if word.isupper():
+        return max(word) >= "\u0250" or 2 * len(word.encode("ascii", "ignore")) >= len(word)
+    return word[1:].islower() or word.lower() == word.upper()
