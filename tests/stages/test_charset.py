@@ -118,7 +118,7 @@ def test_a_wrong_declaration_under_which_all_bytes_mean_something(language, enco
     assert decode(raw, wrong).text == html
 
 
-@pytest.mark.parametrize(("encoding", "text"), [("gbk", "we’ve été, naïve"), ("euc-kr", "we’ve ½ it"), ("big5", "we’ve it")])
+@pytest.mark.parametrize(("encoding", "text"), [("gbk", "we’ve été, voilà"), ("euc-kr", "we’ve ½ it"), ("big5", "we’ve it")])
 def test_western_text_in_an_encoding_of_the_east(encoding, text):
     html, raw = page(f"{text} compiled a guide to where and how to buy. ", encoding, meta=False)
     assert decode(raw, encoding).text == html
