@@ -233,7 +233,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
             reasons.add_section()
     if reasons.row_count:
         console.print(reasons)
-    beside = plain_table("read besides documents, mended, or replaced")
+    beside = plain_table("besides documents")
     for heading, justify in (("source", "left"), ("what", "left"), ("count", "right")):
         beside.add_column(heading, justify=justify, no_wrap=True)
     for name, s in sources.items():
