@@ -102,8 +102,9 @@ class _Zstd:
     Frame layout: RFC 8878, section 3.1.1 (magic, header of 2 to 14 bytes, blocks with 3-byte headers, checksum).
     """
 
-    def __init__(self, dictionary: zstandard.ZstdCompressionDict | None = None) -> None:
-        self.inner: Any = zstandard.ZstdDecompressor(dictionary, max_window_size=MAX_WINDOW).decompressobj()
+    def __init__(self, dictionary: zstandard.ZstdCompressionDict | None, max_window: int) -> None:
+        self.max_window = max_window
+        self.inner: Any = zstandard.ZstdDecompressor(dictionary, max_window_size=max_window).decompressobj()
         self.done = False
         self.hungry = True
         self.checksum = 0
@@ -115,8 +116,9 @@ class _Zstd:
             size = _zstd_header_bytes(data)
             if size is None:
                 return b"", 0
-            if (window := _zstd_window(data)) > MAX_WINDOW:
-                raise zstandard.ZstdError(f"it asks for {window >> 20:,} MiB of memory, and has {MAX_WINDOW >> 20:,}")
+            if (window := _zstd_window(data)) > self.max_window:
+                has = self.max_window >> 20
+                raise zstandard.ZstdError(f"it asks for {window >> 20:,} MiB of memory, and has {has:,}")
             self.checksum = 4 if data[4] & 4 else 0
             self.in_blocks, used = True, size
         made = 0
@@ -192,9 +194,14 @@ class Members:
     """
 
     @classmethod
-    def of_file(cls, stream: BinaryIO, name: str, compression: Compression | None = None) -> Members:
-        """The members of a file that is compressed as said, or (None) as its first bytes and its name tell."""
-        members = cls(stream, None)
+    def of_file(
+        cls, stream: BinaryIO, name: str, compression: Compression | None = None, max_window: int = MAX_WINDOW
+    ) -> Members:
+        """The members of a file that is compressed as said, or (None) as its first bytes and its name tell.
+
+        max_window: bytes that a zstd frame may ask to be held; one that asks for more is damage.
+        """
+        members = cls(stream, None, max_window)
         if compression is None:
             members._need(HEAD_BYTES)
             members.compression = compression_by(members.chunk[:HEAD_BYTES], name)
@@ -202,8 +209,8 @@ class Members:
             members.compression = compression
         return members
 
-    def __init__(self, stream: BinaryIO, compression: str | None) -> None:
-        self.stream, self.compression = stream, compression
+    def __init__(self, stream: BinaryIO, compression: str | None, max_window: int = MAX_WINDOW) -> None:
+        self.stream, self.compression, self.max_window = stream, compression, max_window
         self.chunk, self.at = b"", 0  # bytes taken from the stream, and how many of them are consumed
         self.base = 0  # offset of chunk[0] in the stream
         self.before = b""  # what stood before the chunk: damage shows late, and is then searched again
@@ -305,7 +312,9 @@ class Members:
             return False
 
     def _new_decoder(self) -> _Decoder:
-        return _Zstd(self.dictionary) if self.compression == "zstd" else _DECODERS[self.compression or ""]()
+        if self.compression == "zstd":
+            return _Zstd(self.dictionary, self.max_window)
+        return _DECODERS[self.compression or ""]()
 
     def _pass_padding(self) -> None:
         """Go to where the next member, or frame, begins."""

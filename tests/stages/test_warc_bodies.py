@@ -8,9 +8,12 @@ import random
 import pytest
 import zstandard
 from fastwarc.stream_io import BrotliWriter
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages.read import Dropped, Problem, ReadSpec, Repaired, Skipped, read_batches
 from stages.read.headers import ContentType, content_type, parse_headers
+from stages.read.http import BodyError, BodySizeError, binary_kind, decode_body
 
 HTML = b"<html><body>" + b"<p>Water turns the wheel, and the wheel turns the stone.</p>\n" * 40 + b"</body></html>"
 
@@ -284,3 +287,22 @@ def test_wat_and_resource_records():
     raw = record(HTML, kind="resource", type="text/html; charset=gbk")
     (row,), events = read(raw, record_types=["response", "resource"])
     assert (row["html"], row["charset"], events) == (HTML, "gbk", [])
+
+
+PACKED = [HTML, gzip.compress(HTML), brotli(HTML), zstandard.compress(HTML), chunked(HTML), chunked(gzip.compress(HTML))]
+CODINGS = st.lists(st.sampled_from(["gzip", "br", "deflate", "zstd", "chunked", "identity", "x", ""]), max_size=3)
+
+
+@given(st.sampled_from(PACKED), st.binary(max_size=9), st.integers(0, 3000), CODINGS, CODINGS, st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_no_body_raises_anything_else(body, noise, at, transfer, content, partial):
+    """Whatever is in a body, it is decoded, or refused with a reason, or too large."""
+    body = body[: at % len(body)] + noise + body[at % len(body) :]
+    try:
+        found = decode_body(body, ", ".join(transfer), ", ".join(content), 10_000, partial=partial)
+        assert len(found) <= 10_000
+        binary_kind(found, None)
+    except BodyError as error:
+        assert str(error)
+    except BodySizeError:
+        pass
