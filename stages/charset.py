@@ -21,6 +21,7 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 from stages.meta_charset import declared_in_page
 
 REPLACEMENT = "\ufffd"
+NOT_COUNTED = -1
 SAMPLE_BYTES = 4 << 10  # in which the NULs of UTF-16 are looked for
 CERTAIN = 4  # so many whole characters for one that is not are UTF-8, whatever was declared
 # Share of bytes without a meaning that text in a declared encoding of one byte a character may well have: less in the
@@ -108,8 +109,11 @@ def decode(data: bytes, declared: str | None = None) -> Decoded:
 
 
 def as_dclm(data: bytes, declared: str | None = None) -> Decoded:
-    """The text of `data` by Resiliparse's detector alone, whatever was declared, as DCLM has it; nothing is counted."""
-    return Decoded(bytes_to_str(data, detect_encoding(data) or "utf-8"))
+    """The text of `data` by Resiliparse's detector alone, whatever was declared, as DCLM has it.
+
+    Bytes that mean nothing are dropped, and not counted: `replaced` is NOT_COUNTED.
+    """
+    return Decoded(bytes_to_str(data, detect_encoding(data) or "utf-8"), NOT_COUNTED)
 
 
 def as_utf8(data: bytes) -> Decoded:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from stages.charset import NOT_COUNTED
 from stages.document import DOCUMENT, text_array, text_buffers
 from stages.errors import DocumentsFailed
 from stages.extract import supervisor
@@ -136,10 +137,10 @@ def _characters(text: pa.Array) -> np.ndarray:
 
 
 def _at_rows(length: int, rows: np.ndarray, values: list[int]) -> pa.Array:
-    """An int64 column with these values in the given rows, and nulls elsewhere."""
-    column, missing = np.zeros(length, np.int64), np.ones(length, bool)
-    column[rows], missing[rows] = values, False
-    return pa.array(column, mask=missing)
+    """An int64 column with these counts in the given rows, and nulls elsewhere, and where nothing was counted."""
+    column = np.full(length, NOT_COUNTED)
+    column[rows] = values
+    return pa.array(column, mask=column == NOT_COUNTED)
 
 
 def _merge(text: pa.Array, rows: np.ndarray, texts: list[bytes]) -> pa.Array:

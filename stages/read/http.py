@@ -76,7 +76,8 @@ def binary_kind(body: bytes | memoryview, charset: str | None) -> str | None:
 
 
 def _names(header: str | None) -> list[str]:
-    return [name.strip().lower() for name in header.split(",")] if header else []
+    """Encodings in their order, without parameters (`gzip;q=1.0`), which are not for answers but are there."""
+    return [name.partition(";")[0].strip(" \t\"'").lower() for name in header.split(",")] if header else []
 
 
 def _is_text(body: bytes | memoryview) -> bool:

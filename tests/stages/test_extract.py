@@ -157,9 +157,10 @@ def test_replaced_characters_are_a_measure():
     assert [step.reasons()[i] if i >= 0 else None for i in step.decide(measures)] == [None, "replaced.max"]
     text_alone = batch.set_column(7, PAGE.field("html"), nothing)
     assert step.edit(text_alone)[1]["replaced"].to_pylist() == [0, None]
-    as_dclm = Extract(charset="as_dclm").edit(batch)[0].column("text")[1].as_py()
-    assert "ü" not in as_dclm
-    assert "\ufffd" not in as_dclm
+    result, measures = Extract(charset="as_dclm").edit(batch)
+    assert "ü" not in result.column("text")[1].as_py()
+    assert "\ufffd" not in result.column("text")[1].as_py()
+    assert measures["replaced"].to_pylist() == [None, None]
 
 
 ENCODED = [

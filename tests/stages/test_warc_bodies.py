@@ -103,6 +103,7 @@ def test_a_gzip_body_whose_later_member_is_cut_or_large():
         ("content-encoding:gzip,br",),
         ("CONTENT-ENCODING: gzip", "Server: x", "Content-Encoding: identity", "Content-Encoding: br"),
         ("Content-Encoding: gzip,\r\n br",),
+        ("Content-Encoding: gzip;q=1.0, 'br'",),
     ],
 )
 def test_encodings_in_several_lines(lines):
