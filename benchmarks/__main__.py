@@ -14,6 +14,7 @@ NAMES = (
     "tokens",
     "documents",
     "dedup",
+    "charsets",
     "extraction",
     "fineweb",
     "memory",

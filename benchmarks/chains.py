@@ -160,7 +160,7 @@ def extracted_text(crawl: Crawl, work: Path) -> Input:
         with gzip.open(path, "wt", compresslevel=1) as out:
             for file in crawl.files:
                 for record_id, url, _, html in read_pages(Path(file)):
-                    if text := extract_plain_text(decode(html, None), **RESILIPARSE):
+                    if text := extract_plain_text(decode(html).text, **RESILIPARSE):
                         out.write(json.dumps({"id": record_id, "text": text, "url": url}, ensure_ascii=False) + "\n")
                         documents += 1
                         size += len(text.encode("utf-8", "replace"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ from rich.table import Table
 
 from pipeline.engine import BooksError, Engine
 from pipeline.jobs.dedup import DedupSummary
+from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.plan.corpus import Corpus
 from pipeline.plan.graph import CONCLUSIONS
@@ -35,6 +38,7 @@ class SourceSummary:
     held_out_tokens: int
     shards: int
     budget_tokens: int
+    notes: dict[str, int]  # records read that are no documents, by kind; documents mended, characters replaced
 
     @property
     def into(self) -> Amount:
@@ -69,6 +73,7 @@ class SourceSummary:
             "held_out_tokens": self.held_out_tokens,
             "shards": self.shards,
             "budget_tokens": self.budget_tokens,
+            "notes": self.notes,
             "steps": [b.to_json() for b in self.books],
         }
 
@@ -111,6 +116,7 @@ class Summary:
 def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine, seconds: float) -> Summary:
     """Add up the books of all tasks of this run. Raises BooksError where a source's chain does not close."""
     chains: dict[str, dict[tuple[int, int], StepBooks]] = {source: {} for source in recipe.sources}
+    beside: defaultdict[str, Counter[str]] = defaultdict(Counter)
     notes: dict[str, None] = {}
     peak = 0
     seen: set[str] = set()
@@ -125,6 +131,8 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
             notes[report.fallback] = None
         if not report.books:
             continue
+        if isinstance(report, DocumentsReport):
+            beside[node.ref.source].update(report.notes)
         stage = LAST if node.ref.kind == "tokenize" else int(node.ref.stage)
         chain = chains[node.ref.source]
         for position, books in enumerate(report.books):
@@ -137,7 +145,7 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
         books = [chains[name][place] for place in sorted(chains[name])]
         if wrong := imbalances(books):
             raise BooksError(f"the books of source {name} do not close: {'; '.join(wrong)}")
-        sources.append(_of_source(name, books, manifest["sources"][name]))
+        sources.append(_of_source(name, books, manifest["sources"][name], beside[name]))
     return Summary(
         recipe.name,
         recipe.profile,
@@ -152,10 +160,11 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
     )
 
 
-def _of_source(name: str, books: list[StepBooks], entry: dict[str, Any]) -> SourceSummary:
+def _of_source(name: str, books: list[StepBooks], entry: dict[str, Any], notes: Mapping[str, int]) -> SourceSummary:
     held = entry["held_out"]
     shards = len(entry["shards"]) + len(held["shards"])
-    return SourceSummary(name, books, entry["tokens"], held["tokens"], shards, entry["budget_tokens"])
+    told = dict(sorted(notes.items()))
+    return SourceSummary(name, books, entry["tokens"], held["tokens"], shards, entry["budget_tokens"], told)
 
 
 def plain_table(title: str) -> Table:
@@ -224,6 +233,14 @@ def show(summary: dict[str, Any], console: Console) -> None:
             reasons.add_section()
     if reasons.row_count:
         console.print(reasons)
+    beside = plain_table("besides documents")
+    for heading, justify in (("source", "left"), ("what", "left"), ("count", "right")):
+        beside.add_column(heading, justify=justify, no_wrap=True)
+    for name, s in sources.items():
+        for what, count in s.get("notes", {}).items():
+            beside.add_row(name, what, f"{count:,}")
+    if beside.row_count:
+        console.print(beside)
     for note in summary["notes"]:
         console.print(f"note: {note}")
     console.print(

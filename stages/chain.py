@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,12 +54,16 @@ class Outcome:
 
 
 class Chain:
-    """An ordered list of (name, step), and the books of all batches that went through it."""
+    """An ordered list of (name, step), and the books of all batches that went through it.
+
+    tallies: of each measure in `Step.tallies` its sum, and the documents in which it was above 0.
+    """
 
     def __init__(self, steps: Sequence[tuple[str, Step]], *, keep_before: bool = False) -> None:
         self.steps = list(steps)
         self.keep_before = keep_before
         self.books = [StepBooks(name) for name, _ in self.steps]
+        self.tallies: Counter[str] = Counter()
         self.tracing = False
         for _, step in self.steps:
             step.prepare()
@@ -81,6 +86,7 @@ class Chain:
             else:
                 given = docs
                 docs, measures, alive = self._apply(name, step, books, docs, outcome)
+                self._tally(name, step, measures)
                 sizes = [s[alive] for s in sizes]
                 before = sizes[position]
                 after = payload_sizes(docs) if is_edit(step) else before
@@ -153,6 +159,13 @@ class Chain:
                 f"step {name} returned {edited.num_rows} documents for {len(everyone)}: an edit keeps all rows"
             )
         return edited, measures, everyone
+
+    def _tally(self, name: str, step: Step, measures: Measures) -> None:
+        for measure in step.tallies:
+            values = _as_array(measures.get(measure, ()))
+            if documents := pc.sum(pc.greater(values, 0)).as_py():
+                self.tallies[f"{name}.{measure}"] += pc.sum(values).as_py()
+                self.tallies[f"{name}.{measure}: documents"] += documents
 
     def _apply_in_halves(
         self, name: str, step: Step, books: StepBooks, docs: pa.RecordBatch, outcome: Outcome

@@ -1,42 +1,265 @@
-"""Turns the bytes of a page or text file into characters."""
+"""Turns the bytes of a page or text file into characters.
+
+Encodings are decoded as the WHATWG Encoding Standard defines them, with its labels (webencodings) and its decoders
+(encoding_rs, through endec): what crawls hold was made for browsers. What stands for no character becomes U+FFFD, and
+is counted.
+"""
 
 from __future__ import annotations
 
 import codecs
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import islice
 
-from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
+import endec
+import webencodings
+from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+from stages.meta_charset import declared_in_page
+
+REPLACEMENT = "\ufffd"
+NOT_COUNTED = -1
+SAMPLE_BYTES = 4 << 10  # in which the NULs of UTF-16 are looked for
+CERTAIN = 4  # so many whole characters for one that is not are UTF-8, whatever was declared
+# Share of bytes without a meaning that text in a declared encoding of one byte a character may well have: less in the
+# one that servers declare for anything.
+RARELY, RARELY_1252 = 0.5, 0.02
+HARDLY = 0.25  # share of characters without a meaning above which a text is in another encoding
+
+# UTF-32 is none of the standard's encodings, but its mark is no sensible beginning of UTF-16: that would be a NUL.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16le"),
+    (codecs.BOM_UTF16_BE, "utf-16be"),
+)
+_UTF16 = frozenset({"utf-16le", "utf-16be"})
+_MULTI_BYTE = frozenset({"gbk", "gb18030", "big5", "euc-jp", "iso-2022-jp", "shift_jis", "euc-kr"})
+# Names of Python that are no labels of the standard; the detector, too, answers with names of Python.
+_PYTHON = {
+    "big5hkscs": "big5",
+    "cp932": "shift_jis",
+    "cp949": "euc-kr",
+    "cp950": "big5",
+    "euc_jp": "euc-jp",
+    "euc_kr": "euc-kr",
+    "iso2022_jp": "iso-2022-jp",
+    "mac-cyrillic": "x-mac-cyrillic",
+    "mac-roman": "macintosh",
+}
+_NOT_DETECTED = _UTF16 | {"utf-8", "replacement"}
+
+_ASCII, _HIGH = bytes(range(0x80)), bytes(range(0x80, 0x100))
+_CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\n\f\r\x1b")
+_JAPANESE = re.compile(rb"\x1b\$(?:[@B]|\(D)[\x21-\x7e]")  # ISO-2022-JP: an escape, and a two-byte character
+_KOREAN = b"\x1b$)C"  # ISO-2022-KR: its announcement
+_HALF = re.compile(rb"(?:[\xe0-\xef][\x80-\xbf]|[\xf0-\xf4][\x80-\xbf]{1,2})(?![\x80-\xbf])")
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # half of a character above U+FFFF, as CESU-8 has it
+_ONE_DAMAGE = re.compile(r"\ufffd(?<![^\x00-\x7f]\ufffd)\ufffd{1,3}(?![^\x00-\x7f])")
+_STRANGE = re.compile("[\x80-\x84\x86-\x9f\ue000-\uf8ff]")
+_ODD = re.compile(  # Latin and Cyrillic taken for CJK
+    "(?<=[A-Za-z])[\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff](?=[A-Za-z])|[\uff61-\uff9f]"
+)
+_WORD = re.compile(r"(?<![A-Za-z])[A-Za-z]*+[^\W\d_A-Za-z][^\W\d_]*")  # with a letter that is not ASCII
+_WORDS = 2000  # looked at
 
 
-def decode(data: bytes, declared: str | None = None) -> str:
-    """The text of `data`, from the first of these that fits without an error.
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A text, and how many of its characters were put in place of bytes that mean nothing in its encoding."""
 
-    1. a byte order mark; 2. UTF-8 (a last character cut in two is dropped: crawlers cut long pages off);
-    3. `declared`, the charset of the HTTP header; 4. the charset of the page's <meta>; 5. Resiliparse's detector,
-    where bytes that do not fit are dropped.
-    UTF-8 goes before the declarations because text in another encoding is practically never valid UTF-8, while
-    declarations are often wrong; escape sequences of ISO-2022, which are, leave it to them.
+    text: str
+    replaced: int = 0
+
+    def without_cut(self) -> Decoded:
+        """Without the character that the end of the bytes cut in two: crawlers cut long pages off. It still counts."""
+        return Decoded(self.text.removesuffix(REPLACEMENT), self.replaced) if self.replaced else self
+
+    def foreign(self) -> str:
+        """The characters that are not ASCII."""
+        return self.text.encode("utf-8", "surrogatepass").translate(None, _ASCII).decode("utf-8", "surrogatepass")
+
+
+def decode(data: bytes, declared: str | None = None) -> Decoded:
+    """The text of `data`, in the first of these encodings that it is plausibly in.
+
+    1. That of a byte order mark; UTF-16 without a mark, by its NULs; ISO-2022-JP and -KR, by their escapes.
+    2. UTF-8, where most of its multi-byte sequences are whole: text in another encoding hardly ever has any, while
+       declarations are often wrong.
+    3. `declared`, the charset of the HTTP header; 4. the charset that the page declares.
+    5. What Resiliparse's detector finds.
     """
-    for mark, encoding in _BOMS:
-        if data.startswith(mark):
-            return data[len(mark) :].decode(encoding, "replace")
-    if b"\x1b" not in data:
+    for mark, name in _MARKS:
+        if data.startswith(mark) and (name != "utf-32-le" or len(data) % 4 == 0):
+            return _decode(data[len(mark) :], name).without_cut()
+    if name := utf16(data[:SAMPLE_BYTES], declared):
+        return _decode(data, name).without_cut()
+    if b"\x1b" in data and data.isascii():
+        return _escaped(data, declared)
+    try:
+        return Decoded(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data" and error.start >= len(data) - 3:
+            return Decoded(data[: error.start].decode("utf-8"), 1)
+    return _damaged_or_legacy(data, declared).without_cut()
+
+
+def as_dclm(data: bytes, declared: str | None = None) -> Decoded:
+    """The text of `data` by Resiliparse's detector alone, whatever was declared, as DCLM has it.
+
+    Bytes that mean nothing are dropped, and not counted: `replaced` is NOT_COUNTED.
+    """
+    return Decoded(bytes_to_str(data, detect_encoding(data) or "utf-8"), NOT_COUNTED)
+
+
+def as_utf8(data: bytes) -> Decoded:
+    """The text of `data`, which is UTF-8, damaged or not."""
+    return _decode(data.removeprefix(codecs.BOM_UTF8), "utf-8").without_cut()
+
+
+def utf16(head: bytes, declared: str | None = None) -> str | None:
+    """Whether bytes that begin so are UTF-16 without a mark, and which: ASCII characters have a NUL on one side.
+
+    A page begins with one of them; where it was declared, bytes below 32 do for a proof: other text has hardly any.
+    """
+    name = _name(declared)
+    if b"\0" not in head and name not in _UTF16:
+        return None
+    pairs = len(head) // 2
+    little, big = head[1 : 2 * pairs : 2].count(0), head[0 : 2 * pairs : 2].count(0)
+    if (little > pairs // 5 or head.startswith(b"<\0")) and big <= little // 3:
+        return "utf-16le"
+    if (big > pairs // 5 or head.startswith(b"\0<")) and little <= big // 3:
+        return "utf-16be"
+    return name if name in _UTF16 and controls(head) > len(head) // 50 else None
+
+
+def controls(data: bytes) -> int:
+    """Bytes below 32 that text has no use for."""
+    return len(data) - len(data.translate(None, _CONTROLS))
+
+
+@lru_cache(1000)
+def _name(label: str | None) -> str | None:
+    """The standard's name of an encoding, lower case; None for a label that neither it nor Python knows."""
+    label = label.strip(" \t\r\n\f\"'") if label else ""
+    found = webencodings.lookup(label)
+    if found is None and label:
+        with suppress(LookupError, ValueError):
+            python_name = codecs.lookup(label).name
+            found = webencodings.lookup(_PYTHON.get(python_name, python_name))
+    return found.name.lower() if found else None
+
+
+@cache
+def _table(name: str) -> str:
+    """The characters of the 256 bytes, in an encoding of one byte a character."""
+    return endec.decode(bytes(range(256)), name, "replace", bom="ignore")
+
+
+def _decode(data: bytes, name: str) -> Decoded:
+    """`data` in the encoding of this name."""
+    if name == "utf-8":
+        text = data.decode("utf-8", "replace")
+        return Decoded(text, text.count(REPLACEMENT) - data.count(b"\xef\xbf\xbd"))
+    if name.startswith("utf-32"):
+        text = data.decode(name, "replace")
+    elif name in _MULTI_BYTE or name in _UTF16:
         try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            if error.reason == "unexpected end of data" and error.start >= len(data) - 3:
-                return data[: error.start].decode("utf-8")
-    for name in (declared, detect_encoding(data, from_html_meta=True)):
-        encoding = map_encoding_to_html5(name.strip(" \"'"), fallback_utf8=False) if name else None
-        if encoding:
-            try:
-                return data.decode(encoding)
-            except (UnicodeDecodeError, LookupError):
-                continue
-    return detect(data)
+            return Decoded(endec.decode(data, name, bom="ignore"))
+        except UnicodeError:
+            text = endec.decode(data, name, "replace", bom="ignore")
+    else:
+        text = codecs.charmap_decode(data, "strict", _table(name))[0]  # ten times as fast
+    return Decoded(text, text.count(REPLACEMENT))
 
 
-def detect(data: bytes, declared: str | None = None) -> str:
-    """The text of `data` by Resiliparse's detector alone, whatever was declared."""
-    return bytes_to_str(data, detect_encoding(data) or "utf-8")
+def _escaped(data: bytes, declared: str | None) -> Decoded:
+    """ASCII with escapes: ISO-2022, or text with a terminal's escapes in it."""
+    if data.find(_KOREAN, 0, SAMPLE_BYTES) >= 0:  # the standard has it no longer, pages do
+        text = data.decode("iso2022_kr", "replace")
+        return Decoded(text, text.count(REPLACEMENT))
+    if _JAPANESE.search(data) or "iso-2022-jp" in _declared(data, declared):
+        return _decode(data, "iso-2022-jp")
+    return Decoded(data.decode("ascii"))
+
+
+def _declared(data: bytes, declared: str | None) -> list[str]:
+    """Names of the encodings that were declared, the header's first. What is read as ASCII here is not in UTF-16."""
+    names = (_name(label) for label in (declared, *declared_in_page(data)))
+    known = ["windows-1252" if name == "x-user-defined" else name for name in names if name]
+    return [name for name in dict.fromkeys(known) if name not in _UTF16 and name != "replacement"]
+
+
+def _damaged_or_legacy(data: bytes, declared: str | None) -> Decoded:
+    """`data`, which is not valid UTF-8, in the encoding that fits best."""
+    names = _declared(data, declared)
+    utf8 = _decode(data, "utf-8")
+    whole = len(utf8.text) - len(data.translate(None, _HIGH)) - utf8.replaced
+    says_utf8 = "utf-8" in names
+    wrong = _against_utf8(data, utf8) if whole or says_utf8 else utf8.replaced
+    if whole > CERTAIN * wrong:
+        return utf8
+    fits, found = _legacy(data, [name for name in names if name != "utf-8"])
+    if (whole >= wrong and whole) or (2 * whole >= wrong and says_utf8):
+        return found if fits in _MULTI_BYTE else utf8
+    return found
+
+
+def _against_utf8(data: bytes, decoded: Decoded) -> int:
+    """How many characters of `data` speak against its being UTF-8, as which it is decoded.
+
+    What damage makes of one character is up to four replacements, and counts once; what is recognisably a half of a
+    character is not counted.
+    """
+    repeated = sum(len(one) - 1 for one in _ONE_DAMAGE.findall(decoded.text))
+    return decoded.replaced - repeated - len(_HALF.findall(data)) - 3 * len(_SURROGATE.findall(data))
+
+
+def _legacy(data: bytes, names: list[str]) -> tuple[str | None, Decoded]:
+    """`data` in the first of these encodings that fits, else in the one that is detected, if it does; and its name.
+
+    Where none fits, the bytes are damaged, and the first name is right, if it is not wholly out of question; None.
+    """
+    found: list[tuple[float, Decoded]] = []
+    for name in names:
+        decoded = _decode(data, name)
+        strange, foreign = _strange(decoded)
+        if not strange and not (name in _MULTI_BYTE and 2 * len(_ODD.findall(decoded.text)) > foreign):
+            return name, decoded
+        share = RARELY_1252 if name == "windows-1252" else RARELY
+        if name not in _MULTI_BYTE and strange <= 1 + share * foreign and _cased(decoded.text):
+            return name, decoded
+        found.append((strange / foreign, decoded))
+    detected = _name(detect_encoding(data, html5_compatible=False))
+    if detected is None or detected in _NOT_DETECTED:
+        detected = "windows-1252"
+    decoded = _decode(data, detected)
+    strange, foreign = _strange(decoded)
+    if not strange and (detected in _MULTI_BYTE or _cased(decoded.text)):
+        return detected, decoded
+    found += [(strange / foreign, decoded), (0, _decode(data, "windows-1252"))]
+    return None, next(decoded for share, decoded in found if share <= HARDLY)
+
+
+def _strange(decoded: Decoded) -> tuple[int, int]:
+    """Characters that no text has (replacements, the controls that fill tables up, private use); and all not ASCII."""
+    foreign = decoded.foreign()
+    return decoded.replaced + len(_STRANGE.findall(foreign)), max(1, len(foreign))
+
+
+def _cased(text: str) -> bool:
+    """Whether capitals stand where text has them: of bytes that mean something else, they stand within words, too."""
+    words = [found[0] for found in islice(_WORD.finditer(text), _WORDS) if len(found[0]) > 1]
+    return sum(map(_is_word, words)) * 5 >= len(words) * 4
+
+
+def _is_word(word: str) -> bool:
+    """In small letters but for the first, or caseless, or in capitals: of Latin ones few with accents."""
+    if word.isupper():
+        return max(word) >= "\u0250" or 2 * len(word.encode("ascii", "ignore")) >= len(word)
+    return word[1:].islower() or word.lower() == word.upper()

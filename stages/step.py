@@ -111,6 +111,7 @@ class Step(Settings):
 
     step: ClassVar[str]
     takes_pages: ClassVar[bool] = False  # True for a step that makes text of `html`, which is gone after it
+    tallies: ClassVar[tuple[str, ...]] = ()  # measures whose sum over all documents is told in a run's summary
     version: ClassVar[int] = 1  # raise it when the same settings give other results than before
 
     @model_validator(mode="before")

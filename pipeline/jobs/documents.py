@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ class DocumentsReport(Report):
     """What became of the documents.
 
     docs, bytes: those kept, in the file `part`. before_edits: bytes of that file that hold texts as they were before an edit.
-    notes: what was skipped, by kind.
+    notes: records that are no documents, by kind; documents mended; sums of what steps tally.
     """
 
     part: str
@@ -114,7 +115,7 @@ def _run(job: Documents, context: Context, lender: Lender | None) -> DocumentsRe
         failed_documents=sum(b.failed.docs for b in books),
         failed_files=arrival.failed_files,
         first_failure=arrival.first_failure or written.first_failure,
-        notes=arrival.notes,
+        notes=dict(Counter(arrival.notes) + chain.tallies),
     )
 
 

@@ -77,7 +77,8 @@ def lent_rows(
 ) -> Iterator[list[Piece]]:
     """What an earlier run made of the same documents, kept and dropped together in their old order, in windows."""
     arrival.books = lender.books
-    arrival.notes = dict(lender.notes)
+    again = tuple(f"{name}." for name in lender.steps[lender.equal :])  # steps that tally anew
+    arrival.notes = {what: count for what, count in lender.notes.items() if not what.startswith(again)}
     extract = next((i for i, (_, step) in enumerate(chain.steps) if step.takes_pages), -1)
 
     def piece(batch: pa.RecordBatch, reached: int) -> Piece:

@@ -20,7 +20,7 @@ from pathlib import Path
 # Import name -> distribution, of libraries whose version may change the bytes of a result.
 LIBRARIES = {
     "datatrove": "datatrove",
-    "encoding_rs": "encoding-rs-py",
+    "endec": "endec",
     "fastokens": "fastokens",
     "fasttext": "fasttext-community",
     "fastwarc": "fastwarc",
@@ -28,6 +28,7 @@ LIBRARIES = {
     "pydivsufsort": "pydivsufsort",
     "resiliparse": "resiliparse",
     "tokenizers": "tokenizers",
+    "webencodings": "webencodings",
 }
 PACKAGES = ("stages.", "pipeline.jobs.")
 REGISTRIES = frozenset({"stages.steps"})

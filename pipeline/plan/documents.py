@@ -92,9 +92,7 @@ def _splits(work: Work, read: ReadSpec, files: list[SourceFile]) -> Plan[list[tu
 
 def _check_pages(name: str, source: Source, files: list[SourceFile]) -> None:
     """Pages of a crawl hold no text until a step takes it out of them: without one, all would go as empty."""
-    read = source.read
-    plain = set(read.record_types) == {"conversion"} or set(read.mime_types) == {"text/plain"}
-    if plain or any(getattr(step, "takes_pages", False) for _, step in source.steps):
+    if any(getattr(step, "takes_pages", False) for _, step in source.steps):
         return
-    if page := next((file for file in files if read.format_of(file.name) == "warc"), None):
+    if page := next((file for file in files if source.read.holds_pages(file.name)), None):
         raise UserError(f"sources.{name}.steps: {page.name} holds web pages, and no step takes their text out; add `extract`")

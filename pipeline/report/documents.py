@@ -236,5 +236,5 @@ def failed(data: dict[str, Any]) -> list[Any]:
         )
     if f["passed_over"]:
         said = "; ".join(f"{p['source']}: {count(p['records'])} {p['what']}" for p in f["passed_over"])
-        found.append(tag("p", f"Records passed over while reading, as no documents: {said}.", class_="small soft"))
+        found.append(tag("p", f"Besides documents (other records, what was mended or replaced): {said}.", class_="small soft"))
     return found

@@ -5,8 +5,9 @@ It imports little, starts once a worker process, and may hang, crash or run out 
 
 Commands (a pipe): int64 length, then marshal of (size of the pages file, [(start, stop, charset), ...]).
 Pages (shared memory): the bytes that starts and stops index.
-Results (a pipe), in the order of the pages: int64 status (0 text, 1 exception), int64 length, bytes: UTF-8 text, or
-marshal of (cause in one line, traceback). One result with length 0 comes first, when the process is ready.
+Results (a pipe), in the order of the pages: int64 status (0 text, 1 exception), int64 replaced characters of the page,
+int64 length, bytes: UTF-8 text, or marshal of (cause in one line, traceback). One result with length 0 comes first, when
+the process is ready.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from stages.charset import decode, detect
+from stages.charset import as_dclm, decode
 
 Extractor = Callable[[str], str]
 
@@ -54,8 +55,8 @@ def main(commands: int, results: int, pages: int, settings: dict[str, Any]) -> N
         resource.setrlimit(resource.RLIMIT_AS, (settings["memory_bytes"], settings["memory_bytes"]))
     extract = load_engine(settings["engine"], settings["options"])
     seconds = settings["page_seconds"]
-    text_of = decode if settings["charset"] == "declared" else detect
-    _write(results, struct.pack("<qq", 0, 0))
+    text_of = decode if settings["charset"] == "declared" else as_dclm
+    _write(results, struct.pack("<qqq", 0, 0, 0))
     view, mapped = memoryview(b""), 0
     while True:
         size, entries = marshal.loads(_read(commands, struct.unpack("<q", _read(commands, 8))[0]))
@@ -65,16 +66,21 @@ def main(commands: int, results: int, pages: int, settings: dict[str, Any]) -> N
             # Unhandled on purpose: it ends the process when the page has used up its CPU time, wherever that hangs.
             signal.setitimer(signal.ITIMER_PROF, seconds)
             try:
-                text = extract(text_of(bytes(view[start:stop]), charset))
+                page = text_of(bytes(view[start:stop]), charset)
+                text = extract(page.text)
                 if text is None:
                     text = ""
                 if not isinstance(text, str):
                     raise TypeError(f"the engine returned {type(text).__name__}, not str")
-                status, answer = 0, text.encode("utf-8", "replace")
+                status, replaced, answer = 0, page.replaced, text.encode("utf-8", "replace")
             except Exception as error:
-                status, answer = 1, marshal.dumps((f"{type(error).__name__}: {error}", traceback.format_exc()))
+                status, replaced, answer = (
+                    1,
+                    0,
+                    marshal.dumps((f"{type(error).__name__}: {error}", traceback.format_exc())),
+                )
             signal.setitimer(signal.ITIMER_PROF, 0)
-            _write(results, struct.pack("<qq", status, len(answer)) + answer)
+            _write(results, struct.pack("<qqq", status, replaced, len(answer)) + answer)
 
 
 def _end_with_parent(commands: int) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from stages.charset import NOT_COUNTED
 from stages.document import DOCUMENT, text_array, text_buffers
 from stages.errors import DocumentsFailed
 from stages.extract import supervisor
@@ -27,11 +28,14 @@ class Extract(Step):
     """Main text of HTML pages by Resiliparse, or by a function of your own, in a process of its own.
 
     Rows whose `html` is null hold text already and stay as they are. A page that makes the parser raise, crash, hang
-    or run out of memory fails alone (DocumentsFailed). Measures: characters of the text, bytes of the page.
+    or run out of memory fails alone (DocumentsFailed). Measures: characters of the text, bytes of the page, and how many
+    characters of the page were put in place of bytes that mean nothing in its encoding (null where nothing was decoded).
     """
 
     step: ClassVar[str] = "extract"
     takes_pages: ClassVar[bool] = True
+    version: ClassVar[int] = 2
+    tallies: ClassVar[tuple[str, ...]] = ("replaced",)
 
     # "resiliparse", or "module:function" for a function that takes HTML as str and returns text (None counts as empty).
     engine: str = Field("resiliparse", pattern=r"^resiliparse$|^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
@@ -46,14 +50,15 @@ class Extract(Step):
     comments: bool = True
     post_meta: bool = True
     skip_elements: tuple[str, ...] = ()
-    # How bytes become characters: "declared" trusts valid UTF-8, then what header and page declare, then a detector;
-    # "detected" is Resiliparse's detector alone, as DCLM has it (it takes some UTF-8 pages for windows-1252).
-    charset: Literal["declared", "detected"] = "declared"
+    # How bytes become characters: "declared" takes UTF-8, then what header and page declare, as browsers do, then a
+    # detector (stages/charset.py); "as_dclm" is Resiliparse's detector alone, which takes damaged UTF-8 for other things.
+    charset: Literal["declared", "as_dclm"] = "declared"
 
     max_page_bytes: PositiveInt = 16 << 20  # larger pages are dropped unread
     page_seconds: PositiveFloat = 10.0  # CPU time after which a page is given up
     memory_mb: PositiveInt | None = 2048  # address space of the parsing process
     characters: Limit = limit(min=1)
+    replaced: Limit = limit()
 
     def limits(self) -> dict[str, Bounds | Labels]:
         """Page size is no Limit field, since raising it must extract again; but it drops pages like one."""
@@ -78,19 +83,23 @@ class Extract(Step):
         charsets = docs.column("charset").to_pylist()
         spans = [(int(offsets[row]), int(offsets[row + 1]), charsets[row]) for row in rows]
         with _LOCK:
-            texts, failures = self._supervisor().extract(data, spans)
-        text = _merge(docs.column("text"), rows, texts)
+            done = self._supervisor().extract(data, spans)
+        text = _merge(docs.column("text"), rows, done.texts)
         others = docs.drop_columns(["html", "charset"])
         batch = others.set_column(DOCUMENT.get_field_index("text"), DOCUMENT.field("text"), text)
-        page_bytes = np.where(is_page, sizes, text_sizes(text))
-        failures = [replace(failure, row=int(rows[failure.row])) for failure in failures]
+        measures = {
+            "characters": _characters(text),
+            "page_bytes": np.where(is_page, sizes, text_sizes(text)),
+            "replaced": _at_rows(len(text), rows, done.replaced),
+        }
+        failures = [replace(failure, row=int(rows[failure.row])) for failure in done.failures]
         if not failures:
-            return batch, {"characters": _characters(text), "page_bytes": page_bytes}
+            return batch, measures
         kept = np.ones(docs.num_rows, bool)
         kept[[failure.row for failure in failures]] = False
-        batch = batch.filter(pa.array(kept))
-        measures = {"characters": _characters(batch.column("text")), "page_bytes": page_bytes[kept]}
-        raise DocumentsFailed(failures, (batch, measures), np.flatnonzero(kept))
+        stay = pa.array(kept)
+        measures = {name: pa.array(values).filter(stay) for name, values in measures.items()}
+        raise DocumentsFailed(failures, (batch.filter(stay), measures), np.flatnonzero(kept))
 
     def _supervisor(self) -> supervisor.Supervisor:
         """This process's parsing process for these settings; a forked process starts its own."""
@@ -125,6 +134,13 @@ def text_sizes(text: pa.Array) -> np.ndarray:
 
 def _characters(text: pa.Array) -> np.ndarray:
     return np.asarray(pc.utf8_length(text), np.int64)
+
+
+def _at_rows(length: int, rows: np.ndarray, values: list[int]) -> pa.Array:
+    """An int64 column with these counts in the given rows, and nulls elsewhere, and where nothing was counted."""
+    column = np.full(length, NOT_COUNTED)
+    column[rows] = values
+    return pa.array(column, mask=column == NOT_COUNTED)
 
 
 def _merge(text: pa.Array, rows: np.ndarray, texts: list[bytes]) -> pa.Array:

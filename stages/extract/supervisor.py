@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +24,24 @@ from stages.errors import DocumentFailure, UserError
 START_SECONDS = 120.0  # for the process to import the engine
 WALL_FACTOR = 6.0  # a page may take this many times its CPU seconds, on a busy machine or asleep
 STDERR_BYTES = 1 << 20
-_HEADER = struct.Struct("<qq")
+_HEADER = struct.Struct("<qqq")
+
+
+@dataclass
+class Texts:
+    """What became of some pages, in their order."""
+
+    texts: list[bytes] = field(default_factory=list)  # UTF-8; empty for a page that failed
+    replaced: list[int] = field(default_factory=list)  # characters of each page put for bytes that mean nothing
+    failures: list[DocumentFailure] = field(default_factory=list)  # `row` is the page's position
+
+    def add(self, text: bytes, replaced: int) -> None:
+        self.texts.append(text)
+        self.replaced.append(replaced)
+
+    def fail(self, error: str, trace: str) -> None:
+        self.failures.append(DocumentFailure(len(self.texts), error, trace))
+        self.add(b"", 0)
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,7 @@ class Settings:
     """What a parsing process is started with."""
 
     engine: str  # "resiliparse" or "module:function"
-    charset: str  # "declared" or "detected"
+    charset: str  # "declared" or "as_dclm"
     options: tuple[tuple[str, Any], ...]  # keyword arguments of Resiliparse's extract_plain_text
     page_seconds: float  # CPU time for one page
     memory_bytes: int | None  # address space of the process
@@ -49,40 +66,31 @@ class Supervisor:
         self.errors: IO[bytes] | None = None
         self.buffer = bytearray()
 
-    def extract(
-        self, data: np.ndarray, spans: list[tuple[int, int, str | None]]
-    ) -> tuple[list[bytes], list[DocumentFailure]]:
-        """Texts (UTF-8) of the pages data[start:stop], and the failures; `row` is the position in `spans`.
-
-        A page that failed has empty text. Raises UserError where the process cannot even start.
-        """
-        texts: list[bytes] = []
-        failures: list[DocumentFailure] = []
+    def extract(self, data: np.ndarray, spans: list[tuple[int, int, str | None]]) -> Texts:
+        """The texts of the pages data[start:stop]. Raises UserError where the process cannot even start."""
+        done = Texts()
         if not spans:
-            return texts, failures
+            return done
         base, end = spans[0][0], spans[-1][1]
         entries = [(start - base, stop - base, charset) for start, stop, charset in spans]
-        while len(texts) < len(spans):
+        while len(done.texts) < len(spans):
             self.start()
-            self._send(data[base:end], entries[len(texts) :])
+            self._send(data[base:end], entries[len(done.texts) :])
             try:
-                while len(texts) < len(spans):
-                    status, answer = self._receive(self.settings.page_seconds * WALL_FACTOR)
+                while len(done.texts) < len(spans):
+                    status, replaced, answer = self._receive(self.settings.page_seconds * WALL_FACTOR)
                     if status:
-                        failures.append(DocumentFailure(len(texts), *marshal.loads(answer)))
-                        answer = b""
-                    texts.append(answer)
+                        done.fail(*marshal.loads(answer))
+                    else:
+                        done.add(answer, replaced)
             except TimeoutError:
                 self._kill()
                 seconds = self.settings.page_seconds * WALL_FACTOR
-                error = f"PageTimeout: the page took more than {seconds:g} seconds"
-                failures.append(DocumentFailure(len(texts), error, self._stderr()))
-                texts.append(b"")
+                done.fail(f"PageTimeout: the page took more than {seconds:g} seconds", self._stderr())
             except EOFError:
-                failures.append(DocumentFailure(len(texts), *self._cause_of_death()))
-                texts.append(b"")
+                done.fail(*self._cause_of_death())
         self._trim_stderr()
-        return texts, failures
+        return done
 
     def start(self) -> None:
         """Start the process if none is running."""
@@ -145,18 +153,18 @@ class Supervisor:
             while view:
                 view = view[os.write(self.commands, view) :]
 
-    def _receive(self, seconds: float) -> tuple[int, bytes]:
-        """The next result. Raises TimeoutError, or EOFError where the process has ended."""
+    def _receive(self, seconds: float) -> tuple[int, int, bytes]:
+        """The next result: status, replaced characters, answer. Raises TimeoutError, or EOFError where the process has ended."""
         deadline = time.monotonic() + seconds
         need = _HEADER.size
-        status = -1
+        status = replaced = -1
         while True:
             if len(self.buffer) >= need:
                 if status >= 0:
                     answer = bytes(self.buffer[_HEADER.size : need])
                     del self.buffer[:need]
-                    return status, answer
-                status, length = _HEADER.unpack_from(self.buffer)
+                    return status, replaced, answer
+                status, replaced, length = _HEADER.unpack_from(self.buffer)
                 need += length
                 continue
             left = deadline - time.monotonic()

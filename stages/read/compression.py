@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 from collections.abc import Callable
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import zstandard
 from isal import isal_zlib  # inflates 1.5 to 2 times as fast as zlib, and checks as much
 
 from stages.read.names import suffixes
+
+Compression = Literal["none", "gzip", "zstd", "bzip2", "xz"]
 
 MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00"}
 SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
@@ -23,7 +26,18 @@ RAW_BYTES = 256 << 10  # compressed bytes taken from the stream at once
 FEED_BYTES = 32 << 10  # compressed bytes given to a decompressor at once; deflate makes at most 33 MB of them
 SALVAGE_BYTES = 64  # fed at once to get out what stands before damage
 PIECE_BYTES = 1 << 20  # most decompressed bytes in one piece, where the decompressor can be told
-MAX_WINDOW = 1 << 31  # zstd --long=31
+MAX_WINDOW = 1 << 30  # bytes that a zstd frame may ask to be held (--long=30); more is not within a task's memory
+
+MAX_DICTIONARY = 64 << 20  # bytes of a zstd dictionary, compressed or not
+
+# What a stream begins with, told from text more surely than by what every member begins with.
+_BEGINS = re.compile(
+    rb"(?P<gzip>\x1f\x8b\x08)|(?P<zstd>\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)|(?P<xz>\xfd7zXZ\x00)"
+    rb"|(?P<bzip2>BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90))"
+)
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_NOT_ZERO = re.compile(rb"[^\x00]")
+HEAD_BYTES = 64  # looked at to tell what a stream is
 
 
 class DamagedError(Exception):
@@ -37,6 +51,17 @@ class DamagedError(Exception):
 def compression_of(name: str) -> str | None:
     """The compression that a file name's suffix stands for: "gzip", "zstd", "bzip2", "xz", or None for none."""
     return SUFFIXES.get((suffixes(name) or [""])[-1])
+
+
+def compression_by(head: bytes, name: str) -> str | None:
+    """How a file with these first bytes is compressed, like `compression_of`.
+
+    The bytes know better than the name: what was decompressed on its way often keeps its suffix, what was compressed
+    often has none. The name is believed of a file that is neither text nor begins as compressed files do, or is empty.
+    """
+    if found := _BEGINS.match(head):
+        return found.lastgroup
+    return compression_of(name) if not head or _BINARY.search(head[:HEAD_BYTES]) else None
 
 
 class _Decoder(Protocol):
@@ -79,8 +104,9 @@ class _Zstd:
     Frame layout: RFC 8878, section 3.1.1 (magic, header of 2 to 14 bytes, blocks with 3-byte headers, checksum).
     """
 
-    def __init__(self) -> None:
-        self.inner: Any = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
+    def __init__(self, dictionary: zstandard.ZstdCompressionDict | None, max_window: int) -> None:
+        self.max_window = max_window
+        self.inner: Any = zstandard.ZstdDecompressor(dictionary, max_window_size=max_window).decompressobj()
         self.done = False
         self.hungry = True
         self.checksum = 0
@@ -92,6 +118,9 @@ class _Zstd:
             size = _zstd_header_bytes(data)
             if size is None:
                 return b"", 0
+            if (window := _zstd_window(data)) > self.max_window:
+                has = self.max_window >> 20
+                raise zstandard.ZstdError(f"it asks for {window >> 20:,} MiB of memory, and has {has:,}")
             self.checksum = 4 if data[4] & 4 else 0
             self.in_blocks, used = True, size
         made = 0
@@ -126,9 +155,30 @@ def _zstd_header_bytes(data: memoryview) -> int | None:
     return size if len(data) >= size else None
 
 
+def _zstd_window(data: memoryview) -> int:
+    """Bytes that a decoder has to hold for the frame whose whole header this is (RFC 8878, section 3.1.1.1.2)."""
+    descriptor = data[4]
+    if not descriptor & 32:
+        base = 1 << (10 + (data[5] >> 3))
+        return base + (base >> 3) * (data[5] & 7)
+    at, size = 5 + (0, 1, 2, 4)[descriptor & 3], (1, 2, 4, 8)[descriptor >> 6]
+    return int.from_bytes(data[at : at + size], "little") + (256 if size == 2 else 0)
+
+
+def _dictionary(data: bytes) -> zstandard.ZstdCompressionDict | None:
+    """The dictionary in a skippable frame; None where the frame holds something else."""
+    try:
+        if data.startswith(MAGIC["zstd"]):
+            data = zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_DICTIONARY)
+        if data.startswith(b"\x37\xa4\x30\xec"):
+            return zstandard.ZstdCompressionDict(data)
+    except zstandard.ZstdError:
+        pass
+    return None
+
+
 _DECODERS: dict[str, Callable[[], _Decoder]] = {
     "gzip": _Gzip,
-    "zstd": _Zstd,
     "bzip2": lambda: _Bounded(bz2.BZ2Decompressor()),
     "xz": lambda: _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=1 << 30)),
 }
@@ -145,31 +195,48 @@ class Members:
     `open` and `read` raise DamagedError; then `recover` finds the next member, which `open` opens.
     """
 
-    def __init__(self, stream: BinaryIO, compression: str | None) -> None:
-        self.stream, self.compression = stream, compression
+    @classmethod
+    def of_file(
+        cls, stream: BinaryIO, name: str, compression: Compression | None = None, max_window: int = MAX_WINDOW
+    ) -> Members:
+        """The members of a file that is compressed as said, or (None) as its first bytes and its name tell.
+
+        max_window: bytes that a zstd frame may ask to be held; one that asks for more is damage.
+        """
+        members = cls(stream, None, max_window)
+        if compression is None:
+            members._need(HEAD_BYTES)
+            members.compression = compression_by(members.chunk[:HEAD_BYTES], name)
+        elif compression != "none":
+            members.compression = compression
+        return members
+
+    def __init__(self, stream: BinaryIO, compression: str | None, max_window: int = MAX_WINDOW) -> None:
+        self.stream, self.compression, self.max_window = stream, compression, max_window
         self.chunk, self.at = b"", 0  # bytes taken from the stream, and how many of them are consumed
         self.base = 0  # offset of chunk[0] in the stream
         self.before = b""  # what stood before the chunk: damage shows late, and is then searched again
         self.start = 0
         self.decoder: _Decoder | None = None
+        self.dictionary: zstandard.ZstdCompressionDict | None = None
 
     def open(self) -> bool:
         """Begin the next member; False at the end of the stream. Zero bytes between members are padding."""
-        while self._need(1) and self.compression is not None and self.chunk[self.at] == 0:
-            self.at = len(self.chunk) - len(self.chunk[self.at :].lstrip(b"\0"))
-        self.start = self.base + self.at
+        self._pass_padding()
+        while self.compression == "zstd" and self._skip_frame():
+            self._pass_padding()
         if not self._need(1):
+            if self.compression is not None and self.start == 0:
+                raise DamagedError(0, f"the file is empty, which no {self.compression} file is")
             return False
         if self.compression is None:
             return True
-        if self.compression == "zstd" and self._skip_frame():
-            return self.open()
         magic = MAGIC[self.compression]
         self._need(len(magic))
         if not self.chunk.startswith(magic, self.at):
             short = magic.startswith(self.chunk[self.at :])
             raise DamagedError(self.start, "the file ends too early" if short else f"no {self.compression} data here")
-        self.decoder = _DECODERS[self.compression]()
+        self.decoder = self._new_decoder()
         return True
 
     def read(self) -> bytes:
@@ -201,7 +268,7 @@ class Members:
         raw, base = self.before + self.chunk, self.base - len(self.before)
         if self.compression is None or self.start < base:
             return b""
-        content, decoder = b"", _DECODERS[self.compression]()
+        content, decoder = b"", self._new_decoder()
         view = memoryview(raw)[self.start - base :]
         try:
             while view and len(content) < size and not decoder.done:
@@ -242,21 +309,44 @@ class Members:
     def _begins(self, raw: bytes, begins: bytes) -> bool:
         """Whether a member begins here, and its content with `begins`."""
         try:
-            return _DECODERS[self.compression or ""]().take(memoryview(raw))[0].startswith(begins)
+            return self._new_decoder().take(memoryview(raw))[0].startswith(begins)
         except _ERRORS:
             return False
 
+    def _new_decoder(self) -> _Decoder:
+        if self.compression == "zstd":
+            return _Zstd(self.dictionary, self.max_window)
+        return _DECODERS[self.compression or ""]()
+
+    def _pass_padding(self) -> None:
+        """Go to where the next member, or frame, begins."""
+        while self._need(1) and self.compression is not None and self.chunk[self.at] == 0:
+            found = _NOT_ZERO.search(self.chunk, self.at)
+            self.at = found.start() if found else len(self.chunk)
+        self.start = self.base + self.at
+
     def _skip_frame(self) -> bool:
-        """Pass over a zstd skippable frame (RFC 8878, section 3.1.2) if one begins here."""
+        """Pass over a zstd skippable frame (RFC 8878, section 3.1.2) if one begins here.
+
+        The first one of a .warc.zst file may hold the dictionary of all frames, compressed or not (IIPC, "Use of
+        Zstandard Compression in WARC Files").
+        """
         if not self._need(8) or int.from_bytes(self.chunk[self.at : self.at + 4], "little") >> 4 != 0x184D2A5:
             return False
-        left = 8 + int.from_bytes(self.chunk[self.at + 4 : self.at + 8], "little")
-        while left:
+        length = int.from_bytes(self.chunk[self.at + 4 : self.at + 8], "little")
+        is_dictionary = self.start == 0 and self.chunk[self.at] == 0x5D and length <= MAX_DICTIONARY
+        self.at += 8
+        parts: list[bytes] = []
+        while length:
             if not self._need(1):
                 raise DamagedError(self.start, "the file ends inside this zstd frame")
-            step = min(left, len(self.chunk) - self.at)
+            step = min(length, len(self.chunk) - self.at)
+            if is_dictionary:
+                parts.append(self.chunk[self.at : self.at + step])
             self.at += step
-            left -= step
+            length -= step
+        if is_dictionary:
+            self.dictionary = _dictionary(b"".join(parts))
         return True
 
     def _need(self, size: int) -> bool:

@@ -63,7 +63,8 @@ class _Content:
         """Where the record at `at` begins in the file, if that is a place at which reading can begin."""
         if self.plain:
             return self.base + self.at
-        return self.members.start if self.fresh else None
+        # A member that needs the file's dictionary cannot be read without the file's beginning.
+        return self.members.start if self.fresh and self.members.dictionary is None else None
 
     def more(self) -> bool:
         """Read another piece of the open member into the buffer; False at its end."""

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import zlib
 
-from fastwarc.stream_io import BrotliReader, ChunkedReader, ZstdReader
+from fastwarc.stream_io import BrotliReader, ZstdReader
 
-_CHUNK_SIZE = re.compile(rb"\s*[0-9a-fA-F]{1,8}[ \t]*(;[^\r\n]*)?\r?\n")
+from stages.charset import controls, utf16
+from stages.read.compression import DamagedError, Members
+
+PIECE_BYTES = 1 << 20
+HEAD_BYTES = 1024  # looked at to tell what a body is
+BINARY = 0.08  # share of controls above which they are no text: compressed data have 11%, text none, UTF-16 5% and less
+_CHUNK = re.compile(rb"\s*([0-9a-fA-F]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")  # size and extensions: RFC 9112, section 7.1
+_CHUNK_END = re.compile(rb"[ \t]*\r?\n")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+
+# What a body may be that is no text, whatever its Content-Type says.
+_MAGIC = {
+    b"\x1f\x8b\x08": "gzip",
+    _ZSTD: "zstd",
+    b"%PDF-": "pdf",
+    b"PK\x03\x04": "zip",
+    b"\x89PNG\r\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"GIF87a": "gif",
+    b"GIF89a": "gif",
+}
+
+
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # what follows such a mark may hold any byte
 
 
 class BodyError(Exception):
@@ -23,7 +48,7 @@ class BodySizeError(Exception):
 def decode_body(
     body: bytes | memoryview, transfer: str | None, content: str | None, limit: int, *, partial: bool = False
 ) -> bytes | memoryview:
-    """The body without the encodings that its headers Transfer-Encoding and Content-Encoding name.
+    """The body without the encodings that its headers Transfer-Encoding and Content-Encoding name, several joined.
 
     Many crawlers store the decoded body under the server's headers: a body that does not look encoded is returned
     as it is. `partial`: the crawler says that it cut the body off; what is there is then decoded.
@@ -40,8 +65,19 @@ def decode_body(
     return body
 
 
+def binary_kind(body: bytes | memoryview, charset: str | None) -> str | None:
+    """What a decoded body is by its first bytes ("gzip", "pdf", "binary" ...), where that is surely no text."""
+    head = bytes(body[:HEAD_BYTES])
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    is_binary = controls(head) > len(head) * BINARY and not head.startswith(_WIDE) and not utf16(head, charset)
+    return "binary" if is_binary else None
+
+
 def _names(header: str | None) -> list[str]:
-    return [name.strip().lower() for name in header.split(",")] if header else []
+    """Encodings in their order, without parameters (`gzip;q=1.0`), which are not for answers but are there."""
+    return [name.partition(";")[0].strip(" \t\"'").lower() for name in header.split(",")] if header else []
 
 
 def _is_text(body: bytes | memoryview) -> bool:
@@ -49,32 +85,69 @@ def _is_text(body: bytes | memoryview) -> bool:
 
 
 def _chunked(body: bytes, limit: int, partial: bool) -> bytes:
-    if not _CHUNK_SIZE.match(body):
+    """Chunks joined; what follows the last of them (trailers) is left out."""
+    if not _CHUNK.match(body):
         return body
-    return _read(ChunkedReader(io.BytesIO(body)), limit, partial, "chunked")
+    parts: list[bytes] = []
+    at = size = 0
+    while found := _CHUNK.match(body, at):
+        length = int(found[1], 16)
+        if not length:
+            return b"".join(parts)
+        parts.append(body[found.end() : found.end() + length])
+        size += len(parts[-1])
+        if size > limit:
+            raise BodySizeError
+        at = found.end() + length
+        end = _CHUNK_END.match(body, at)
+        if end is None:
+            break
+        at = end.end()
+    if partial:
+        return b"".join(parts)
+    if at >= len(body):
+        raise BodyError("its chunked body ends too early")
+    raise BodyError(f"its chunked body is damaged: no chunk begins at byte {at:,}, but {body[at : at + 20]!r}")
 
 
 def _gzip(body: bytes, limit: int, partial: bool) -> bytes:
-    return _inflate(body, 31, limit, partial, "gzip") if body.startswith(b"\x1f\x8b") else body
+    """All members of a gzip stream; what follows them and is no member is left out, as browsers and gzip do."""
+    if not body.startswith(_GZIP):
+        return body
+    members = Members(io.BytesIO(body), "gzip")
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while members.open():
+            while piece := members.read():
+                parts.append(piece)
+                size += len(piece)
+                if size > limit:
+                    raise BodySizeError
+    except DamagedError as error:
+        is_member = body.startswith(_GZIP, error.offset)
+        if is_member and not partial:
+            raise BodyError(f"its gzip body is damaged: {error.reason}") from error
+    return b"".join(parts)
 
 
 def _deflate(body: bytes, limit: int, partial: bool) -> bytes:
     """Both that the standard calls deflate (zlib's format) and the bare deflate that some servers send."""
     if len(body) >= 2 and body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0:
-        return _inflate(body, 15, limit, partial, "deflate")
-    return body if _is_text(body) else _inflate(body, -15, limit, partial, "deflate")
+        return _inflate(body, 15, limit, partial)
+    return body if _is_text(body) else _inflate(body, -15, limit, partial)
 
 
-def _inflate(body: bytes, bits: int, limit: int, partial: bool, name: str) -> bytes:
+def _inflate(body: bytes, bits: int, limit: int, partial: bool) -> bytes:
     decoder = zlib.decompressobj(bits)
     try:
         decoded = decoder.decompress(body, limit + 1)
     except zlib.error as error:
-        raise BodyError(f"its {name} body is damaged: {error}") from error
+        raise BodyError(f"its deflate body is damaged: {error}") from error
     if len(decoded) > limit:
         raise BodySizeError
     if not decoder.eof and not partial:
-        raise BodyError(f"its {name} body ends too early")
+        raise BodyError("its deflate body ends too early")
     return decoded
 
 
@@ -89,16 +162,16 @@ def _brotli(body: bytes, limit: int, partial: bool) -> bytes:
 
 
 def _zstd(body: bytes, limit: int, partial: bool) -> bytes:
-    if not body.startswith(b"\x28\xb5\x2f\xfd"):
+    if not body.startswith(_ZSTD):
         return body
     return _read(ZstdReader(io.BytesIO(body)), limit, partial, "zstd")
 
 
-def _read(reader: BrotliReader | ChunkedReader | ZstdReader, limit: int, partial: bool, name: str) -> bytes:
+def _read(reader: BrotliReader | ZstdReader, limit: int, partial: bool, name: str) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        while size <= limit and (part := reader.read(min(1 << 20, limit + 1 - size))):
+        while size <= limit and (part := reader.read(min(PIECE_BYTES, limit + 1 - size))):
             parts.append(part)
             size += len(part)
     except OSError as error:

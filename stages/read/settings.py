@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, PositiveInt
 
 from stages.errors import InputError
-from stages.read.compression import SUFFIXES
+from stages.read.compression import SUFFIXES, Compression
 from stages.read.names import suffixes
 from stages.step import Settings
 
 Format = Literal["warc", "jsonl", "parquet", "csv", "text"]
-RecordType = Literal["response", "resource", "conversion"]
+RecordType = Literal["response", "resource", "conversion", "metadata"]
+
+PLAIN_TEXT = "text/plain"
+TEXT_TYPE = re.compile(r"text/(?!html\b|xml\b)|application/(?:.*\+)?json\Z")  # media types read as text, not as pages
+_WET = re.compile(r"\.wet(\.\w+)?(\?.*)?\Z", re.IGNORECASE)
 
 _FORMATS: dict[str, Format] = {
     ".warc": "warc",
     ".wet": "warc",
+    ".wat": "warc",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -31,6 +37,7 @@ class ReadSpec(Settings):
     """How the files of a source are read. Fields of nested objects are named with dots: `metadata.url`."""
 
     format: Format | None = None  # None: by the file's name
+    compression: Compression | None = None  # None: by the file's first bytes, and its name where they do not tell
     max_record_bytes: PositiveInt = 64 << 20  # a line, row or page larger than this is left out (`max_record_bytes`)
 
     # JSON, Parquet and CSV
@@ -47,9 +54,24 @@ class ReadSpec(Settings):
     document: Literal["file", "line"] = "file"
 
     # WARC
-    record_types: tuple[RecordType, ...] = Field(("response",), min_length=1)
-    mime_types: tuple[str, ...] = ("text/html", "application/xhtml+xml")
+    record_types: tuple[RecordType, ...] | None = Field(None, min_length=1)  # None: response; conversion in a .wet file
+    mime_types: tuple[str, ...] | None = None  # None: HTML and XHTML; text/plain in a .wet file
     status: tuple[int, ...] = (200,)  # HTTP status codes of the responses to keep
+
+    def records_of(self, file: str) -> tuple[str, ...]:
+        """The WARC record types to read of this file."""
+        return self.record_types or (("conversion",) if _WET.search(file) else ("response",))
+
+    def types_of(self, file: str) -> tuple[str, ...]:
+        """The media types to read of this file, in lower case."""
+        if self.mime_types is not None:
+            return tuple(mime.lower() for mime in self.mime_types)
+        return (PLAIN_TEXT,) if _WET.search(file) else ("text/html", "application/xhtml+xml")
+
+    def holds_pages(self, file: str) -> bool:
+        """Whether documents of this file may be pages, whose text a step has to take out."""
+        pages = any(not TEXT_TYPE.match(mime) for mime in self.types_of(file))
+        return self.format_of(file) == "warc" and pages and set(self.records_of(file)) != {"conversion"}
 
     def format_of(self, file: str) -> Format:
         """The format of this file: as set, else by its name. Raises InputError where the name does not tell."""

@@ -1,41 +1,65 @@
 """Reads the pages of a WARC file.
 
 A page becomes a row whose `html` holds the body, transfer and content encodings undone. Plain text (a `conversion`
-record of a WET file, a text/plain page) becomes a row whose `text` is decoded already and whose `html` is null.
+record of a WET file, a text/plain page, JSON) becomes a row whose `text` is decoded already and whose `html` is null.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
 import orjson
 import pyarrow as pa
-from fastwarc.warc import WarcRecord
 
-from stages.charset import decode
+from stages.charset import as_utf8, decode
 from stages.read.builder import BatchBuilder
-from stages.read.compression import Members, compression_of
-from stages.read.events import Dropped, Event, Problem, Skipped
+from stages.read.compression import Members
+from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
 from stages.read.frames import HEAD_END, MAX_HEAD, Frame, frames
-from stages.read.http import BodyError, BodySizeError, decode_body
-from stages.read.settings import Part, ReadSpec
+from stages.read.headers import Headers, content_type, parse_headers, status_code
+from stages.read.http import BodyError, BodySizeError, binary_kind, decode_body
+from stages.read.settings import PLAIN_TEXT, TEXT_TYPE, Part, ReadSpec
 
-PLAIN_TEXT = "text/plain"
+REPAIRED = "text with bytes that mean nothing"
 _MARKUP = re.compile(rb"[\s\xef\xbb\xbf]*<")
-_CHARSET = re.compile(r"(?i)charset\s*=\s*[\"']?\s*([^\s\"';,]+)")
-_URL = re.compile(rb"(?i)\nwarc-target-uri[ \t]*:[ \t]*<?([^\r\n>]*)")
-_ID = re.compile(rb"(?i)\nwarc-record-id[ \t]*:[ \t]*<?([^\r\n>]*)")
+# Of a response's header, what says something about the use of the page, or about its text; and of a record's.
+_KEPT = {
+    "content-language": "content_language",
+    "last-modified": "last_modified",
+    "x-robots-tag": "x_robots_tag",
+    "tdm-reservation": "tdm_reservation",
+    "tdm-policy": "tdm_policy",
+}
+_RECORD_KEPT = {
+    "warc-date": "date",
+    "warc-ip-address": "ip",
+    "warc-identified-content-language": "identified_languages",
+    "warc-truncated": "truncated",
+}
 
 
 class _Unwanted(Exception):
-    """A record that is left out, with the setting that leaves it out."""
+    """A record that is left out, with the setting, or the kind of body, that leaves it out."""
 
 
 class _NotHttp(Exception):
     """A response of another protocol (DNS, FTP)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What a record holds: a page as bytes, or else a text."""
+
+    html: bytes | memoryview | None
+    text: bytes
+    charset: str | None
+    metadata: dict[str, str | int]
+    replaced: int = 0
 
 
 def read(
@@ -43,28 +67,31 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of PAGE; see stages.read.format.read_batches."""
     builder = BatchBuilder(file, batch_bytes, on_event, pages=True)
-    kinds = frozenset(spec.record_types)
+    kinds = frozenset(spec.records_of(file))
     name = PurePosixPath(file).name.encode("utf-8", "replace")
-    skipped: dict[str, list[int]] = {}
-
-    def skip(kind: str, size: int) -> None:
-        counts = skipped.setdefault(kind, [0, 0])
-        counts[0] += 1
-        counts[1] += size
-
-    for frame in frames(Members(stream, compression_of(file)), kinds.__contains__, spec.max_record_bytes):
+    skipped: Counter[str] = Counter()
+    skipped_bytes: Counter[str] = Counter()
+    repaired = 0
+    members = Members.of_file(stream, file, spec.compression)
+    for frame in frames(members, kinds.__contains__, spec.max_record_bytes):
         if frame.problem is None and frame.kind not in kinds:
-            skip(frame.kind, frame.length)
+            skipped[frame.kind] += 1
+            skipped_bytes[frame.kind] += frame.length
             continue
-        id, url = _header(_ID, frame.head), _header(_URL, frame.head)
+        _, fields = parse_headers(frame.head)
+        id, url = _bare(fields.get("warc-record-id")), _bare(fields.get("warc-target-uri"))
         key = id or (b"%s:%d" % (name, frame.record) if frame.record else None)
         try:
             if frame.problem is not None:
                 raise BodyError(frame.problem)
-            html, text, charset, metadata = _page(frame, spec)
-            builder.add(key or b"", text, url, frame.record or 0, frame.offset, metadata, html, charset)
+            page = _page(frame, fields, spec, file)
+            charset = page.charset.encode("utf-8", "replace") if page.charset else None
+            metadata = orjson.dumps(page.metadata)
+            builder.add(key or b"", page.text, url, frame.record or 0, frame.offset, metadata, page.html, charset)
+            repaired += page.replaced > 0
         except _NotHttp:
-            skip(f"{frame.kind} (not HTTP)", frame.length)
+            skipped[f"{frame.kind} (not HTTP)"] += 1
+            skipped_bytes[f"{frame.kind} (not HTTP)"] += frame.length
         except _Unwanted as reason:
             builder.report(Dropped(file, str(reason), frame.record, frame.offset, frame.length, _str(key), _str(url)))
         except BodyError as error:
@@ -76,77 +103,93 @@ def read(
             yield builder.take()
     if builder.ids:
         yield builder.take()
-    for kind, (records, size) in sorted(skipped.items()):
-        on_event(Skipped(file, kind, records, size))
+    for kind, records in sorted(skipped.items()):
+        on_event(Skipped(file, kind, records, skipped_bytes[kind]))
+    if repaired:
+        on_event(Repaired(file, REPAIRED, repaired))
 
 
-def _page(frame: Frame, spec: ReadSpec) -> tuple[bytes | memoryview | None, bytes, bytes | None, bytes]:
-    """html, text, charset and metadata of a record. Raises _Unwanted, _NotHttp or BodyError."""
+def _page(frame: Frame, fields: Headers, spec: ReadSpec, file: str) -> _Page:
+    """What a record holds. Raises _Unwanted, _NotHttp or BodyError."""
     if frame.block is None:
         raise _Unwanted("max_record_bytes")
-    response = frame.kind == "response"
-    record, body = _parse(frame.head, frame.block, http=response)
-    fields = record.headers
-    metadata: dict[str, object] = {"date": fields.get("WARC-Date"), "ip": fields.get("WARC-IP-Address")}
-    content_type = fields.get("Content-Type") or ""
-    if response:
-        http = record.http_headers
-        if http.status_code not in spec.status:
+    metadata: dict[str, str | int] = _kept(fields, _RECORD_KEPT)
+    if frame.kind == "response":
+        status, http, body = _response(fields, frame.block)
+        if status not in spec.status:
             raise _Unwanted("status")
-        content_type = http.get("Content-Type") or ""
-        metadata |= {"status": http.status_code, "truncated": fields.get("WARC-Truncated")}
-        try:
-            body = decode_body(
-                body,
-                http.get("Transfer-Encoding"),
-                http.get("Content-Encoding"),
-                spec.max_record_bytes,
-                partial=metadata["truncated"] is not None,
-            )
-        except BodySizeError:
-            raise _Unwanted("max_record_bytes") from None
-    mime = content_type.partition(";")[0].strip().lower() or (fields.get("WARC-Identified-Payload-Type") or "").lower()
-    if not mime and _MARKUP.match(body):
-        mime = "text/html"  # the server did not say; markup is taken as a page
-    if mime not in spec.mime_types:
+        metadata |= {"status": status, **_kept(http, _KEPT)}
+        found = content_type(http.joined("content-type"))
+        body = _decoded(body, http, spec.max_record_bytes, partial="truncated" in metadata)
+    else:
+        body, found = frame.block, content_type(fields.joined("content-type"))
+    mime = found.mime or content_type(fields.get("warc-identified-payload-type")).mime or _assumed(frame.kind, body)
+    if mime not in spec.types_of(file):
         raise _Unwanted("mime_types")
-    metadata["content_type"] = mime
-    known = orjson.dumps({key: value for key, value in metadata.items() if value is not None})
-    found = _CHARSET.search(content_type)
-    charset = found[1] if found else None
-    if mime == PLAIN_TEXT:
-        return None, decode(bytes(body), charset).encode("utf-8", "replace"), None, known
-    return body, b"", charset.encode("utf-8", "replace") if charset else None, known
+    if kind := binary_kind(body, found.charset):
+        raise _Unwanted(f"body.{kind}")
+    if mime:
+        metadata["content_type"] = mime
+    if TEXT_TYPE.match(mime):
+        is_utf8 = frame.kind == "conversion" and not found.charset  # what crawlers convert, they write as UTF-8
+        text = as_utf8(bytes(body)) if is_utf8 else decode(bytes(body), found.charset)
+        return _Page(None, text.text.encode("utf-8", "replace"), None, metadata, text.replaced)
+    return _Page(body, b"", found.charset, metadata)
 
 
-def _parse(head: bytes, block: bytes, http: bool) -> tuple[WarcRecord, bytes | memoryview]:
-    """The record with its headers parsed, without content; and its body, for a response that behind its HTTP header."""
-    try:
-        if not http:
-            return WarcRecord.from_bytes(_line_ends(head)), block
-        end = HEAD_END.search(block, 0, MAX_HEAD)
-        if end is None and len(block) >= MAX_HEAD:
+def _kept(fields: Headers, names: dict[str, str]) -> dict[str, str | int]:
+    """The fields of these names that are there, under the names that metadata has for them."""
+    return {kept: value for name, kept in names.items() if (value := fields.joined(name)) is not None}
+
+
+def _assumed(kind: str, body: bytes | memoryview) -> str:
+    """What a body is of which nobody says it: markup is taken as a page, and what a crawler converted as text."""
+    if kind == "conversion":
+        return PLAIN_TEXT
+    return "text/html" if _MARKUP.match(body) else ""
+
+
+def _response(fields: Headers, block: bytes) -> tuple[int, Headers, memoryview]:
+    """Status, header and body of an HTTP response; interim responses (100 Continue) before it are passed over.
+
+    What a response is, its block tells, where its record has no Content-Type, or another one than it should.
+    """
+    view = memoryview(block)
+    if not block.startswith(b"HTTP/") and _is_other(fields):
+        raise _NotHttp
+    while True:
+        end = HEAD_END.search(view, 0, MAX_HEAD)
+        if end is None and len(view) >= MAX_HEAD:
             raise BodyError(f"its HTTP header is longer than {MAX_HEAD} bytes")
-        http_head = block[: end.end()] if end else block + b"\r\n\r\n"
-        record = WarcRecord.from_bytes(_line_ends(head) + _line_ends(http_head))
-        if not record.is_http:
-            raise _NotHttp
-        record.parse_http(auto_decode="none")
-        if record.http_headers is not None and record.http_headers.status_code is not None:
-            return record, memoryview(block)[end.end() :] if end else b""
-    except (OSError, ValueError) as error:
-        raise BodyError(f"its header cannot be read: {error}"[:200]) from error
-    raise BodyError(f"its HTTP header cannot be read: {block[:40]!r}")
+        at = end.end() if end else len(view)
+        first, http = parse_headers(bytes(view[:at]))
+        status, view = status_code(first), view[at:]
+        if status is None:
+            raise BodyError(f"its HTTP header cannot be read: {first[:40]!r}")
+        if status >= 200 or view[:5] != b"HTTP/":
+            return status, http, view
 
 
-def _line_ends(head: bytes) -> bytes:
-    """The header with the line ends that the standard wants, where a sloppy writer put bare newlines."""
-    return head if b"\r\n" in head else head.replace(b"\n", b"\r\n")
+def _is_other(fields: Headers) -> bool:
+    """Whether a response record says that it holds another protocol than HTTP."""
+    mime = content_type(fields.joined("content-type")).mime
+    scheme = (fields.get("warc-target-uri") or "").lstrip("<").partition(":")[0].lower()
+    return mime != "application/http" and (bool(mime) or scheme not in ("http", "https"))
 
 
-def _header(pattern: re.Pattern[bytes], head: bytes) -> bytes | None:
-    found = pattern.search(head)
-    return found[1].strip().decode("utf-8", "replace").encode() if found and found[1].strip() else None
+def _decoded(body: memoryview, http: Headers, limit: int, partial: bool) -> bytes | memoryview:
+    """The body with its encodings undone. Raises BodyError or _Unwanted."""
+    try:
+        encodings = http.joined("transfer-encoding"), http.joined("content-encoding")
+        return decode_body(body, *encodings, limit, partial=partial)
+    except BodySizeError:
+        raise _Unwanted("max_record_bytes") from None
+
+
+def _bare(value: str | None) -> bytes | None:
+    """An identifier or address without the brackets that older writers put around it."""
+    bare = value.removeprefix("<").partition(">")[0].strip() if value else ""
+    return bare.encode("utf-8", "replace") or None
 
 
 def _str(value: bytes | None) -> str | None:

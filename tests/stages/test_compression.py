@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stages.errors import InputError
 from stages.read import ReadSpec, compression
-from stages.read.compression import DamagedError, Members, compression_of
+from stages.read.compression import DamagedError, Members, compression_by, compression_of
 
 
 def zstd_stream(data: bytes) -> bytes:
@@ -194,3 +194,76 @@ def test_what_a_name_says(name, kind, format):
     else:
         with pytest.raises(InputError, match="its name does not say what it holds"):
             ReadSpec().format_of(name)
+@pytest.mark.parametrize("count", [1, 1200, 20_000])
+def test_any_number_of_skippable_frames(count):
+    skippable = (0x184D2A50).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"abc"
+    raw = skippable * count + ONE_SHOT_ZSTD(b"one") + skippable * count + bytes(9) + ONE_SHOT_ZSTD(b"two") + skippable * count
+    for name in ("x.zst", "x"):
+        members = Members.of_file(io.BytesIO(raw), name)
+        found = []
+        while members.open():
+            found.append(members.read())
+            assert members.read() == b""
+        assert found == [b"one", b"two"]
+
+
+def decompressed(raw: bytes, name: str, compression=None) -> bytes:
+    members = Members.of_file(io.BytesIO(raw), name, compression)
+    parts = []
+    while members.open():
+        while piece := members.read():
+            parts.append(piece)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.jsonl.zst", "x", "x.ZST"])
+@pytest.mark.parametrize("kind", [None, "gzip", "zstd", "bzip2", "xz"])
+def test_the_first_bytes_know_better_than_the_name(kind, name):
+    for content in (b'{"text": "a"}\n', b"", b"a" * 100_000):
+        raw = COMPRESS[kind](content)
+        assert decompressed(raw, name, kind or "none") == content
+        if raw:
+            assert decompressed(raw, name) == content
+
+
+def test_the_name_is_believed_where_the_bytes_do_not_tell():
+    assert compression_by(b"\0\x01damaged", "x.gz") == "gzip"
+    assert compression_by(b"", "x.zst") == "zstd"
+    assert compression_by(b"plain text", "x.gz") is None
+    assert compression_by(b"BZhello", "x.txt") is None
+    with pytest.raises(DamagedError, match="no zstd data here"):
+        decompressed(b"plain text", "x.jsonl", "zstd")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("gzip", "x.gz"), ("zstd", "x.zst"), ("bzip2", "x.bz2"), ("xz", "x.xz")])
+def test_a_compressed_file_is_not_empty(kind, name):
+    with pytest.raises(DamagedError, match=f"the file is empty, which no {kind} file is"):
+        decompressed(b"", name)
+    assert decompressed(b"", "x.jsonl") == b""
+
+
+def test_a_window_that_memory_cannot_hold_is_refused_before_it_is_held():
+    """The header alone says it: nothing of the size is taken."""
+    large = zstandard.ZstdCompressionParameters.from_level(1, window_log=31, enable_ldm=True)
+    packer = zstandard.ZstdCompressor(compression_params=large).compressobj()
+    raw = packer.compress(sample(100)) + packer.flush()
+    with pytest.raises(DamagedError, match="it asks for 2,048 MiB of memory, and has 1,024"):
+        decompressed(raw, "x.zst")
+    header = b"\x28\xb5\x2f\xfd" + bytes([0b1110_0000]) + (3 << 30).to_bytes(8, "little")  # one segment of 3 GiB
+    with pytest.raises(DamagedError, match="it asks for 3,072 MiB"):
+        decompressed(header + b"\1\0\0", "x.zst")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_dictionary_of_a_warc_file(packed):
+    contents = [sample(3000, seed) + b"water turns the mill wheel" * 5 for seed in range(200)]
+    dictionary = zstandard.train_dictionary(4096, contents)
+    payload = ONE_SHOT_ZSTD(dictionary.as_bytes()) if packed else dictionary.as_bytes()
+    compressor = zstandard.ZstdCompressor(3, dict_data=dictionary)
+    frames = [compressor.compress(content) for content in contents]
+    first = (0x184D2A5D).to_bytes(4, "little") + len(payload).to_bytes(4, "little") + payload
+    assert decompressed(first + b"".join(frames), "x.warc.zst") == b"".join(contents)
+    with pytest.raises(DamagedError, match=r"[Dd]ictionary"):
+        decompressed(b"".join(frames), "x.warc.zst")
+    other = (0x184D2A5D).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"abc"  # a frame of other use
+    assert decompressed(other + ONE_SHOT_ZSTD(b"one"), "x.zst") == b"one"

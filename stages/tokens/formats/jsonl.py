@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 import zstandard
 
-from stages.read.compression import DamagedError, Members, compression_of
+from stages.read.compression import DamagedError, Members
 from stages.tokens.formats.block import BLOCK_TOKENS, Block
 from stages.tokens.formats.parquet import TOKEN_COLUMNS
 from stages.tokens.formats.text import texts
@@ -125,7 +125,7 @@ def _block(waiting: list[tuple[np.ndarray, str, str, int]]) -> Block:
 
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
-    members = Members(stream, compression_of(name))
+    members = Members.of_file(stream, name)
     parts: list[bytes] = []  # of a line that has not ended
     held = number = 0
     try:

@@ -1,0 +1,257 @@
+"""Characters: as browsers decode them, whatever one damaged byte suggests; what is replaced is counted."""
+
+import base64
+import json
+import random
+
+import endec
+import pytest
+import webencodings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages import charset
+from stages.charset import as_dclm, as_utf8, decode
+from stages.meta_charset import declared_in_page
+
+# Text of each language, and the encodings in which pages have it.
+LANGUAGES = {
+    "de": ("Das Wasser fließt über die Räder der Mühle, größere Mühlräder drehen sich gemächlich. ", ["windows-1252"]),
+    "fr": ("L’eau coule à côté du moulin, où la roue à aubes tourne déjà depuis des siècles. ", ["windows-1252"]),
+    "pl": (
+        "Woda płynie obok młyna, gdzie koło młyńskie obraca się powoli już od wieków. ",
+        ["iso-8859-2", "windows-1250"],
+    ),
+    "tr": ("Su değirmeninin çarkı yüzyıllardır ağır ağır dönüyor, öğütülen un çuvallara giriyor. ", ["windows-1254"]),
+    "ru": ("Вода течёт рядом с мельницей, и колесо медленно вращается уже много веков. ", ["windows-1251", "koi8-r"]),
+    "el": ("Το νερό κυλάει δίπλα στον μύλο και ο τροχός γυρίζει αργά εδώ και αιώνες. ", ["windows-1253", "iso-8859-7"]),
+    "he": ("המים זורמים ליד הטחנה והגלגל מסתובב לאט כבר מאות שנים ", ["windows-1255"]),
+    "ar": ("تتدفق المياه بجانب الطاحونة وتدور العجلة ببطء منذ قرون ", ["windows-1256"]),
+    "th": ("น้ำไหลผ่านโรงสีและกงล้อหมุนช้าๆ มาหลายศตวรรษแล้ว ", ["windows-874"]),
+    "ja": ("水は水車小屋のそばを流れ、水車は何世紀も前からゆっくりと回っています。", ["shift_jis", "euc-jp"]),
+    "zh": ("水从磨坊旁边流过，水车几百年来一直在慢慢地转动。", ["gbk", "gb18030"]),
+    "zh-tw": ("水從磨坊旁邊流過，水車幾百年來一直在慢慢地轉動。", ["big5"]),
+    "ko": ("물은 방앗간 옆으로 흐르고 물레방아는 수백 년 전부터 천천히 돌고 있습니다. ", ["euc-kr"]),
+}
+ENCODED = [(language, encoding) for language, (_, found) in LANGUAGES.items() for encoding in [*found, "utf-8"]]
+
+
+def page(text: str, encoding: str, meta: bool, paragraphs: int = 12) -> tuple[str, bytes]:
+    """A page, and its bytes."""
+    head = f'<head><meta charset="{encoding}">' if meta else "<head>"
+    html = f"<html>{head}<title>Mill</title></head>\n<body>" + f"<p>{text * 2}</p>\n" * paragraphs + "</body></html>"
+    return html, endec.encode(html, encoding)
+
+
+def same(one: str, two: str) -> int:
+    """How many characters two strings begin with in common."""
+    return next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+
+
+def around(html: str, text: str) -> int:
+    """How many characters of `html` are not in `text`, from the first to the last that differs."""
+    before = same(html, text)
+    return len(html) - before - same(html[before:][::-1], text[before:][::-1])
+
+
+def high_bytes(raw: bytes) -> list[int]:
+    return [i for i, byte in enumerate(raw) if byte >= 0x80]
+
+
+@pytest.mark.parametrize("declared", ["header", "meta"])
+@pytest.mark.parametrize(("language", "encoding"), ENCODED)
+def test_one_damaged_byte_costs_what_it_touches(language, encoding, declared):
+    """A byte removed, or put in, of any character: text comes right again at the next ASCII character."""
+    html, raw = page(LANGUAGES[language][0], encoding, declared == "meta")
+    header = encoding if declared == "header" else None
+    rng = random.Random(f"{language} {encoding}")
+    for at in rng.sample(high_bytes(raw), 25):
+        damaged = rng.choice([raw[:at] + raw[at + 1 :], raw[:at] + b"\xff" + raw[at:], raw[:at] + b"\x80" + raw[at:]])
+        assert around(html, decode(damaged, header).text) <= 2 * len(LANGUAGES[language][0])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_damaged_utf8_needs_no_declaration(language):
+    html, raw = page(LANGUAGES[language][0], "utf-8", meta=False)
+    for at in random.Random(language).sample(high_bytes(raw), 25):
+        for wrong in (None, "iso-8859-1", "gbk"):
+            found = decode(raw[:at] + raw[at + 1 :], wrong)
+            assert around(html, found.text) == 1
+            assert found.replaced in (1, 2, 3)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "big5", "euc-kr", "euc-jp", "shift_jis"])
+def test_a_page_cut_within_a_character(encoding):
+    language = next(name for name, (_, found) in LANGUAGES.items() if encoding in found or encoding == "utf-8")
+    html, raw = page(LANGUAGES[language][0], encoding, meta=True)
+    cuts = 0
+    for at in random.Random(encoding).sample(high_bytes(raw), 25):
+        found = decode(raw[:at])
+        assert html.startswith(found.text)
+        assert found.replaced in (0, 1)
+        cuts += found.replaced
+    assert cuts > 3
+
+
+@pytest.mark.parametrize(("language", "encoding"), ENCODED)
+@pytest.mark.parametrize("paragraphs", [1, 12])
+def test_whole_pages_are_decoded_as_declared(language, encoding, paragraphs):
+    for meta in (True, False):
+        html, raw = page(LANGUAGES[language][0], encoding, meta, paragraphs)
+        found = decode(raw, None if meta else encoding)
+        assert (found.text, found.replaced) == (html, 0)
+
+
+@pytest.mark.parametrize(("language", "encoding"), ENCODED)
+@pytest.mark.parametrize("wrong", ["utf-8", "no-such-charset", "none", "utf-16", "unicode"])
+def test_a_declaration_that_cannot_be_is_passed_over(language, encoding, wrong):
+    """The page's own is taken then."""
+    html, raw = page(LANGUAGES[language][0], encoding, meta=True)
+    assert decode(raw, wrong).text == html
+
+
+@pytest.mark.parametrize("wrong", ["shift_jis", "euc-kr", "gbk", "big5"])
+@pytest.mark.parametrize(("language", "encoding"), [("de", "windows-1252"), ("pl", "windows-1250"), ("ru", "koi8-r")])
+def test_a_wrong_declaration_under_which_all_bytes_mean_something(language, encoding, wrong):
+    """German as Korean: single syllables within words. What is detected is taken then."""
+    html, raw = page(LANGUAGES[language][0], encoding, meta=False)
+    assert decode(raw, wrong).text == html
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("gbk", "we’ve été, voilà"), ("euc-kr", "we’ve ½ it"), ("big5", "we’ve it")])
+def test_western_text_in_an_encoding_of_the_east(encoding, text):
+    html, raw = page(f"{text} compiled a guide to where and how to buy. ", encoding, meta=False)
+    assert decode(raw, encoding).text == html
+
+
+@pytest.mark.parametrize(("label", "encoding"), [("cp949", "euc-kr"), ("latin-1", "windows-1252"), (" 'UHC' ", "euc-kr")])
+def test_labels_that_only_python_knows(label, encoding):
+    language = {"euc-kr": "ko", "windows-1252": "de"}[encoding]
+    html, raw = page(LANGUAGES[language][0], encoding, meta=False, paragraphs=1)
+    assert decode(raw, label).text == html
+
+
+def test_utf16_without_a_mark():
+    for text in ("<p>Plain words", "<p>Große Mühle", "<html><body><p>水車小屋"):
+        for name in ("utf-16-le", "utf-16-be"):
+            raw = text.encode(name)
+            for declared in (None, "utf-16", name.replace("-le", "le").replace("-be", "be")):
+                assert decode(raw, declared).text == text
+    page = "<p>水は水車小屋のそばを流れ、何世紀も前からゆっくりと回っています</p>" * 20  # few NULs, and some on the other side
+    assert decode(page.encode("utf-16-le")).text == decode(page.encode("utf-16-be")).text == page
+    plain = (
+        "水は水車小屋のそばを流れ、水車は何世紀も前からゆっくりと回っています" * 20
+    )  # no ASCII: only the header tells
+    assert decode(plain.encode("utf-16-le"), "utf-16le").text == plain
+    assert decode("Große Mühle".encode("latin-1"), "utf-16").text == "Große Mühle"
+    assert decode(b'<meta charset="utf-16"><p>M\xfchle').text.endswith("Mühle")
+    assert decode("a\0b Mühle".encode()).text == "a\0b Mühle"
+
+
+def test_marks():
+    for name in ("utf-8-sig", "utf-16", "utf-32"):
+        assert decode("<p>Mühle".encode(name), "iso-8859-1").text == "<p>Mühle"
+    broken = "<p>Mühle".encode("utf-8-sig").replace(b"\xbc", b"")
+    assert decode(broken, "iso-8859-1") == charset.Decoded("<p>M\ufffdhle", 1)
+
+
+def test_escapes():
+    japanese = "水車小屋の水車"
+    raw = f"<p>{japanese}".encode("iso-2022-jp")
+    for declared in (None, "iso-2022-jp", "utf-8"):
+        assert decode(raw, declared).text == f"<p>{japanese}"
+    assert decode("물레방아".encode("iso2022_kr"), "iso-2022-kr").text == "물레방아"
+    terminal = "\x1b[31mMühle\x1b(B\x1b[m"
+    assert decode(terminal.encode(), "iso-8859-1").text == terminal
+    assert decode(b"\x1b[31mmill\x1b(B\x1b[m").text == "\x1b[31mmill\x1b(B\x1b[m"
+
+
+@pytest.mark.parametrize(
+    ("raw", "declared", "text", "replaced"),
+    [
+        (b"\x93caf\xe9\x94 it\x92s", "iso-8859-1", "“café” it’s", 0),  # windows-1252 under the names that it has
+        (b"\x93caf\xe9\x94", "us-ascii", "“café”", 0),
+        ("Мельница у реки ".encode("windows-1251") + b"\x98", "windows-1251", "Мельница у реки \x98", 0),
+        ("Καλημέρα κόσμε ".encode("windows-1253") + b"\xd2", "windows-1253", "Καλημέρα κόσμε ", 1),
+        ("שלום עולם ".encode("windows-1255") + b"\xd9!", "windows-1255", "שלום עולם \ufffd!", 1),
+        (b"\x8cc\xb9\xe6\xb0\xa2\xc7\xcf", "euc-kr", "똠방각하", 0),  # UHC
+        (b"\xad\xbb\xb4\xe4\x9d\xef\x9d\xcf", "big5-hkscs", "香港嘅嘢", 0),
+        (b"\xc6\xa1\xf9\xd6", "big5", "①碁", 0),  # ETEN
+        (b"\x87\x40\x8a\x94\x8e\xae", "shift_jis", "①株式", 0),  # NEC
+        (b"\xad\xa1\xb3\xf4\xbc\xb0", "euc-jp", "①株式", 0),
+        (b"\xd6\xd0\xb9\xfa \x80 100", "gbk", "中国 € 100", 0),
+        (b"\xd6\xd0\xb9\xfa \x94\x39\xfc\x36", "gb2312", "中国 😀", 0),
+        (b"abc \xed\xa0\xbd\xed\xb8\x80 M\xc3\xbchle", "utf-8", "abc \ufffd\ufffd\ufffd\ufffd\ufffd\ufffd Mühle", 6),
+    ],
+)
+def test_encodings_as_the_standard_has_them(raw, declared, text, replaced):
+    assert decode(raw, declared) == charset.Decoded(text, replaced)
+
+
+def test_what_a_page_declares():
+    found = {
+        b'<meta charset="gbk">': ["gbk"],
+        b"<META CHARSET=gbk />": ["gbk"],
+        b"<meta http-equiv='Content-Type' content='text/html; charset=koi8-r'>": ["koi8-r"],
+        b'<meta content="text/html;charset=koi8-r" http-equiv=content-type>': ["koi8-r"],
+        b'<meta name="description" content="charset=gbk is old">': [],
+        b'<!-- <meta charset="gbk"> --><meta charset=big5>': ["big5"],
+        b'<!-- <meta charset="gbk">': [],
+        b'<meta name="x" content="a > b" charset="big5">': ["big5"],
+        b'<?xml version="1.0" encoding="ISO-8859-1"?><html>': ["ISO-8859-1"],
+        b'\n<?xml version="1.0" encoding=\'a\'?><meta charset="b"><meta charset="c">': ["b", "c", "a"],
+        b"<!--" + b"x" * 4000 + b'--><meta charset="gbk">': ["gbk"],
+        b"<metadata charset=gbk><p>charset=gbk": [],
+    }
+    assert {raw: list(declared_in_page(raw)) for raw in found} == found
+
+
+@given(st.binary(max_size=300), st.sampled_from([None, "bogus", *webencodings.LABELS]))
+@settings(max_examples=500, deadline=None)
+def test_no_bytes_raise(raw, label):
+    found = decode(raw, label)
+    found.text.encode()
+    assert found.replaced >= 0
+    assert found.replaced >= found.text.count("\ufffd") - len(raw)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"\xc3\xa4", b"\xe2\x82\xac", b"\xf0\x9f\x98\x80", b"\xff", b"\xe2\x82", b"a"]), max_size=20
+    )
+)
+def test_replacements_are_those_of_the_standard(parts):
+    """Python's decoder of UTF-8, which is used for its speed, replaces what the standard's does."""
+    raw = b"".join(parts)
+    found = charset._decode(raw, "utf-8")
+    assert found.text == endec.decode(raw, "utf-8", "replace", bom="ignore")
+    assert found.replaced == found.text.count("\ufffd")
+
+
+@pytest.mark.parametrize("name", sorted(set(webencodings.LABELS.values()) - charset._MULTI_BYTE - charset._UTF16))
+def test_encodings_of_one_byte_are_tables(name):
+    """One byte a character: so a table does what the decoder does, for any bytes."""
+    raw = random.Random(name).randbytes(5000)
+    if name not in ("utf-8", "replacement"):
+        assert charset._decode(raw, name).text == endec.decode(raw, name, "replace", bom="ignore")
+
+
+def test_as_dclm_trusts_the_detector():
+    raw = '<meta charset="utf-8"><p>Grüße aus München, schöne Straße'.encode() + b"\xff"
+    assert "München" not in as_dclm(raw).text
+    assert "München" in decode(raw).text
+
+
+def test_what_is_surely_utf8():
+    assert as_utf8(b"\xef\xbb\xbfplain \xff words") == charset.Decoded("plain \ufffd words", 1)
+    assert as_utf8("Mühle".encode()[:2]) == charset.Decoded("M", 1)
+    assert as_utf8("a\ufffd".encode()) == charset.Decoded("a\ufffd", 0)
+
+
+def test_cases(shared_data):
+    """The smallest pages that went wrong in other tools: name, bytes, declaration, and what the text must contain."""
+    cases = shared_data.parent / "cases" / "charsets.json"
+    if not cases.exists():
+        pytest.skip(f"no cases at {cases}")
+    for case in json.loads(cases.read_text()):
+        assert case["must_contain"] in decode(base64.b64decode(case["bytes"]), case["declared"]).text, case["name"]
