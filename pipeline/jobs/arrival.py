@@ -121,12 +121,13 @@ def _guarded(
             events.append(Problem(file.name, error.reason, error.record, error.offset))
 
 
-def _part_of(file: SourceFile) -> Part | None:
-    """What of the file the split holds; None for all."""
+def _part_of(file: SourceFile) -> Part:
+    """What of the file the split holds, and what ids call it."""
+    label = file.label or None
     if file.lines:
         offset, length, first = file.lines
-        return Part(offset=offset, length=length, first_record=first)
-    return Part(row_groups=file.row_groups) if file.row_groups else None
+        return Part(offset=offset, length=length, first_record=first, label=label)
+    return Part(row_groups=file.row_groups, label=label)
 
 
 def _then_none(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch | None]:

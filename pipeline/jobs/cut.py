@@ -13,6 +13,7 @@ from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.node import Conclusion, Job, Report
 from stages.marks import HowMuch, InFile, Setting
+from stages.read.compression import HEAD_BYTES, compression_by
 from stages.read.split import line_parts
 
 
@@ -43,10 +44,17 @@ class Cut(Job):
     def run(self, context: Context) -> CutReport:
         if self.format == "parquet":
             return CutReport(ranges=_row_groups(self.file, self.split_bytes))
+        if self._is_compressed():
+            return CutReport(ranges=[])  # only from its beginning can it be read
         with storage.open_stream(self.file.uri, version=self.file.witness) as stream:
             parts = line_parts(stream, self.split_bytes)
             ranges = [(part.offset, part.length or 0, part.first_record) for part in parts]
         return CutReport(ranges=[Range(size=lines[1], lines=lines) for lines in ranges])
+
+    def _is_compressed(self) -> bool:
+        """Whether the file is compressed, whatever its name says."""
+        with storage.open_stream(self.file.uri, 0, HEAD_BYTES, version=self.file.witness) as stream:
+            return compression_by(stream.read(HEAD_BYTES), self.file.name) is not None
 
 
 def _row_groups(file: SourceFile, split_bytes: int) -> list[Range]:

@@ -57,6 +57,7 @@ def common_folder(folders: Sequence[str]) -> str:
 
 def _fixed_folder(pattern: str, files: Mapping[str, SourceFile]) -> str:
     """The folder, with its slash, below which all files of a pattern lie, as documents name files."""
+    pattern = pattern.removeprefix("file://")
     wild = re.search(r"[*?\[{]", pattern)
     fixed = pattern[: wild.start()] if wild else pattern
     if wild is None and pattern not in files:  # a folder, or a file under another spelling of its name
@@ -86,7 +87,8 @@ def is_cut(file: SourceFile, read: ReadSpec, split_bytes: int) -> bool:
     if file.size <= split_bytes:
         return False
     kind = read.format_of(file.name)
-    return kind == "parquet" or (kind == "jsonl" and compression_of(file.name) is None)
+    plain = read.compression == "none" or (read.compression is None and compression_of(file.name) is None)
+    return kind == "parquet" or (kind == "jsonl" and plain)
 
 
 def splits(

@@ -32,6 +32,7 @@ def read(
     delimiter = spec.delimiter or ("\t" if ".tsv" in suffixes(file) else ",")
     csv.field_size_limit(max(csv.field_size_limit(), spec.max_record_bytes))
     table = _Table(file, spec, batch_bytes, on_event, lines)
+    table.label = part.label or file
     yield from table.documents(csv.reader(lines, delimiter=delimiter, strict=True))
     if lines.damage:
         on_event(lines.damage.problem(file, table.record))
@@ -95,6 +96,7 @@ class _Table:
         self, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], lines: _Lines
     ) -> None:
         self.file, self.spec, self.on_event, self.lines = file, spec, on_event, lines
+        self.label = file  # what ids of rows without one call it
         self.rows = DocumentBuilder(file, batch_bytes)
         self.record, self.events = 1, 0
         self.empty = self.mended = 0
@@ -146,7 +148,7 @@ class _Table:
         text = values.pop(self.spec.text_field)
         id, url = (values.pop(name, None) if name else None for name in (self.spec.id_field, self.spec.url_field))
         rest = orjson.dumps(values) if values and self.spec.metadata else None
-        self.rows.add(id or f"{self.file}:{self.record}", text, url or None, self.record, self.lines.row, rest)
+        self.rows.add(id or f"{self.label}:{self.record}", text, url or None, self.record, self.lines.row, rest)
         self.record += 1
 
     def _problem(self, reason: str, cut: bool) -> None:

@@ -29,7 +29,7 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of DOCUMENT; see stages.read.format.read_batches. Record: the ordinal of the line, or of the element."""
     pieces = Pieces(stream, file, part.offset)
-    records = _Records(file, spec, batch_bytes, on_event, part.first_record)
+    records = _Records(file, spec, batch_bytes, on_event, part)
     if part.offset == 0 and begins_array(pieces):
         yield from records.documents(element_blocks(pieces, spec.max_record_bytes))
     yield from records.documents(line_blocks(pieces, batch_bytes, spec.max_record_bytes))
@@ -40,9 +40,10 @@ class _Records:
     """Makes documents of records, in their order; counts what is reported at the end of the file."""
 
     def __init__(
-        self, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], first_record: int
+        self, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part
     ) -> None:
-        self.file, self.spec, self.on_event, self.record = file, spec, on_event, first_record
+        self.file, self.spec, self.on_event, self.record = file, spec, on_event, part.first_record
+        self.label = part.label or file
         self.fields = Fields(spec)
         self.rows = DocumentBuilder(file, batch_bytes)
         self.empty = 0
@@ -70,7 +71,7 @@ class _Records:
             yield self.rows.take()
 
     def _block(self, block: Block) -> Iterator[pa.RecordBatch]:
-        rows, spec, file, last = self.rows, self.spec, self.file, len(block.records) - 1
+        rows, spec, file, last = self.rows, self.spec, self.label, len(block.records) - 1
         columns = (rows.ids, rows.texts, rows.urls, rows.records, rows.offsets, rows.metadata)
         add_id, add_text, add_url, add_record, add_offset, add_metadata = (column.append for column in columns)
         loads, dumps, limit, nested = orjson.loads, orjson.dumps, spec.max_record_bytes, self.fields.nested
@@ -113,7 +114,7 @@ class _Records:
         except RecordError as error:
             self._refuse(line, offset, str(error), cut)
             return False
-        self.rows.add(id or f"{self.file}:{self.record}", text, url, self.record, offset, rest)
+        self.rows.add(id or f"{self.label}:{self.record}", text, url, self.record, offset, rest)
         return True
 
     def _plain(self, line: bytes) -> tuple[str | None, str, str | None, bytes | None] | None:

@@ -56,6 +56,7 @@ def read(
     roots = [_root(schema, table.schema.column(i).path) for i in range(len(table.schema))]
     repeated = [table.schema.column(i).max_repetition_level > 0 for i in range(len(table.schema))]
     rows_of = _Rows(file, spec, batch_bytes, on_event)
+    rows_of.label = part.label or file
     for group in groups:
         wanted = [root if root in columns else None for root in roots]
         size = table.metadata.row_group(group)
@@ -151,6 +152,7 @@ class _Rows:
 
     def __init__(self, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None]) -> None:
         self.file, self.spec, self.batch_bytes, self.on_event = file, spec, batch_bytes, on_event
+        self.label = file  # what ids of rows without one call it
         self.mended: Counter[str] = Counter()
 
     def documents(self, rows: pa.RecordBatch, row: int) -> Iterator[pa.RecordBatch]:
@@ -218,7 +220,7 @@ class _Rows:
         ids = self._text_or_none(rows, self.spec.id_field)
         if ids is not None and ids.null_count == 0:
             return ids
-        made = pa.array([f"{self.file}:{record}" for record in records], pa.large_string())
+        made = pa.array([f"{self.label}:{record}" for record in records], pa.large_string())
         return pc.coalesce(ids, made) if ids is not None else made
 
     def _metadata(self, rows: pa.RecordBatch) -> pa.Array:

@@ -94,4 +94,5 @@ class Part(Settings):
     offset: int = Field(0, ge=0)
     length: PositiveInt | None = None  # None: to the end
     first_record: PositiveInt = 1
+    label: str | None = None  # what ids of documents without one call the file; None: its name
     row_groups: tuple[int, ...] | None = None  # Parquet: numbers of the row groups to read, ascending; None: all

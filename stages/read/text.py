@@ -24,7 +24,7 @@ def read(
     stream: BinaryIO, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part
 ) -> Iterator[pa.RecordBatch]:
     """Batches of DOCUMENT; see stages.read.format.read_batches. Record: 1, or the ordinal of the line."""
-    texts = _Texts(file, spec, batch_bytes, on_event, part.first_record)
+    texts = _Texts(file, spec, batch_bytes, on_event, part)
     pieces = Pieces(stream, file, part.offset)
     yield from texts.lines(pieces) if spec.document == "line" else texts.file_of(pieces)
     texts.report()
@@ -34,9 +34,10 @@ class _Texts:
     """Makes documents of texts; counts what is reported at the end of the file."""
 
     def __init__(
-        self, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], record: int
+        self, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part
     ) -> None:
-        self.file, self.spec, self.batch_bytes, self.on_event, self.record = file, spec, batch_bytes, on_event, record
+        self.file, self.spec, self.batch_bytes, self.on_event = file, spec, batch_bytes, on_event
+        self.record, self.label = part.first_record, part.label or file
         self.rows = DocumentBuilder(file, batch_bytes)
         self.empty = self.mended = 0
 
@@ -98,7 +99,7 @@ class _Texts:
             self.on_event(Problem(self.file, reason, self.record, offset, 1, len(data), damage=False))
             return False
         self.mended += bad
-        self.rows.add(f"{self.file}:{self.record}", text, None, self.record, offset, None)
+        self.rows.add(f"{self.label}:{self.record}", text, None, self.record, offset, None)
         return True
 
 
