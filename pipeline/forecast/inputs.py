@@ -96,7 +96,8 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | str, rates: Rat
 def _made_up(pattern: str, size: int, each: int) -> list[SourceFile]:
     """Files of `each` bytes that hold `size` together, in the place of files that cannot be listed."""
     count = max(1, -(-size // each))
-    return [SourceFile(f"{number}/{pattern}", f"{number}/{pattern}", size // count, "") for number in range(count)]
+    names = (f"{number}/{pattern}" for number in range(count))
+    return [SourceFile(name, name, size // count, version="", witness="") for name in names]
 
 
 def _format(read: object, file: str) -> str | None:

@@ -13,7 +13,7 @@ from pipeline.forecast.stages import Costs, Forecast, bytes_per_token
 from pipeline.jobs.dedup import DedupReport
 from pipeline.plan.corpus import MIXTURE, Inputs, corpus
 from pipeline.plan.graph import Conclude, Outline, Request
-from pipeline.plan.node import Done, Node, Stage
+from pipeline.plan.node import Done, Named, Node, Stage
 from pipeline.recipe import Recipe
 from stages.dedup.footprint import Need, footprint
 from stages.marks import named_files
@@ -101,7 +101,8 @@ def _inputs(recipe: Recipe, inputs: dict[str, Input]) -> Inputs:
     uris = {uri for item in items for some in named_files(item).values() for uri in some}
     if recipe.tokenizer.train is None:
         uris.add(recipe.tokenizer.uri())
-    return Inputs("plan", {name: given.files for name, given in inputs.items()}, dict.fromkeys(uris, ""), dict.fromkeys(uris, 0))
+    named = {uri: Named(uri, "") for uri in uris}
+    return Inputs("plan", {name: given.files for name, given in inputs.items()}, named, dict.fromkeys(uris, 0))
 
 
 def _result(costs: Costs) -> Forecast:
