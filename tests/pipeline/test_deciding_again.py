@@ -64,7 +64,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     train_tokenizer(iter(PROSE), folder / "tokenizer.json", 400, 1 << 20)
     return {
         "name": "again",
-        "sources": {"web": {"read": {"paths": [f"{folder}/*.jsonl"]}, "steps": STEPS}},
+        "sources": {"web": {"read": {"paths": [f"{folder}/*.jsonl"]}, "steps": STEPS, "allow_empty": True}},
         "tokenizer": {"path": str(folder / "tokenizer.json")},
         "shards": {"held_out": 0.1},
         "mixture": {},
