@@ -13,8 +13,8 @@ from pipeline.plan.node import Node
 from pipeline.progress import Progress
 from pipeline.size import machine_memory
 from stages.errors import UserError
-from stages.kernels.compile import cache_folder as kernel_folder
-from stages.kernels.compile import ensure_warm
+from stages.kernels.stored import kernel_root
+from stages.kernels.warm import ensure_warm
 from stages.units import show_bytes
 
 LOST_WORKER_RETRIES = 3
@@ -56,7 +56,7 @@ class Workplace:
             ensure_warm(self.progress.compiling)
         except OSError as error:
             raise UserError(
-                f"kernels cannot be compiled to {kernel_folder()}: {error.strerror or error}; set HEADRACE_CACHE to a folder "
+                f"kernels cannot be compiled to {kernel_root()}: {error.strerror or error}; set HEADRACE_CACHE to a folder "
                 "that can be written to"
             ) from None
         if not self.placement.inline:
