@@ -64,7 +64,14 @@ def _environment() -> str:
         except RuntimeError:  # LLVM does not know this processor's, and Numba does without
             features = ""
     settings = [(name, str(getattr(config, name, None))) for name in SETTINGS]
-    facts = (sysconfig.get_config_var("SOABI"), llvmlite.__version__, llvm.get_process_triple(), processor, features, settings)
+    facts = (
+        sysconfig.get_config_var("SOABI"),
+        llvmlite.__version__,
+        llvm.get_process_triple(),
+        processor,
+        features,
+        settings,
+    )
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=6).hexdigest()
     return f"{sys.implementation.cache_tag}-numba-{numba.__version__}-{processor}-{digest}"
 

@@ -76,7 +76,14 @@ def project(tmp_path: Path) -> Path:
     """The real machinery over three small modules of kernels."""
     package = tmp_path / "stages"
     (package / "kernels").mkdir(parents=True)
-    for name in ("__init__.py", "cache.py", "kernels/__init__.py", "kernels/compile.py", "kernels/stored.py", "kernels/warm.py"):
+    for name in (
+        "__init__.py",
+        "cache.py",
+        "kernels/__init__.py",
+        "kernels/compile.py",
+        "kernels/stored.py",
+        "kernels/warm.py",
+    ):
         shutil.copy(ROOT / "stages" / name, package / name)
     (package / "steps.py").write_text("")
     (package / "kernels/shared.py").write_text(SHARED.format(added=1))
@@ -119,7 +126,9 @@ def test_an_edited_kernel_is_compiled_again_and_no_other(project: Path) -> None:
     assert len(third.keys() - second.keys()) == 2 and second.items() <= third.items()
 
 
-def test_sources_of_another_age_or_place_are_the_same_sources(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_sources_of_another_age_or_place_are_the_same_sources(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     call(project)
     before = compiled(project)
     os.utime(project / "stages/kernels/one.py", (1, 1))
@@ -135,7 +144,11 @@ def test_each_processor_has_its_own(project: Path) -> None:
     call(project)
     for variables in ({"NUMBA_CPU_NAME": "generic"}, {"NUMBA_CPU_FEATURES": "+sse2"}, {"NUMBA_BOUNDSCHECK": "1"}):
         assert not call(project, **variables)["warm"]
-        assert call(project, **variables) == {"warm": True, "found": {"one": 22, "two": 33, "alone": -10}, "compiled here": []}
+        assert call(project, **variables) == {
+            "warm": True,
+            "found": {"one": 22, "two": 33, "alone": -10},
+            "compiled here": [],
+        }
     assert call(project)["warm"]
     assert len(compiled(project)) == 12
 
@@ -166,14 +179,15 @@ def can_import_numba(python: str) -> bool:
 
 def test_a_users_setting_of_numba_does_not_take_the_compiler_away(project: Path) -> None:
     """NUMBA_DISABLE_JIT is set for other code that is looked into; kernels run compiled all the same."""
-    assert call(project, NUMBA_DISABLE_JIT="1") == {"warm": False, "found": {"one": 22, "two": 33, "alone": -10}, "compiled here": []}
+    found = call(project, NUMBA_DISABLE_JIT="1")
+    assert found == {"warm": False, "found": {"one": 22, "two": 33, "alone": -10}, "compiled here": []}
     assert call(project)["warm"]
 
 
 def test_kernels_of_a_users_module_follow_its_own_imports(project: Path) -> None:
     """A filter outside the project: its file, and the files beside it that it imports, decide which code is loaded."""
     (project / "mine.py").write_text(
-        "from stages.kernels.compile import kernel\nfrom table import ADDED\n\n@kernel('int64(int64)')\ndef mine(x):\n    return x + ADDED\n"
+        ALONE.replace("-x", "x + ADDED").replace("alone", "mine") + "\n\nfrom table import ADDED\n"
     )
     code = "import mine; print(mine.mine(1), bool(mine.mine.compiled.stats.cache_hits))"
     seen = []
@@ -182,7 +196,12 @@ def test_kernels_of_a_users_module_follow_its_own_imports(project: Path) -> None
         shutil.rmtree(project / "__pycache__", ignore_errors=True)
         variables = {"PYTHONPATH": str(project), "HEADRACE_KERNEL_CACHE": str(project / "cache")}
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=project, env=os.environ | variables, capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", code],
+            cwd=project,
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
         seen.append(done.stdout.split())
@@ -197,5 +216,7 @@ def test_a_kernel_without_a_file_is_compiled_where_it_is_called(project: Path) -
         "print(kernel('int64(int64)')(twice)(21))"
     )
     variables = {"PYTHONPATH": str(project), "HEADRACE_KERNEL_CACHE": str(project / "cache")}
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, timeout=120
+    )
     assert done.stdout == "42\n", done.stderr
