@@ -17,7 +17,7 @@ from typing import Any
 import numba
 from numba import types
 
-from stages.kernels.stored import environment_folder, module_key
+from stages.kernels.stored import environment_folder, module_key, source_of
 
 TEXT = types.Array(types.uint8, 1, "C", readonly=True)
 OFFSETS = types.Array(types.int64, 1, "C", readonly=True)
@@ -38,7 +38,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], signature: str, fastmath: bool) -> None:
         self.function, self.signature, self.fastmath = function, signature, fastmath
-        self.home = module_key(function.__module__)  # of the source as it is now, while it is imported
+        source_of(function.__module__)  # as it is now, while it is imported, and not as it may be at the first call
         self.compiled: Callable[..., Any] | None = None
         self.__doc__, self.__name__ = function.__doc__, function.__name__
         _KERNELS.append(self)
@@ -48,9 +48,10 @@ class Kernel:
         if self.compiled is not None:
             return
         options: dict[str, Any] = {"nogil": True, "fastmath": self.fastmath, "error_model": "numpy"}
-        folder = environment_folder() / (self.home or "")
+        home = module_key(self.function.__module__)
+        folder = environment_folder() / (home or "")
         with _numba(CACHE_DIR=str(folder), CACHE_LOCATOR_CLASSES="stages.kernels.stored.Locator", DISABLE_JIT=0):
-            dispatcher = numba.njit(cache=self.home is not None, **options)(self.function)
+            dispatcher = numba.njit(cache=home is not None, **options)(self.function)
             dispatcher.compile(eval(self.signature, NAMES))
         dispatcher.disable_compile()
         self.compiled = dispatcher

@@ -90,7 +90,7 @@ def module_key(name: str) -> str | None:
 def kernel_modules() -> list[str]:
     """The names of this project's modules that hold kernels, without importing any."""
     names = (f"stages.kernels.{path.stem}" for path in sorted((PACKAGE / "kernels").glob("*.py")))
-    return [name for name in names if b"\n@kernel(" in _source(name)]
+    return [name for name in names if b"\n@kernel(" in source_of(name)]
 
 
 def _closure(name: str) -> set[str]:
@@ -113,7 +113,7 @@ def _named(name: str) -> tuple[str, ...]:
     path = _path(name)
     package = name if path and path.name == "__init__.py" else name.rpartition(".")[0]
     names: list[str] = []
-    for module, things, plain in IMPORT.findall(_source(name).decode()):
+    for module, things, plain in IMPORT.findall(source_of(name).decode(errors="replace")):
         if plain:
             names += re.findall(r"([\w.]+)(?:\s+as\s+\w+)?", plain)
         else:
@@ -124,14 +124,15 @@ def _named(name: str) -> tuple[str, ...]:
 
 
 @cache
-def _source(name: str) -> bytes:
+def source_of(name: str) -> bytes:
+    """A module's source, read once a process; empty where it has no file."""
     path = _path(name)
     return b"" if path is None else path.read_bytes()
 
 
 @cache
 def _digest(name: str) -> bytes:
-    return hashlib.blake2b(_source(name), digest_size=16).digest()
+    return hashlib.blake2b(source_of(name), digest_size=16).digest()
 
 
 @cache
