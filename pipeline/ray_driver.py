@@ -8,6 +8,7 @@ process and sends it calls; both sides speak through one connection, in the mess
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import time
@@ -43,11 +44,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Call:
-    """To this process: call `function` ("module:name") on a worker; reserve so much memory for it, if any."""
+    """To this process: call `function` ("module:name") on a worker; reserve so much memory for it, if any.
+
+    arguments: pickled, so that this process need not import what they are made of.
+    """
 
     number: int
     function: str
-    arguments: tuple[Any, ...]
+    arguments: bytes
     memory: int
 
 
@@ -73,7 +77,7 @@ class NotStarted:
 
 @dataclass(frozen=True)
 class Result:
-    """From this process: what a call returned."""
+    """From this process: what a call returned (pickled, on the way)."""
 
     number: int
     value: Any
@@ -102,10 +106,10 @@ class NotImported:
     number: int
 
 
-def call(function: str, arguments: tuple[Any, ...]) -> Any:
-    """What runs on a worker: a function by its name."""
+def call(function: str, arguments: bytes) -> bytes:
+    """What runs on a worker: a function by its name. Arguments and result are pickled."""
     module, _, name = function.partition(":")
-    return getattr(import_module(module), name)(*arguments)
+    return pickle.dumps(getattr(import_module(module), name)(*pickle.loads(arguments)))
 
 
 def serve(descriptor: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -68,7 +69,7 @@ class Ray:
 
     def call(self, number: int, function: str, arguments: tuple[Any, ...], memory: int = 0) -> None:
         """Call a function ("module:name") on a worker; its outcome carries the number. Raises UserError where Ray is gone."""
-        self._send(Call(number, function, arguments, memory))
+        self._send(Call(number, function, pickle.dumps(arguments), memory))
 
     def outcomes(self, seconds: float) -> list[Outcome]:
         """What has come back, waiting so long for the first. Raises UserError where Ray is gone."""
@@ -79,7 +80,7 @@ class Ray:
         except (EOFError, OSError):
             if not found:
                 raise self._gone() from None
-        return found
+        return [Result(one.number, pickle.loads(one.value)) if isinstance(one, Result) else one for one in found]
 
     def cancel(self) -> None:
         """Stop what runs; its outcomes are not told."""
