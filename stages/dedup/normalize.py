@@ -53,7 +53,8 @@ DECIMAL_SEPARATORS = ".,،٫⎖⎗⎘"
 @lru_cache(maxsize=2)
 def simple_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(page of each block of 256 code points, entries, bytes to emit) for the kernel `simplify`."""
-    return _stored("simple", _simple_table)
+    pages, entries, emissions = _stored("simple", _simple_table)
+    return pages, entries, emissions
 
 
 def _stored(name: str, build: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
