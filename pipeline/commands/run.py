@@ -55,7 +55,7 @@ def _call(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe, args.profile, args.set)
     out = args.out or default_out(args.recipe, recipe.name, recipe.profile, args.profile)
     if not args.yes:
-        check_size(recipe, ray_address(args.address, args.workers))
+        check_size(recipe, None if args.inline else ray_address(args.address, args.workers))
     progress = Progress(quiet=args.quiet or args.json)
     options = Options(
         out,
