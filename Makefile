@@ -21,6 +21,7 @@ test: $(READY_ALL)
 
 lint: $(READY_ALL)
 	$(BIN)/ruff check .
+	$(BIN)/basedpyright
 
 bench: $(VENV)/.ready-bench
 	$(BIN)/python -m benchmarks
