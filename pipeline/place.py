@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Workplace:
         if not self.placement.inline:
             self._start_ray()
 
-    def carry_out(self, nodes: list[Node]) -> Iterator[tuple[Node, Finished]]:
+    def carry_out(self, nodes: list[Node]) -> Generator[tuple[Node, Finished]]:
         """Run tasks; each with what it left, in the order in which they end."""
         if self.placement.inline:
             self._check_memory(nodes, [machine_memory()], "this machine has")
@@ -67,7 +67,7 @@ class Workplace:
             self._ray.close()
             self._ray = None
 
-    def _on_ray(self, nodes: list[Node]) -> Iterator[tuple[Node, Finished]]:
+    def _on_ray(self, nodes: list[Node]) -> Generator[tuple[Node, Finished]]:
         ray = self._start_ray()
         self._check_memory(nodes, ray.memory, "the largest Ray node offers")
         in_flight = max(2, 2 * ray.cpus)
@@ -92,7 +92,7 @@ class Workplace:
             if running:
                 ray.cancel()
 
-    def _check_memory(self, nodes: list[Node], offered: list[float], whose: str) -> None:
+    def _check_memory(self, nodes: list[Node], offered: Sequence[float], whose: str) -> None:
         """Raise UserError where a task of the stage needs more memory than there is anywhere."""
         most = max(nodes, key=lambda node: node.memory)
         if most.memory > max(self.placement.task_memory, *offered):
