@@ -187,6 +187,32 @@ def test_a_folder_of_the_greatest_length_does(monkeypatch: pytest.MonkeyPatch) -
         shutil.rmtree(folder)
 
 
+KILLED_ONCE = """
+import os, signal
+from pathlib import Path
+
+def length(text):
+    mark = Path(__file__).with_name("died")
+    if "assert" in text and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(text)
+"""
+
+
+def test_a_killed_worker_leaves_nothing_in_the_finished_run(recipe: Path, tmp_path: Path) -> None:
+    """Its task runs again elsewhere, so the run ends well; half-written files and scratch folders are no part of it."""
+    out = tmp_path / "run"
+    (tmp_path / "filters.py").write_text(KILLED_ONCE)
+    data = yaml.safe_load(recipe.read_text())
+    data["sources"]["docs"]["steps"] = [{"python": {"function": "filters:length", "measure": "length", "min": 1}}]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    done = run(tmp_path / "recipe.yaml", out, "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "died").exists()
+    assert not [path for path in out.rglob("*") if path.name.startswith((".tmp-", ".scratch"))]
+
+
 def command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
