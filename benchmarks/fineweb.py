@@ -32,7 +32,7 @@ from benchmarks.tables import show_table, verdict
 PACKAGES = ("datatrove", "trafilatura", "spacy", "Resiliparse", "FastWARC", "tokenizers", "numba", "pyarrow", "ray")
 GOAL_BYTES = 700e6  # of HTML: what the goals are meant for
 AS_SHIPPED, SAME_EXTRACTOR, TEXT_TO_TOKENS = 12.0, 6.0, 60.0
-COMPILE = "from stages.kernels.compile import ensure_warm; ensure_warm()"
+COMPILE = "from stages.kernels.warm import ensure_warm; ensure_warm()"
 
 
 def main(arguments: list[str] | None = None) -> None:

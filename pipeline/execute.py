@@ -21,7 +21,7 @@ from pipeline.memory import peak, release, reset_peak
 from pipeline.plan.node import Node, Report, key_of
 from pipeline.storage.errors import no_space
 from stages.errors import UserError
-from stages.kernels.compile import ensure_warm
+from stages.kernels.warm import ensure_warm
 
 # Errors of a file system that are nobody's bug: one sentence will do.
 OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE}

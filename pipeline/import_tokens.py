@@ -123,6 +123,7 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
             ledger.sweep(engine.used)
         facts = mark | {"settings": settings, "finished": True} | _counts(done, inputs, manifest, options)
         write_mark(out, IMPORT, facts)
+        storage.clear_scratch(out)  # what killed workers left, whose tasks ran again
     return facts | {"out": given, "tasks_run": engine.executed}
 
 

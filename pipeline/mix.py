@@ -196,7 +196,7 @@ def _members(manifests: dict[str, Manifest], renames: Sequence[str]) -> list[Mem
     found: dict[str, Member] = {}
     for run, manifest in manifests.items():
         for source in manifest["mixture"]["sources"]:
-            name = names.get((run, source), source)
+            name = names[run, source] if (run, source) in names else str(source)
             if name in found:
                 raise UserError(
                     f"source {name} is in {found[name].run} and in {run}: give one another name, such as "

@@ -75,7 +75,7 @@ def merge(base: Any, patch: Any, path: str = "") -> Any:
         return merged
     if _is_pair(base) and isinstance(patch, Mapping) and set(patch) <= {"min", "max"}:
         return {"min": base[0], "max": base[1], **patch}
-    if is_step_list(base) and isinstance(patch, Mapping):
+    if isinstance(base, list) and is_step_list(base) and isinstance(patch, Mapping):
         return _merge_steps(base, patch, path)
     return patch
 

@@ -1,30 +1,21 @@
-"""Where tasks run: on Ray, or in this process. The only file of the pipeline that imports ray."""
+"""Where tasks run: on Ray, or in this process."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pipeline.execute import Finished, Surroundings, execute
 from pipeline.plan.node import Node
 from pipeline.progress import Progress
+from pipeline.ray_driver import LOST_WORKER_RETRIES, NotImported, Raised, Result
+from pipeline.ray_start import Outcome, Ray, start_ray
 from pipeline.size import machine_memory
 from stages.errors import UserError
-from stages.kernels.compile import cache_folder as kernel_folder
-from stages.kernels.compile import ensure_warm
+from stages.kernels.stored import kernel_root
+from stages.kernels.warm import ensure_warm
 from stages.units import show_bytes
-
-LOST_WORKER_RETRIES = 3
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_worker_niceness": "0",  # the driver waits for its workers: they are what is to be done here
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-OWN_RAY = {"RAY_AUTH_MODE": "disabled"}  # a cluster that was there before says itself whether it asks for a token
 
 
 @dataclass(kw_only=True)
@@ -48,7 +39,8 @@ class Workplace:
     def __init__(self, run: str, placement: Placement, token: str | None) -> None:
         self.placement, self.progress = placement, placement.progress
         self.around = Surroundings(run, str(Path.cwd()), placement.cache_bytes, token)
-        self._ray_started = False
+        self._ray: Ray | None = None
+        self._calls = 0
 
     def prepare(self) -> None:
         """What must be there before tasks run: compiled kernels, and Ray."""
@@ -56,13 +48,13 @@ class Workplace:
             ensure_warm(self.progress.compiling)
         except OSError as error:
             raise UserError(
-                f"kernels cannot be compiled to {kernel_folder()}: {error.strerror or error}; set HEADRACE_CACHE to a folder "
+                f"kernels cannot be compiled to {kernel_root()}: {error.strerror or error}; set HEADRACE_CACHE to a folder "
                 "that can be written to"
             ) from None
         if not self.placement.inline:
             self._start_ray()
 
-    def carry_out(self, nodes: list[Node]) -> Iterator[tuple[Node, Finished]]:
+    def carry_out(self, nodes: list[Node]) -> Generator[tuple[Node, Finished]]:
         """Run tasks; each with what it left, in the order in which they end."""
         if self.placement.inline:
             self._check_memory(nodes, [machine_memory()], "this machine has")
@@ -71,38 +63,36 @@ class Workplace:
 
     def close(self) -> None:
         """Stop Ray where it was started here."""
-        if self._ray_started:
-            import ray
+        if self._ray is not None:
+            self._ray.close()
+            self._ray = None
 
-            ray.shutdown()
-            self._ray_started = False
-
-    def _on_ray(self, nodes: list[Node]) -> Iterator[tuple[Node, Finished]]:
+    def _on_ray(self, nodes: list[Node]) -> Generator[tuple[Node, Finished]]:
         ray = self._start_ray()
-        offered = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
-        self._check_memory(nodes, offered, "the largest Ray node offers")
-        remote = ray.remote(max_retries=LOST_WORKER_RETRIES, num_cpus=1)(execute)
-        in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+        self._check_memory(nodes, ray.memory, "the largest Ray node offers")
+        in_flight = max(2, 2 * ray.cpus)
         queue = iter(nodes)
-        running: dict[Any, Node] = {}
+        running: dict[int, Node] = {}
         try:
             while True:
                 while len(running) < in_flight and (node := next(queue, None)) is not None:
-                    needs = node.memory if node.memory > self.placement.task_memory else None
-                    call = remote.options(memory=needs) if needs else remote
-                    running[call.remote(node, node.key, self.around)] = node
+                    self._calls += 1
+                    running[self._calls] = node
+                    needs = node.memory if node.memory > self.placement.task_memory else 0
+                    ray.call(self._calls, f"{execute.__module__}:execute", (node, node.key, self.around), needs)
                 if not running:
                     return
-                ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
+                found = ray.outcomes(1.0)
                 self.progress.tick()
-                for reference in ready:
-                    node = running.pop(reference)
-                    yield node, _result(ray, reference, node)
+                for outcome in found:
+                    node = running.pop(outcome.number, None)
+                    if node is not None:  # else of a call that was given up
+                        yield node, _result(outcome, node)
         finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+            if running:
+                ray.cancel()
 
-    def _check_memory(self, nodes: list[Node], offered: list[float], whose: str) -> None:
+    def _check_memory(self, nodes: list[Node], offered: Sequence[float], whose: str) -> None:
         """Raise UserError where a task of the stage needs more memory than there is anywhere."""
         most = max(nodes, key=lambda node: node.memory)
         if most.memory > max(self.placement.task_memory, *offered):
@@ -111,48 +101,24 @@ class Workplace:
                 "cut the work smaller (bff, substring: more shards; others: less memory, more partitions), or use larger machines"
             )
 
-    def _start_ray(self) -> Any:
-        address = self.placement.address
-        for name, value in (RAY_ENVIRONMENT if address else RAY_ENVIRONMENT | OWN_RAY).items():
-            os.environ.setdefault(name, value)
-        import ray
-
-        if not self._ray_started:
-            self.progress.note("starting Ray" + (f" at {address}" if address else ""))
-            options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-            if address:
-                options |= {"address": address}
-            else:
-                options |= {
-                    "address": "local",  # a Ray of its own, also where RAY_ADDRESS is set or another runs on this machine
-                    "num_cpus": self.placement.workers,
-                    "include_dashboard": False,
-                    "object_store_memory": 100 * 2**20,  # reports only: documents never pass through it
-                }
-            try:
-                ray.init(**options)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                hint = "; is it up? one that asks for a token needs RAY_AUTH_MODE=token" if address else ""
-                at = f" at {address}" if address else ""
-                raise UserError(f"Ray could not be started{at}: {error}{hint}") from None
-            self._ray_started = True
-        return ray
+    def _start_ray(self) -> Ray:
+        if self._ray is None:
+            self._ray = start_ray(self.placement.address, self.placement.workers, self.progress)
+        return self._ray
 
 
-def _result(ray: Any, reference: Any, node: Node) -> Finished:
+def _result(outcome: Outcome, node: Node) -> Finished:
     """What a task on Ray left. Raises what it raised, and UserError where its worker was lost time and again."""
-    known = ray.exceptions
-    try:
-        return ray.get(reference)
-    except known.RayTaskError as error:
-        if "failed to import on the worker" in str(error):
-            raise UserError(
-                f"task {node.ref}: a Ray worker cannot import Headrace: install the same version of it, in the Python that Ray "
-                "runs in, on every node"
-            ) from None
-        raise error.cause if isinstance(error.cause, Exception) else error from None
-    except (known.WorkerCrashedError, known.OutOfMemoryError, known.NodeDiedError, known.LocalRayletDiedError) as error:
+    if isinstance(outcome, Result):
+        return outcome.value
+    if isinstance(outcome, Raised):
+        raise outcome.error
+    if isinstance(outcome, NotImported):
         raise UserError(
-            f"task {node.ref}: its worker or node was lost {LOST_WORKER_RETRIES + 1} times, the last time with: "
-            f"{' '.join(str(error).split())}; if memory ran out, lower run.batch_bytes or run.split_bytes"
-        ) from None
+            f"task {node.ref}: a Ray worker cannot import Headrace: install the same version of it, in the Python that Ray "
+            "runs in, on every node"
+        )
+    raise UserError(
+        f"task {node.ref}: its worker or node was lost {LOST_WORKER_RETRIES + 1} times, the last time with: {outcome.reason}; "
+        "if memory ran out, lower run.batch_bytes or run.split_bytes"
+    )

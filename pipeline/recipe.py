@@ -75,8 +75,8 @@ class Source(Settings):
 class TrainTokenizer(Settings):
     """Train a byte-level BPE tokenizer on the run's own documents."""
 
-    vocab_size: int = Field(8192, ge=300, le=2**31 - 1)
-    max_bytes: Bytes = Field(32 * 2**20, gt=0)  # of text, sampled evenly over all sources
+    vocab_size: int = Field(default=8192, ge=300, le=2**31 - 1)
+    max_bytes: Bytes = Field(default=32 * 2**20, gt=0)  # of text, sampled evenly over all sources
 
 
 class Tokenizer(Settings):
@@ -105,25 +105,25 @@ class Tokenizer(Settings):
 class Shards(Settings):
     """How token arrays are cut: shards of about `bytes`, and the share of documents held out from training."""
 
-    bytes: Bytes = Field(2**30, ge=4096)
-    held_out: float = Field(0.005, ge=0, lt=1)
+    bytes: Bytes = Field(default=2**30, ge=4096)
+    held_out: float = Field(default=0.005, ge=0, lt=1)
     held_out_salt: str = "headrace"  # of the hash that chooses them: recipes that share it hold out the same documents
 
 
 class Failures(Settings):
     """What may fail before the run stops with the first cause."""
 
-    documents: HowMuch[float] = Field(0.001, ge=0, le=1)  # share of all documents of a stage
-    files: HowMuch[int] = Field(0, ge=0)  # source files that could not be read to their end
+    documents: HowMuch[float] = Field(default=0.001, ge=0, le=1)  # share of all documents of a stage
+    files: HowMuch[int] = Field(default=0, ge=0)  # source files that could not be read to their end
 
 
 class Run(Settings):
     """How the work is cut and bounded. Nothing here changes a byte of the result, but for `failures`."""
 
-    split_bytes: HowMuch[Bytes] = Field(256 * 2**20, gt=0)  # what one task reads, about; the first cut of a source stays
-    batch_bytes: HowMuch[Bytes] = Field(8 * 2**20, gt=0)
-    task_memory: HowMuch[Bytes] = Field(1536 * 2**20, gt=0)  # what any task may take; one that states more has it reserved
-    cache_bytes: HowMuch[Bytes] = Field(20 * 2**30, gt=0)
+    split_bytes: HowMuch[Bytes] = Field(default=256 * 2**20, gt=0)  # what one task reads, about; the first cut of a source stays
+    batch_bytes: HowMuch[Bytes] = Field(default=8 * 2**20, gt=0)
+    task_memory: HowMuch[Bytes] = Field(default=1536 * 2**20, gt=0)  # what any task may take; who states more has it reserved
+    cache_bytes: HowMuch[Bytes] = Field(default=20 * 2**30, gt=0)
     stage_inputs: HowMuch[bool] = False  # copy remote inputs to the node's cache before reading; else they are streamed
     keep: Literal["all", "measures", "none"] = "all"  # which interim files stay
     check_inputs: HowMuch[Literal["version", "content"]] = "version"  # what tells an input from another; content: its bytes
@@ -136,7 +136,7 @@ class ExpectedSource(Settings):
     documents: Count
     text_bytes: Bytes
     tokens: Count | None = None
-    kept: float | None = Field(None, gt=0, le=1)
+    kept: float | None = Field(default=None, gt=0, le=1)
 
 
 class Expected(Settings):
@@ -301,7 +301,7 @@ def _first(error: ValidationError, model: Any) -> tuple[list, Any, str]:
     details = error.errors(include_url=False)[0]
     path, value, text = list(details["loc"]), details["input"], details["msg"]
     if details["type"] == "nested":
-        context = details["ctx"]
+        context = details.get("ctx", {})
         return path + list(context["path"]), context["value"], context["text"]
     path = [p for p in path if not (isinstance(p, str) and (p.startswith(("function-", "tagged-")) or "[" in p))]
     if details["type"] == "extra_forbidden":

@@ -76,7 +76,9 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
                 manifest["made_by"] = {"versions": versions(), "results_of_other_code": engine.reused}
                 summary = summarise(recipe, manifest, found, engine, time.monotonic() - began)
                 _finish(recipe, manifest, summary, engine)
-                return summary
+        if engine.executed:
+            storage.clear_scratch(inputs.run)  # what killed workers left, whose tasks ran again
+        return summary
 
 
 def _walk(recipe: Recipe, inputs: Inputs, engine: Engine) -> Corpus:

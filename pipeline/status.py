@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
@@ -54,14 +54,15 @@ def status(run: str) -> dict[str, Any]:
 def show_status(found: dict[str, Any], console: Console) -> None:
     """Print what `status` found."""
     table = plain_table(found["run"])
-    for heading, justify in (
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
         ("work", "left"),
         ("tasks done", "right"),
         ("documents in", "right"),
         ("out", "right"),
         ("core time", "right"),
         ("memory", "right"),
-    ):
+    )
+    for heading, justify in columns:
         table.add_column(heading, justify=justify)
     for name, p in found["phases"].items():
         table.add_row(

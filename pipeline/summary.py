@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from pipeline.engine import BooksError, Engine
@@ -195,7 +195,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         "shards",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
-    total = dict.fromkeys(
+    total: dict[str, int] = dict.fromkeys(
         ("in", "kept", "dropped", "failed", "bytes_in", "bytes", "tokens", "held", "budget", "shards"), 0
     )
     for name, s in sources.items():
@@ -217,13 +217,14 @@ def show(summary: dict[str, Any], console: Console) -> None:
     table.add_row("all", *_cells(total))
     console.print(table)
     reasons = plain_table("dropped, by the recipe's key that drops")
-    for heading, justify in (
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
         ("source", "left"),
         ("reason", "left"),
         ("documents", "right"),
         ("bytes", "right"),
         ("share", "right"),
-    ):
+    )
+    for heading, justify in columns:
         reasons.add_column(heading, justify=justify, no_wrap=True)
     for name, s in sources.items():
         for reason, amount in s["dropped"].items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.text import Text
 
 from pipeline.summary import plain_table
@@ -40,7 +40,7 @@ def show_step(found: dict[str, Any], console: Console) -> None:
     table = plain_table(
         f"step {found['step']:,}: instances {found['first_position']:,} to {last:,} of {found['sequence_length']:,} tokens"
     )
-    for heading, justify in (
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
         ("position", "right"),
         ("source", "left"),
         ("epoch", "right"),
@@ -48,7 +48,8 @@ def show_step(found: dict[str, Any], console: Console) -> None:
         ("tokens", "left"),
         ("documents", "right"),
         ("the first of them (tokens here)", "left"),
-    ):
+    )
+    for heading, justify in columns:
         table.add_column(heading, justify=justify, no_wrap=True)
     for instance in found["instances"]:
         head = [f"{instance['position']:,}", instance["source"], f"{instance['epoch']}"]

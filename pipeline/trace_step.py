@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from pipeline.inspect import read_corpus, shards_of
 from pipeline.trace import documents_at, has_records, why_command
 from stages.errors import UserError
 from stages.tokens.shard_format import Manifest
+
+if TYPE_CHECKING:
+    from trainer.loader.data import Packing
 
 TOP = 8
 
@@ -27,7 +30,7 @@ class Batches:
     sequence_length: int
     batch: int
     seed: int | None = None
-    packing: str = "concatenate"
+    packing: Packing = "concatenate"
 
 
 def from_config(path: str) -> Batches:

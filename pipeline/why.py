@@ -166,11 +166,12 @@ def _run(query: bytes, data: np.ndarray, at: np.ndarray, lengths: np.ndarray, di
 def _tell(run: FinishedRun, hit: Hit) -> dict[str, Any]:
     """All that the run knows of one document."""
     source, row, kind, stage = hit.source, dict(hit.row), hit.kind, hit.stage
+    stage_after: int | None
     while kind == "kept" and stage >= 0:
         after = range(stage + 1, len(source.parts))
         stage_after = next((s for s in after if source.parts[s][hit.ordinal].named()), None)
         following = _follow(run, source.parts[stage_after][hit.ordinal], row) if stage_after is not None else None
-        if following is None:
+        if stage_after is None or following is None:
             break
         stage, (kind, row) = stage_after, following
     late, shard = None, None
@@ -184,7 +185,7 @@ def _tell(run: FinishedRun, hit: Hit) -> dict[str, Any]:
     told = [_step(name, item, row, place, last, kind, reason) for place, (name, item) in enumerate(order)]
     outcome = "failed" if kind == "failed" else "dropped" if reason else "kept"
     representative = (late or row).get("representative")
-    if outcome == "dropped" and reason.startswith("dedup."):
+    if outcome == "dropped" and str(reason).startswith("dedup."):
         outcome = "duplicate"
     edits, note = _edits(run, source, order, last, row, kind, stage)
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.text import Text
 
 from pipeline.summary import plain_table
@@ -27,13 +27,14 @@ def _document(d: dict[str, Any], console: Console) -> None:
     _line(console, f"read from {place}" + (f"; {d['url']}" if d["url"] else ""))
     _line(console, _outcome(d), "bold")
     table = plain_table("")
-    for heading, justify in (
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
         ("step", "left"),
         ("", "left"),
         ("measure", "left"),
         ("value", "right"),
         ("limit", "left"),
-    ):
+    )
+    for heading, justify in columns:
         table.add_column(heading, justify=justify)
     for step in d["steps"]:
         style = STYLES[step["verdict"]]

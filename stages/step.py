@@ -124,11 +124,12 @@ class Step(Settings):
         for name, field in cls.model_fields.items():
             extra = field.json_schema_extra
             if isinstance(extra, dict) and "limit" in extra and isinstance(values.get(name), int | float):
+                side = extra["limit"]
                 if isinstance(values[name], bool):
                     raise ValueError(f"{name}: a limit is a number, not {values[name]}")
-                if extra["limit"] is None:
+                if side is None:
                     raise ValueError(f"{name}: this limit has two sides; write [min, max], or {{min: {values[name]}}}")
-                values[name] = {extra["limit"]: values[name]}
+                values[name] = {str(side): values[name]}
         return values
 
     def prepare(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,10 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data not found at {SHARED} (set HEADRACE_SHARED_DATA)")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_here() -> Iterator[None]:
+    """Tests fork, and a process that Ray was loaded into cannot do that safely: its children may crash."""
+    yield
+    assert "ray._raylet" not in sys.modules, "Ray was loaded into the process of the tests"

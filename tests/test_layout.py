@@ -56,7 +56,7 @@ def test_one_file_imports_ray_and_the_pipeline_needs_no_torch() -> None:
         assert "torch" not in roots, path
         # A step is traced through the trainer's own order, which is NumPy alone; nothing else here knows the trainer.
         assert "trainer" not in roots or path.name == "trace_step.py", path
-        assert "ray" not in roots or path.name == "place.py", path
+        assert "ray" not in roots or path.name == "ray_driver.py", path
 
 
 def test_the_shard_format_needs_numpy_alone() -> None:

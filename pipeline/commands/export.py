@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """The flags that say where tasks run, and what is printed."""
-    parser.add_argument("--address", help="address of a running Ray cluster (default: this machine)")
+    parser.add_argument("--address", help="a running Ray cluster (default: RAY_ADDRESS, else this machine)")
     parser.add_argument("--workers", type=int, help="Ray workers on this machine (default: all cores)")
     parser.add_argument("--inline", action="store_true", help="no Ray: all tasks in this process, one after the other")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

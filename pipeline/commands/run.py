@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--out", help="output folder or s3:// prefix (default: runs/NAME, runs/NAME-PROFILE for other profiles)"
     )
-    parser.add_argument("--address", help="address of a running Ray cluster (default: this machine)")
+    parser.add_argument("--address", help="a running Ray cluster (default: RAY_ADDRESS, else this machine)")
     parser.add_argument("--workers", type=int, help="Ray workers on this machine (default: all cores)")
     parser.add_argument("--inline", action="store_true", help="no Ray: all tasks in this process, one after the other")
     parser.add_argument(
@@ -42,6 +42,7 @@ def add(commands: Any) -> None:
 def _call(args: argparse.Namespace) -> int:
     gc.disable()  # what is imported stays: there is nothing to collect in it
     from pipeline.progress import Progress
+    from pipeline.ray_start import ray_address
     from pipeline.recipe import load_recipe
     from pipeline.run import Options, run_recipe
     from pipeline.size import check_size
@@ -54,7 +55,7 @@ def _call(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe, args.profile, args.set)
     out = args.out or default_out(args.recipe, recipe.name, recipe.profile, args.profile)
     if not args.yes:
-        check_size(recipe, args.address)
+        check_size(recipe, None if args.inline else ray_address(args.address, args.workers))
     progress = Progress(quiet=args.quiet or args.json)
     options = Options(
         out,

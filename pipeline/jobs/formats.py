@@ -108,7 +108,7 @@ class ExportShard(Job):
         if self.format == "parquet":
             counts = parquet.write_parquet(found, paths[0], self.source, dtype, known.eos_id, decoder)
             return ExportReport(documents=counts[0], tokens=counts[1])
-        files = [stack.enter_context(path.open("wb")) for path in paths]
+        files: list[BinaryIO] = [stack.enter_context(path.open("wb")) for path in paths]
         return self._write_plain(found, files, decoder, stack)
 
     def _write_plain(

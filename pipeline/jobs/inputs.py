@@ -139,7 +139,8 @@ def part_batches(
         for start, batch in read_part(file, batch_bytes, columns):
             kept, gone, which = without_rows(start, batch, removed)
             for name in ("reason", "representative"):
-                values = table.column(name).take(pa.array(which)).combine_chunks() if len(which) else None
-                values = values if values is not None else pa.nulls(0, pa.large_string())
+                values = pa.nulls(0, pa.large_string())
+                if table is not None and len(which):
+                    values = table.column(name).take(pa.array(which)).combine_chunks()
                 gone = gone.append_column(name, values.cast(pa.large_string()))
             yield start, kept, gone

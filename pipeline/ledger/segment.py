@@ -194,7 +194,7 @@ class Segment:
             raise self.damaged(begin, f"{end - begin - self.spill.size + start:,} bytes are missing")
         self._pieces |= {number: start + number * PIECE - begin for number in range(first, last)}
 
-    def attach(self, spill: Spill) -> None:
+    def attach(self, spill: Spill | None) -> None:
         """Open a segment that has just been written."""
         if storage.is_local(self.uri):
             self.descriptor, self.start = os.open(storage.local_path(self.uri), os.O_RDONLY), self.base

@@ -104,9 +104,9 @@ class Tokens:
     shards: Shards
 
 
-def _facts(splits: SplitShards) -> list[list[dict[str, Any]]]:
-    """The shards of training and those held out, as the manifest takes them."""
-    return [[msgspec.structs.asdict(one) for one in splits[split]] for split in SPLITS]
+def _facts(splits: SplitShards, split: str) -> list[dict[str, Any]]:
+    """The shards of training or those held out, as the manifest takes them."""
+    return [msgspec.structs.asdict(one) for one in splits[split]]
 
 
 def manifest_of(recipe: Recipe, tokens: Tokens) -> Manifest:
@@ -115,7 +115,9 @@ def manifest_of(recipe: Recipe, tokens: Tokens) -> Manifest:
     available = {name: sum(s.tokens for s in splits["train"]) for name, splits in tokens.shards.items()}
     budgets = {budget.source: budget for budget in compile_mixture(recipe.mixture, available)}
     sources = {
-        name: source_entry(name, *_facts(splits), budgets[name].asked, budgets[name].max_repeats)
+        name: source_entry(
+            name, _facts(splits, "train"), _facts(splits, "held_out"), budgets[name].asked, budgets[name].max_repeats
+        )
         for name, splits in tokens.shards.items()
     }
     return build_manifest(

@@ -89,7 +89,7 @@ def measures_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> t
 
 
 def _columns(run: FinishedRun, steps: list[tuple[str, Step]], stage: int, files: PartFiles) -> list[Column]:
-    schema = {f.name: f.type for f in run.schema(files.kept)}
+    schema = {f.name: f.type for f in run.schema(files.kept)} if files.kept else {}
     found = []
     for position, (name, step) in enumerate(steps):
         limits = step.limits()

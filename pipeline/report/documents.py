@@ -79,7 +79,8 @@ def _document(d: dict[str, Any], reason: str, out: int, chars: int) -> Html:
         parts.append(tag("p", clip(d["url"])))
     if out and d["representative"]:
         parts.append(tag("p", "stays: ", tag("span", clip(d["representative"]), class_="mono")))
-    parts.append(_measures(d, reason, out))
+    if (measured := _measures(d, reason, out)) is not None:
+        parts.append(measured)
     if d["text"] is None:
         parts.append(tag("p", "Its text was let go."))
     elif chars >= 1:

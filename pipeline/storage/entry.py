@@ -70,6 +70,7 @@ class Body(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes, empty at the end; raises Broken when the connection breaks."""
+        ...
 
     def close(self) -> None: ...
 
@@ -81,9 +82,11 @@ class Backend(Protocol):
 
     def list_level(self, folder: str, name_prefix: str) -> tuple[list[str], list[Entry]]:
         """Names of the folders, and files, right under `folder` whose name starts with `name_prefix`."""
+        ...
 
     def list_tree(self, folder: str) -> Iterator[Entry]:
         """All files under `folder`, at any depth; none if it does not exist."""
+        ...
 
 
 class Remote(Backend, Protocol):
@@ -91,9 +94,11 @@ class Remote(Backend, Protocol):
 
     def has_ranges(self, uri: str, stat: Stat) -> bool:
         """True if parts of the file can be asked for; may cost a request."""
+        ...
 
     def find_digest(self, uri: str, stat: Stat) -> str:
         """A checksum of the whole file that `stat` lacks, or ""; may cost requests, so only downloads ask for it."""
+        ...
 
     def open_whole(self, uri: str) -> tuple[Stat, Body | None]:
         """What the file is now, with the body of the same answer where one request gives both (else None)."""
@@ -103,6 +108,7 @@ class Remote(Backend, Protocol):
 
     def open_range(self, uri: str, start: int, stop: int, stat: Stat) -> Body:
         """Bytes [start, stop) of that very version; ChangedError if the file is another by now."""
+        ...
 
 
 class Writable(Backend, Protocol):

@@ -54,7 +54,9 @@ def request(
     through.
     """
     sent = {"Accept-Encoding": "identity", **(headers or {})}
-    for attempt in range(1, retry.OPEN_ATTEMPTS + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         pause = 0.0
         try:
             response = session().request(
@@ -74,9 +76,9 @@ def request(
             broken = Broken(f"cannot reach the server ({cause(error)})", "check the address and the network")
         except exceptions.RequestException as error:
             raise StorageError(f"{shown(uri)}: cannot be read: {redact(str(error))}; check the address") from None
-        if attempt < retry.OPEN_ATTEMPTS:
-            retry.wait(attempt, pause)
-    raise broken
+        if attempt >= retry.OPEN_ATTEMPTS:
+            raise broken
+        retry.wait(attempt, pause)
 
 
 def cause(error: Exception) -> str:

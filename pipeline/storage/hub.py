@@ -210,6 +210,8 @@ def _tree(folder: str, place: Place, recursive: bool) -> Iterator[dict[str, Any]
 
 def _page(url: str, folder: str, headers: dict[str, str]) -> tuple[list[dict[str, Any]], str]:
     """One page of a listing, and the address of the next or ""."""
+    items: list[dict[str, Any]] = []
+    following = ""
     for attempt in range(1, retry.OPEN_ATTEMPTS + 1):
         try:
             response = http.request("GET", url, folder, headers, refused=_refused)

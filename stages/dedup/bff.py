@@ -29,7 +29,7 @@ import pyarrow as pa
 from stages.dedup.address import group_of, pack, read_remaining
 from stages.dedup.bloom import Filter, load_filter, make_filter, save_filter
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local
-from stages.dedup.spec import AnyDedup, Bff, read_spec
+from stages.dedup.spec import AnyDedup, Bff, read_spec_as
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels import bloom
@@ -128,7 +128,7 @@ def count(
 
     N-grams are counted from above (see the kernel `count_ngrams`); 0 where the recipe says how many to expect.
     """
-    settings: Bff = read_spec(spec)  # type: ignore[assignment]
+    settings = read_spec_as(Bff, spec)
     counted = settings.expected_ngrams is None
     found: dict[str, dict[str, list[int]]] = {}
     for part in parts:
@@ -168,7 +168,7 @@ def deduplicate(
     ngrams, held (n-grams that the filter held), inserted, spans, filter_bytes, fill (share of the bits set).
     Raises UserError where the filter would exceed the memory given, or is too small for what it took.
     """
-    settings: Bff = read_spec(spec)  # type: ignore[assignment]
+    settings = read_spec_as(Bff, spec)
     name = f"{settings.reason}, shard {shard}"
     filter = _open_filter(settings, ngrams, loaded_path, name, open_file)
     writer = ShuffleWriter(Path(spans_path), len(group_starts), SPAN, SPAN_KEYS, settings.witness_memory)

@@ -21,7 +21,7 @@ from stages.dedup.address import group_of, pack, read_rows, row_of
 from stages.dedup.edges import EDGE, EDGE_KEYS, distinct, node_partition
 from stages.dedup.normalize import normalize
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
-from stages.dedup.spec import AnyDedup, MinHash, read_spec
+from stages.dedup.spec import AnyDedup, MinHash, read_clustered
 from stages.document import text_buffers
 from stages.kernels.minhash import choose_verified, ngram_hashes
 from stages.marks import HowMuch, InFile, OutFile, Setting
@@ -41,7 +41,7 @@ CHOSEN = pa.schema([pa.field("kept", pa.int64(), nullable=False), pa.field("doc"
 
 def needs_members(spec: AnyDedup) -> bool:
     """Whether the phases `members` and `measure` come before `choose`."""
-    settings = read_spec(spec)
+    settings = read_clustered(spec)
     return settings.keep != "first" or getattr(settings, "verify", None) is not None
 
 
@@ -74,10 +74,10 @@ def measure(
     open_file: OpenFile = open_local,
 ) -> int:
     """Read what the choice hangs on of the clusters' members in one group of parts. Returns rows."""
-    settings = read_spec(spec)
-    verify = isinstance(settings, MinHash) and settings.verify is not None
-    columns = [settings.best] if settings.keep == "best" else []
-    if verify or settings.keep == "longest":
+    settings = read_clustered(spec)
+    compared = settings if isinstance(settings, MinHash) and settings.verify is not None else None
+    columns = [settings.best] if settings.keep == "best" and settings.best else []
+    if compared or settings.keep == "longest":
         columns.append("text")
     writer = ShuffleWriter(Path(out_path), partitions, MEASURED, ("cluster", "doc"), settings.memory)
     table = distinct(read_partition(members_paths, group, EDGE, EDGE_KEYS, open_file))
@@ -89,7 +89,7 @@ def measure(
         with open_file(part["path"]) as file:
             for piece, batch in read_rows(file, part["path"], columns, row_of(docs[begin:end])):
                 doc, cluster = docs[begin:end][piece], clusters[begin:end][piece]
-                ngrams = ngram_sets(batch.column("text"), settings) if verify else pa.nulls(len(doc), NGRAMS)
+                ngrams = ngram_sets(batch.column("text"), compared) if compared else pa.nulls(len(doc), NGRAMS)
                 out = {"cluster": cluster, "doc": doc, "value": _values(batch, settings), "ngrams": ngrams}
                 writer.add(node_partition(cluster, partitions), out)
     return writer.finish()
@@ -137,7 +137,7 @@ def choose(
     `paths` are the files of `measure`, or, where `needs_members` is false, of the last `large_star`. Returns how many
     documents go.
     """
-    settings = read_spec(spec)
+    settings = read_clustered(spec)
     writer = ShuffleWriter(Path(out_path), len(group_starts), CHOSEN, ("kept", "doc"), settings.memory)
     for partition in which:
         if needs_members(spec):

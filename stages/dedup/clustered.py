@@ -18,13 +18,13 @@ from stages.dedup.choose import choose, measure, members, needs_members
 from stages.dedup.components import large_star, small_star
 from stages.dedup.removals import largest_clusters, name, remove
 from stages.dedup.scatter import group, scatter
-from stages.dedup.spec import AnyDedup, Exact, MinHash, Url, read_spec
+from stages.dedup.spec import AnyClustered, AnyDedup, read_clustered
 from stages.dedup.tasks import Phase, Phases, Task, file_name, output_files, part_fields
 
 MAX_ROUNDS = 64  # of the components; a path of 2^64 documents would need about as many
 
 
-def partitions_of(spec: Exact | Url | MinHash, documents: int, groups: int) -> int:
+def partitions_of(spec: AnyClustered, documents: int, groups: int) -> int:
     """Partitions of records and edges: by their bytes, and where these are few, as many as there are groups, up to 16."""
     return max(spec.partition_count(documents), 1 if spec.partitions else min(groups, 16))
 
@@ -37,7 +37,7 @@ def clustered(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], fol
     count and the file of each part, by its ordinal as text). Raises UserError where the share removed is outside
     `expected_removal`.
     """
-    settings = read_spec(spec)
+    settings = read_clustered(spec)
     documents = sum(part["documents"] for parts in groups for part in parts)
     partitions = partitions_of(settings, documents, len(groups))
     starts = [parts[0]["ordinal"] for parts in groups]

@@ -114,7 +114,7 @@ def _edit_part(
     span_rows = row_of(column_values(spans, "doc")).astype(np.int64)
     earlier = earlier_removals(part, open_file)
     removals, cuts = [], []
-    report = dict.fromkeys(("documents", "bytes", "removed", "removed_bytes", "paragraphs", "cut_bytes"), 0)
+    report: dict[str, int] = dict.fromkeys(("documents", "bytes", "removed", "removed_bytes", "paragraphs", "cut_bytes"), 0)
     with open_file(part["path"]) as file, ExitStack() as stack:
         writer = None
         for first, batch in read_part(file, BATCH_BYTES):

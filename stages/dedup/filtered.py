@@ -15,7 +15,7 @@ from stages.dedup.bff import count, deduplicate, shards_of
 from stages.dedup.bloom import check_memory
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.holders import holders
-from stages.dedup.spec import AnyDedup, Bff, read_spec
+from stages.dedup.spec import AnyDedup, Bff, read_spec_as
 from stages.dedup.tasks import Phase, Phases, Task, file_name, part_fields
 
 
@@ -28,7 +28,7 @@ def filtered(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], fold
     (what `edit` returns), parts (the new file), removals and cuts (files). Raises UserError where a filter does not fit,
     or where the share removed is outside `expected_removal`.
     """
-    settings: Bff = read_spec(spec)  # type: ignore[assignment]
+    settings = read_spec_as(Bff, spec)
     starts = [parts[0]["ordinal"] for parts in groups]
     groups = in_shards(groups, settings.shards)
     counts = yield from count_parts(settings, groups, count)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from stages.dedup.address import group_of
 from stages.dedup.bff import SPAN, SPAN_KEYS, documents_of, hash_texts
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
-from stages.dedup.spec import AnyDedup, Bff, read_spec
+from stages.dedup.spec import AnyDedup, Bff, read_spec_as
 from stages.kernels.bloom import WHOLE, first_holders
 from stages.marks import InFile, OutFile, Setting
 
@@ -46,7 +46,7 @@ def holders(
 
     Each span gets at most one row: the first document here that inserted its n-gram.
     """
-    settings: Bff = read_spec(spec)  # type: ignore[assignment]
+    settings = read_spec_as(Bff, spec)
     writer = ShuffleWriter(Path(out_path), len(group_starts), HOLDER, HOLDER_KEYS, settings.witness_memory)
     mine = read_partition([spans_path], group, SPAN, SPAN_KEYS, open_file)
     for spans in _spans_from(spans_path, group, len(group_starts), settings.witness_memory, open_file):

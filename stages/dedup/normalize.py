@@ -21,7 +21,6 @@ from typing import Literal
 
 import numpy as np
 
-from stages.kernels.compile import cache_folder
 from stages.kernels.normalize import (
     CASED,
     DIGIT,
@@ -37,6 +36,7 @@ from stages.kernels.normalize import (
     simplify,
     squeeze_space,
 )
+from stages.kernels.stored import kernel_root
 
 Normalization = Literal["none", "whitespace", "simple"]
 
@@ -53,13 +53,14 @@ DECIMAL_SEPARATORS = ".,،٫⎖⎗⎘"
 @lru_cache(maxsize=2)
 def simple_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(page of each block of 256 code points, entries, bytes to emit) for the kernel `simplify`."""
-    return _stored("simple", _simple_table)
+    pages, entries, emissions = _stored("simple", _simple_table)
+    return pages, entries, emissions
 
 
 def _stored(name: str, build: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
     """A table that takes a good part of a second to build, built once a machine and kept beside the kernels."""
     source = hashlib.blake2b(Path(__file__).read_bytes() + UNICODE_VERSION.encode(), digest_size=8).hexdigest()
-    path = cache_folder() / f"table-{name}-{source}.npz"
+    path = kernel_root() / f"table-{name}-{source}.npz"
     try:
         with np.load(path) as found:
             return tuple(found[key] for key in found.files)

@@ -148,4 +148,4 @@ def remove(
 
 def write_removals(table: pa.Table, path: str) -> None:
     """Write the removals of one part, sorted by row."""
-    pq.write_table(table, path, compression="zstd", use_dictionary=["reason", "representative_source"])
+    pq.write_table(table, path, compression="zstd", use_dictionary=["reason", "representative_source"])  # type: ignore[arg-type]

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from stages.dedup.address import pack, read_remaining
 from stages.dedup.edges import EdgeWriter, stars
-from stages.dedup.normalize import normalize
+from stages.dedup.normalize import Normalization, normalize
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local, read_partition
-from stages.dedup.spec import AnyDedup, Exact, MinHash, Url, read_spec
+from stages.dedup.spec import AnyClustered, AnyDedup, MinHash, Url, read_clustered
 from stages.dedup.urls import normalize_urls
 from stages.document import text_buffers
 from stages.kernels.hashing import hash_texts, partition_of
@@ -33,12 +33,12 @@ HASHED = pa.schema([_KEY, _CHECK, _DOC])
 BANDED = pa.schema([_KEY, _DOC])
 
 
-def record_schema(spec: Exact | Url | MinHash) -> tuple[pa.Schema, tuple[str, ...]]:
+def record_schema(spec: AnyClustered) -> tuple[pa.Schema, tuple[str, ...]]:
     """The schema of a method's records, and the columns that copies have in common."""
     return (BANDED, ("key",)) if isinstance(spec, MinHash) else (HASHED, ("key", "check"))
 
 
-def hashed_texts(texts: pa.Array, how: str) -> tuple[np.ndarray, np.ndarray]:
+def hashed_texts(texts: pa.Array, how: Normalization) -> tuple[np.ndarray, np.ndarray]:
     """128-bit hashes of normalized texts, (n, 2) uint64, and a mask of the texts that are not empty then."""
     data, offsets = normalize(*text_buffers(texts), how)
     hashes = np.empty((len(offsets) - 1, 2), np.uint64)
@@ -55,7 +55,7 @@ def signatures(texts: pa.Array, spec: MinHash) -> tuple[np.ndarray, np.ndarray]:
     return out, counts
 
 
-def records(batch: pa.RecordBatch, docs: np.ndarray, spec: Exact | Url | MinHash) -> dict[str, np.ndarray]:
+def records(batch: pa.RecordBatch, docs: np.ndarray, spec: AnyClustered) -> dict[str, np.ndarray]:
     """The records of a batch's documents, by column, in canonical order; none of those with nothing to compare."""
     if isinstance(spec, MinHash):
         signed, counts = signatures(batch.column("text"), spec)
@@ -83,7 +83,7 @@ def scatter(
 
     Returns documents, compared (those with records), bytes (of text read), records and edges (rows written).
     """
-    settings = read_spec(spec)
+    settings = read_clustered(spec)
     schema, common = record_schema(settings)
     edges = EdgeWriter(edges_path, partitions, settings.memory // 4)
 
@@ -129,7 +129,7 @@ def group(
     Returns records (rows read), edges (rows written) and largest (records of the largest group; a task of `scatter`
     counts once in it).
     """
-    settings = read_spec(spec)
+    settings = read_clustered(spec)
     schema, common = record_schema(settings)
     edges = EdgeWriter(edges_path, partitions, settings.memory)
     count = largest = 0

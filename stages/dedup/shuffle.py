@@ -118,8 +118,8 @@ class ShuffleWriter:
         partition = np.concatenate([p for p, _ in held])
         table = pa.concat_tables([t for _, t in held]).combine_chunks()
         del held
-        table, partition = sort_table(table, self.keys, partition)
-        return table, np.searchsorted(partition, np.arange(self.partitions + 1))
+        table, ordered = sort_table(table, self.keys, partition)
+        return table, np.searchsorted(partition if ordered is None else ordered, np.arange(self.partitions + 1))
 
     def _write_held(self, path: Path) -> None:
         table, starts = self._sorted_held()
@@ -179,6 +179,7 @@ def read_block(file: BinaryIO, partition: int, name: str) -> pa.Table | None:
     """One partition of an open shuffle file, or None where it is empty. Raises InputError for another kind of file."""
     end = file.seek(0, 2)
     tail = 8 + len(MAGIC)
+    count, magic = 0, b""
     if end >= tail:
         file.seek(end - tail)
         count, magic = struct.unpack(f"<q{len(MAGIC)}s", file.read(tail))

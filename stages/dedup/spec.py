@@ -6,7 +6,7 @@ Each method has its own class, chosen by `method`, so a key of another method is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -209,13 +209,31 @@ class Substring(_Dedup):
         return self
 
 
-AnyDedup = Exact | Url | MinHash | Bff | Substring
+AnyClustered = Exact | Url | MinHash
+AnyDedup = AnyClustered | Bff | Substring
 Dedup = Annotated[AnyDedup, Field(discriminator="method")]
 """The type of a recipe's `dedup` entry."""
 
+Kind = TypeVar("Kind", bound=AnyDedup)
 ADAPTER: TypeAdapter[AnyDedup] = TypeAdapter(Dedup)
 
 
 def read_spec(values: AnyDedup | Mapping[str, Any]) -> AnyDedup:
     """The typed settings of a `dedup` entry; settings that are typed already as they are. Raises pydantic.ValidationError."""
     return ADAPTER.validate_python(values)
+
+
+def read_spec_as(kind: type[Kind], values: AnyDedup | Mapping[str, Any]) -> Kind:
+    """As `read_spec`, of an entry that is known to be of this kind. Raises TypeError for another one."""
+    settings = read_spec(values)
+    if not isinstance(settings, kind):
+        raise TypeError(f"settings of {settings.method}, where those of {kind.__name__} are needed")
+    return settings
+
+
+def read_clustered(values: AnyDedup | Mapping[str, Any]) -> AnyClustered:
+    """As `read_spec`, of an entry that makes clusters. Raises TypeError for another one."""
+    settings = read_spec(values)
+    if isinstance(settings, Bff | Substring):
+        raise TypeError(f"{settings.method} makes no clusters")
+    return settings

@@ -14,7 +14,7 @@ from typing import Any
 from stages.dedup.bff import shards_of
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.footprint import suffix_memory
-from stages.dedup.spec import AnyDedup, Substring, read_spec
+from stages.dedup.spec import AnyDedup, Substring, read_spec_as
 from stages.dedup.suffixes import count_units, name_holders, repeats
 from stages.dedup.tasks import Phase, Phases, Task, file_name, output_files, part_fields
 from stages.errors import UserError
@@ -41,7 +41,7 @@ def substring(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], fol
     file), removals and cuts (files). Raises UserError where a shard takes more than `memory`, or where the share removed
     is outside `expected_removal`.
     """
-    settings: Substring = read_spec(spec)  # type: ignore[assignment]
+    settings = read_spec_as(Substring, spec)
     starts = [parts[0]["ordinal"] for parts in groups]
     groups = in_shards(groups, settings.shards)
     counts = yield from count_parts(settings, groups, count_units)

@@ -24,7 +24,7 @@ from stages.dedup.footprint import WRITER_BYTES
 from stages.dedup.holders import HOLDER, HOLDER_KEYS
 from stages.dedup.sequence import Units, open_units
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
-from stages.dedup.spec import AnyDedup, Substring, read_spec
+from stages.dedup.spec import AnyDedup, Substring, read_spec_as
 from stages.kernels import substrings
 from stages.kernels.bloom import WHOLE
 from stages.marks import InFile, OutFile, Setting
@@ -39,7 +39,7 @@ def count_units(
     spec: Setting[AnyDedup], parts: InFile[Sequence[Mapping[str, Any]]], open_file: OpenFile = open_local
 ) -> dict[str, dict[str, list[int]]]:
     """What the shards' sequences take: {part ordinal: {shard: [documents, documents in the sequence, its bytes]}}."""
-    settings: Substring = read_spec(spec)  # type: ignore[assignment]
+    settings = read_spec_as(Substring, spec)
     units = open_units(settings, open_file)
     found: dict[str, dict[str, list[int]]] = {}
     for part in parts:
@@ -92,7 +92,7 @@ def repeats(
     sequence_bytes, documents: of the sequence, as `count_units` says. Returns sequence_bytes, documents (in the
     sequence), units, repeated (units that lie in a repeat) and pieces.
     """
-    settings: Substring = read_spec(spec)  # type: ignore[assignment]
+    settings = read_spec_as(Substring, spec)
     units = open_units(settings, open_file)
     loaded = _load(units, shard, sequence_bytes, documents, parts, open_file)
     first = _first_places(loaded, every=settings.keep == "none")

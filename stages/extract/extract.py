@@ -38,7 +38,7 @@ class Extract(Step):
     tallies: ClassVar[tuple[str, ...]] = ("replaced",)
 
     # "resiliparse", or "module:function" for a function that takes HTML as str and returns text (None counts as empty).
-    engine: str = Field("resiliparse", pattern=r"^resiliparse$|^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    engine: str = Field(default="resiliparse", pattern=r"^resiliparse$|^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
     # Options of Resiliparse's extract_plain_text; its defaults but for main_content, as DCLM uses it.
     main_content: bool = True
     preserve_formatting: bool | Literal["minimal_html"] = True

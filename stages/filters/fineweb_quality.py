@@ -32,7 +32,7 @@ class FineWebQuality(Step):
     duplicate_chars: Limit = limit(max=0.01)
     """Characters of lines that stood before in the text, over all characters but line feeds."""
     newlines_per_word: Limit = limit(max=0.3)
-    short_line: int = Field(30, ge=0)
+    short_line: int = Field(default=30, ge=0)
     ignore_no_punctuation: bool = False
     """Do not measure `line_punctuation` where no line at all ends a sentence (datatrove's line_punct_exclude_zero)."""
 

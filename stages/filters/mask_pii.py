@@ -50,11 +50,13 @@ class MaskPii(Step):
         """The batch with masks; measures (int64): how many of each kind of `kinds` were masked, and `items`, of all."""
         data, offsets = text_buffers(docs.column("text"))
         measures: dict[str, np.ndarray] = {}
-        for kind in (kind for kind in KINDS if kind in self.kinds):
+        for kind, number in KINDS.items():
+            if kind not in self.kinds:
+                continue
             mask = np.frombuffer(MASKS[kind].encode(), np.uint8)
             size = int(offsets[-1] - offsets[0])
             spans, counts = np.empty(2 * (size // 3 + 1), np.int64), np.zeros(docs.num_rows, np.int64)
-            found = find_pii(data, offsets, code_points(), KINDS[kind], self.private_ip_addresses, spans, counts)
+            found = find_pii(data, offsets, code_points(), number, self.private_ip_addresses, spans, counts)
             measures[kind] = counts
             if found:
                 out, out_offsets = np.empty(size + found * len(mask), np.uint8), np.empty(len(offsets), np.int64)

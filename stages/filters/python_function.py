@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from stages.errors import DocumentFailure, DocumentsFailed, UserError
-from stages.step import Bounds, Measures, Step
+from stages.step import Bounds, Labels, Measures, Step
 from stages.user_code import code_digest, load
 
 
@@ -46,7 +46,7 @@ class PythonFunction(Step):
         Bounds(min=self.min, max=self.max)
         return self
 
-    def limits(self) -> dict[str, Bounds]:
+    def limits(self) -> dict[str, Bounds | Labels]:
         """The one limit, under the measure's name."""
         return {self.measure_name: Bounds(min=self.min, max=self.max)}
 
@@ -62,20 +62,24 @@ class PythonFunction(Step):
 
     def prepare(self) -> None:
         """Import the function. Raises UserError where it is not found, or its module cannot be imported."""
+        self._loaded()
+
+    def _loaded(self) -> Callable[[Any], Any]:
         if self._function is None:
             self._function = load(self.function)
+        return self._function
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """The function's value for each document (float64). Raises DocumentsFailed for those that it raises on."""
-        self.prepare()
+        function = self._loaded()
         if docs.num_rows == 0:
             return {self.measure_name: np.zeros(0)}
         if self.per == "batch":
-            return {self.measure_name: self._numbers(self._function(docs), docs.num_rows)}
+            return {self.measure_name: self._numbers(function(docs), docs.num_rows)}
         values, failures = np.full(docs.num_rows, np.nan), []
         for row, text in enumerate(docs.column("text")):
             try:
-                value = self._function(text.as_py())
+                value = function(text.as_py())
                 values[row] = np.nan if value is None else float(value)
             except Exception as error:
                 failures.append(DocumentFailure(row, f"{type(error).__name__}: {error}", traceback.format_exc()))

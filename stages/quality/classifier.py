@@ -24,7 +24,7 @@ class TrainQuality(Settings):
     """Sources of good text."""
     negative: tuple[str, ...] = Field(min_length=1)
     """Sources of ordinary text."""
-    max_bytes: Bytes = Field(256 * 2**20, gt=0)
+    max_bytes: Bytes = Field(default=256 * 2**20, gt=0)
     """Text of each kind that is trained on at most: documents chosen by hash, evenly over the sources."""
     settings: TrainSettings = TrainSettings()
 
@@ -64,15 +64,23 @@ class Quality(Step):
 
     def prepare(self) -> None:
         """Map the model, folding it first where this machine has not, and check that it has the labels."""
+        self._loaded()
+
+    def _loaded(self) -> FastTextModel:
         if self._model is None:
-            model = load_model(self.model, table_bytes=self.table_mb << 20)
+            model = load_model(self._file(), table_bytes=self.table_mb << 20)
             positive_negative(model, self.positive, self.negative)
             self._model = model
+        return self._model
+
+    def _file(self) -> str:
+        if self.model is None:
+            raise ValueError("the model is not trained yet")
+        return self.model
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """`score` (float64) of each text; NaN where the model knows nothing of the text."""
-        self.prepare()
-        return {"score": good_probability(self._model, docs.column("text"), self.positive, self.negative)}
+        return {"score": good_probability(self._loaded(), docs.column("text"), self.positive, self.negative)}
 
 
 def positive_negative(model: FastTextModel, positive: str, negative: str | None) -> tuple[int, int]:

@@ -102,7 +102,7 @@ def _scatter(source: Path, scratch: Path, partitions: int) -> list[Path]:
     """Distribute the rows over files by ranges of their key; returns the files in order of key."""
     paths = [scratch / f"part-{number:05d}.arrow" for number in range(partitions)]
     files = [pa.OSFile(str(path), "wb") for path in paths]
-    writers = [pa.ipc.new_file(file, SCHEMA) for file in files]
+    writers: list[pa.RecordBatchFileWriter] = [pa.ipc.new_file(file, SCHEMA) for file in files]
     try:
         with pa.OSFile(str(source)) as file:
             reader = pa.ipc.open_file(file)
@@ -111,7 +111,7 @@ def _scatter(source: Path, scratch: Path, partitions: int) -> list[Path]:
                 place = np.empty(batch.num_rows, np.int32)
                 partition_of(batch.column("key").to_numpy(), partitions, place)
                 for partition in np.unique(place):
-                    writers[partition].write_batch(batch.filter(pa.array(place == partition)))
+                    writers[int(partition)].write_batch(batch.filter(pa.array(place == partition)))
     finally:
         for writer, file in zip(writers, files, strict=True):
             writer.close()

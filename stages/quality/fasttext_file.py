@@ -43,6 +43,7 @@ class Matrix:
         """The given rows (int64), as float32 (len(rows), dim)."""
         if self.dense is not None:
             return self.dense.reshape(-1, self.dim)[rows]
+        assert self.codes is not None and self.centroids is not None  # a matrix that is not dense is quantized
         parts = (self.dim + self.sub_dim - 1) // self.sub_dim
         codes = self.codes.reshape(-1, parts)[rows]
         out = np.empty((len(rows), self.dim), np.float32)
@@ -51,7 +52,7 @@ class Matrix:
             size = min(self.sub_dim, self.dim - begin)
             table = self.centroids[begin * CENTROIDS : (begin + size) * CENTROIDS].reshape(CENTROIDS, size)
             out[:, begin : begin + size] = table[codes[:, part]]
-        if self.norm_codes is not None:
+        if self.norm_codes is not None and self.norms is not None:
             out *= self.norms[self.norm_codes[rows]][:, None]
         return out
 
@@ -122,10 +123,10 @@ def read_model_file(path: str | Path) -> ModelFile:
     try:
         with Path(path).open("rb") as file:
             size = file.seek(0, 2)
-            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else mmap.mmap(-1, 1)
     except OSError as error:
         raise UserError(f"fastText model {path}: {error.strerror or error}") from error
-    cursor = _Cursor(path, np.frombuffer(memory, np.uint8) if memory else np.zeros(0, np.uint8))
+    cursor = _Cursor(path, np.frombuffer(memory, np.uint8)[:size])
     magic, version = cursor.numbers("<ii", "the header")
     if magic != MAGIC:
         raise cursor.fail("it does not begin with fastText's mark (a model of before 2017, or another kind of file)")

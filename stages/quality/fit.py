@@ -13,13 +13,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stages.errors import UserError
+from stages.errors import InputError, UserError
+from stages.quality.fasttext_file import read_model_file
+
+PROBE_BYTES = 1 << 20
 
 
 def fit(text: Path, model: Path, arguments: dict) -> None:
     """Train on a file of labelled lines and write the model file. `arguments` are those of fasttext.train_supervised.
 
-    Raises UserError where fastText fails, with what it said.
+    Raises UserError where fastText fails, with what it said, and OSError where the disk has no room for the model.
     """
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {
@@ -34,6 +37,24 @@ def fit(text: Path, model: Path, arguments: dict) -> None:
     if done.returncode != 0 or not model.is_file():
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"fastText could not train on {text}: {said[-1]}")
+    _check_whole(model)
+
+
+def _check_whole(model: Path) -> None:
+    """fastText does not notice that its file could not be written to the end: raise what the disk says of it, an OSError."""
+    try:
+        read_model_file(model)
+        return
+    except InputError:
+        pass
+    try:
+        with model.open("ab") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(model)) from None
+    raise UserError(f"fastText did not write {model} to its end, and the disk says of no fault: run again")
 
 
 def main() -> None:

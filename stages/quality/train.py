@@ -46,7 +46,7 @@ def train_classifier(
     as `<model>.card.json` and `<model>.card.md`; the model file appears last, and whole. Texts without a character
     other than white space are left out.
 
-    Raises UserError where one side has no text, or fastText fails.
+    Raises UserError where one side has no text, or fastText fails, and OSError where there is no room on the disk.
     """
     settings = settings or TrainSettings()
     if settings.positive == settings.negative:

@@ -14,13 +14,13 @@ from stages.read.events import Event
 
 def binary_column(values: Sequence[bytes | memoryview | None], type: pa.DataType) -> pa.Array:
     """A large_string or large_binary column of byte strings; one copy, where no value is null."""
-    if None in values:
-        present = [value if value is not None else b"" for value in values]
-        column = binary_column(present, type)
+    present = [value for value in values if value is not None]
+    if len(present) < len(values):
+        column = binary_column([value if value is not None else b"" for value in values], type)
         valid = pa.array([value is not None for value in values])
         return pa.Array.from_buffers(type, len(values), [valid.buffers()[1], *column.buffers()[1:]])
-    offsets = np.fromiter(accumulate(map(len, values), initial=0), np.int64, len(values) + 1)
-    return text_array(np.frombuffer(b"".join(values), np.uint8), offsets, type)  # type: ignore[arg-type]
+    offsets = np.fromiter(accumulate(map(len, present), initial=0), np.int64, len(present) + 1)
+    return text_array(np.frombuffer(b"".join(present), np.uint8), offsets, type)
 
 
 ROWS = 1 << 16  # most rows in a batch, for sources of tiny documents

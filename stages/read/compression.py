@@ -182,7 +182,8 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {
     "bzip2": lambda: _Bounded(bz2.BZ2Decompressor()),
     "xz": lambda: _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=1 << 30)),
 }
-_ERRORS = (isal_zlib.error, zstandard.ZstdError, OSError, lzma.LZMAError, EOFError)
+_DEFLATE_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]  its types say that it is an instance
+_ERRORS = (_DEFLATE_ERROR, zstandard.ZstdError, OSError, lzma.LZMAError, EOFError)
 
 
 class Members:

@@ -93,7 +93,9 @@ def read(
             skipped[f"{frame.kind} (not HTTP)"] += 1
             skipped_bytes[f"{frame.kind} (not HTTP)"] += frame.length
         except _Unwanted as reason:
-            builder.report(Dropped(file, str(reason), frame.record, frame.offset, frame.length, _str(key), _str(url)))
+            builder.report(
+                Dropped(file, str(reason), frame.record or 0, frame.offset, frame.length, _str(key), _str(url))
+            )
         except BodyError as error:
             is_document = frame.record is not None and frame.kind in kinds
             offset = frame.problem_offset if frame.problem_offset is not None else frame.offset

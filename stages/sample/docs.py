@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 
 from stages.errors import UserError
@@ -177,9 +178,9 @@ def readmes() -> list[Article]:
             metadata = importlib.metadata.metadata(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        text = metadata.get_payload()
+        text = metadata.get_payload() if isinstance(metadata, Message) else None
         if not isinstance(text, str) or len(text.strip()) < 400:
-            text = metadata.get("Description", "") or ""
+            text = metadata["Description"] or ""
         if len(text.strip()) >= 400:
             found.append(Article(name, name, text.replace("\r\n", "\n").strip() + "\n"))
     return found

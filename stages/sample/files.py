@@ -85,7 +85,7 @@ def _text_and_meta(records: Sequence[Record], name: str) -> bytes:
 def _web_math(records: Sequence[Record], name: str) -> bytes:
     rows = []
     for record in records:
-        metadata = {"extraction_info": {"found_math": "$" in record.text}}
+        metadata: dict[str, Any] = {"extraction_info": {"found_math": "$" in record.text}}
         if record.planted:
             metadata["planted"] = record.planted
         rows.append(

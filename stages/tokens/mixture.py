@@ -42,9 +42,9 @@ class SourceMix(Settings):
     """What the mixture asks of one source: at most one of `tokens`, `share` and `repeats`."""
 
     tokens: Tokens | None = None
-    share: float | None = Field(None, ge=0, le=1)
-    repeats: float | None = Field(None, ge=0, allow_inf_nan=False)
-    max_repeats: float | None = Field(None, gt=0, allow_inf_nan=False)
+    share: float | None = Field(default=None, ge=0, le=1)
+    repeats: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    max_repeats: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one_way(self) -> SourceMix:
@@ -58,8 +58,8 @@ class Mixture(Settings):
     """The recipe's `mixture`."""
 
     tokens: Tokens | None = None  # total over all of training
-    epochs: float | None = Field(None, gt=0, allow_inf_nan=False)
-    seed: int = Field(0, ge=0)
+    epochs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    seed: int = Field(default=0, ge=0)
     max_repeats: float = Field(MAX_REPEATS, gt=0, allow_inf_nan=False)
     reshuffle_last_tokens: Tokens = 0  # the last so many tokens are drawn anew from a fresh shuffle (OLMoE: 100e9)
     per_source: dict[str, SourceMix] = Field(default_factory=dict)
@@ -216,7 +216,7 @@ def _by_epochs(mixture: Mixture, wanted: Mapping[str, SourceMix], available: Map
     epochs = Fraction(str(mixture.epochs)) if mixture.epochs is not None else Fraction(1)
     shares = _shares(wanted)
     one = {name: Fraction(available[name]) for name in wanted if name not in shares} | _fixed(wanted, available)
-    counted, rest = sum(one.values()), 1 - sum(shares.values())
+    counted, rest = sum(one.values(), Fraction(0)), 1 - sum(shares.values(), Fraction(0))
     if shares and (rest <= 0 or counted == 0):
         raise _shares_alone(shares)
     total = counted / rest

@@ -121,8 +121,8 @@ def _append(
     """Add the documents of `batch` that have tokens; `text` is what was encoded."""
     full = offsets[1:] > offsets[:-1]
     rows = batch if full.all() else batch.filter(pa.array(full))
-    names = [rows.column(name) for name in ("id", "file", "record")]
-    writer.append(tokens, offsets[:-1][full], offsets[1:][full], *names, np.diff(_offsets(text))[full])
+    id, file, record = (rows.column(name) for name in ("id", "file", "record"))
+    writer.append(tokens, offsets[:-1][full], offsets[1:][full], id, file, record, np.diff(_offsets(text))[full])
 
 
 def _offsets(column: pa.Array) -> np.ndarray:

@@ -248,36 +248,29 @@ def test_dedup_over_the_mixture_finds_copies_across_sources(tmp_path: Path) -> N
 def test_killed_at_any_moment_and_started_again_gives_the_same_bytes(
     finished: tuple[Path, Summary], inputs: Path, tmp_path: Path
 ) -> None:
+    """From before the first task to behind the last one, told by how many files the run has touched until then."""
     out, _ = finished
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_data(inputs), sort_keys=False))
-    command = [
-        sys.executable,
-        "-m",
-        "pipeline",
-        "run",
-        str(tmp_path / "recipe.yaml"),
-        "--out",
-        str(tmp_path / "run"),
-        "--inline",
-        "--quiet",
-    ]
+
+    def command(last: int, folder: str) -> tuple[int, str]:
+        arguments = ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / folder), "--inline", "--quiet"]
+        killer = [sys.executable, str(ROOT / "tests/kill_at.py"), str(last), *arguments]
+        done = subprocess.run(killer, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode, done.stdout
+
+    touched = int(command(0, "uninterrupted")[1].splitlines()[-1])
     kills = 0
-    for number in range(12):
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            # Later and later: from before the first task to behind the last one.
-            assert process.wait(timeout=1.5 + 0.45 * number) == 0
-            break
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            kills += 1
-    else:
-        subprocess.run(command, cwd=ROOT, check=True, timeout=120, stdout=subprocess.DEVNULL)
-    assert kills > 0
+    while command(touched // 7 + kills, "run")[0] != 0:  # each goes on from where the one before was killed
+        kills += 1
+        assert kills < touched
+    assert kills >= 5
     assert digests(tmp_path / "run") == digests(out)
+    left, expected = (
+        {str(p.relative_to(folder)) for p in folder.rglob("*") if p.relative_to(folder).parts[0] != "ledger"}
+        for folder in (tmp_path / "run", tmp_path / "uninterrupted")
+    )
+    assert left == expected
 
 
 def test_a_second_run_on_the_same_output_is_refused(inputs: Path, tmp_path: Path) -> None:

@@ -7,18 +7,15 @@ import json
 import multiprocessing
 import os
 import random
-import time
 from pathlib import Path
 
 import gated_dedup
 import pytest
+import two_nodes
 import yaml
 from dedup_corpus import altered, prose
 
 from pipeline.cli import main
-from pipeline.place import RAY_ENVIRONMENT
-
-WAIT = 300.0  # seconds, for what does not come
 
 
 @pytest.fixture
@@ -65,51 +62,21 @@ PHASES = {
 }
 
 
-def run_gated(arguments: list[str]) -> None:
-    gated_dedup.instead_of_the_job(gated_dedup.Waiting)
-    raise SystemExit(main(arguments))
-
-
 def test_a_node_killed_in_each_phase_of_dedups_is_survived(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In every phase a task waits on the second node until that is killed; another node takes its place."""
-    gate = tmp_path / "gate"
+    gate, told, out = tmp_path / "gate", tmp_path / "killed.json", tmp_path / "run"
     gate.mkdir()
     monkeypatch.setenv(gated_dedup.GATE, str(gate))
     paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    for name, value in RAY_ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    from ray.cluster_utils import Cluster
-
-    out = tmp_path / "run"
-    node = {"num_cpus": 1, "object_store_memory": 100 << 20, "memory": 2 << 30}
-    soon = {"health_check_period_ms": 300, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 4}
-    head = {**node, "include_dashboard": False, "_system_config": soon}  # dead nodes are told within a second or two
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    killed: list[str] = []
-    try:
-        other = cluster.add_node(**node)
-        arguments = ["run", str(recipe), "--out", str(out), "--quiet", "--address", cluster.address]
-        process = multiprocessing.get_context("spawn").Process(target=run_gated, args=(arguments,))
-        process.start()
-        until = time.monotonic() + WAIT
-        while process.is_alive() and time.monotonic() < until:
-            raylet = other.all_processes["raylet"][0].process.pid
-            for marker in gate.glob(f"*.at.{raylet}"):
-                phase = marker.name.removesuffix(f".at.{raylet}")
-                if phase not in killed:
-                    cluster.remove_node(other, allow_graceful=False)
-                    killed.append(phase)
-                    (gate / f"{phase}.open").touch()
-                    other = cluster.add_node(wait=False, **node)
-                    break
-            time.sleep(0.01)
-        process.join(20)
-        assert process.exitcode == 0
-    finally:
-        cluster.shutdown()
+    arguments = ["run", str(recipe), "--out", str(out), "--quiet"]
+    process = multiprocessing.get_context("spawn").Process(target=two_nodes.killing_nodes, args=(arguments, gate, told))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    killed = json.loads(told.read_text())
     assert sorted(killed) == sorted(f"{source}.{phase}" for source, phases in PHASES.items() for phase in phases)
     assert main(["run", str(recipe), "--out", str(tmp_path / "inline"), "--quiet", "--inline"]) == 0
     assert digests(out) == digests(tmp_path / "inline")

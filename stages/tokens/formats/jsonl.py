@@ -79,11 +79,11 @@ def read_jsonl(
         if not line.strip():
             continue
         tokens, record = _tokens(line, tokens_field, name, number)
-        metadata = record.get("metadata") if isinstance(record.get("metadata"), dict) else {}
-        known = metadata.get("record")
+        metadata = record.get("metadata")
+        known, file = (metadata.get("record"), metadata.get("file")) if isinstance(metadata, dict) else (None, None)
         given = record.get(id_field)
-        place = (metadata.get("file") or name, known) if isinstance(known, int) else (name, number)
-        waiting.append((tokens, f"{short}:{number}" if given is None else str(given), *place))
+        at_file, at = (file or name, known) if isinstance(known, int) else (name, number)
+        waiting.append((tokens, f"{short}:{number}" if given is None else str(given), at_file, at))
         held += len(tokens)
         if held >= max_tokens or len(waiting) >= DOCUMENTS_READ:
             yield _block(waiting)
