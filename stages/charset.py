@@ -27,7 +27,8 @@ CERTAIN = 4  # so many whole characters for one that is not are UTF-8, whatever 
 # Share of bytes without a meaning that text in a declared encoding of one byte a character may well have: less in the
 # one that servers declare for anything.
 RARELY, RARELY_1252 = 0.5, 0.02
-HARDLY = 0.25  # share of characters without a meaning above which a text is in another encoding
+# Share of characters without a meaning above which a text is in another encoding than was declared, or detected.
+HARDLY, HARDLY_DETECTED = 0.5, 0.25
 
 # UTF-32 is none of the standard's encodings, but its mark is no sensible beginning of UTF-16: that would be a NUL.
 _MARKS = (
@@ -64,6 +65,8 @@ _STRANGE = re.compile("[\x80-\x84\x86-\x9f\ue000-\uf8ff]")
 _ODD = re.compile(  # Latin and Cyrillic taken for CJK
     "(?<=[A-Za-z])[\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff](?=[A-Za-z])|[\uff61-\uff9f]"
 )
+_FOREIGN = re.compile("[^\x00-\x7f]")
+_SYMBOL = re.compile("[\xa2-\xa6\xa8\xaa\xac\xaf\xb1-\xb6\xb8-\xba\xbc-\xbe]")  # rare ones of windows-1252
 _WORD = re.compile(r"(?<![A-Za-z])[A-Za-z]*+[^\W\d_A-Za-z][^\W\d_]*")  # with a letter that is not ASCII
 _WORDS = 2000  # looked at
 
@@ -103,7 +106,8 @@ def decode(data: bytes, declared: str | None = None) -> Decoded:
     try:
         return Decoded(data.decode("utf-8"))
     except UnicodeDecodeError as error:
-        if error.reason == "unexpected end of data" and error.start >= len(data) - 3:
+        cut = error.reason == "unexpected end of data" and error.start >= len(data) - 3
+        if cut and not (data[: error.start].isascii() and _other_than_utf8(data, declared)):
             return Decoded(data[: error.start].decode("utf-8"), 1)
     return _damaged_or_legacy(data, declared).without_cut()
 
@@ -195,6 +199,12 @@ def _declared(data: bytes, declared: str | None) -> list[str]:
     return [name for name in dict.fromkeys(known) if name not in _UTF16 and name != "replacement"]
 
 
+def _other_than_utf8(data: bytes, declared: str | None) -> bool:
+    """Whether encodings were declared, and none of them is UTF-8."""
+    names = _declared(data, declared)
+    return bool(names) and "utf-8" not in names
+
+
 def _damaged_or_legacy(data: bytes, declared: str | None) -> Decoded:
     """`data`, which is not valid UTF-8, in the encoding that fits best."""
     names = _declared(data, declared)
@@ -205,9 +215,9 @@ def _damaged_or_legacy(data: bytes, declared: str | None) -> Decoded:
     if whole > CERTAIN * wrong:
         return utf8
     fits, found = _legacy(data, [name for name in names if name != "utf-8"])
-    if (whole >= wrong and whole) or (2 * whole >= wrong and says_utf8):
-        return found if fits in _MULTI_BYTE else utf8
-    return found
+    if fits in _MULTI_BYTE or (not says_utf8 and not _MULTI_BYTE.isdisjoint(names)):
+        return found
+    return utf8 if (whole >= wrong and whole) or (2 * whole >= wrong and says_utf8) else found
 
 
 def _against_utf8(data: bytes, decoded: Decoded) -> int:
@@ -225,16 +235,19 @@ def _legacy(data: bytes, names: list[str]) -> tuple[str | None, Decoded]:
 
     Where none fits, the bytes are damaged, and the first name is right, if it is not wholly out of question; None.
     """
-    found: list[tuple[float, Decoded]] = []
+    damaged: Decoded | None = None
     for name in names:
         decoded = _decode(data, name)
         strange, foreign = _strange(decoded)
-        if not strange and not (name in _MULTI_BYTE and 2 * len(_ODD.findall(decoded.text)) > foreign):
+        if name in _MULTI_BYTE:
+            fits = not strange and 2 * len(_ODD.findall(decoded.text)) <= foreign
+        else:
+            share = RARELY_1252 if name == "windows-1252" else RARELY
+            fits = not strange or (strange <= 1 + share * foreign and _cased(decoded.text))
+        if fits:
             return name, decoded
-        share = RARELY_1252 if name == "windows-1252" else RARELY
-        if name not in _MULTI_BYTE and strange <= 1 + share * foreign and _cased(decoded.text):
-            return name, decoded
-        found.append((strange / foreign, decoded))
+        if damaged is None and strange <= HARDLY * foreign:
+            damaged = decoded
     detected = _name(detect_encoding(data, html5_compatible=False))
     if detected is None or detected in _NOT_DETECTED:
         detected = "windows-1252"
@@ -242,8 +255,9 @@ def _legacy(data: bytes, names: list[str]) -> tuple[str | None, Decoded]:
     strange, foreign = _strange(decoded)
     if not strange and (detected in _MULTI_BYTE or _cased(decoded.text)):
         return detected, decoded
-    found += [(strange / foreign, decoded), (0, _decode(data, "windows-1252"))]
-    return None, next(decoded for share, decoded in found if share <= HARDLY)
+    if damaged is None:
+        damaged = decoded if strange <= HARDLY_DETECTED * foreign else _decode(data, "windows-1252")
+    return None, damaged
 
 
 def _strange(decoded: Decoded) -> tuple[int, int]:
@@ -253,7 +267,12 @@ def _strange(decoded: Decoded) -> tuple[int, int]:
 
 
 def _cased(text: str) -> bool:
-    """Whether capitals stand where text has them: of bytes that mean something else, they stand within words, too."""
+    """Whether this is a text in small letters, capitals at the beginning of words, and few odd symbols.
+
+    Bytes that mean something else give capitals within words, and symbols that nobody writes.
+    """
+    if 3 * len(_SYMBOL.findall(text)) > len(_FOREIGN.findall(text)):
+        return False
     words = [found[0] for found in islice(_WORD.finditer(text), _WORDS) if len(found[0]) > 1]
     return sum(map(_is_word, words)) * 5 >= len(words) * 4
 

@@ -30,7 +30,7 @@ def read_batches(
     """Batches of the documents in one file, or part of a file, each of about `batch_bytes` of text or HTML.
 
     `stream`: read in order; seekable for Parquet. With `part.offset`, it holds only that part.
-    `file`: as the recipe names it; its suffix tells the compression.
+    `file`: as the recipe names it; its suffix tells the format, its first bytes the compression.
     memory: bytes that the task may take; of what is decoded or decompressed at once, a share of it is held.
     Batches have the schema DOCUMENT, or PAGE for WARC (where `html` is null, `text` already holds the text). A batch
     may have no rows: events are handed over between batches, and no more than some thousands are let pile up.

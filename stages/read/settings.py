@@ -17,7 +17,6 @@ RecordType = Literal["response", "resource", "conversion", "metadata"]
 
 PLAIN_TEXT = "text/plain"
 TEXT_TYPE = re.compile(r"text/(?!html\b|xml\b)|application/(?:.*\+)?json\Z")  # media types read as text, not as pages
-_WET = re.compile(r"\.wet(\.\w+)?(\?.*)?\Z", re.IGNORECASE)
 
 _FORMATS: dict[str, Format] = {
     ".warc": "warc",
@@ -60,13 +59,13 @@ class ReadSpec(Settings):
 
     def records_of(self, file: str) -> tuple[str, ...]:
         """The WARC record types to read of this file."""
-        return self.record_types or (("conversion",) if _WET.search(file) else ("response",))
+        return self.record_types or (("conversion",) if ".wet" in suffixes(file) else ("response",))
 
     def types_of(self, file: str) -> tuple[str, ...]:
         """The media types to read of this file, in lower case."""
         if self.mime_types is not None:
             return tuple(mime.lower() for mime in self.mime_types)
-        return (PLAIN_TEXT,) if _WET.search(file) else ("text/html", "application/xhtml+xml")
+        return (PLAIN_TEXT,) if ".wet" in suffixes(file) else ("text/html", "application/xhtml+xml")
 
     def holds_pages(self, file: str) -> bool:
         """Whether documents of this file may be pages, whose text a step has to take out."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from stages.read.compression import compression_by
 from stages.read.json_array import is_array
 from stages.read.settings import Part
 
@@ -19,7 +20,7 @@ def line_parts(stream: BinaryIO, part_bytes: int) -> Iterator[Part]:
     """
     offset, lines = 0, 0  # of the stream
     head = stream.read(CHUNK_BYTES)
-    if is_array(head):
+    if is_array(head) or compression_by(head, ""):
         part_bytes = sys.maxsize
     begin, first = 0, 1  # of the part
     while chunk := head or stream.read(CHUNK_BYTES):

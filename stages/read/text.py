@@ -25,7 +25,7 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of DOCUMENT; see stages.read.format.read_batches. Record: 1, or the ordinal of the line."""
     texts = _Texts(file, spec, batch_bytes, on_event, part)
-    pieces = Pieces(stream, file, part.offset)
+    pieces = Pieces(stream, file, spec.compression, part.offset)
     yield from texts.lines(pieces) if spec.document == "line" else texts.file_of(pieces)
     texts.report()
 

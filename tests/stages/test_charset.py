@@ -70,6 +70,26 @@ def test_one_damaged_byte_costs_what_it_touches(language, encoding, declared):
         assert around(html, decode(damaged, header).text) <= 2 * len(LANGUAGES[language][0])
 
 
+@pytest.mark.parametrize("declared", ["header", "meta"])
+@pytest.mark.parametrize(("language", "encoding"), ENCODED)
+def test_one_damaged_byte_in_one_sentence(language, encoding, declared):
+    """Of a declared encoding little is enough: a detector would guess at so short a text."""
+    _, raw = page(LANGUAGES[language][0], encoding, declared == "meta", paragraphs=1)
+    for at in high_bytes(raw):
+        for damaged in (raw[:at] + b"\xff" + raw[at:], raw[:at] + b"\0" + raw[at + 1 :]):
+            found = decode(damaged, encoding if declared == "header" else None)
+            same_encoding = endec.decode(damaged, encoding, "replace", bom="ignore")
+            assert found.text == same_encoding
+
+
+@pytest.mark.parametrize(("language", "encoding"), [("de", "windows-1252"), ("pl", "windows-1250"), ("ru", "koi8-r")])
+def test_a_last_letter_is_not_half_of_another(language, encoding):
+    letter = next(c for c in LANGUAGES[language][0] if ord(c) > 127)
+    raw = f"<p>Page {letter}".encode(encoding)
+    assert decode(raw, encoding) == charset.Decoded(f"<p>Page {letter}")
+    assert decode(f"<p>Page {letter}".encode()[:-1], "utf-8") == charset.Decoded("<p>Page ", 1)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_damaged_utf8_needs_no_declaration(language):
     html, raw = page(LANGUAGES[language][0], "utf-8", meta=False)

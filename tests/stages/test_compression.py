@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.errors import InputError
-from stages.read import ReadSpec, compression
+from stages.read import ReadSpec, compression, read_batches
 from stages.read.compression import DamagedError, Members, compression_by, compression_of
+from stages.read.split import line_parts
 
 
 def zstd_stream(data: bytes) -> bytes:
@@ -267,3 +268,30 @@ def test_the_dictionary_of_a_warc_file(packed):
         decompressed(b"".join(frames), "x.warc.zst")
     other = (0x184D2A5D).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"abc"  # a frame of other use
     assert decompressed(other + ONE_SHOT_ZSTD(b"one"), "x.zst") == b"one"
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "bzip2", "xz"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.csv", "x.txt"])
+def test_lines_of_a_file_whose_name_does_not_tell(kind, name):
+    """Read whole, not cut: lines are looked for in no compressed file."""
+    noise = random.Random(3)
+    texts = [noise.randbytes(40).hex() for _ in range(300)]
+    if name.startswith("x.jsonl"):
+        lines = "".join(f'{{"text": "{text}"}}\n' for text in texts)
+    else:
+        lines = ("text\n" if name == "x.csv" else "") + "\n".join(texts) + "\n"
+    raw = COMPRESS[kind](lines.encode())
+    (part,) = line_parts(io.BytesIO(raw), 1000)
+    assert (part.offset, part.length, part.first_record) == (0, len(raw), 1)
+    for spec in (ReadSpec(document="line"), ReadSpec(document="line", compression=kind)):
+        events = []
+        batches = read_batches(io.BytesIO(raw), name, spec, on_event=events.append, part=part)
+        assert [text for batch in batches for text in batch.column("text").to_pylist()] == texts
+        assert events == []
+
+
+def test_a_compression_that_is_said_is_not_looked_for():
+    for name, said in (("x.jsonl", "zstd"), ("x.jsonl.gz", "gzip"), ("x.warc", "gzip")):
+        events = []
+        assert list(read_batches(io.BytesIO(b"plain text\n"), name, ReadSpec(compression=said), on_event=events.append)) == []
+        assert [f"no {said} data here" in event.reason for event in events] == [True]
