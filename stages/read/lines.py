@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import BinaryIO
 
-from stages.read.compression import DamagedError, Members, compression_of
+from stages.read.compression import MAX_WINDOW, Compression, DamagedError, Members
 from stages.read.events import Problem
 
 
@@ -48,10 +48,18 @@ class Damage:
 class Pieces:
     """The decompressed content of a file, piece by piece. `damage` is set once it ends too early."""
 
-    def __init__(self, stream: BinaryIO, file: str, offset: int = 0) -> None:
-        self.members = Members(stream, compression_of(file))
+    def __init__(
+        self,
+        stream: BinaryIO,
+        file: str,
+        compression: Compression | None = None,
+        offset: int = 0,
+        max_window: int = MAX_WINDOW,
+    ) -> None:
+        # What does not begin the file is a range of lines, and these are not compressed.
+        self.members = Members.of_file(stream, file, "none" if offset else compression, max_window)
         self.damage: str | None = None
-        self.inside = self.begun = False
+        self.inside = False
         self.ahead = b""
         self.offset = offset  # of what is read next
 
@@ -69,7 +77,8 @@ class Pieces:
     def _next(self) -> bytes:
         try:
             while self.damage is None:
-                if not self.inside and not self._open():
+                self.inside = self.inside or self.members.open()
+                if not self.inside:
                     return b""
                 if piece := self.members.read():
                     return piece
@@ -77,13 +86,6 @@ class Pieces:
         except DamagedError as error:
             self.damage = f"{error.reason} (at byte {error.offset} of the compressed file)"
         return b""
-
-    def _open(self) -> bool:
-        self.inside = self.members.open()
-        if not self.inside and not self.begun and self.members.compression is not None:
-            raise DamagedError(0, f"the file is empty, which no {self.members.compression} file is")
-        self.begun = True
-        return self.inside
 
 
 def line_blocks(pieces: Pieces, size: int, limit: int) -> Iterator[Block | TooLong | Damage]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from stages.read.compression import compression_by
 from stages.read.json_array import is_array
 from stages.read.settings import Part
 
@@ -15,11 +16,12 @@ CHUNK_BYTES = 1 << 20
 def line_parts(stream: BinaryIO, part_bytes: int) -> Iterator[Part]:
     """Parts of about `part_bytes`, cut behind line ends; reads the stream once, as it counts the lines before each.
 
-    A compressed file cannot be read from its middle, so it is one part; so is a WARC file, and one JSON array.
+    A compressed file, whatever its name, cannot be read from its middle, so it is one part; so is a WARC file, and one
+    JSON array.
     """
     offset, lines = 0, 0  # of the stream
     head = stream.read(CHUNK_BYTES)
-    if is_array(head):
+    if is_array(head) or compression_by(head, ""):
         part_bytes = sys.maxsize
     begin, first = 0, 1  # of the part
     while chunk := head or stream.read(CHUNK_BYTES):
