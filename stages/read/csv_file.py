@@ -25,10 +25,16 @@ from stages.read.text import decode
 
 
 def read(
-    stream: BinaryIO, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part
+    stream: BinaryIO,
+    file: str,
+    spec: ReadSpec,
+    batch_bytes: int,
+    on_event: Callable[[Event], None],
+    part: Part,
+    max_window: int,
 ) -> Iterator[pa.RecordBatch]:
     """Batches of DOCUMENT; see stages.read.format.read_batches. Record: the ordinal of the row behind the header."""
-    lines = _Lines(Pieces(stream, file, spec.compression, part.offset), batch_bytes, spec.max_record_bytes)
+    lines = _Lines(Pieces(stream, file, spec.compression, part.offset, max_window), batch_bytes, spec.max_record_bytes)
     delimiter = spec.delimiter or ("\t" if ".tsv" in suffixes(file) else ",")
     csv.field_size_limit(max(csv.field_size_limit(), spec.max_record_bytes))
     table = _Table(file, spec, batch_bytes, on_event, lines)

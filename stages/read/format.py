@@ -14,6 +14,7 @@ from stages.read.settings import Part, ReadSpec
 BATCH_BYTES = 16 << 20
 MEMORY = 1536 << 20
 HELD_SHARE = 0.3  # of the memory; what is held stands there compressed, decompressed and as columns at the same time
+WINDOW_SHARE = 2 / 3  # of the memory, for what a decompressor looks back on
 _READERS = {"warc": warc.read, "jsonl": jsonl.read, "csv": csv_file.read, "text": text.read}
 
 
@@ -40,4 +41,4 @@ def read_batches(
     if kind == "parquet":
         held = int(memory * HELD_SHARE)
         return parquet.read(stream, file, spec, batch_bytes, on_event, part, held)
-    return _READERS[kind](stream, file, spec, batch_bytes, on_event, part)
+    return _READERS[kind](stream, file, spec, batch_bytes, on_event, part, int(memory * WINDOW_SHARE))

@@ -25,10 +25,16 @@ EMPTY = "empty line"
 
 
 def read(
-    stream: BinaryIO, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part
+    stream: BinaryIO,
+    file: str,
+    spec: ReadSpec,
+    batch_bytes: int,
+    on_event: Callable[[Event], None],
+    part: Part,
+    max_window: int,
 ) -> Iterator[pa.RecordBatch]:
     """Batches of DOCUMENT; see stages.read.format.read_batches. Record: the ordinal of the line, or of the element."""
-    pieces = Pieces(stream, file, spec.compression, part.offset)
+    pieces = Pieces(stream, file, spec.compression, part.offset, max_window)
     records = _Records(file, spec, batch_bytes, on_event, part)
     if part.offset == 0 and begins_array(pieces):
         yield from records.documents(element_blocks(pieces, spec.max_record_bytes))

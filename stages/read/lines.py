@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import BinaryIO
 
-from stages.read.compression import Compression, DamagedError, Members
+from stages.read.compression import MAX_WINDOW, Compression, DamagedError, Members
 from stages.read.events import Problem
 
 
@@ -48,11 +48,16 @@ class Damage:
 class Pieces:
     """The decompressed content of a file, piece by piece. `damage` is set once it ends too early.
 
-    offset: where in a plain file the stream begins. compression: as `read.compression` says; None: as the file tells.
-    """
-
-    def __init__(self, stream: BinaryIO, file: str, compression: Compression | None, offset: int = 0) -> None:
-        self.members = Members.of_file(stream, file, "none" if offset else compression)
+    def __init__(
+        self,
+        stream: BinaryIO,
+        file: str,
+        compression: Compression | None = None,
+        offset: int = 0,
+        max_window: int = MAX_WINDOW,
+    ) -> None:
+        # What does not begin the file is a range of lines, and these are not compressed.
+        self.members = Members.of_file(stream, file, "none" if offset else compression, max_window)
         self.damage: str | None = None
         self.inside = False
         self.ahead = b""

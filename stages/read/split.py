@@ -16,7 +16,8 @@ CHUNK_BYTES = 1 << 20
 def line_parts(stream: BinaryIO, part_bytes: int) -> Iterator[Part]:
     """Parts of about `part_bytes`, cut behind line ends; reads the stream once, as it counts the lines before each.
 
-    A compressed file cannot be read from its middle, so it is one part; so is a WARC file, and one JSON array.
+    A compressed file, whatever its name, cannot be read from its middle, so it is one part; so is a WARC file, and one
+    JSON array.
     """
     offset, lines = 0, 0  # of the stream
     head = stream.read(CHUNK_BYTES)

@@ -21,11 +21,17 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codec
 
 
 def read(
-    stream: BinaryIO, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part
+    stream: BinaryIO,
+    file: str,
+    spec: ReadSpec,
+    batch_bytes: int,
+    on_event: Callable[[Event], None],
+    part: Part,
+    max_window: int,
 ) -> Iterator[pa.RecordBatch]:
     """Batches of DOCUMENT; see stages.read.format.read_batches. Record: 1, or the ordinal of the line."""
     texts = _Texts(file, spec, batch_bytes, on_event, part)
-    pieces = Pieces(stream, file, spec.compression, part.offset)
+    pieces = Pieces(stream, file, spec.compression, part.offset, max_window)
     yield from texts.lines(pieces) if spec.document == "line" else texts.file_of(pieces)
     texts.report()
 

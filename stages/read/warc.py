@@ -63,7 +63,13 @@ class _Page:
 
 
 def read(
-    stream: BinaryIO, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part
+    stream: BinaryIO,
+    file: str,
+    spec: ReadSpec,
+    batch_bytes: int,
+    on_event: Callable[[Event], None],
+    part: Part,
+    max_window: int,
 ) -> Iterator[pa.RecordBatch]:
     """Batches of PAGE; see stages.read.format.read_batches."""
     builder = BatchBuilder(file, batch_bytes, on_event, pages=True)
@@ -72,7 +78,7 @@ def read(
     skipped: Counter[str] = Counter()
     skipped_bytes: Counter[str] = Counter()
     repaired = 0
-    members = Members.of_file(stream, file, spec.compression)
+    members = Members.of_file(stream, file, spec.compression, max_window)
     for frame in frames(members, kinds.__contains__, spec.max_record_bytes):
         if frame.problem is None and frame.kind not in kinds:
             skipped[frame.kind] += 1

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import random
 import tracemalloc
 
 import pytest
@@ -284,6 +285,32 @@ def test_a_cut_file_costs_the_rest_and_says_so(name):
 def test_an_array_is_one_part():
     raw = json.dumps([{"text": "x" * 100} for _ in range(200)], indent=1).encode()
     assert len(list(line_parts(io.BytesIO(raw), 1000))) == 1
+
+
+def test_a_compressed_file_is_one_part_whatever_its_name():
+    raw = gzip.compress(random.Random(1).randbytes(20_000))
+    assert len(list(line_parts(io.BytesIO(raw), 1000))) == 1
+
+
+def test_compression_is_known_by_the_content_or_as_the_key_says():
+    raw = lines({"text": "a"}, {"text": "b"})
+    for packed in (raw, gzip.compress(raw), zstandard.compress(raw)):
+        for name in ("x.jsonl", "x.jsonl.gz", "x.jsonl.zst"):
+            assert [row["text"] for row in read(packed, name)[0]] == ["a", "b"]
+    assert read(gzip.compress(raw), "x.jsonl", compression="none")[0] == []
+    assert len(read(gzip.compress(raw), "x.jsonl", compression="gzip")[0]) == 2
+
+
+def test_a_window_that_is_too_large_is_refused_before_it_is_held():
+    options = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
+    out = io.BytesIO()
+    with zstandard.ZstdCompressor(compression_params=options).stream_writer(out, closefd=False) as stream:
+        stream.write(lines({"text": "a"}))
+    for memory, kept in ((300 << 20, 1), (100 << 20, 0)):
+        events, stream = [], io.BytesIO(out.getvalue())
+        batches = list(read_batches(stream, "x.jsonl.zst", ReadSpec(), on_event=events.append, memory=memory))
+        assert sum(batch.num_rows for batch in batches) == kept
+        assert [event.damage for event in events] == [True] * (1 - kept)
 
 
 def test_parts_read_as_one():

@@ -40,7 +40,7 @@ from stages.filters.starcoder import StarCoder
 from stages.filters.token_repeats import TokenRepeats
 from stages.filters.url_filter import UrlFilter
 from stages.kernels.bounds import CHECKED
-from stages.kernels.compile import kernels
+from stages.kernels.compile import ensure_warm, kernels
 from stages.kernels.unicode_tables import code_points
 from stages.kernels.words import word_ends
 from stages.quality.classifier import Quality
@@ -227,6 +227,7 @@ def main() -> int:
             print(f"{name}:\n{traceback.format_exc(limit=-4)}", flush=True)
 
     os.environ.setdefault("HEADRACE_KERNEL_CACHE", str(cache_root() / "kernels"))
+    ensure_warm()  # on all cores
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["HEADRACE_CACHE"] = str(folder / "cache")  # what is kept there would be loaded and not made again
