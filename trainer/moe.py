@@ -269,7 +269,7 @@ class _PerExpert(torch.autograd.Function):
         slot_NK: Tensor | None,
         counts_E: Tensor,
     ) -> Tensor:
-        groups = _groups(counts_E.tolist(), _group_slots(x_ND.shape[1]))
+        groups = _groups(_on_host(counts_E, len(token_S)), _group_slots(x_ND.shape[1]))
         width = down_EDF.shape[2]
         hidden_SG = x_ND.new_empty(len(token_S), 2 * width)
         y_SD = x_ND.new_empty(len(token_S), x_ND.shape[1])
@@ -309,6 +309,14 @@ class _PerExpert(torch.autograd.Function):
             _products(grad_hidden.split(counts), gate_up_EGD[experts], grad_x_SD[slots].split(counts))
         grad_x_ND = _collect(grad_x_SD, token_S, slot_NK, len(x_ND))
         return grad_x_ND, grad_weight_S, grad_gate_up_EGD, grad_down_EDF, None, None, None
+
+
+def _on_host(counts_E: Tensor, slots: int) -> list[int]:
+    """Slots of each expert; where tensors have no values (account.py), as if they were balanced."""
+    if counts_E.device.type != "meta":
+        return counts_E.tolist()
+    experts = len(counts_E)
+    return [slots // experts + (expert < slots % experts) for expert in range(experts)]
 
 
 def _group_slots(d_model: int) -> int:
