@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import ModelConfig
+from trainer.low import lowered
 
 
 class Routing(NamedTuple):
@@ -52,7 +53,8 @@ class MoE(nn.Module):
     def forward(self, x_ND: Tensor, group_tokens: int) -> tuple[Tensor, RouterStats]:
         """Send x through its experts. `group_tokens` consecutive tokens are balanced together."""
         routing, stats = self.router(x_ND, group_tokens)
-        out_ND = apply_experts(x_ND, routing, self.gate_up_EGD.to(x_ND.dtype), self.down_EDF.to(x_ND.dtype))
+        gate_up_EGD, down_EDF = (lowered(self, name, x_ND.dtype) for name in ("gate_up_EGD", "down_EDF"))
+        out_ND = apply_experts(x_ND, routing, gate_up_EGD, down_EDF)
         return (out_ND if self.shared is None else out_ND + self.shared(x_ND)), stats
 
 
@@ -65,8 +67,8 @@ class SwiGlu(nn.Module):
         self.down_DF = nn.Parameter(torch.empty(d_model, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, self.gate_up_GD.to(x.dtype)).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down_DF.to(x.dtype))
+        gate, up = F.linear(x, lowered(self, "gate_up_GD", x.dtype)).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * up, lowered(self, "down_DF", x.dtype))
 
 
 class Router(nn.Module):
