@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--tokens", type=_count, default=128, help="at most this many new tokens (128)")
     sample.add_argument("--temperature", type=float, default=0.8, help="0: always the most probable token (0.8)")
     sample.add_argument("--top-p", type=float, default=0.95, help="the most probable tokens up to this sum (0.95)")
-    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--seed", type=_count, default=0)
     sample.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     sample.set_defaults(run=_sample)
 
@@ -148,9 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     ordered.add_argument("--out", type=Path, required=True, help="a new folder, which --data can then name")
     ordered.add_argument("--sequence-length", type=_count, required=True, help="tokens of an instance")
     ordered.add_argument("--packing", choices=("concatenate", "best_fit"), default="concatenate")
-    ordered.add_argument("--seed", type=int, help="of the order (the mixture's own)")
+    ordered.add_argument("--seed", type=_count, help="of the order (the mixture's own)")
     ordered.add_argument("--max-tokens", type=_count, help="only the first so many tokens of training")
-    ordered.add_argument("--shard-mib", type=int, default=256, help="size of a shard, which is held in memory (256)")
+    ordered.add_argument("--shard-mib", type=_count, default=256, help="size of a shard, which is held in memory (256)")
     ordered.set_defaults(run=_materialize)
     return parser
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from trainer import low
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.model import Olmoe
@@ -36,7 +37,7 @@ class Memory:
     gradients: int  # fp32, as `train.reduce` keeps them
     moments: int  # fp32, two of AdamW
     activations: int  # kept for the backward pass, and what it works with, the loss included
-    buffers: int  # gathered weights of two layers and of what lies outside layers, and gradients on their way
+    buffers: int  # FSDP: gathered weights, and gradients on their way; else copies of the weights for micro-batches (low.py)
 
     @property
     def total(self) -> int:
@@ -97,9 +98,13 @@ def memory(config: Config, gpus: int) -> Memory:
     held = sum(_rows(parameter, together, name) for name, parameter in model.named_parameters())
     whole = sum(parameter.numel() for parameter in model.parameters())
     gradients = whole if split and accumulated and config.train.reduce == "batch" else held
+    copies = low.worthwhile(config.train, instances // gpus, whole=not split)
     buffers = _gathered(model, config) if split else 0
+    if copies:
+        low.keep(model, getattr(torch, config.train.precision))
+        buffers = sum(copy.numel() * copy.element_size() for copy in model.buffers())
     stays = accumulated or (gpus > 1 and not split)  # DDP's buckets hold gradients at all times
-    live = activations(config, micro_batch, split, None if stays else together)
+    live = activations(config, micro_batch, split, None if stays else together, copies)
     if not stays:  # gradients take the place of activations as the backward pass goes on
         live = max(0, live - 4 * gradients)
     return Memory(4 * held, 4 * gradients, 8 * held, live, buffers)
@@ -121,12 +126,14 @@ def _gathered(model: Olmoe, config: Config) -> int:
     return size * (2 * layer + outside) + size * layer + 4 * max(layer, outside)
 
 
-def activations(config: Config, micro_batch: int, split: bool, together: int | None = None) -> int:
+def activations(
+    config: Config, micro_batch: int, split: bool, together: int | None = None, copies: bool = False
+) -> int:
     """Bytes at the fullest moment of a forward and backward pass, without parameters.
 
     Gradients are left out; or, given over how many GPUs they are split, counted from when they are made. Where the model
-    is `split`, weights come in the type of computation; elsewhere each is cast to it, and the copy is kept for the
-    backward pass.
+    is `split`, weights come in the type of computation, and with `copies` they are there; elsewhere each is cast to it, and
+    the result is kept for the backward pass.
     """
     dtype = getattr(torch, config.train.precision)
     with torch.device("meta"):
@@ -136,8 +143,10 @@ def activations(config: Config, micro_batch: int, split: bool, together: int | N
         for name, parameter in model.named_parameters():
             if not name.endswith("router.weight_ED"):
                 parameter.data = parameter.data.to(dtype)
+    if copies:
+        low.keep(model, dtype)
     tokens = torch.empty(micro_batch, config.data.sequence_length, dtype=torch.int64, device="meta")
-    with Live(*model.parameters()) as live:
+    with Live(*model.parameters(), *model.buffers()) as live:
         for name, parameter in model.named_parameters():
             kept = 0 if together is None else 4 * _rows(parameter, together, name)
             parameter.register_post_accumulate_grad_hook(functools.partial(_drop_gradient, live, kept))

@@ -78,7 +78,7 @@ def import_(source: Path, out: Path) -> Path:
         used.add(name)
         with safe_open(where[name], "pt") as file:
             tensor = file.get_tensor(name)
-        if not tensor.is_floating_point():
+        if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
             raise TrainerError(f"{source}: {name} is of type {tensor.dtype}, which is not a weight as it was trained")
         if not bool(tensor.isfinite().all()):
             raise TrainerError(f"{source}: {name} holds values that are not finite (NaN or infinity)")

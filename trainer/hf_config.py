@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Config, ModelConfig, RopeScaling, check
+from trainer.config import Config, ModelConfig, check
 from trainer.errors import TrainerError
 
 
@@ -58,6 +58,11 @@ def require_form(model: ModelConfig, source: Path) -> None:
 def from_hf(values: dict[str, Any], source: Path, tokenizer: Path | None) -> Config:
     """The configuration of a model that config.json describes. Raises TrainerError for what the model cannot be."""
     where = f"{source}/config.json"
+    if not isinstance(values, dict):
+        raise TrainerError(f"{where}: holds a {type(values).__name__}, not a model's configuration")
+    for key in ("hidden_size", "num_attention_heads", "head_dim", "max_position_embeddings", "vocab_size"):
+        if (found := values.get(key)) is not None and (type(found) is not int or found < 1):
+            raise TrainerError(f"{where}: {key} is {found!r}, and should be a whole number of at least 1")
     for key, wanted, default in (
         ("model_type", "olmoe", None),
         ("attention_bias", False, False),
@@ -112,7 +117,8 @@ def _vocabulary(rows: int, tokenizer: Path | None) -> dict[str, int]:
 
 def _rope(values: dict[str, Any]) -> dict[str, Any]:
     """Their RoPE keys: `rope_parameters` since transformers 5, `rope_scaling` before."""
-    return values.get("rope_parameters") or values.get("rope_scaling") or {}
+    found = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    return found if isinstance(found, dict) else {"rope_type": found}
 
 
 def _rope_to_hf(model: ModelConfig) -> dict[str, Any]:
@@ -147,9 +153,14 @@ def _rope_from_hf(rope: dict[str, Any], length: int, where: str) -> dict[str, An
         raise TrainerError(f"{where}: RoPE of type {kind!r}; this trainer has default, linear, llama3 and yarn")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise TrainerError(f"{where}: partial_rotary_factor is {rope['partial_rotary_factor']}; heads are turned whole here")
-    if "factor" not in rope or (kind != "linear" and "original_max_position_embeddings" not in rope):
-        raise TrainerError(f"{where}: RoPE of type {kind!r} without factor or original_max_position_embeddings ({rope})")
-    original = rope.get("original_max_position_embeddings") or length
+    needed = ["factor"] + (["original_max_position_embeddings"] if kind != "linear" else [])
+    needed += ["low_freq_factor", "high_freq_factor"] if kind == "llama3" else []
+    numbers = (*needed, "beta_slow", "beta_fast", "attention_factor", "mscale", "mscale_all_dim")
+    if missing := [key for key in needed if key not in rope]:
+        raise TrainerError(f"{where}: RoPE of type {kind!r} without {' and '.join(missing)}")
+    if wrong := [key for key in numbers if not isinstance(rope.get(key), int | float | None)]:
+        raise TrainerError(f"{where}: RoPE's {wrong[0]} is {rope[wrong[0]]!r}, and should be a number")
+    original = int(rope.get("original_max_position_embeddings") or length)
     factor = float(rope["factor"] or length / original)
     scaling: dict[str, Any] = {"kind": kind, "factor": factor, "original_context": original}
     if kind == "llama3":
@@ -161,7 +172,7 @@ def _rope_from_hf(rope: dict[str, Any], length: int, where: str) -> dict[str, An
             "temperature": _temperature(rope, factor),
             "whole_pairs": rope.get("truncate", True),
         }
-    return RopeScaling.model_validate(scaling).model_dump(mode="json")
+    return scaling
 
 
 def _temperature(rope: dict[str, Any], factor: float) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trainer.config import ModelConfig
 from trainer.losses import cross_entropy_sum, token_losses
+from trainer.low import lowered
 from trainer.masking import Documents, Mask, attend, mask_for
 from trainer.moe import MoE, RouterStats, SwiGlu
 from trainer.recompute import Recompute, recomputed
@@ -78,7 +79,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_out, n_in))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+        return F.linear(x, lowered(self, "weight", x.dtype))
 
 
 class Attention(nn.Module):
@@ -180,7 +181,7 @@ class Olmoe(nn.Module):
         x_BTD = self.final_norm(x_BTD)
         if cache is not None:
             cache.length += n_tokens
-        head_VD = (self.embedding_VD if self.head_VD is None else self.head_VD).to(self.dtype)
+        head_VD = self.embedding_VD.to(self.dtype) if self.head_VD is None else lowered(self, "head_VD", self.dtype)
         if targets_BT is None:
             return F.linear(x_BTD, head_VD)
         flat = x_BTD.flatten(0, 1), head_VD, targets_BT.flatten()

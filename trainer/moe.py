@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import ModelConfig
+from trainer.low import lowered
 
 
 class Routing(NamedTuple):
@@ -52,7 +53,8 @@ class MoE(nn.Module):
     def forward(self, x_ND: Tensor, group_tokens: int) -> tuple[Tensor, RouterStats]:
         """Send x through its experts. `group_tokens` consecutive tokens are balanced together."""
         routing, stats = self.router(x_ND, group_tokens)
-        out_ND = apply_experts(x_ND, routing, self.gate_up_EGD.to(x_ND.dtype), self.down_EDF.to(x_ND.dtype))
+        gate_up_EGD, down_EDF = (lowered(self, name, x_ND.dtype) for name in ("gate_up_EGD", "down_EDF"))
+        out_ND = apply_experts(x_ND, routing, gate_up_EGD, down_EDF)
         return (out_ND if self.shared is None else out_ND + self.shared(x_ND)), stats
 
 
@@ -65,8 +67,8 @@ class SwiGlu(nn.Module):
         self.down_DF = nn.Parameter(torch.empty(d_model, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, self.gate_up_GD.to(x.dtype)).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down_DF.to(x.dtype))
+        gate, up = F.linear(x, lowered(self, "gate_up_GD", x.dtype)).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * up, lowered(self, "down_DF", x.dtype))
 
 
 class Router(nn.Module):
@@ -269,7 +271,7 @@ class _PerExpert(torch.autograd.Function):
         slot_NK: Tensor | None,
         counts_E: Tensor,
     ) -> Tensor:
-        groups = _groups(counts_E.tolist(), _group_slots(x_ND.shape[1]))
+        groups = _groups(_on_host(counts_E, len(token_S)), _group_slots(x_ND.shape[1]))
         width = down_EDF.shape[2]
         hidden_SG = x_ND.new_empty(len(token_S), 2 * width)
         y_SD = x_ND.new_empty(len(token_S), x_ND.shape[1])
@@ -309,6 +311,14 @@ class _PerExpert(torch.autograd.Function):
             _products(grad_hidden.split(counts), gate_up_EGD[experts], grad_x_SD[slots].split(counts))
         grad_x_ND = _collect(grad_x_SD, token_S, slot_NK, len(x_ND))
         return grad_x_ND, grad_weight_S, grad_gate_up_EGD, grad_down_EDF, None, None, None
+
+
+def _on_host(counts_E: Tensor, slots: int) -> list[int]:
+    """Slots of each expert; where tensors have no values (account.py), as if they were balanced."""
+    if counts_E.device.type != "meta":
+        return counts_E.tolist()
+    experts = len(counts_E)
+    return [slots // experts + (expert < slots % experts) for expert in range(experts)]
 
 
 def _group_slots(d_model: int) -> int:

@@ -133,7 +133,7 @@ def replicate(model: nn.Module, config: Config, processes: Processes) -> nn.Modu
     from torch.nn.parallel import DistributedDataParallel
 
     devices = [processes.device.index] if processes.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False)
 
 
 @contextlib.contextmanager

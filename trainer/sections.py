@@ -128,7 +128,7 @@ class DataConfig(Section):
         "concatenate",
         description="how documents become instances: cut every sequence_length tokens, or packed whole where they fit",
     )
-    seed: Annotated[int, Field(ge=0)] | None = Field(None, description="of the order; none: the mixture's own")
+    seed: CountOrZero | None = Field(None, description="of the order; none: the mixture's own")
 
 
 class OptimizerConfig(Section):
@@ -156,7 +156,7 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     """How long and in which pieces."""
 
-    seed: int = Field(6198, ge=0, description="of the weights")
+    seed: CountOrZero = Field(6198, description="of the weights")
     tokens: Count | None = Field(None, description="length of training; none: the mixture's budget")
     batch_tokens: Count = Field(4_194_304, description="tokens between two updates, over all processes")
     micro_batch: Count = Field(4, description="instances that go through the model at once, in one process")

@@ -20,7 +20,7 @@ from typing import Any, Generic, Self
 import torch
 from torch import Tensor
 
-from trainer import checkpoint, metrics, optim
+from trainer import checkpoint, low, metrics, optim
 from trainer import processes as procs
 from trainer.config import Config, plain
 from trainer.errors import TrainerError
@@ -97,6 +97,7 @@ class Training(Generic[P]):
             folder, asked.keep, processes, asked.asynchronous, asked.keep_every_tokens, copy_to
         )
         begun = self._begin(resume)
+        low.refresh(self.bare)
         processes.wait()
         if begun is not None and processes.first:
             self._set_aside(begun)
@@ -230,6 +231,7 @@ class Training(Generic[P]):
         rate = self._learning_rate(after)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        low.refresh(self.bare)
         self.progress = after
         self.speed.mark(self.tokens)
         self._tell(numbers, rate, sums)
@@ -365,5 +367,8 @@ def build_model(config: Config, processes: procs.Processes) -> Olmoe:
         for layer in model.layers:
             layer.compile()  # all layers are alike, so one is compiled for all
     procs.spread(model, config, processes)
+    whole = processes.count == 1 or config.train.parallel == "ddp"
+    if low.worthwhile(config.train, config.batch_instances // processes.count, whole):
+        low.keep(model, model.dtype)
     model.to_empty(device=processes.device)
     return model

@@ -77,6 +77,24 @@ def test_one_gpu_holds_what_was_measured_on_one():
     assert account.memory(olmoe("train.micro_batch=4", "train.recompute=activations"), 1).fits(141 * GB)
 
 
+@pytest.mark.parametrize(
+    ("model", "train"),
+    [
+        ({"n_experts": 0}, {}),
+        ({"routing": "expert_choice"}, {}),
+        ({"tie_embeddings": True, "n_kv_heads": 2, "n_shared_experts": 1}, {}),
+        ({}, {"precision": "float32"}),
+    ],
+)
+def test_every_kind_of_model_can_be_accounted_for(small, model, train):
+    changed = small.model_copy(
+        update={"model": small.model.model_copy(update=model), "train": small.train.model_copy(update=train)}
+    )
+    for gpus in (1, 2):
+        found = account.memory(changed, gpus)
+        assert found.activations > 0 and found.total > found.weights * 3
+
+
 def test_recomputing_keeps_less(small):
     kept = []
     for kind in ("none", "activations", "layers"):

@@ -150,14 +150,30 @@ def test_export_refuses_what_olmoe_has_no_form_for(tmp_path, make_config, change
         ("hidden_size", 33),
         ("num_key_value_heads", 3),
         ("rope_parameters", {"rope_type": "dynamic", "factor": 2.0}),
+        ("rope_scaling", {"type": "llama3", "factor": 2.0, "original_max_position_embeddings": 16}),
+        ("rope_parameters", {"rope_type": "linear", "factor": "two"}),
+        ("num_attention_heads", "four"),
+        ("vocab_size", 61.5),
+        ("num_experts", None),
+        ("norm_topk_prob", "no"),
     ],
 )
 def test_import_refuses_what_the_model_cannot_be(tmp_path, make_config, key, value):
     save(tmp_path / "c", make_config(model={"vocab_size": 61}))
     hf.export(tmp_path / "c", tmp_path / "hf")
     path = tmp_path / "hf" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-    told = {"head_dim": "heads of width 10", "num_key_value_heads": "n_kv_heads 3", "rope_parameters": "'dynamic'"}
+    values = json.loads(path.read_text())
+    if key == "rope_scaling":
+        del values["rope_parameters"]
+    path.write_text(json.dumps({**values, key: value}))
+    told = {
+        "head_dim": "heads of width 10",
+        "num_key_value_heads": "n_kv_heads 3",
+        "rope_parameters": "'dynamic'|factor is 'two'",
+        "rope_scaling": "without low_freq_factor and high_freq_factor",
+        "num_experts": r"model\.n_experts = None",
+        "norm_topk_prob": r"model\.renormalize_top_k = 'no'",
+    }
     with pytest.raises(TrainerError, match=told.get(key, key)):
         hf.import_(tmp_path / "hf", tmp_path / "again")
     assert not (tmp_path / "again" / "checkpoints").exists()
