@@ -48,6 +48,9 @@ class Damage:
 class Pieces:
     """The decompressed content of a file, piece by piece. `damage` is set once it ends too early.
 
+    offset: where in a plain file the stream begins. compression: as `read.compression` says; None: as the file tells.
+    """
+
     def __init__(
         self,
         stream: BinaryIO,
