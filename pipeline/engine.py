@@ -161,6 +161,8 @@ class Engine:
         self.walked += stage.nodes
         if waiting:
             self.workplace.prepare()
+            for note in stage.notes:
+                self.progress.line(note)
             self._say_why(stage, waiting)
         self.progress.begin(stage.title, len(nodes), len(done), sum(node.weight for node in waiting))
         if waiting:
