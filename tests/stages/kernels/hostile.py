@@ -40,8 +40,8 @@ from stages.filters.starcoder import StarCoder
 from stages.filters.token_repeats import TokenRepeats
 from stages.filters.url_filter import UrlFilter
 from stages.kernels.bounds import CHECKED
-from stages.kernels.compile import ensure_warm, kernels
 from stages.kernels.unicode_tables import code_points
+from stages.kernels.warm import ensure_warm, kernels
 from stages.kernels.words import word_ends
 from stages.quality.classifier import Quality
 from stages.quality.language import Language
