@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from trainer import checkpoint
-from trainer.config import Config, check
+from trainer.config import Config, stored_config
 from trainer.errors import TrainerError
 from trainer.host import device as pick_device
 from trainer.model import Olmoe
@@ -61,7 +61,7 @@ def open_trained(path: Path, device: str | None = None) -> Trained:
     path = checkpoint.find(path)
     checkpoint.verify(path)
     state = checkpoint.read_state(path)
-    config = check(state["config"], str(path))
+    config = stored_config(state["config"], str(path))
     place = torch.device(pick_device(device))
     with torch.device("meta"):
         model = Olmoe(config.model, config.train.loss_chunk_mib)
