@@ -78,7 +78,7 @@ def _of_pairs(
             for number in some:
                 tokens, mask = sequences.read(number)
                 rows.append((tokens, mask) if len(tokens) <= context else None)
-            found = iter(_rewards(trained, [row for row in rows if row is not None], gamma, pad_id))
+            found = iter(rewards_of(trained, [row for row in rows if row is not None], gamma, pad_id))
             for row in rows:
                 record = next(records)
                 if row is None:
@@ -97,7 +97,7 @@ def _of_pairs(
     return {"sequences": len(sums), "tokens": written, "longer_than_context": skipped, "mean_sum": float(np.mean(sums))}
 
 
-def _rewards(
+def rewards_of(
     trained: Trained, rows: list[tuple[np.ndarray, np.ndarray]], gamma: float, pad_id: int
 ) -> list[np.ndarray]:
     """The rewards of each sequence's answer tokens."""
@@ -129,7 +129,7 @@ def _of_samples(
             for sample in samples:
                 tokens = [*question.prompt, *sample.tokens, *([writer.eos_id] if sample.ended == "end" else [])]
                 rows.append((np.array(tokens), np.arange(len(tokens)) >= len(question.prompt)))
-            for sample, one in zip(samples, _rewards(trained, rows, gamma, pad_id), strict=True):
+            for sample, one in zip(samples, rewards_of(trained, rows, gamma, pad_id), strict=True):
                 name, value = next(iter(score(task_of(question.record), question.record, sample.text).items()))
                 names.add(name)
                 scores.append(value)
