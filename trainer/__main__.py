@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stages.tokens.shard_format import ShardError
 from trainer.adapt import commands as adapt_commands
+from trainer.analyze import commands as analyze_commands
 from trainer.errors import TrainerError
 from trainer.units import BYTES, quantity
 
@@ -103,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     adapt_commands.add(commands)
+    analyze_commands.add(commands)
 
     evaluate = commands.add_parser("eval", help="held-out bits per byte, tasks from request files, answers to pairs")
     evaluate.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
