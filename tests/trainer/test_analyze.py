@@ -27,6 +27,7 @@ def trained_folder(make_config, small_run, tmp_path_factory):
         checkpoint={"every_tokens": 1024, "keep": 10},
         train={"tokens": 3072},
         schedule={"peak": 2e-2, "warmup_tokens": 128},
+        model={"vocab_multiple": 128},
     )
     out = tmp_path_factory.mktemp("trained")
     assert train(config, small_run, out, device="cpu") == 0
