@@ -80,7 +80,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pretrain-tokens", type=int, default=400_000)
     parser.add_argument("--answers", type=int, default=2, help="demonstrations of each prompt")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--only", action="append", default=[], metavar="METHOD", help="leave out the others")
     parser.add_argument("--samples", type=int, default=8, help="answers to each held-out prompt")
     parser.add_argument("--update", action="store_true", help="only time an update of IQLearn against one of SFT")
     options = parser.parse_args(arguments)
@@ -92,6 +94,8 @@ def main(arguments: Sequence[str] = ()) -> None:
     for seed in range(options.seeds):
         pairs = _pairs(options, base, seed)
         for name, settings in METHODS.items():
+            if options.only and name not in options.only:
+                continue
             results.append({"method": name, "seed": seed, **_run(options, base, pairs, name, settings, seed)})
             print(json.dumps(results[-1]), file=sys.stderr, flush=True)
             (options.out / "results.json").write_text(json.dumps(results, indent=1))
@@ -145,8 +149,8 @@ def _run(
             "name": name,
             "adapt": {**settings, "epochs": options.epochs},
             "data": {"sequence_length": LENGTH, "seed": seed},
-            "schedule": {"peak": 1e-3},
-            "train": {"batch_tokens": 16 * LENGTH, "micro_batch": 16, "log_every": 10_000},
+            "schedule": {"peak": options.rate},
+            "train": {"batch_tokens": 8 * LENGTH, "micro_batch": 8, "log_every": 10_000},
             "evaluate": {"instances": 64},
         },
         "benchmark",
