@@ -123,6 +123,9 @@ def _pretrained(options: argparse.Namespace) -> Path:
 
 def _pairs(options: argparse.Namespace, base: Path, seed: int) -> Path:
     """The demonstrations of one seed: which answers are shown, and which prompts are held out."""
+    file, folder = options.out / f"pairs{seed}.jsonl", options.out / f"pairs{seed}"
+    if (folder / "manifest.json").is_file():
+        return folder
     rng, rows = random.Random(seed), []
     for kind, names in KINDS.items():
         article = "an" if kind[0] in "aeiou" else "a"
@@ -132,7 +135,6 @@ def _pairs(options: argparse.Namespace, base: Path, seed: int) -> Path:
                 answer = f"a {rng.choice(ADJECTIVES)} {rng.choice(names.split())}"
                 rows.append({"id": f"{len(rows)}", "prompt": prompt, "answer": answer, "kind": kind})
     rng.shuffle(rows)
-    file, folder = options.out / f"pairs{seed}.jsonl", options.out / f"pairs{seed}"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     tokenizer = options.data / "tokenizer" / "tokenizer.json"
     asked = PairOptions(str(tokenizer), max_tokens=LENGTH, held_out=0.2, seed=seed, dedup="none")

@@ -318,3 +318,28 @@ def test_an_adapted_model_is_exported_with_its_template_and_judged(base, answers
         assert values[row["first"] : row["end"]] == pytest.approx(expected.numpy(), abs=1e-3)
         assert row["sum"] == pytest.approx(expected.sum().item(), abs=1e-2)
     assert told["samples"]["answers"] == 2 * len(held)
+
+
+@pytest.mark.parametrize(("method", "parallel"), [("iqlearn", "fsdp"), ("kto", "ddp"), ("dpo", "fsdp")])
+def test_two_processes_fine_tune_as_one(method, parallel, base, data, tmp_path) -> None:
+    asked = {"adapt__epochs": 1, "train__parallel": parallel}
+    # KTO's estimate of the KL is over all that goes through the models at once: 4 instances either way.
+    assert main(command(method, base, data[method], tmp_path / "one", **asked, train__micro_batch=4)) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer"]
+    arguments = command(method, base, data[method], tmp_path / "two", **asked, train__micro_batch=2)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*torchrun, *arguments], env=environment, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (lines(tmp_path / name, "step") for name in ("one", "two"))
+    assert len(one) == len(two) > 2
+    for a, b in zip(one, two, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+    ends = [lines(tmp_path / name, "eval")[-1]["loss"] for name in ("one", "two")]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_works_in_half_precision(method, base, data, tmp_path) -> None:
+    assert main(command(method, base, data[method], tmp_path, adapt__epochs=2, train__precision="bfloat16")) == 0
+    first, *_, last = lines(tmp_path, "eval")
+    assert last["loss"] < first["loss"]
