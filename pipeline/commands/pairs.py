@@ -36,6 +36,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--answers", choices=("all", "last"), default="all", help="of a conversation: which are learned"
     )
+    parser.add_argument(
+        "--wrong-answers", action="store_true", help="make preferences of answers: rejected is another prompt's answer"
+    )
     parser.add_argument("--max-tokens", type=int, default=4096, help="of one sequence (4096)")
     parser.add_argument(
         "--too-long",
@@ -88,6 +91,7 @@ def _call(args: argparse.Namespace) -> int:
         fields=Fields(**{name: getattr(args, f"{name}_field") for name in named}),
         chat_template=args.chat_template,
         answers=args.answers,
+        wrong_answers=args.wrong_answers,
         max_tokens=args.max_tokens,
         too_long=args.too_long,
         dedup=args.dedup,

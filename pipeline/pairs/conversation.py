@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.pairs.chat import Message
@@ -85,6 +86,40 @@ def read_pair(record: Record, kind: Kind, fields: Fields) -> Pair:
     own = str(name) if isinstance(name, str | int) and not isinstance(name, bool) and name != "" else None
     place = f"{record.file.rsplit('/', 1)[-1]}:{record.number}"
     return Pair(own or place, record.file, record.number, conversations, roles, rest)
+
+
+def with_wrong_answers(pairs: Iterator[Pair], drop: Callable[[Pair, Dropped], None]) -> Iterator[Pair]:
+    """Answers as preferences over the answer to another prompt: the last one before that differs, for the first ones
+    one after. Pairs of several turns, or whose answer no other one differs from, are handed to `drop`.
+
+    What is wrong is known without a judge: a stand-in for preferences of people, by which methods can be tried.
+    """
+    before: tuple[str, str] | None = None  # the last answer, and the last that differs from it
+    waiting: list[Pair] = []
+    for pair in pairs:
+        if len(pair.roles) > 1 or sum(message["role"] == "assistant" for message in pair.conversations[0]) > 1:
+            drop(pair, Dropped("wrong_field", "wrong answers are made for pairs of one answer"))
+            continue
+        answer = pair.conversations[0][-1]["content"]
+        if before is None or (before[0] == answer == before[1]):
+            before = before or (answer, answer)
+            if before[0] == answer:
+                waiting.append(pair)
+                continue
+        for one in waiting:
+            yield _preferred(one, answer)
+        waiting = []
+        wrong = before[0] if before[0] != answer else before[1]
+        yield _preferred(pair, wrong)
+        before = (answer, wrong)
+    for one in waiting:
+        drop(one, Dropped("same_answers", "no other prompt has another answer"))
+
+
+def _preferred(pair: Pair, wrong: str) -> Pair:
+    chosen = pair.conversations[0]
+    rejected = [*chosen[:-1], {"role": "assistant", "content": wrong}]
+    return replace(pair, conversations=(chosen, rejected), roles=("chosen", "rejected"))
 
 
 def _answered(record: Record, name: str, fields: Fields) -> list[Message]:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.folder import PAIRS, RUN, check_kind, read_mark, write_mark
 from pipeline.pairs.chat import ChatTemplate, TemplateError, load_template
-from pipeline.pairs.conversation import Dropped, Pair, kind_of, read_pair
+from pipeline.pairs.conversation import Dropped, Pair, kind_of, read_pair, with_wrong_answers
 from pipeline.pairs.dropped import DroppedLog
 from pipeline.pairs.encode import Encoded, encode, fit
 from pipeline.pairs.options import Kind, PairOptions
@@ -154,7 +154,10 @@ class _Making:
         path, size, good = self.scratch / f"{number:05d}.parquet", 0, 0
         wrong = Counter[str]()
         with PartWriter(path, DOCUMENT) as part:
-            for rows in _in_batches(self._pairs(file, wrong)):
+            pairs = self._pairs(file, wrong)
+            if self.options.wrong_answers:
+                pairs = with_wrong_answers(pairs, self._drop)
+            for rows in _in_batches(pairs):
                 batch = self._decontaminated(rows)
                 part.write(batch)
                 size += batch.nbytes
@@ -183,6 +186,9 @@ class _Making:
                 self.log.drop(record.file, record.number, None, "chat_template", str(error))
             else:
                 yield pair
+
+    def _drop(self, pair: Pair, dropped: Dropped) -> None:
+        self.log.drop(pair.file, pair.record, pair.id, dropped.rule, dropped.detail)
 
     def _kind(self, record: Record) -> Kind:
         """What the first whole record is, all are."""
@@ -290,6 +296,7 @@ class _Making:
             mixture_seed=options.seed,
         )
         kind = "answers" if self.kind in ("auto", "messages") else self.kind
+        kind = "preferences" if self.options.wrong_answers else kind
         facts = {"kind": kind, "chat_template": self.template.text, "max_tokens": options.max_tokens}
         manifest["pairs"] = facts
         return manifest | {"fingerprint": fingerprint(manifest)}

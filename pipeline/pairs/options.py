@@ -36,6 +36,7 @@ class PairOptions:
     fields: Fields = Fields()
     chat_template: str = "olmoe"  # a name of chat.TEMPLATES, or a file in Jinja
     answers: Literal["all", "last"] = "all"  # of a conversation: which of the assistant's turns are learned
+    wrong_answers: bool = False  # answers as preferences over the answers to other prompts
     max_tokens: int = 4096  # of one sequence: the instance that it must fit into
     too_long: TooLong = "cut_answer"
     dedup: Dedup = "exact"

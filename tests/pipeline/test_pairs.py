@@ -116,6 +116,22 @@ def test_preferences_and_labels(make) -> None:
     assert [row[2] for *_, row in sequences(folder)] == [3, 4]
 
 
+def test_wrong_answers_are_those_to_other_prompts(make) -> None:
+    answers = ["one", "one", "two", "two", "three"]
+    records = [{"id": f"{i}", "prompt": f"prompt {i}", "answer": answer} for i, answer in enumerate(answers)]
+    _, _, folder = make(records, "--wrong-answers")
+    assert facts(folder)["kind"] == "preferences"
+    found = [(name, learned.removesuffix(EOS)) for name, _, learned, _ in sequences(folder)]
+    assert found == [
+        *(("0#chosen", "one"), ("0#rejected", "two"), ("1#chosen", "one"), ("1#rejected", "two")),
+        *(("2#chosen", "two"), ("2#rejected", "one"), ("3#chosen", "two"), ("3#rejected", "one")),
+        *(("4#chosen", "three"), ("4#rejected", "two")),
+    ]
+    status, printed, _ = make(records[:2], "--wrong-answers", out="same")
+    assert status == 2
+    assert "of 2 records same_answers 2" in printed
+
+
 GOOD = {"id": "good", "prompt": "What is it?", "answer": "It is this."}
 
 
