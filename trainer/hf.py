@@ -21,6 +21,7 @@ from trainer import checkpoint
 from trainer.config import Config, ModelConfig, plain, stored_config
 from trainer.errors import TrainerError
 from trainer.hf_config import from_hf, require_form, to_hf
+from trainer.inference import context_of
 from trainer.model import Olmoe
 from trainer.processes import Processes
 
@@ -230,7 +231,7 @@ def _write_tokenizer(path: Path, out: Path, config: Config, data: dict[str, Any]
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": tokenizer.id_to_token(data["eos_id"]),
             "pad_token": tokenizer.id_to_token(data["pad_id"]),
-            "model_max_length": config.data.sequence_length,
+            "model_max_length": context_of(config, data),
             "clean_up_tokenization_spaces": False,
             **_chat(tokenizer.id_to_token(data["eos_id"]), data.get("chat_template")),
         },

@@ -27,6 +27,11 @@ class Trained:
     data: dict[str, Any]  # vocab_size, eos_id, pad_id, fingerprint
     device: torch.device
 
+    @property
+    def context(self) -> int:
+        """Tokens that the model was trained to see at once. Fine-tuning packs several sequences into an instance."""
+        return context_of(self.config, self.data)
+
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer. Raises TrainerError if it carries none, or not the one it was trained with."""
         path = self.path / "tokenizer.json"
@@ -54,6 +59,11 @@ class Trained:
                 f"{self.path}: with expert choice a token's route depends on the tokens after it, so the model can "
                 "neither write text nor be scored on answers"
             )
+
+
+def context_of(config: Config, data: dict[str, Any]) -> int:
+    """The context of a checkpoint's model, in tokens, from its configuration and data."""
+    return data.get("context", config.data.sequence_length)
 
 
 def open_trained(path: Path, device: str | None = None) -> Trained:

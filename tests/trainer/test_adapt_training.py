@@ -183,7 +183,7 @@ def test_the_reference_is_the_same_stored_or_in_memory(base, preferences, tmp_pa
 
 def test_sequences_in_one_instance_know_nothing_of_each_other(base, preferences) -> None:
     config = load(CONFIGS / "dpo.yaml", [f"{k}={v}" for k, v in SETTINGS.items()], AdaptConfig)
-    source = PairSource(config, Pairs(preferences), torch.device("cpu"))
+    source = PairSource(config, Pairs(preferences), torch.device("cpu"), pair_runs.LENGTH)
     part = part_of(source.train.read(np.arange(3)), torch.device("cpu"), 0, "units", None)
     model = open_trained(base, "cpu").model
     found = log_probs_of(model, part, 1)
@@ -202,7 +202,7 @@ def test_sequences_in_one_instance_know_nothing_of_each_other(base, preferences)
 @pytest.mark.parametrize("method", METHODS)
 def test_each_pair_is_in_one_instance_whole_in_every_epoch(method, data) -> None:
     pairs = Pairs(data[method])
-    packed = Packed(pairs.train, method, pairs.kind, pair_runs.LENGTH, IGNORED, pairs.pad_id)
+    packed = Packed(pairs.train, method, pairs.kind, pair_runs.LENGTH, pair_runs.LENGTH, IGNORED, pairs.pad_id)
     read = packed.read(np.arange(len(packed)))
     units = read.unit_S[np.flatnonzero(np.diff(read.unit_S, prepend=-1))]
     assert sorted(units.tolist()) == list(range(packed.units))
@@ -276,7 +276,7 @@ def test_pairs_longer_than_an_instance_are_told_of(base, tokenizer, tmp_path, ca
     )
     assert main(command("sft", base, pairs, tmp_path / "out")) == 0
     told = capsys.readouterr().out
-    assert "note: 1 pairs are longer than an instance, and are left out" in told
+    assert "note: 1 pairs are longer than an instance or the context: left out" in told
     assert "note: there are no held-out pairs, so nothing is evaluated" in told
 
 
@@ -343,3 +343,13 @@ def test_each_method_works_in_half_precision(method, base, data, tmp_path) -> No
     assert main(command(method, base, data[method], tmp_path, adapt__epochs=2, train__precision="bfloat16")) == 0
     first, *_, last = lines(tmp_path, "eval")
     assert last["loss"] < first["loss"]
+
+
+def test_the_context_stays_the_checkpoints_whatever_is_packed_into_an_instance(base, preferences, tmp_path) -> None:
+    longer = {"data__sequence_length": 2 * pair_runs.LENGTH, "train__batch_tokens": 4 * pair_runs.LENGTH}
+    assert main(command("dpo", base, preferences, tmp_path / "out", **longer)) == 0
+    assert open_trained(tmp_path / "out", "cpu").context == pair_runs.LENGTH
+    assert main(["export", str(tmp_path / "out"), "--out", str(tmp_path / "hf")]) == 0
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["max_position_embeddings"] == pair_runs.LENGTH
+    assert main(command("sft", tmp_path / "out", preferences, tmp_path / "again", **longer)) == 0
+    assert open_trained(tmp_path / "again", "cpu").context == pair_runs.LENGTH

@@ -75,8 +75,8 @@ class Writer:
     def of(trained: Trained) -> Writer:
         """The writer of a checkpoint. Raises TrainerError if it has no tokenizer or is not causal."""
         trained.require_causal()
-        data, length = trained.data, trained.config.data.sequence_length
-        return Writer(trained.model, trained.tokenizer(), data["vocab_size"], data["eos_id"], length)
+        data = trained.data
+        return Writer(trained.model, trained.tokenizer(), data["vocab_size"], data["eos_id"], trained.context)
 
 
 def generate(writer: Writer, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[Sample]:

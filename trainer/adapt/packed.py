@@ -34,7 +34,11 @@ class Instances(NamedTuple):
 class Packed:
     """One split's units in instances of `length` tokens."""
 
-    def __init__(self, sequences: Sequences, method: Method, kind: str, length: int, ignored: int, pad_id: int) -> None:
+    def __init__(
+        self, sequences: Sequences, method: Method, kind: str, length: int, context: int, ignored: int, pad_id: int
+    ) -> None:
+        """`context` is the most tokens of one sequence; `ignored` marks a target that is not learned."""
+        self.context = context
         self.sequences, self.method, self.length, self.ignored, self.pad_id = sequences, method, length, ignored, pad_id
         self.first, self.second = _units(sequences, method, kind)
         sizes = sequences.length[self.first].astype(np.int64)
@@ -42,7 +46,9 @@ class Packed:
             sizes += sequences.length[self.second]
         elif method == "kto":
             sizes += self._mismatched_lengths(sizes)
-        fits = sizes <= length
+        fits = (sizes <= length) & (sequences.length[self.first] <= context)
+        if method == "dpo":
+            fits &= sequences.length[self.second] <= context
         self.left_out = int((~fits).sum())
         self.unit = np.flatnonzero(fits)
         instance = pack(sizes[fits], length)
@@ -62,7 +68,7 @@ class Packed:
         """Tokens of each unit's prompt with the other pair's answer, cut to what the instance has left; 0 for none."""
         found = np.zeros(len(sizes), np.int64)
         for unit in range(len(sizes)):
-            room = self.length - int(sizes[unit])
+            room = min(self.length - int(sizes[unit]), self.context)
             prompt = len(self.sequences.prompt(int(self.first[unit])))
             answer = int(self.sequences.length[self.second[unit]]) - len(self.sequences.prompt(int(self.second[unit])))
             found[unit] = min(room, prompt + answer) if room > prompt else 0

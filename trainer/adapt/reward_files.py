@@ -69,7 +69,7 @@ def _of_pairs(
     trained: Trained, sequences: Sequences, split: str, limit: int | None, gamma: float, out: Path, pad_id: int
 ) -> dict[str, Any]:
     written, skipped, sums = 0, 0, []
-    context = trained.config.data.sequence_length
+    context = trained.context
     numbers = range(len(sequences) if limit is None else min(limit, len(sequences)))
     records = sequences.records()
     with (out / f"{split}.rewards.npy").open("wb") as values, (out / f"{split}.rewards.jsonl").open("w") as lines:

@@ -14,6 +14,7 @@ from trainer.adapt.reference import Reference, stored_log_probs
 from trainer.adapt.source import PairSource, with_warmup
 from trainer.config import stored_config
 from trainer.errors import TrainerError
+from trainer.inference import context_of
 from trainer.objective import Objective
 from trainer.processes import Processes
 from trainer.resume import require_tokenizer
@@ -38,7 +39,9 @@ def adapt(
         require_kind(pairs, config.adapt.method)
         begin = checkpoint.find(start)
         full = with_model(config, begin, pairs)
-        source = PairSource(full, pairs, processes.device)
+        state = checkpoint.read_state(begin)
+        context = context_of(stored_config(state["config"], str(begin)), state["data"])
+        source = PairSource(full, pairs, processes.device, context)
         full = with_warmup(full, source)
         return Work(full, source, _objective(full, source, processes, begin, out))
 

@@ -94,16 +94,19 @@ def own_part(rows: list[tuple[list[int], int]], pad_id: int, device: torch.devic
 class PairSource:
     """The training split of a folder of pairs, `epochs` times, each in another order."""
 
-    def __init__(self, config: AdaptConfig, pairs: Pairs, device: torch.device) -> None:
-        """Raises TrainerError where no pair fits into an instance."""
+    def __init__(self, config: AdaptConfig, pairs: Pairs, device: torch.device, context: int) -> None:
+        """`context` is the most tokens that the model sees at once. Raises TrainerError where no pair fits."""
         adapt, length = config.adapt, config.data.sequence_length
         self.config, self.pairs, self.device = config, pairs, device
-        self.train = Packed(pairs.train, adapt.method, pairs.kind, length, IGNORED, pairs.pad_id)
-        self.held_out = Packed(pairs.held_out, adapt.method, pairs.kind, length, IGNORED, pairs.pad_id)
+        self.train, self.held_out = (
+            Packed(split, adapt.method, pairs.kind, length, context, IGNORED, pairs.pad_id)
+            for split in (pairs.train, pairs.held_out)
+        )
         if not len(self.train):
             raise TrainerError(
                 f"{pairs.folder}: none of its {self.train.units:,} pairs fits into an instance of {length:,} tokens; "
-                "raise data.sequence_length, or make the pairs with a smaller --max-tokens"
+                f"with sequences of at most {context:,}; raise data.sequence_length, or make the pairs with a smaller "
+                "--max-tokens"
             )
         self.seed = pairs.seed if config.data.seed is None else config.data.seed
         self.instances, self.instance_tokens = len(self.train) * adapt.epochs, length
@@ -116,6 +119,7 @@ class PairSource:
             "vocab_size": pairs.vocab_size,
             "eos_id": pairs.eos_id,
             "pad_id": pairs.pad_id,
+            "context": context,
             "chat_template": pairs.chat_template,
             "method": adapt.method,
             "epochs": adapt.epochs,
@@ -148,7 +152,9 @@ class PairSource:
         ]
         for name, split in (("", train), ("held-out ", self.held_out)):
             if split.left_out:
-                notes.append(f"note: {split.left_out:,} {name}pairs are longer than an instance, and are left out")
+                notes.append(
+                    f"note: {split.left_out:,} {name}pairs are longer than an instance or the context: left out"
+                )
         if not len(self.held_out):
             notes.append("note: there are no held-out pairs, so nothing is evaluated")
         return notes

@@ -90,8 +90,7 @@ def _in_order(paths: list[Path]) -> tuple[list[Path], list[str]]:
 
 
 def _data(trained: Trained, data_dir: Path) -> Data:
-    asked = trained.config.data
-    data = open_data(data_dir, asked.sequence_length)
+    data = open_data(data_dir, trained.context)
     if data.vocab_size != trained.config.model.vocab_size:
         raise TrainerError(
             f"{data_dir}: its tokenizer has {data.vocab_size} entries, the model was trained with "
@@ -99,7 +98,7 @@ def _data(trained: Trained, data_dir: Path) -> Data:
         )
     require_tokenizer(trained.path, trained.data, data.tokenizer_sha256)
     if not data.held_out:
-        raise TrainerError(f"{data_dir}: no source has a held-out instance of {asked.sequence_length:,} tokens")
+        raise TrainerError(f"{data_dir}: no source has a held-out instance of {trained.context:,} tokens")
     return data
 
 
