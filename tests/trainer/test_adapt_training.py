@@ -177,8 +177,8 @@ def test_the_reference_is_the_same_stored_or_in_memory(base, preferences, tmp_pa
         assert main(command("dpo", base, preferences, tmp_path / way, adapt__reference=way)) == 0
     one, two = ([line["loss"] for line in lines(tmp_path / way, "step")] for way in ("stored", "copy"))
     assert one == pytest.approx(two, rel=1e-5)
-    assert (tmp_path / "stored" / "reference.npy").is_file()
-    assert not (tmp_path / "copy" / "reference.npy").exists()
+    assert (tmp_path / "stored" / "reference-held_out.npy").is_file()
+    assert not (tmp_path / "copy" / "reference-train.npy").exists()
 
 
 def test_sequences_in_one_instance_know_nothing_of_each_other(base, preferences) -> None:

@@ -79,7 +79,8 @@ class _OverPairs:
                 first = start + size * self.processes.rank
                 # Every process runs the same number of passes; a spare one counts nothing.
                 rows = np.arange(first, min(first + size, count)) if first < count else np.zeros(1, np.int64)
-                part = part_of(split.read(rows), self.processes.device, first, "units", None).to(self.processes.device)
+                device, stored = self.processes.device, self.source.held_reference
+                part = part_of(split.read(rows), device, first, "units", stored).to(device)
                 found = measure(part).double() * (first < count)
                 total = found if total is None else total + found
         finally:
@@ -135,12 +136,15 @@ class OverPreferences(_OverPairs):
 
     def loss(self, model: nn.Module, part: PairPart) -> Loss:
         """The loss of one micro-batch: a sum over pairs (dpo) or answers (kto)."""
-        reference_S = part.reference_S if part.reference_S is not None else self.reference(part)
+        reference_S = self._reference(part)
         rule = Preference(sequences_of(part), part.sequences, lambda s: self._losses(s, reference_S, part.role_S).sum())
         output = forward(model, part, rule, self.chunk_mib)
         sums, means = router_measures(output)
         sums |= self._measures(rule.log_probs_S.detach(), reference_S, part.role_S)
         return Loss(output.loss_sum, router_losses(output, self.config), sums, means)
+
+    def _reference(self, part: PairPart) -> Tensor:
+        return part.reference_S if part.reference_S is not None else self.reference(part)
 
     def _losses(self, log_probs_S: Tensor, reference_S: Tensor, role_S: Tensor) -> Tensor:
         adapt, ratio_S = self.config.adapt, log_probs_S - reference_S
@@ -184,7 +188,7 @@ class OverPreferences(_OverPairs):
         names: list[str] = []
 
         def measure(part: PairPart) -> Tensor:
-            reference_S, log_probs_S = self.reference(part), log_probs_of(model, part, self.chunk_mib)
+            reference_S, log_probs_S = self._reference(part), log_probs_of(model, part, self.chunk_mib)
             sums = self._measures(log_probs_S, reference_S, part.role_S)
             losses = self._losses(log_probs_S, reference_S, part.role_S)
             sums |= {"loss": losses.sum(), "count": losses.new_tensor(float(len(losses)))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from trainer import checkpoint
 from trainer.adapt.objectives import log_probs_of
+from trainer.adapt.packed import Packed
 from trainer.adapt.source import PairPart, PairSource, part_of
 from trainer.inference import open_trained
 from trainer.processes import Processes
@@ -36,10 +38,13 @@ class Reference:
         self._model = None
 
 
-def stored_log_probs(source: PairSource, reference: Reference, out: Path, micro_batch: int) -> np.ndarray:
-    """The reference's log-probabilities of the training split, fp32 [units, 2]: from `out`/reference.npy if they are
-    there and of this model and data, else worked out, by all processes together, and written there."""
-    path, processes = out / "reference.npy", reference.processes
+def stored_log_probs(
+    source: PairSource, name: Literal["train", "held_out"], reference: Reference, out: Path, micro_batch: int
+) -> np.ndarray:
+    """The reference's log-probabilities of one split, fp32 [units, 2]: from `out`/reference-SPLIT.npy if they are there
+    and of this model and data, else worked out, by all processes together, and written there."""
+    path, processes = out / f"reference-{name}.npy", reference.processes
+    split = source.train if name == "train" else source.held_out
     files = checkpoint.read_state(reference.path)["files"]
     of = {
         "pairs": source.pairs.fingerprint,
@@ -53,8 +58,8 @@ def stored_log_probs(source: PairSource, reference: Reference, out: Path, micro_
     processes.wait()
     if known:
         return np.load(path)
-    processes.say(f"working out the reference's log-probabilities of {source.train.units:,} pairs")
-    found = _work_out(source, reference, micro_batch)
+    processes.say(f"working out the reference's log-probabilities of {split.units:,} {name} pairs")
+    found = _work_out(split, reference, micro_batch)
     if processes.first:
         out.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".part.npy")
@@ -66,8 +71,8 @@ def stored_log_probs(source: PairSource, reference: Reference, out: Path, micro_
     return found
 
 
-def _work_out(source: PairSource, reference: Reference, micro_batch: int) -> np.ndarray:
-    processes, split = reference.processes, source.train
+def _work_out(split: Packed, reference: Reference, micro_batch: int) -> np.ndarray:
+    processes = reference.processes
     found = torch.zeros(split.units, 2, dtype=torch.float32)
     for start in range(processes.rank * micro_batch, len(split), processes.count * micro_batch):
         rows = np.arange(start, min(start + micro_batch, len(split)))

@@ -77,6 +77,7 @@ def _objective(config: AdaptConfig, source: PairSource, processes: Processes, be
         return (OnlineAnswers if adapt.online else OverAnswers)(config, source, processes)
     reference = Reference(begin, processes, train.precision, train.loss_chunk_mib)
     if adapt.reference == "stored":
-        source.reference = stored_log_probs(source, reference, out, train.micro_batch)
+        source.reference = stored_log_probs(source, "train", reference, out, train.micro_batch)
+        source.held_reference = stored_log_probs(source, "held_out", reference, out, train.micro_batch)
         reference.close()
     return OverPreferences(config, source, processes, reference)

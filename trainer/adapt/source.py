@@ -112,7 +112,9 @@ class PairSource:
         self.instances, self.instance_tokens = len(self.train) * adapt.epochs, length
         self._order = Order([len(self.train)], [self.instances], self.seed)
         self.tokenizer = pairs.tokenizer_file if pairs.tokenizer_file.is_file() else None
-        self.reference: np.ndarray | None = None  # fp32 [units, 2], of the training split
+        # The reference's log-probabilities of either split, fp32 [units, 2], where they are stored.
+        self.reference: np.ndarray | None = None
+        self.held_reference: np.ndarray | None = None
         self.identity: dict[str, Any] = {
             "fingerprint": pairs.fingerprint,
             "tokenizer_sha256": pairs.tokenizer_sha256,
