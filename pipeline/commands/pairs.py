@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from typing import Any
-
-import orjson
 
 from stages.errors import UserError
 
@@ -74,6 +71,7 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.pairs.options import Fields, PairOptions
     from pipeline.pairs.show import show_pairs
     from pipeline.summary import console
+    from pipeline.terminal import print_json, printable_all
     from stages.units import Bytes
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.source):
@@ -106,7 +104,7 @@ def _call(args: argparse.Namespace) -> int:
     )
     found = make_pairs(args.files, args.out, options)
     if args.json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(found)
     else:
-        show_pairs(found, console())
+        show_pairs(printable_all(found), console())
     return 0
