@@ -23,9 +23,7 @@ import numpy as np
 from pipeline.pairs.conversation import ROLES, Pair
 from pipeline.pairs.encode import Encoded
 from stages.tokens.manifest import shard_names
-from stages.tokens.shard_format import AtomicFile
-
-KINDS = ("tokens", "mask", "pairs")
+from stages.tokens.shard_format import AtomicFile, sha256_file
 
 
 class ShardWriter:
@@ -63,7 +61,7 @@ class ShardWriter:
         if self._open is not None:
             shard, self._open = self._open, None
             self._stack.close()
-            self.entries.append(shard.entry())
+            self.entries.append(shard.entry() | {"index_sha256": sha256_file(self.folder / shard.names["index"])})
 
 
 @contextlib.contextmanager

@@ -132,6 +132,8 @@ def test_generate_writes_lines_and_wants_one_kind_of_prompt(base, tokenizer, tmp
     ]
     assert main([*command, "--prompt", "The mill", "--prompt", "The wheel"]) == 0
     assert capsys.readouterr().out.count("-->") == 2
+    assert main([*command, "--prompt", "a\x1b[31m\u202eb\nc"]) == 0
+    assert "a\\x1b[31m\\x202eb\nc\n-->" in capsys.readouterr().out
     assert main(command) == 2
     assert "generate needs --prompt" in capsys.readouterr().err
     assert main([*command, "--prompt", "x", "--chat"]) == 2

@@ -114,11 +114,16 @@ def write_answers(
 
 def _tell(file: TextIO | None, whose: dict[str, Any], sample: Sample) -> None:
     if file is None:
-        sys.stdout.write(f"{whose['prompt']}\n--> {sample.text}\n\n")
+        sys.stdout.write(f"{_printable(whose['prompt'])}\n--> {_printable(sample.text)}\n\n")
         return
     facts = {"sample": sample.sample, "answer": sample.text, "ended": sample.ended, "tokens": len(sample.tokens)}
     facts |= {"entropy": sample.entropy, "log_probability": sample.log_probability}
     file.write(json.dumps(whose | facts, ensure_ascii=False) + "\n")
+
+
+def _printable(text: str) -> str:
+    """Text without the characters that a terminal takes for orders: a model may write any."""
+    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 # ---- eval --pairs
