@@ -81,7 +81,7 @@ def _call(args: argparse.Namespace) -> int:
     except ValidationError:
         raise UserError(f"--shard-bytes {args.shard_bytes}: not a quantity: write it like 64MiB") from None
     named = ("id", "context", "prompt", "answer", "messages", "chosen", "rejected", "label")
-    more = {"decontaminate_fields": tuple(args.decontaminate_field)} if args.decontaminate_field else {}
+    fields = tuple(args.decontaminate_field) or PairOptions.decontaminate_fields
     options = PairOptions(
         tokenizer=args.tokenizer,
         source=args.source,
@@ -100,7 +100,7 @@ def _call(args: argparse.Namespace) -> int:
         shard_bytes=shard_bytes,
         eos_token=args.eos_token,
         pad_token=args.pad_token,
-        **more,
+        decontaminate_fields=fields,
     )
     found = make_pairs(args.files, args.out, options)
     if args.json:
