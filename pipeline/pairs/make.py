@@ -117,10 +117,11 @@ class _Making:
     def __init__(self, folder: Path, options: PairOptions, template: str, tokenizer: Tokenizer, key: str) -> None:
         self.folder, self.options, self.tokenizer, self.key = folder, options, tokenizer, key
         names = tokenizer.reference.tokenizer
-        eos = names.id_to_token(tokenizer.eos_id)
+        eos = names.id_to_token(tokenizer.eos_id) or ""  # it has one: its id came from there
         self.template = ChatTemplate(template, eos, eos)
         self.special = [token.content for token in names.get_added_tokens_decoder().values() if token.special]
-        self.books, self.kind = Books(), options.kind
+        self.books = Books()
+        self.kind: Kind = options.kind
         self.scratch = folder / SCRATCH
 
     def run(self, files: list[str]) -> dict[str, Any]:
@@ -231,9 +232,8 @@ class _Making:
                 first, last = np.searchsorted(rows, [start, start + batch.num_rows])
                 removed = batch.take(pa.array(rows[first:last] - start)).to_pylist()
                 for values, representative in zip(removed, kept.slice(first, last - first).to_pylist(), strict=True):
-                    self.log.drop(
-                        *(values[c] for c in ("file", "record", "id")), "duplicate", f"a copy of {representative}"
-                    )
+                    told = f"a copy of {representative}"
+                    self.log.drop(values["file"], values["record"], values["id"], "duplicate", told)
         return removals
 
     # ---- writing
