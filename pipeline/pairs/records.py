@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from stages.errors import InputError, UserError
-from stages.read.compression import DamagedError, Members, compression_of
+from stages.read.compression import DamagedError, Members
 
 ENDINGS = (".jsonl", ".jsonl.zst", ".json.zst", ".jsonl.gz", ".json.gz", ".jsonl.bz2", ".jsonl.xz", ".parquet")
 PARQUET_ROWS = 256  # read at once
@@ -70,7 +70,7 @@ def _parsed(uri: str, number: int, line: bytes) -> Record:
 
 def _lines(stream: BinaryIO, uri: str, most: int) -> Iterator[bytes | None]:
     """The lines of a stream; None for one of more than `most` bytes, which is not held."""
-    members, held, size = Members(stream, compression_of(uri)), [], 0
+    members, held, size = Members.of_file(stream, uri), [], 0
     try:
         while members.open():
             while piece := members.read():

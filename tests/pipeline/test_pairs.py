@@ -259,8 +259,10 @@ def test_parquet_gzip_and_zstd_give_the_same_pairs(make, tmp_path) -> None:
     lines = "".join(json.dumps(record) + "\n" for record in records).encode()
     (tmp_path / "z.jsonl.zst").write_bytes(zstandard.compress(lines))
     (tmp_path / "g.jsonl.gz").write_bytes(gzip.compress(lines))
+    (tmp_path / "unnamed.jsonl").write_bytes(gzip.compress(lines))
+    (tmp_path / "plain.jsonl.gz").write_bytes(lines)
     pq.write_table(pa.Table.from_pylist(records), tmp_path / "p.parquet")
-    for name in ("z.jsonl.zst", "g.jsonl.gz", "p.parquet"):
+    for name in ("z.jsonl.zst", "g.jsonl.gz", "unnamed.jsonl", "plain.jsonl.gz", "p.parquet"):
         status, printed, folder = make(None, name=name, out=name + ".out")
         assert status == 0, printed
         assert sequences(folder) == sequences(plain)
