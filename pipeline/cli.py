@@ -25,6 +25,7 @@ COMMANDS = (
     "mix",
     "export",
     "import_tokens",
+    "pairs",
     "train_classifier",
 )
 

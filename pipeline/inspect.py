@@ -16,8 +16,9 @@ import numpy as np
 from pipeline import storage
 from pipeline.check_shard import Checked, Rules, check_shard
 from pipeline.engine import MANIFEST
-from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, RUN, read_mark
+from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, PAIRS, RUN, read_mark
 from pipeline.ledger import FOLDER
+from pipeline.pairs.check import check_pairs
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
@@ -94,6 +95,8 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]
         for (name, split, shard), checked in _checked(
             pool, entries, lambda name, shard: check_shard(run, shard, rules[name], quick)
         ):
+            if "mask" in shard:
+                checked.problems += check_pairs(run, shard, quick)
             problems += checked.problems
             notes += checked.notes
             digest = checked.sha256 or shard["sha256"]
@@ -146,7 +149,8 @@ def shards_of(manifest: Manifest, source: str, split: str) -> list[dict[str, Any
 def token_rules(run: str, sources: Iterable[str]) -> dict[str, dict[str, bool]]:
     """Of each source whether its documents end in the end token (`ends`), and whether texts may hold it (`inside`).
 
-    The recipe says so, or how the folder was made: an import takes tokens as they are, a mixture has each from its folder.
+    The recipe says so, or how the folder was made: an import takes tokens as they are, a mixture has each from its
+    folder, pairs are as their chat template makes them.
     """
     usual = {"ends": True, "inside": False}
     if (mark := read_mark(run, MIXTURE)) is not None:
@@ -154,6 +158,8 @@ def token_rules(run: str, sources: Iterable[str]) -> dict[str, dict[str, bool]]:
         return {name: known.get(name, usual) for name in sources}
     if (mark := read_mark(run, IMPORT)) is not None:
         usual = {"ends": mark["settings"]["append_eos"], "inside": True}
+    elif read_mark(run, PAIRS) is not None:  # a chat template puts end tokens where it likes, and a cut one has none
+        usual = {"ends": False, "inside": True}
     elif (mark := read_mark(run, RUN)) is not None:
         asked = mark["tokenizer"]["rules"]
         usual = {"ends": asked.get("append_eos", True), "inside": asked.get("special_tokens_in_text") == "match"}
