@@ -1,0 +1,417 @@
+"""Writing the text of a page, and ending its blocks: white space, line breaks, superscripts, formulas, line numbers.
+
+`out` has room for twice the page's bytes and 4,096 more. Each function writes at most twice what it reads of the page.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.kernels import html_layout as L
+from stages.kernels.compile import helper
+from stages.kernels.hashing import load_u8
+from stages.kernels.html_scan import AMPERSAND, DIGIT, LETTER, WHITE, kind_of, read_reference
+from stages.kernels.html_tables import LINE_NUMBERS
+
+WIDE, FORMULA = 0x80, 0x40  # kinds of what is written besides those of bytes: not ASCII, a formula
+_NL, _SPACE, _CR, _TAB = 10, 32, 13, 9
+_BACKSLASH, _DOLLAR, _PERCENT, _OPEN, _CLOSE, _CARET, _LOW = (ord(c) for c in "\\$%{}^_")
+
+
+@helper
+def end_block(out, s, el, bl, after_break):
+    """End the block that is being written. One without text, or of line numbers alone, leaves nothing behind."""
+    start, stop = s[L.B0], s[L.W]
+    while stop > start and kind_of(out, stop - 1) & WHITE:
+        stop -= 1
+    first = start
+    if s[L.FLAGS] & L.HAS_PRE:  # indentation stays, blank lines go
+        i = start
+        while i < stop and kind_of(out, i) & WHITE:
+            if load_u8(out, i) == _NL:
+                first = i + 1
+            i += 1
+    if stop > first and not _is_line_numbers(out, first, stop, s, el):
+        if s[L.NB] >= len(bl):
+            s[L.FULL] = 1
+            return
+        b = s[L.NB]
+        if s[L.LINK] >= 0:
+            s[L.LINK_BYTES] += max(0, stop - max(s[L.LINK_FROM], start))
+        bl[b, L.B_START], bl[b, L.B_STOP] = first, stop
+        bl[b, L.B_ELEMENT] = s[L.OWNER]
+        bl[b, L.B_LINK] = min(s[L.LINK_BYTES], stop - first)
+        bl[b, L.B_FLAGS] = s[L.FLAGS]
+        bl[b, L.B_TOK], bl[b, L.B_TOKS] = s[L.BLOCK_TOK], s[L.NT] - s[L.BLOCK_TOK]
+        bl[b, L.B_SOURCE] = s[L.SOURCE]
+        bl[b, L.B_IMAGES] = s[L.IMAGES]
+        s[L.NB] = b + 1
+        s[L.B0] = stop
+        s[L.IMAGES] = 0
+    else:
+        s[L.NT] = s[L.BLOCK_TOK]
+    s[L.W] = s[L.B0]
+    s[L.PEND] = s[L.BREAKS] = s[L.APART] = s[L.NEWLINE] = 0
+    s[L.LINK_BYTES] = 0
+    s[L.LINK_FROM] = s[L.W]
+    s[L.BLOCK_TOK] = s[L.NT]
+    s[L.FLAGS] = L.AFTER_BREAK if after_break else 0
+    s[L.FORMULA_END] = -1
+
+
+@helper
+def digits_only(out, start, stop):
+    """Whether out[start:stop] holds at least one digit and besides digits only white space, dots, colons and bars."""
+    digits = False
+    while start < stop:
+        byte = load_u8(out, start)
+        if kind_of(out, start) & DIGIT:
+            digits = True
+        elif not (kind_of(out, start) & WHITE or byte == 0x2E or byte == 0x3A or byte == 0x7C):
+            return False
+        start += 1
+    return digits
+
+
+@helper
+def _counts_lines(out, start, stop):
+    """Whether out[start:stop] is two lines or more that hold one number each, each one above the last."""
+    before = np.int64(-1)
+    lines = 0
+    while start < stop:
+        if not digits_only(out, start, min(start + 1, stop)):
+            return False
+        number = np.int64(0)
+        while start < stop and kind_of(out, start) & DIGIT and number < 10_000_000:
+            number = number * 10 + np.int64(load_u8(out, start)) - 0x30
+            start += 1
+        if lines and number != before + 1:
+            return False
+        before = number
+        lines += 1
+        while start < stop and kind_of(out, start) & WHITE:
+            start += 1
+    return lines >= 2
+
+
+@helper
+def _is_line_numbers(out, start, stop, s, el):
+    owner = s[L.OWNER]
+    if el[owner, L.E_FLAGS] & LINE_NUMBERS and digits_only(out, start, stop):
+        return True
+    return s[L.FLAGS] & L.HAS_PRE != 0 and el[owner, L.E_CELL] >= 0 and _counts_lines(out, start, stop)
+
+
+@helper
+def _begin_text(at, first, out, s, stack, el, bl):
+    """Before a character of kind `first` is written: the line breaks that came before it, and the space.
+
+    Returns where to write. `at` is where the character stands in the page.
+    """
+    if s[L.BREAKS]:
+        if s[L.W] > s[L.B0]:
+            if s[L.BREAKS] > 1 and not s[L.PRE]:
+                end_block(out, s, el, bl, True)
+            else:
+                out[s[L.W]] = _NL
+                s[L.W] += 1
+                s[L.FLAGS] |= L.HAS_BREAK
+        s[L.BREAKS] = s[L.PEND] = 0
+    w = s[L.W]
+    if w == s[L.B0]:  # the first character of its block
+        s[L.OWNER] = stack[s[L.SP] - 1, L.S_ELEMENT]
+        s[L.SOURCE] = at
+        s[L.PEND] = s[L.APART] = s[L.NEWLINE] = 0
+        return w
+    if s[L.NEWLINE] and load_u8(out, w - 1) != _NL:
+        out[w] = _NL
+        w += 1
+        s[L.PEND] = 0
+    elif s[L.PEND]:
+        if load_u8(out, w - 1) != _NL and not (s[L.PRE] and load_u8(out, w - 1) == _SPACE):
+            out[w] = _SPACE
+            w += 1
+    elif s[L.APART] & first:
+        out[w] = _SPACE
+        w += 1
+    s[L.PEND] = s[L.APART] = s[L.NEWLINE] = 0
+    return w
+
+
+@helper
+def put_text(data, at, stop, names, values, out, s, stack, el, bl):
+    """Write the text data[at:stop], which holds no tag: references resolved, white space folded to one space.
+
+    In <pre>, and in code that begins its block, white space stays; in other inline code, spaces do.
+    """
+    if s[L.MUTE]:
+        return
+    if s[L.PRE] or s[L.CODE_KEPT]:
+        _put_kept(data, at, stop, names, values, out, s, stack, el, bl)
+        return
+    spaces_stay = s[L.CODE] > 0
+    pending = s[L.PEND]
+    fresh = True  # nothing of this text was written yet
+    w = s[L.W]
+    while at < stop:
+        kind = kind_of(data, at)
+        byte = load_u8(data, at)
+        if kind & WHITE:
+            after = at + 1
+            if spaces_stay and byte == _SPACE and not fresh:
+                while after < stop and load_u8(data, after) == _SPACE:
+                    after += 1
+                if after < stop and not kind_of(data, after) & WHITE:
+                    while at < after - 1:
+                        out[w] = _SPACE
+                        w += 1
+                        at += 1
+            s[L.PEND] = 1
+            at = after
+            continue
+        if byte == 0xC2 and at + 1 < stop and load_u8(data, at + 1) == 0xA0:
+            s[L.PEND] = 1
+            at += 2
+            continue
+        if byte == AMPERSAND:
+            after, end = read_reference(data, at, stop, names, values, out, w + 2)
+            if after > at:
+                at = after
+                if end == w + 3 and kind_of(out, w + 2) & WHITE:
+                    s[L.PEND] = 1
+                    continue
+                if end == w + 4 and load_u8(out, w + 2) == 0xC2 and load_u8(out, w + 3) == 0xA0:
+                    s[L.PEND] = 1
+                    continue
+                begin = w + 2
+                if fresh or s[L.PEND]:
+                    count = end - begin
+                    kept = np.uint64(0)
+                    for i in range(count):  # at most 6 bytes, which a line break may write over
+                        kept |= load_u8(out, begin + i) << np.uint64(8 * i)
+                    s[L.W] = w
+                    first = kind_of(out, begin) if load_u8(out, begin) < 0x80 else np.int64(WIDE)
+                    w = _begin_text(at, first, out, s, stack, el, bl)
+                    fresh = False
+                    for i in range(count):
+                        out[w + i] = kept >> np.uint64(8 * i) & np.uint64(0xFF)
+                    w += count
+                else:
+                    for i in range(end - begin):
+                        out[w + i] = out[begin + i]
+                    w += end - begin
+                continue
+        if fresh or s[L.PEND]:
+            s[L.W] = w
+            w = _begin_text(at, kind if byte < 0x80 else np.int64(WIDE), out, s, stack, el, bl)
+            fresh = False
+        out[w] = byte
+        w += 1
+        at += 1
+        while at < stop:  # over a word
+            byte = load_u8(data, at)
+            if byte <= 0x20 or byte == AMPERSAND or byte == 0xC2 or byte == 0x7F:
+                break
+            out[w] = byte
+            w += 1
+            at += 1
+        if at + 1 < stop and load_u8(data, at) == 0xC2 and load_u8(data, at + 1) != 0xA0:
+            out[w], out[w + 1] = 0xC2, load_u8(data, at + 1)
+            w += 2
+            at += 2
+    s[L.W] = w
+    if s[L.MATH]:  # where white space means nothing
+        s[L.PEND] = pending if fresh else 0
+
+
+@helper
+def _put_kept(data, at, stop, names, values, out, s, stack, el, bl):
+    """Write data[at:stop] with its white space; line ends become newlines, no-break spaces spaces."""
+    if at >= stop:
+        return
+    s[L.FLAGS] |= L.HAS_PRE
+    w = _begin_text(at, kind_of(data, at), out, s, stack, el, bl)
+    while at < stop:
+        byte = load_u8(data, at)
+        if byte == AMPERSAND:
+            after, end = read_reference(data, at, stop, names, values, out, w)
+            if after > at:
+                at = after
+                if end == w + 2 and load_u8(out, w) == 0xC2 and load_u8(out, w + 1) == 0xA0:
+                    out[w] = _SPACE
+                    end = w + 1
+                w = end
+                continue
+        at += 1
+        if byte == _CR:
+            if at < stop and load_u8(data, at) == _NL:
+                continue
+            byte = np.uint64(_NL)
+        elif byte == 0xC2 and at < stop and load_u8(data, at) == 0xA0:
+            byte = np.uint64(_SPACE)
+            at += 1
+        elif byte < 0x20 and byte != _NL and byte != _TAB:
+            byte = np.uint64(_SPACE)
+        out[w] = byte
+        w += 1
+    s[L.W] = w
+
+
+@helper
+def put_byte(byte, at, out, s, stack, el, bl):
+    """Write one ASCII character that stands for markup, joined to what is before it."""
+    if s[L.MUTE]:
+        return
+    w = _begin_text(at, 0, out, s, stack, el, bl)
+    out[w] = byte
+    s[L.W] = w + 1
+
+
+@helper
+def insert(out, s, at, byte):
+    """Put one byte before out[at:], the end of what is written."""
+    i = s[L.W]
+    while i > at:
+        out[i] = out[i - 1]
+        i -= 1
+    out[at] = byte
+    s[L.W] += 1
+
+
+@helper
+def _trim(data, at, stop):
+    while at < stop and kind_of(data, at) & WHITE:
+        at += 1
+    while stop > at and kind_of(data, stop - 1) & WHITE:
+        stop -= 1
+    return at, stop
+
+
+@helper
+def _starts(data, at, stop, word):
+    if stop - at < len(word):
+        return False
+    for i in range(len(word)):
+        if load_u8(data, at + i) != word[i]:
+            return False
+    return True
+
+
+_DISPLAYSTYLE = np.frombuffer(b"{\\displaystyle", np.uint8)
+_TEXTSTYLE = np.frombuffer(b"{\\textstyle", np.uint8)
+_BARE_STYLE = np.frombuffer(b"\\displaystyle", np.uint8)
+
+
+@helper
+def _unwrap(out, start, stop):
+    """The TeX inside of out[start:stop] without delimiters and style: (start, stop, whether it said that it is displayed)."""
+    display = False
+    start, stop = _trim(out, start, stop)
+    while stop - start >= 4 and load_u8(out, start) == _DOLLAR and load_u8(out, start + 1) == _DOLLAR:
+        if load_u8(out, stop - 1) != _DOLLAR or load_u8(out, stop - 2) != _DOLLAR:
+            break
+        start, stop, display = start + 2, stop - 2, True
+    if stop - start >= 2 and load_u8(out, start) == _DOLLAR and load_u8(out, stop - 1) == _DOLLAR:
+        start, stop = start + 1, stop - 1
+    if stop - start >= 4 and load_u8(out, start) == _BACKSLASH and load_u8(out, stop - 2) == _BACKSLASH:
+        opener, closer = load_u8(out, start + 1), load_u8(out, stop - 1)
+        if (opener == 0x28 and closer == 0x29) or (opener == 0x5B and closer == 0x5D):
+            display = opener == 0x5B
+            start, stop = start + 2, stop - 2
+    start, stop = _trim(out, start, stop)
+    if stop > start and load_u8(out, stop - 1) == _CLOSE:
+        if _starts(out, start, stop, _DISPLAYSTYLE):
+            start, stop = start + len(_DISPLAYSTYLE), stop - 1
+        elif _starts(out, start, stop, _TEXTSTYLE):
+            start, stop = start + len(_TEXTSTYLE), stop - 1
+    if _starts(out, start, stop, _BARE_STYLE) and not kind_of(out, min(start + 13, stop - 1)) & LETTER:
+        start += len(_BARE_STYLE)
+    start, stop = _trim(out, start, stop)
+    return start, stop, display
+
+
+@helper
+def _delimit(out, w, style, display, closing):
+    """Write the sign before or behind a formula; `style` 0: dollars, 1: \\( and \\[, 2: none."""
+    if style == 0:
+        out[w] = _DOLLAR
+        w += 1
+        if display:
+            out[w] = _DOLLAR
+            w += 1
+    elif style == 1:
+        out[w] = _BACKSLASH
+        if display:
+            out[w + 1] = 0x5D if closing else 0x5B
+        else:
+            out[w + 1] = 0x29 if closing else 0x28
+        w += 2
+    return w
+
+
+@helper
+def put_tex(data, at, stop, decoded, display, names, values, out, s, stack, el, bl):
+    """Write the TeX data[at:stop] between its delimiters, on one line and without comments; once, where it stood already.
+
+    `decoded`: whether it is raw text (of a script), without references.
+    """
+    if s[L.MUTE]:
+        return
+    source = at
+    first = s[L.W] + 16  # behind all that may come before it
+    w = first
+    white = False
+    while at < stop:
+        byte = load_u8(data, at)
+        if byte == _PERCENT and (at == source or load_u8(data, at - 1) != _BACKSLASH):
+            end = at
+            while end < stop and load_u8(data, end) != _NL:
+                end += 1
+            if end < stop or load_u8(data, stop - 1) == 0x3E:
+                at = end
+                continue
+        if kind_of(data, at) & WHITE:
+            white = True
+            at += 1
+            continue
+        if white:
+            out[w] = _SPACE
+            w += 1
+            white = False
+        if byte == AMPERSAND and not decoded:
+            after, end = read_reference(data, at, stop, names, values, out, w)
+            if after > at:
+                at, w = after, end
+                continue
+        out[w] = byte
+        w += 1
+        at += 1
+    first, w, said = _unwrap(out, first, w)
+    display = display or said
+    if w <= first:
+        return
+    length = w - first
+    if s[L.FORMULA_END] == s[L.W] and _same(out, s[L.FORMULA_START], s[L.FORMULA_END], first, length):
+        return
+    put = _begin_text(source, FORMULA, out, s, stack, el, bl)  # writes 16 bytes at most
+    start = put
+    put = _delimit(out, put, s[L.DELIMITER], display, False)
+    for i in range(length):
+        out[put + i] = out[first + i]
+    put = _delimit(out, put + length, s[L.DELIMITER], display, True)
+    s[L.W] = s[L.FORMULA_END] = put
+    s[L.FORMULA_START] = start
+    s[L.FLAGS] |= L.HAS_MATH
+    s[L.APART] = FORMULA | DIGIT
+
+
+@helper
+def _same(out, start, stop, first, length):
+    """Whether the formula out[start:stop] holds out[first:first + length] between its delimiters."""
+    start += (stop - start - length) // 2
+    if stop - start < length:
+        return False
+    for i in range(length):
+        if out[start + i] != out[first + i]:
+            return False
+    return True
