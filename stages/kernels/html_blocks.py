@@ -11,7 +11,7 @@ import numpy as np
 from stages.kernels import html_layout as L
 from stages.kernels.compile import helper, kernel
 from stages.kernels.hashing import load_u8
-from stages.kernels.html_marks import contains, has, names_of, note, put_image, read_link, read_meta
+from stages.kernels.html_marks import contains, has, number_in, names_of, note, put_image, read_link, read_meta
 from stages.kernels.html_scan import (
     BANG,
     DASH,
@@ -60,16 +60,16 @@ from stages.kernels.html_tree import end_implied, end_link, find_open, new_eleme
 
 (_A, _BR, _HR, _IMG, _META, _LINK_TAG, _SCRIPT, _STYLE, _TITLE, _HTML, _BODY, _PRE, _LISTING, _SUP, _SUB, _CODE, _KBD, _SAMP,
  _TT, _MATH, _ANNOTATION, _MROW, _MSUP, _MSUB, _MSUBSUP, _MFRAC, _MSQRT, _MUNDER, _MUNDEROVER, _MTD, _TIME, _INPUT, _P,
- _IFRAME, _TD, _TH) = (
+ _IFRAME, _TD, _TH, _OL) = (
     TAG[name] for name in
     words(
     "a br hr img meta link script style title html body pre listing sup sub code kbd samp tt math annotation "
-    "mrow msup msub msubsup mfrac msqrt munder munderover mtd time input p iframe td th"
+    "mrow msup msub msubsup mfrac msqrt munder munderover mtd time input p iframe td th ol"
 )
 )  # fmt: skip
-(_CLASS, _ID, _HREF, _TYPE, _ENCODING, _ALTTEXT, _LANG, _DATETIME, _DISPLAY, _LATEX, _XML_LANG) = (
+(_START, _CLASS, _ID, _HREF, _TYPE, _ENCODING, _ALTTEXT, _LANG, _DATETIME, _DISPLAY, _LATEX, _XML_LANG) = (
     ATTRIBUTE[name] for name in
-    words("class id href type encoding alttext lang datetime display data-latex xml:lang")
+    words("start class id href type encoding alttext lang datetime display data-latex xml:lang")
 )  # fmt: skip
 
 _INLINE_FLAGS = np.zeros(len(TAGS), np.int64)
@@ -90,10 +90,9 @@ for _name in words(
 
 # Inline elements that go on the stack wherever they stand.
 _STACKED = np.zeros(len(TAGS), np.int64)
-for _name, _flag in (("sup", L.IS_SUP), ("sub", L.IS_SUB), ("math", L.IS_MATH)) + tuple(
-    (name, L.IS_CODE) for name in words("code kbd samp tt")
-):
-    _STACKED[TAG[_name]] = _flag
+for _names, _flag in (("sup", L.IS_SUP), ("sub", L.IS_SUB), ("math", L.IS_MATH), ("code kbd samp tt", L.IS_CODE)):
+    for _name in _names.split():
+        _STACKED[TAG[_name]] = _flag
 _MEANINGS = RENDERED | DISPLAY | KATEX | KATEX_HTML | LINE_NUMBERS | CODE_NUMBERS
 _TEX_WORD, _MATH_TYPE, _LD_JSON, _MML, _BLOCK_WORD, _DISPLAY_WORD = (
     np.frombuffer(word, np.uint8) for word in (b"tex", b"math/tex", b"ld+json", b"math/mml", b"block", b"display")
@@ -132,6 +131,8 @@ def _open_block(code, key, kind, present, spans, names, values, data, at, out, s
     if s[L.W] == s[L.B0]:
         s[L.BLOCK_TOK] = s[L.NT]
     el[element, L.E_FLAGS] |= classes & LINE_NUMBERS
+    if code == _OL and has(present, _START):
+        el[element, L.E_NUMBER] = number_in(data, spans[_START, 0], spans[_START, 1]) - 1
     flags = classes & (_MEANINGS if kind == TRANSPARENT else LINE_NUMBERS | CODE_NUMBERS | DISPLAY)
     if code == _PRE or code == _LISTING or classes & PREFORMATTED:
         flags |= L.IS_PRE

@@ -8,7 +8,7 @@ from stages.kernels import html_layout as L
 from stages.kernels.compile import helper
 from stages.kernels.hashing import load_u8
 from stages.kernels.html_names import CLASS_NAME, PROPERTY, ROLE, add_names, add_token
-from stages.kernels.html_scan import WHITE, hash_lower, kind_of, skip_white
+from stages.kernels.html_scan import DIGIT, WHITE, hash_lower, kind_of, skip_white
 from stages.kernels.html_tables import (
     ATTRIBUTE,
     CLASS_TABLE,
@@ -56,6 +56,17 @@ def contains(data, at, stop, word):
             return True
         first += 1
     return False
+
+
+@helper
+def number_in(data, at, stop):
+    """The number, of at most seven digits, that data[at:stop] begins with; 1 where there is none."""
+    number = np.int64(0)
+    first = at
+    while at < min(stop, first + 7) and kind_of(data, at) & DIGIT:
+        number = number * 10 + np.int64(load_u8(data, at)) - 0x30
+        at += 1
+    return number if at > first else np.int64(1)
 
 
 @helper

@@ -214,10 +214,11 @@ def _numeric(data, at, stop, out, put):
     point = np.int64(0)
     while at < stop:
         byte = np.int64(load_u8(data, at))
+        kind = kind_of(data, at)
         digit = byte - 0x30
-        if base == 16 and kind_of(data, at) & LETTER:
+        if kind & LETTER:
             digit = (byte | 0x20) - 0x57
-        if digit < 0 or digit >= base:
+        if not kind & (DIGIT | LETTER) or digit >= base:
             break
         point = min(point * base + digit, np.int64(0x110000))
         at += 1

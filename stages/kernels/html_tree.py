@@ -95,6 +95,8 @@ def new_element(code, s, stack, el):
         el[e, L.E_LIST] = 0
     elif code == _LI_TAG or code == _DT or code == _DD_TAG:
         el[e, L.E_ITEM] = e
+        el[parent, L.E_NUMBER] += 1
+        el[e, L.E_NUMBER] = el[parent, L.E_NUMBER]
     elif code == _UL or code == _OL or code == _DL or code == _MENU:
         el[e, L.E_LIST] += 1
     return e
