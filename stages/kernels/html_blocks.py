@@ -11,7 +11,7 @@ import numpy as np
 from stages.kernels import html_layout as L
 from stages.kernels.compile import helper, kernel
 from stages.kernels.hashing import load_u8
-from stages.kernels.html_marks import contains, has, number_in, names_of, note, put_image, read_link, read_meta
+from stages.kernels.html_marks import contains, has, names_of, note, number_in, put_image, read_link, read_meta
 from stages.kernels.html_scan import (
     BANG,
     DASH,
@@ -38,10 +38,10 @@ from stages.kernels.html_tables import (
     KATEX_HTML,
     KINDS,
     LINE_NUMBERS,
+    META_HEADING,
     META_JSON,
     META_LANGUAGE,
     META_TIME,
-    META_TITLE,
     PREFORMATTED,
     RAW,
     RENDERED,
@@ -67,9 +67,9 @@ from stages.kernels.html_tree import end_implied, end_link, find_open, new_eleme
     "mrow msup msub msubsup mfrac msqrt munder munderover mtd time input p iframe td th ol"
 )
 )  # fmt: skip
-(_START, _CLASS, _ID, _HREF, _TYPE, _ENCODING, _ALTTEXT, _LANG, _DATETIME, _DISPLAY, _LATEX, _XML_LANG) = (
+(_ITEMPROP, _START, _CLASS, _ID, _HREF, _TYPE, _ENCODING, _ALTTEXT, _LANG, _DATETIME, _DISPLAY, _LATEX, _XML_LANG) = (
     ATTRIBUTE[name] for name in
-    words("start class id href type encoding alttext lang datetime display data-latex xml:lang")
+    words("itemprop start class id href type encoding alttext lang datetime display data-latex xml:lang")
 )  # fmt: skip
 
 _INLINE_FLAGS = np.zeros(len(TAGS), np.int64)
@@ -94,8 +94,9 @@ for _names, _flag in (("sup", L.IS_SUP), ("sub", L.IS_SUB), ("math", L.IS_MATH),
     for _name in _names.split():
         _STACKED[TAG[_name]] = _flag
 _MEANINGS = RENDERED | DISPLAY | KATEX | KATEX_HTML | LINE_NUMBERS | CODE_NUMBERS
-_TEX_WORD, _MATH_TYPE, _LD_JSON, _MML, _BLOCK_WORD, _DISPLAY_WORD = (
-    np.frombuffer(word, np.uint8) for word in (b"tex", b"math/tex", b"ld+json", b"math/mml", b"block", b"display")
+_TEX_WORD, _MATH_TYPE, _LD_JSON, _MML, _BLOCK_WORD, _DISPLAY_WORD, _PUBLISH, _ENTRY_DATE, _DATE_PUBLISHED = (
+    np.frombuffer(word.encode(), np.uint8)
+    for word in words("tex math/tex ld+json math/mml block display publish entry-date datepublished")
 )
 
 
@@ -175,6 +176,16 @@ def _child_of_math(code, at, out, s, stack, el, bl):
 
 
 @helper
+def _is_published(data, present, spans):
+    """Whether a <time> says when its page was published, and not when a comment was."""
+    begin, end = np.int64(spans[_CLASS, 0]), min(np.int64(spans[_CLASS, 1]), np.int64(spans[_CLASS, 0]) + 100)
+    if has(present, _CLASS) and (contains(data, begin, end, _PUBLISH) or contains(data, begin, end, _ENTRY_DATE)):
+        return True
+    begin, end = np.int64(spans[_ITEMPROP, 0]), min(np.int64(spans[_ITEMPROP, 1]), np.int64(spans[_ITEMPROP, 0]) + 100)
+    return has(present, _ITEMPROP) and contains(data, begin, end, _DATE_PUBLISHED)
+
+
+@helper
 def _open_inline(code, key, slash, present, spans, names, values, data, at, stop, out, s, stack, el, bl, tok, notes, opens):
     """The start tag of an inline element; returns where to go on."""
     if code == _A:
@@ -183,7 +194,7 @@ def _open_inline(code, key, slash, present, spans, names, values, data, at, stop
             s[L.LINK], s[L.LINK_FROM] = s[L.SP], s[L.W]
             s[L.FLAGS] |= L.HAS_LINK
             read_link(data, present, spans, notes, s)
-    elif code == _TIME and has(present, _DATETIME):
+    elif code == _TIME and has(present, _DATETIME) and _is_published(data, present, spans):
         note(META_TIME, spans[_DATETIME, 0], spans[_DATETIME, 1], notes, s)
     elif code == _ANNOTATION and s[L.MATH]:
         end = raw_end(data, at, stop, key, 10)
@@ -262,7 +273,7 @@ def _open_raw(code, key, length, present, spans, names, values, data, at, stop, 
         s[L.NO_END] |= np.int64(1) << code % 64
         return at
     if code == _TITLE and not s[L.SKIPPED]:
-        note(META_TITLE, at, end, notes, s)
+        note(META_HEADING, at, end, notes, s)
     elif code == _SCRIPT and has(present, _TYPE):
         begin, finish = np.int64(spans[_TYPE, 0]), np.int64(spans[_TYPE, 1])
         if contains(data, begin, min(finish, begin + 60), _MATH_TYPE):
