@@ -26,6 +26,7 @@ COMMANDS = (
     "export",
     "import_tokens",
     "train_classifier",
+    "train_extractor",
 )
 
 

@@ -65,7 +65,7 @@ class Parsed:
         self.page, self.blocks = page, int(self.workspace.s[L.NB])
         w = self.workspace
         if self.blocks:
-            block_stats(w.out, w.s, w.el, w.bl, w.tok, self.stats, self.sums)
+            block_stats(data, w.out, w.s, w.el, w.bl, w.tok, w.notes, self.stats, self.sums)
 
     def score(self, model: BlockModel) -> np.ndarray:
         """The probability of each block (float32), valid until the next page."""

@@ -17,7 +17,7 @@ _FLAGS = (
 )  # fmt: skip
 _FLAG_BITS = np.array(_FLAGS, np.int64)
 _FAR = 12  # of ancestors: a keyword further up does not count
-FEATURES = 28 + len(_FLAGS) + 7 + 3 * 6 + 4 + 4 + 4 * LEVELS + 6 + 6 + GROUPS
+FEATURES = 32 + len(_FLAGS) + 7 + 3 * 6 + 4 + 4 + 4 * LEVELS + 6 + 6 + GROUPS
 
 _P, _LI, _TD, _TH = (TAG[name] for name in ("p", "li", "td", "th"))
 _LEVEL_OF = np.zeros(len(TAGS), np.int64)
@@ -124,7 +124,11 @@ def dense_features(row, s, el, bl, stats, sums, scores, around, kinds, page, b):
     row[22], row[23] = b / blocks, stats[b, T.BEFORE] / page[P_CHARS]
     row[24], row[25], row[26] = _log(blocks), _log(page[P_CHARS]), _log(b)
     row[27] = _log(blocks - 1 - b)
-    n = 28
+    hints = np.int64(stats[b, T.HINTS])
+    row[28], row[29] = hints & 1, hints >> 1
+    row[30] = stats[b - 1, T.HINTS] & 1 if b > 0 else 0
+    row[31] = sums[0, T.S_PARAGRAPHS] / page[P_CHARS]
+    n = 32
     for i in range(len(_FLAG_BITS)):
         row[n + i] = flags & _FLAG_BITS[i] != 0
     n += len(_FLAG_BITS)
@@ -152,7 +156,7 @@ def dense_features(row, s, el, bl, stats, sums, scores, around, kinds, page, b):
     row[n + 3] = kinds[kind, K_WEIGHTED] / max(kinds[kind, K_CHARS], np.float32(1))
     n += 4
     above = element
-    for level in range(LEVELS):
+    for _ in range(LEVELS):
         if above >= 0:
             row[n] = sums[above, T.S_LIKELY] / max(sums[above, T.S_CHARS], np.float32(1))
             row[n + 1] = _log(sums[above, T.S_CHARS])
@@ -206,8 +210,8 @@ def dense_matrix(s, el, bl, stats, sums, scores, out):
 
 
 @kernel(
-    "void(vec_int64, int32[:, ::1], int32[:, ::1], int32[:, ::1], float32[:, ::1], vec_float32, const_int32, Array(int16, 1, 'C', readonly=True), "
-    "const_float32, Array(int16, 1, 'C', readonly=True), const_float32, vec_float32)"
+    "void(vec_int64, int32[:, ::1], int32[:, ::1], int32[:, ::1], float32[:, ::1], vec_float32, const_int32, "
+    "Array(int16, 1, 'C', readonly=True), const_float32, Array(int16, 1, 'C', readonly=True), const_float32, vec_float32)"
 )
 def tree_scores(s, el, bl, stats, sums, scores, roots, features, thresholds, children, values, out):
     """The probability of each block by stage 2: a sigmoid of the sum of the trees' leaves, plus roots[-1]'s bias in `values`.

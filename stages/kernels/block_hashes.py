@@ -121,6 +121,9 @@ def hashed_features(buffer, out, s, el, bl, tok, stats, b):
     n = _add(buffer, n, 17, min(np.int64(bl[b, L.B_IMAGES]), 3) * 64 + tag)
     n = _add(buffer, n, 18, min(b, 8))
     n = _add(buffer, n, 19, min(blocks - 1 - b, 8))
+    if stats[b, T.HINTS]:
+        n = _add(buffer, n, 22, np.int64(stats[b, T.HINTS]))
+        n = _add(buffer, n, 23, np.int64(stats[b, T.HINTS]) * 64 + size)
     flags = np.int64(bl[b, L.B_FLAGS])
     for bit in range(17):
         if flags >> bit & 1:
@@ -154,7 +157,8 @@ def one_block_features(out, s, el, bl, tok, stats, b, buffer):
 
 
 @kernel(
-    "void(text, vec_int64, int32[:, ::1], int32[:, ::1], vec_uint32, int32[:, ::1], Array(int8, 1, 'C', readonly=True), float32, float32, vec_float32)"
+    "void(text, vec_int64, int32[:, ::1], int32[:, ::1], vec_uint32, int32[:, ::1], Array(int8, 1, 'C', readonly=True), "
+    "float32, float32, vec_float32)"
 )
 def linear_scores(out, s, el, bl, tok, stats, weights, scale, bias, scores):
     """The probability of each block by stage 1: a sigmoid of bias + scale x the sum of its features' weights."""
@@ -167,11 +171,13 @@ def linear_scores(out, s, el, bl, tok, stats, weights, scale, bias, scores):
         scores[b] = 1.0 / (1.0 + np.exp(-(bias + scale * total)))
 
 
-@kernel("void(const_int32, const_int64, const_float32, const_float32, const_int64, float64, float64, vec_float32, vec_float32)")
+@kernel(
+    "void(const_int32, const_int64, const_float32, const_float32, const_int64, float64, float64, vec_float32, vec_float32)"
+)
 def fit_linear(features, starts, labels, sample_weights, order, rate, decay, weights, squares):
-    """For training: one epoch of Adagrad on the logistic loss over the rows in `order`; row i has features[starts[i]:starts[i + 1]].
+    """For training: one epoch of Adagrad on the logistic loss over the rows in `order`.
 
-    Labels are probabilities. `weights` (the last one is the bias) and `squares`, the sums of squared gradients, go on from
+    Row i has features[starts[i]:starts[i + 1]]. Labels are probabilities. `weights` (the last one is the bias) and `squares`, the sums of squared gradients, go on from
     epoch to epoch; `decay` is an L2 penalty on the weights that a row touches.
     """
     bias = len(weights) - 1

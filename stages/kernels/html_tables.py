@@ -83,9 +83,8 @@ _CLASSES = {
 CLASSES = {name: flags for flags, names in _CLASSES.items() for name in names.split()}
 
 # What a page says of itself; the numbers are those of the records that the parser leaves (`html_blocks`).
-META_TITLE, META_HEADING, META_DATE, META_AUTHOR, META_LANGUAGE, META_JSON, META_TIME, META_ROBOTS, META_LICENSE, META_TDM = (
-    range(1, 11)
-)
+(META_TITLE, META_HEADING, META_DATE, META_AUTHOR, META_LANGUAGE, META_JSON, META_TIME, META_ROBOTS, META_LICENSE, META_TDM,
+ META_DESCRIPTION) = range(1, 12)  # fmt: skip
 _METAS = {
     META_TITLE: "og:title twitter:title dc.title dcterms.title parsely-title headline",
     META_DATE: "article:published_time og:published_time article:published datepublished dc.date dc.date.issued "
@@ -97,15 +96,16 @@ _METAS = {
     META_LANGUAGE: "og:locale content-language dc.language dcterms.language language",
     META_ROBOTS: "robots googlebot ccbot gptbot google-extended",
     META_LICENSE: "dc.rights dcterms.rights dcterms.license license copyright dc.rights.license rights",
+    META_DESCRIPTION: "description og:description twitter:description",
     META_TDM: "tdm-reservation tdm-policy",
 }
 METAS = {name: code for code, names in _METAS.items() for name in names.split()}
 
 
 def name_hash(name: str) -> int:
-    """64-bit FNV-1a (Fowler, Noll, Vo) of the lower-case UTF-8 bytes."""
+    """64-bit FNV-1a (Fowler, Noll, Vo) of the UTF-8 bytes, ASCII letters in lower case."""
     h = int(FNV_START)
-    for byte in name.lower().encode():
+    for byte in name.encode().lower():
         h = (h ^ byte) * int(FNV_PRIME) & 0xFFFFFFFFFFFFFFFF
     return h
 

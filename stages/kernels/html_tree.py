@@ -114,6 +114,8 @@ def push(code, open_index, element, flags, kind, s, stack, opens):
     s[L.SP] = sp + 1
     if flags & (RENDERED | KATEX | L.IS_MATH | L.IS_MUTED | L.IS_SUP | L.IS_SUB):
         s[L.SPECIALS] += 1
+    if flags & (L.IS_SUP | L.IS_SUB):
+        s[L.APART] = 0
     if flags & RENDERED:
         s[L.RENDERINGS] += 1
         if s[L.RENDER_END] == s[L.W]:  # of the same formula
