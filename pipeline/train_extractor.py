@@ -55,12 +55,29 @@ def train(
         settings = FitSettings.model_validate(apply_set({}, assignments))
     except ValidationError as error:
         raise RecipeError(f"--set: {explain(error, FitSettings)}") from None
-    teachers = _teachers()
-    strings = read_truth(Path(truth))
-    read, digests = [], {Path(truth).name: _sha256(Path(truth))}
+    examples, digests = examples_of(pages, Path(truth), on_progress)
+    rows = prepare(examples, Parsed(max(len(example.page) for example in examples)))
+    scores = _judge(examples, rows, settings, folds, on_progress) if folds else {}
+    model = fit(examples, rows, list(range(len(rows))), settings)
+    path = Path(out)
+    model.save(path)
+    trained = Trained(
+        path, path.stat().st_size, digests, len(rows), sum(len(row.labels) for row in rows), _teachers(), settings, folds, scores
+    )
+    path.with_suffix(".card.md").write_text(card(trained), encoding="utf-8")
+    return trained
+
+
+def examples_of(
+    pages: Sequence[str], truth: Path, on_progress: Callable[[str], None] = lambda what: None
+) -> tuple[list[Example], dict[str, str]]:
+    """The pages of WARC files with trafilatura's answers and the truth's strings, and the SHA-256 of each file of data."""
+    _teachers()
+    strings = read_truth(truth)
+    read: list[tuple[str, str]] = []
+    digests = {truth.name: _sha256(truth)}
     for file in list_files("pages", pages):
-        digests[Path(file.name).name] = ""
-        read += list(_pages(file.name, file.uri, digests))
+        read += _pages(file.name, file.uri, digests)
     if not read:
         raise UserError(f"no pages in {', '.join(pages)}")
     examples = []
@@ -68,16 +85,7 @@ def train(
         examples.append(Example(url, page.encode("utf-8", "replace"), _answers(page), strings.get(url)))
         if place % 100 == 99:
             on_progress(f"trafilatura's answers: {place + 1:,} of {len(read):,} pages")
-    rows = prepare(examples, Parsed(max(len(example.page) for example in examples)))
-    scores = _judge(examples, rows, settings, folds, on_progress) if folds else {}
-    model = fit(examples, rows, list(range(len(rows))), settings)
-    path = Path(out)
-    model.save(path)
-    trained = Trained(
-        path, path.stat().st_size, digests, len(rows), sum(len(row.labels) for row in rows), teachers, settings, folds, scores
-    )
-    path.with_suffix(".card.md").write_text(card(trained), encoding="utf-8")
-    return trained
+    return examples, digests
 
 
 def _judge(

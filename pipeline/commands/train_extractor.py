@@ -18,7 +18,9 @@ def add(commands: Any) -> None:
         "--truth", required=True, metavar="FILE", help='JSON: {URL: {"with": [wanted strings], "without": [unwanted ones]}}'
     )
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="model to write; its card is written beside it")
-    parser.add_argument("--folds", type=int, default=5, metavar="N", help="parts for cross-validation by site; 0: none (default: 5)")
+    parser.add_argument(
+        "--folds", type=int, default=5, metavar="N", help="parts of the sites for cross-validation; 0: none (default: 5)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting: seed, rounds, leaves, ...")
     parser.set_defaults(call=_call)
 

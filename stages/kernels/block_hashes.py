@@ -177,8 +177,9 @@ def linear_scores(out, s, el, bl, tok, stats, weights, scale, bias, scores):
 def fit_linear(features, starts, labels, sample_weights, order, rate, decay, weights, squares):
     """For training: one epoch of Adagrad on the logistic loss over the rows in `order`.
 
-    Row i has features[starts[i]:starts[i + 1]]. Labels are probabilities. `weights` (the last one is the bias) and `squares`, the sums of squared gradients, go on from
-    epoch to epoch; `decay` is an L2 penalty on the weights that a row touches.
+    Row i has features[starts[i]:starts[i + 1]]. Labels are probabilities.
+    `weights` (the last one is the bias) and `squares`, the sums of squared gradients, go on from epoch to epoch; `decay`
+    is an L2 penalty on the weights that a row touches.
     """
     bias = len(weights) - 1
     for k in range(len(order)):
