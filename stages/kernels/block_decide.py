@@ -12,7 +12,7 @@ from stages.kernels.html_tables import TAG
 _H1 = TAG["h1"]
 LIKELY = 0.3  # blocks above it say what is likely on this page
 LONG_WORD = 120  # mean bytes of a word above which ASCII text is encoded data
-UNLIKELY = 0.25  # of the page's limit: below it a block is left out of a list or table that is kept
+LINKS = 0.4  # share of links above which a list or table leads elsewhere
 _CLIMB = 24
 
 
@@ -43,34 +43,78 @@ def _limit(scores, stats, blocks, limit, share):
     return min(limit, share * (total / weight if weight > 0 else most))
 
 
+@helper
+def _beside(el, bl, kept, b, blocks, parent):
+    """Whether block b is kept and stands in `parent` or in one of its children."""
+    if b < 0 or b >= blocks or not kept[b]:
+        return False
+    element = np.int64(bl[b, L.B_ELEMENT])
+    return element == parent or el[element, L.E_PARENT] == parent
+
+
+@helper
+def _keep_between(el, bl, stats, blocks, elements, kept):
+    """Keep lists and tables, but for those of links, that stand between kept blocks below the same element."""
+    first = np.full(elements, -1, np.int32)
+    last = np.full(elements, -1, np.int32)
+    links = np.zeros((elements, 2), np.float32)
+    for b in range(blocks):
+        group = _group(el, np.int64(bl[b, L.B_ELEMENT]))
+        if group >= 0:
+            if first[group] < 0:
+                first[group] = b
+            last[group] = b
+            links[group, 0] += stats[b, T.LINK]
+            links[group, 1] += stats[b, T.BYTES]
+    before = np.int64(-1)
+    for b in range(blocks):
+        group = _group(el, np.int64(bl[b, L.B_ELEMENT]))
+        if group >= 0 and first[group] == b and links[group, 0] <= LINKS * links[group, 1]:
+            parent = np.int64(el[group, L.E_PARENT])
+            after = np.int64(last[group]) + 1
+            if _beside(el, bl, kept, before, blocks, parent) and _leads_on(el, bl, kept, after, blocks, parent, first, links):
+                for i in range(b, after):
+                    kept[i] = 1
+        if group < 0 or last[group] == b:
+            before = np.int64(b)
+
+
+@helper
+def _leads_on(el, bl, kept, b, blocks, parent, first, links):
+    """Whether a kept block of `parent` follows, over other lists and tables of it that are not of links."""
+    for _ in range(8):
+        if b >= blocks:
+            return False
+        group = _group(el, np.int64(bl[b, L.B_ELEMENT]))
+        if group < 0 or first[group] != b or el[group, L.E_PARENT] != parent:
+            return _beside(el, bl, kept, b, blocks, parent)
+        if links[group, 0] > LINKS * links[group, 1]:
+            return False
+        while b < blocks and _group(el, np.int64(bl[b, L.B_ELEMENT])) == group:
+            b += 1
+    return False
+
+
 @kernel(
     "void(vec_int64, int32[:, ::1], int32[:, ::1], int32[:, ::1], vec_float32, float64, float64, boolean, vec_uint8)"
 )
 def keep_blocks(s, el, bl, stats, scores, limit, share, headline, kept):
     """Set `kept` of each block to 1 where it belongs to the main text, else 0.
 
-    A block is kept above min(limit, share x the mean of likely blocks). Lists and tables that are as a whole above it
-    keep their less likely items and cells. Encoded data goes, and without `headline` the first <h1>.
+    A block is kept above min(limit, share x the mean of likely blocks); and lists and tables, but for those of links, that
+    stand between kept blocks below the same element. Encoded data goes, and without `headline` the first <h1>.
     """
     blocks = s[L.NB]
     limit = _limit(scores, stats, blocks, limit, share)
-    sums = np.zeros((s[L.NE], 3), np.float32)
     for b in range(blocks):
         kept[b] = scores[b] > limit
-        group = _group(el, bl[b, L.B_ELEMENT])
-        if group >= 0:
-            sums[group, 0] += scores[b] * np.float32(stats[b, T.CHARS])
-            sums[group, 1] += stats[b, T.CHARS]
-            sums[group, 2] += kept[b] * stats[b, T.CHARS]
+    _keep_between(el, bl, stats, blocks, s[L.NE], kept)
     seen = False
     for b in range(blocks):
-        element = np.int64(bl[b, L.B_ELEMENT])
-        group = _group(el, element)
-        if group >= 0 and not kept[b] and scores[b] > UNLIKELY * limit:
-            kept[b] = sums[group, 0] > limit * sums[group, 1]
         words = max(stats[b, T.WORDS], 1)
         if stats[b, T.BYTES] > LONG_WORD * words and stats[b, T.BYTES] == stats[b, T.CHARS]:
             kept[b] = 0
-        if not headline and el[element, L.E_TAG] == _H1 and not seen:
-            kept[b] = 0
+        if el[bl[b, L.B_ELEMENT], L.E_TAG] == _H1 and not seen:
             seen = True
+            if not headline:
+                kept[b] = 0

@@ -55,7 +55,7 @@ from stages.kernels.html_tables import (
     lookup,
     words,
 )  # fmt: skip
-from stages.kernels.html_text import end_block, put_byte, put_tex, put_text
+from stages.kernels.html_text import end_block, put_byte, put_tex, put_text, take_back
 from stages.kernels.html_tree import end_implied, end_link, find_open, new_element, pop_to, push
 
 (_A, _BR, _HR, _IMG, _META, _LINK_TAG, _SCRIPT, _STYLE, _TITLE, _HTML, _BODY, _PRE, _LISTING, _SUP, _SUB, _CODE, _KBD, _SAMP,
@@ -278,7 +278,7 @@ def _open_raw(code, key, length, present, spans, names, values, data, at, stop, 
         begin, finish = np.int64(spans[_TYPE, 0]), np.int64(spans[_TYPE, 1])
         if contains(data, begin, min(finish, begin + 60), _MATH_TYPE):
             if s[L.RENDER_END] == s[L.W] and s[L.B0] <= s[L.RENDER_START] < s[L.W]:
-                s[L.W], s[L.PEND] = s[L.RENDER_START], s[L.RENDER_PEND]
+                take_back(out, s, s[L.RENDER_START], s[L.RENDER_PEND])
             display = contains(data, begin, min(finish, begin + 60), _DISPLAY_WORD)
             put_tex(data, at, end, True, display, names, values, out, s, stack, el, bl)
         elif contains(data, begin, min(finish, begin + 60), _LD_JSON):

@@ -268,6 +268,14 @@ def put_byte(byte, at, out, s, stack, el, bl):
 
 
 @helper
+def take_back(out, s, mark, pending):
+    """Forget what was written behind `mark`, before which a space was pending or not."""
+    s[L.W], s[L.PEND] = mark, pending
+    if s[L.FORMULA_END] == mark:
+        s[L.APART] = FORMULA | DIGIT
+
+
+@helper
 def insert(out, s, at, byte):
     """Put one byte before out[at:], the end of what is written."""
     i = s[L.W]
@@ -350,6 +358,36 @@ def _delimit(out, w, style, display, closing):
 
 
 @helper
+def _fold_tex(out, start, stop):
+    """Fold white space of the TeX out[start:stop] and take comments out of it, in place; returns where it ends.
+
+    A comment is what stands behind a % up to the end of its line; or of the TeX, where that is the end of a CDATA section.
+    """
+    w = at = start
+    white = False
+    while at < stop:
+        byte = load_u8(out, at)
+        if byte == _PERCENT and (at == start or load_u8(out, at - 1) != _BACKSLASH):
+            end = at
+            while end < stop and load_u8(out, end) != _NL:
+                end += 1
+            if end < stop or load_u8(out, stop - 1) == 0x3E:
+                at = end
+                continue
+        at += 1
+        if kind_of(out, at - 1) & WHITE:
+            white = True
+            continue
+        if white:
+            out[w] = _SPACE
+            w += 1
+            white = False
+        out[w] = byte
+        w += 1
+    return w
+
+
+@helper
 def put_tex(data, at, stop, decoded, display, names, values, out, s, stack, el, bl):
     """Write the TeX data[at:stop] between its delimiters, on one line and without comments; once, where it stood already.
 
@@ -359,33 +397,18 @@ def put_tex(data, at, stop, decoded, display, names, values, out, s, stack, el, 
         return
     source = at
     first = s[L.W] + 16  # behind all that may come before it
-    w = first
-    white = False
+    end = first
     while at < stop:
         byte = load_u8(data, at)
-        if byte == _PERCENT and (at == source or load_u8(data, at - 1) != _BACKSLASH):
-            end = at
-            while end < stop and load_u8(data, end) != _NL:
-                end += 1
-            if end < stop or load_u8(data, stop - 1) == 0x3E:
-                at = end
-                continue
-        if kind_of(data, at) & WHITE:
-            white = True
-            at += 1
-            continue
-        if white:
-            out[w] = _SPACE
-            w += 1
-            white = False
         if byte == AMPERSAND and not decoded:
-            after, end = read_reference(data, at, stop, names, values, out, w)
+            after, written = read_reference(data, at, stop, names, values, out, end)
             if after > at:
-                at, w = after, end
+                at, end = after, written
                 continue
-        out[w] = byte
-        w += 1
+        out[end] = byte
+        end += 1
         at += 1
+    w = _fold_tex(out, first, end)
     first, w, said = _unwrap(out, first, w)
     display = display or said
     if w <= first:

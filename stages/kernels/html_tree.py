@@ -22,7 +22,7 @@ from stages.kernels.html_tables import (
     TRANSPARENT,
     words,
 )  # fmt: skip
-from stages.kernels.html_text import WIDE, digits_only, insert, put_tex
+from stages.kernels.html_text import WIDE, digits_only, insert, put_tex, take_back
 
 _P, _LI, _DD, _CELL, _ROW, _ROWS, _LIST, _TABLE, _HEADING, _OTHER = (1 << bit for bit in range(10))
 _FAR = 64  # open elements that are looked through for one whose end is implied
@@ -186,9 +186,10 @@ def _end_meaning(top, flags, names, values, data, at, out, s, stack, el, bl):
         _end_script(mark, flags & L.IS_SUP != 0, out, s)
     if flags & LINE_NUMBERS or (flags & CODE_NUMBERS and s[L.PRE]):
         if digits_only(out, mark, s[L.W]):
-            s[L.W] = mark
-            s[L.PEND] = stack[top, L.S_PEND]
+            take_back(out, s, mark, np.int64(stack[top, L.S_PEND]))
     if flags & L.IS_GROUP and stack[top, L.S_CHILDREN] > 1:
+        while mark < s[L.W] and kind_of(out, mark) & WHITE:
+            mark += 1
         insert(out, s, mark, 0x28)
         out[s[L.W]] = 0x29
         s[L.W] += 1
@@ -223,11 +224,9 @@ def _end_math(top, names, values, data, out, s, stack, el, bl):
                 mark += 1
             s[L.W] = to
         else:
-            s[L.W] = to
-            s[L.PEND] = stack[rendered, L.S_PEND]
+            take_back(out, s, to, np.int64(stack[rendered, L.S_PEND]))
     elif end > begin and s[L.B0] <= mark:
-        s[L.W] = mark
-        s[L.PEND] = pend
+        take_back(out, s, mark, pend)
     if end > begin:
         display = s[L.TEX_DISPLAY] + s[L.DISPLAYS] > 0
         put_tex(data, begin, end, False, display, names, values, out, s, stack, el, bl)
