@@ -16,7 +16,10 @@ from stages.kernels.block_dense import FEATURES
 from stages.kernels.block_hashes import BITS
 
 PATH = Path(__file__).with_name("blocks.npz")
-FORMAT = 1  # raise it when features change: a model of another format is refused
+FORMAT = 2  # raise it when features change: a model of another format is refused
+
+
+_ARRAYS = ("weights", "roots", "depths", "nodes", "numbers")
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,10 @@ class BlockModel:
     weights: np.ndarray  # int8[2**BITS]
     scale: float
     bias: float
-    roots: np.ndarray  # int32[trees + 1]: where each tree's nodes begin
-    features: np.ndarray  # int16[nodes]
-    thresholds: np.ndarray  # float32[nodes]
-    children: np.ndarray  # int16[2 * nodes]
-    values: np.ndarray  # float32[nodes + trees]
+    roots: np.ndarray  # int32[trees]
+    depths: np.ndarray  # int32[trees / 4]
+    nodes: np.ndarray  # int32[nodes, 3]
+    numbers: np.ndarray  # float32[nodes]
     limit: float  # a block is kept above min(limit, share x the page's mean probability of likely blocks)
     share: float
 
@@ -39,7 +41,7 @@ class BlockModel:
         facts = {"format": FORMAT, "bits": BITS, "dense": FEATURES, "limit": self.limit, "share": self.share}
         numbers = np.array([self.scale, self.bias], np.float32)
         arrays = {"facts": np.frombuffer(json.dumps(facts, sort_keys=True).encode(), np.uint8), "numbers": numbers}
-        arrays |= {name: getattr(self, name) for name in ("weights", "roots", "features", "thresholds", "children", "values")}
+        arrays |= {name: getattr(self, name) for name in _ARRAYS}
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)  # members have a fixed date
         path.write_bytes(file.getvalue())
@@ -53,13 +55,11 @@ def load(path: Path = PATH) -> BlockModel:
         if {name: facts.get(name) for name in expected} != expected:
             raise ValueError(f"{path} is a model for other features ({facts}); this version needs {expected}")
         scale, bias = file["numbers"].tolist()
-        arrays = [file[name] for name in ("weights", "roots", "features", "thresholds", "children", "values")]
+        arrays = [file[name] for name in _ARRAYS]
     for array in arrays:
         array.flags.writeable = False
-    weights, roots, features, thresholds, children, values = arrays
-    return BlockModel(
-        weights, scale, bias, roots, features, thresholds, children, values, float(facts["limit"]), float(facts["share"])
-    )
+    weights, *trees = arrays
+    return BlockModel(weights, scale, bias, *trees, limit=float(facts["limit"]), share=float(facts["share"]))
 
 
 @functools.cache

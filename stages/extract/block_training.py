@@ -34,6 +34,7 @@ class FitSettings(Settings):
     # Stage 2: LightGBM.
     rounds: int = 120
     leaves: int = 31
+    depth: int = 8
     learning_rate: float = 0.06
     feature_fraction: float = 0.3
     bagging_fraction: float = 0.6
@@ -158,6 +159,7 @@ def fit_trees(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, set
         "bagging_fraction": settings.bagging_fraction,
         "bagging_freq": 1,
         "min_data_in_leaf": settings.least_in_leaf,
+        "max_depth": settings.depth,
         "seed": settings.seed,
         "deterministic": True,
         "force_col_wise": True,
@@ -185,36 +187,31 @@ def fit(examples: Sequence[Example], pages: Sequence[Prepared], among: Sequence[
 
 
 def flatten(trees: Sequence[dict[str, Any]]) -> tuple[np.ndarray, ...]:
-    """LightGBM's trees as `tree_scores` takes them: roots, features, thresholds, children, values."""
-    roots, features, thresholds, children, values = [0], [], [], [], []
-    for tree in trees:
-        if "split_feature" not in tree:
-            raise ValueError("a tree has no split: there are too few blocks to learn from")
-        nodes: list[dict[str, Any]] = []
-        leaves: list[float] = []
-        todo = [(tree, -1, 0)]  # node, the place of its parent, which child it is
-        places: list[list[int]] = []
+    """LightGBM's trees as `tree_scores` takes them: roots, depths, nodes, numbers; trees of 0 fill the last group."""
+    roots: list[int] = []
+    depths: list[int] = []
+    nodes: list[list[int]] = []
+    numbers: list[np.float32] = []
+    for tree in [*trees, *[{"leaf_value": 0.0}] * (-len(trees) % 4)]:
+        roots.append(len(nodes))
+        deepest = 0
+        todo = [(tree, 0, -1, 0)]  # node, its depth, the number of its parent, its column there
         while todo:
-            node, parent, side = todo.pop()
-            if "split_feature" in node:
-                place = len(nodes)
-                nodes.append(node)
-                places.append([0, 0])
-                todo += [(node["right_child"], place, 1), (node["left_child"], place, 0)]
-            else:
-                place = ~len(leaves)
-                leaves.append(node["leaf_value"])
+            node, depth, parent, column = todo.pop()
+            place = len(nodes)
             if parent >= 0:
-                places[parent][side] = place
-        features += [node["split_feature"] for node in nodes]
-        thresholds += [_below(node["threshold"]) for node in nodes]
-        children += [place for pair in places for place in pair]
-        values += leaves
-        roots.append(len(features))
-    return (
-        np.array(roots, np.int32), np.array(features, np.int16), np.array(thresholds, np.float32),
-        np.array(children, np.int16), np.array(values, np.float32),
-    )  # fmt: skip
+                nodes[parent][column] = place
+            if "split_feature" in node:
+                nodes.append([node["split_feature"], 0, 0])
+                numbers.append(_below(node["threshold"]))
+                todo += [(node["right_child"], depth + 1, place, 2), (node["left_child"], depth + 1, place, 1)]
+            else:
+                nodes.append([0, place, place])
+                numbers.append(np.float32(node["leaf_value"]))
+                deepest = max(deepest, depth)
+        depths.append(deepest)
+    groups = np.array(depths, np.int32).reshape(-1, 4).max(axis=1)
+    return np.array(roots, np.int32), groups, np.array(nodes, np.int32), np.array(numbers, np.float32)
 
 
 def _below(threshold: float) -> np.float32:
@@ -223,7 +220,7 @@ def _below(threshold: float) -> np.float32:
     return np.nextafter(rounded, np.float32(-np.inf)) if float(rounded) > threshold else rounded
 
 
-def judge(model: BlockModel, example: Example, parsed: Parsed, headline: bool = True) -> tuple[str, Found]:
+def judge(model: BlockModel, example: Example, parsed: Parsed, headline: bool = False) -> tuple[str, Found]:
     """(text, strings found in it) of a page."""
     parsed.parse(example.page)
     parsed.decide(parsed.score(model), model.limit, model.share, headline)

@@ -40,7 +40,7 @@ class Options:
     """What the recipe says of the engine."""
 
     math: str = "dollars"  # what stands around TeX: a key of DELIMITERS
-    headline: bool = True  # whether the page's first <h1> is text
+    headline: bool = False  # whether the page's first <h1> is text
 
 
 class Parsed:
@@ -76,12 +76,12 @@ class Parsed:
                 self.first,
             )  # fmt: skip
             tree_scores(
-                w.s, w.el, w.bl, self.stats, self.sums, self.first, model.roots, model.features, model.thresholds,
-                model.children, model.values, self.second,
+                w.s, w.el, w.bl, self.stats, self.sums, self.first, model.roots, model.depths, model.nodes, model.numbers,
+                self.second,
             )  # fmt: skip
         return self.second[: self.blocks]
 
-    def decide(self, scores: np.ndarray, limit: float, share: float, headline: bool = True) -> np.ndarray:
+    def decide(self, scores: np.ndarray, limit: float, share: float, headline: bool = False) -> np.ndarray:
         """Which blocks are kept (uint8), valid until the next page."""
         w = self.workspace
         keep_blocks(w.s, w.el, w.bl, self.stats, scores, limit, share, headline, self.kept)
@@ -107,8 +107,9 @@ class Parsed:
     def metadata(self) -> PageMetadata:
         """What the page says of itself."""
         w = self.workspace
-        headings = np.flatnonzero(self.tags() == TAG["h1"])
-        heading = self.block(int(headings[0])) if len(headings) else None
+        headings = self.tags() == TAG["h1"]
+        first = int(headings.argmax()) if self.blocks else 0
+        heading = self.block(first) if self.blocks and headings[first] else None
         return read_metadata(self.page, w.notes[: int(w.s[L.NN])].tolist(), heading)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ LONGEST = 500  # characters of a title or of authors
 _ISO = re.compile(r"\s*(\d{4})-(\d{2})-(\d{2})(?!\d)")
 _COMPACT = re.compile(r"\s*(\d{4})[/.]?(\d{2})[/.]?(\d{2})(?!\d)")
 _LANGUAGE = re.compile(r"\s*([A-Za-z]{2,3})(?:[-_][A-Za-z0-9-]*)?\s*(?:[,;].*)?$", re.S)
-_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True)
@@ -46,42 +46,56 @@ class PageMetadata:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items() if value}
 
 
-@dataclass
-class _Found:
-    values: dict[int, list[str]] = field(default_factory=dict)
+class _Notes:
+    """The notes of a page, read as far as they are asked for."""
 
-    def first(self, *kinds: int) -> Iterator[str]:
+    def __init__(self, page: bytes, notes: Iterable[tuple[int, int, int]]) -> None:
+        self.page = page
+        self.places: dict[int, list[tuple[int, int]]] = {}
+        for kind, start, stop in notes:
+            self.places.setdefault(kind, []).append((start, stop))
+
+    def texts(self, *kinds: int) -> Iterator[str]:
+        """What the notes of these kinds say, in order, without empty ones."""
         for kind in kinds:
-            yield from self.values.get(kind, [])
+            for start, stop in self.places.get(kind, ()):
+                text = self.page[start:stop].decode("utf-8", "replace")
+                text = " ".join((html.unescape(text) if "&" in text else text).split())
+                if text:
+                    yield text
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        """The objects of the page's JSON-LD that say something of it."""
+        for start, stop in self.places.get(names.META_JSON, ()):
+            if stop - start <= MOST_JSON:
+                yield from _nodes(self.page[start:stop])
 
 
 def read_metadata(page: bytes, notes: Iterable[tuple[int, int, int]], heading: str | None) -> PageMetadata:
     """From (kind, start, stop) of each note, and the text of the first <h1>."""
-    found = _Found()
-    titles, dates, authors = [], [], []
-    for kind, start, stop in notes:
-        if kind == names.META_JSON:
-            if stop - start <= MOST_JSON:
-                for node in _nodes(page[start:stop]):
-                    titles += _strings(node.get("headline"))
-                    dates += _strings(node.get("datePublished"))
-                    authors += _names(node.get("author"))
-            continue
-        text = _SPACE.sub(" ", html.unescape(page[start:stop].decode("utf-8", "replace"))).strip()
-        if text:
-            found.values.setdefault(kind, []).append(text)
-    titles += [*found.first(names.META_TITLE), *([heading] if heading else []), *found.first(names.META_HEADING)]
-    dates += found.first(names.META_DATE, names.META_TIME)
-    written_by = [name for name in (authors or found.first(names.META_AUTHOR)) if "://" not in name]
-    languages = (match[1].lower() for text in found.first(names.META_LANGUAGE) if (match := _LANGUAGE.match(text)))
+    said = _Notes(page, notes)
+    nodes = list(said.nodes())
+    titles = chain(
+        chain.from_iterable(_strings(node.get("headline")) for node in nodes),
+        said.texts(names.META_TITLE),
+        [heading] if heading else [],
+        said.texts(names.META_HEADING),
+    )
+    dates = chain(
+        chain.from_iterable(_strings(node.get("datePublished")) for node in nodes),
+        said.texts(names.META_DATE, names.META_TIME),
+    )
+    authors = [name for node in nodes for name in _names(node.get("author"))] or said.texts(names.META_AUTHOR)
+    written_by = dict.fromkeys(name for name in authors if "://" not in name)
+    languages = (match[1].lower() for text in said.texts(names.META_LANGUAGE) if (match := _LANGUAGE.match(text)))
     return PageMetadata(
         title=next((title[:LONGEST] for title in titles if title), None),
         date=next((date for text in dates if (date := read_date(text))), None),
-        author=", ".join(dict.fromkeys(written_by))[:LONGEST] or None,
+        author=", ".join(written_by)[:LONGEST] or None,
         language=next(languages, None),
-        robots=tuple(dict.fromkeys(text.lower() for text in found.first(names.META_ROBOTS))),
-        licenses=tuple(dict.fromkeys(found.first(names.META_LICENSE))),
-        tdm_reservation=next(found.first(names.META_TDM), None),
+        robots=tuple(dict.fromkeys(text.lower() for text in said.texts(names.META_ROBOTS))),
+        licenses=tuple(dict.fromkeys(said.texts(names.META_LICENSE))),
+        tdm_reservation=next(said.texts(names.META_TDM), None),
     )
 
 
@@ -123,7 +137,7 @@ def _nodes(data: bytes) -> Iterator[dict[str, Any]]:
 def _strings(value: Any) -> list[str]:
     if isinstance(value, list):
         value = value[0] if value else None
-    return [_SPACE.sub(" ", html.unescape(value)).strip()] if isinstance(value, str) else []
+    return [" ".join(html.unescape(value).split())] if isinstance(value, str) else []
 
 
 def _names(value: Any) -> list[str]:

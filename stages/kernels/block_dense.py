@@ -209,15 +209,30 @@ def dense_matrix(s, el, bl, stats, sums, scores, out):
         dense_features(out[b], s, el, bl, stats, sums, scores, around, kinds, page, b)
 
 
-@kernel(
-    "void(vec_int64, int32[:, ::1], int32[:, ::1], int32[:, ::1], float32[:, ::1], vec_float32, const_int32, "
-    "Array(int16, 1, 'C', readonly=True), const_float32, Array(int16, 1, 'C', readonly=True), const_float32, vec_float32)"
-)
-def tree_scores(s, el, bl, stats, sums, scores, roots, features, thresholds, children, values, out):
-    """The probability of each block by stage 2: a sigmoid of the sum of the trees' leaves, plus roots[-1]'s bias in `values`.
+SURE, NEAR, SURE_NEAR = 0.05, 3, 0.3
 
-    Node i of the tree that begins at roots[t] goes on to node roots[t] + children[2 * i] where features[i] is at most
-    thresholds[i], else to children[2 * i + 1]; a negative child ~k is the leaf values[k], counted over all trees.
+
+@helper
+def _is_sure(scores, b, blocks):
+    """Whether stage 1 finds a block unlikely, and those near it: stage 2 would hardly ever say otherwise."""
+    if scores[b] >= SURE:
+        return False
+    sure = True
+    for other in range(max(b - NEAR, 0), min(b + NEAR + 1, blocks)):
+        sure = sure and scores[other] < SURE_NEAR
+    return sure
+
+
+@kernel(
+    "void(vec_int64, int32[:, ::1], int32[:, ::1], int32[:, ::1], float32[:, ::1], vec_float32, const_int32, const_int32, "
+    "Array(int32, 2, 'C', readonly=True), const_float32, vec_float32)"
+)
+def tree_scores(s, el, bl, stats, sums, scores, roots, depths, nodes, numbers, out):
+    """The probability of each block by stage 2: a sigmoid of the sum of the trees' leaves. Some keep that of stage 1 (SURE).
+
+    Node i: feature, then the node to go to where that is at most numbers[i], then the one to go to where it is above. A leaf
+    leads to itself, and numbers[i] is its value. The trees begin at `roots`, and four of them, one group, are walked side by
+    side, so that the processor need not wait for each step: depths[group] steps. There are whole groups only.
     """
     blocks = s[L.NB]
     around = np.empty((blocks, AROUND), np.float32)
@@ -225,15 +240,19 @@ def tree_scores(s, el, bl, stats, sums, scores, roots, features, thresholds, chi
     page = np.empty(PAGE, np.float64)
     row = np.empty(FEATURES, np.float32)
     find_context(s, el, bl, stats, sums, scores, around, kinds, page)
-    trees = len(roots) - 1
-    for b in range(blocks):
-        dense_features(row, s, el, bl, stats, sums, scores, around, kinds, page, b)
+    for block in range(blocks):
+        if _is_sure(scores, block, blocks):
+            out[block] = scores[block]
+            continue
+        dense_features(row, s, el, bl, stats, sums, scores, around, kinds, page, block)
         total = np.float64(0)
-        for t in range(trees):
-            base = roots[t]
-            node = np.int64(0)
-            while node >= 0:
-                at = base + node
-                node = np.int64(children[2 * at + np.int64(row[features[at]] > thresholds[at])])
-            total += values[base + t + ~node]
-        out[b] = 1.0 / (1.0 + np.exp(-total))
+        for group in range(len(depths)):
+            a, b = np.int64(roots[4 * group]), np.int64(roots[4 * group + 1])
+            c, d = np.int64(roots[4 * group + 2]), np.int64(roots[4 * group + 3])
+            for _ in range(depths[group]):
+                a = np.int64(nodes[a, 1 + np.int64(row[nodes[a, 0]] > numbers[a])])
+                b = np.int64(nodes[b, 1 + np.int64(row[nodes[b, 0]] > numbers[b])])
+                c = np.int64(nodes[c, 1 + np.int64(row[nodes[c, 0]] > numbers[c])])
+                d = np.int64(nodes[d, 1 + np.int64(row[nodes[d, 0]] > numbers[d])])
+            total += np.float64(numbers[a]) + np.float64(numbers[b]) + np.float64(numbers[c]) + np.float64(numbers[d])
+        out[block] = 1.0 / (1.0 + np.exp(-total))

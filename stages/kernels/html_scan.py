@@ -10,13 +10,13 @@ import numpy as np
 
 from stages.kernels.compile import helper
 from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
-from stages.kernels.html_tables import ATTRIBUTE_TABLE, FNV_PRIME, FNV_START, lookup
+from stages.kernels.html_tables import FNV_PRIME, FNV_START, attribute_code, lookup
 
 LESS, GREATER, SLASH, BANG, QUESTION, AMPERSAND, DASH, EQUALS, QUOTE, APOSTROPHE, SEMICOLON, NUMBER = (
     ord(c) for c in "<>/!?&-=\"';#"
 )
 
-WHITE, NAME_END, LETTER, DIGIT, UPPER, VALUE_END = (1 << bit for bit in range(6))
+WHITE, NAME_END, LETTER, DIGIT, UPPER, VALUE_END, ATTRIBUTE_END = (1 << bit for bit in range(7))
 
 
 def _byte_kinds() -> np.ndarray:
@@ -25,7 +25,7 @@ def _byte_kinds() -> np.ndarray:
         char = chr(byte)
         kinds[byte] = WHITE * (byte <= 0x20 or byte == 0x7F) + NAME_END * (char in "/>" or byte <= 0x20)
         kinds[byte] += LETTER * char.isalpha() + DIGIT * char.isdigit() + UPPER * char.isupper()
-        kinds[byte] += VALUE_END * (char == ">" or byte <= 0x20)
+        kinds[byte] += VALUE_END * (char == ">" or byte <= 0x20) + ATTRIBUTE_END * (char in "/>=" or byte <= 0x20)
     return kinds
 
 
@@ -107,17 +107,11 @@ def read_attributes(data, at, stop, spans):
             return stop, present, False
         if load_u8(data, at) == GREATER:
             return at + 1, present, slash
-        key = FNV_START
         first = at
-        while at < stop:  # over the name; one that begins with `=` has it as its first letter
-            kind = kind_of(data, at)
-            byte = load_u8(data, at)
-            if kind & NAME_END or (byte == EQUALS and at > first):
-                break
-            if kind & UPPER:
-                byte |= np.uint64(0x20)
-            key = (key ^ byte) * FNV_PRIME
+        at += 1  # a name that begins with `=` has it as its first letter
+        while at < stop and not kind_of(data, at) & ATTRIBUTE_END:
             at += 1
+        code = attribute_code(data, first, at)
         at = skip_white(data, at, stop)
         begin = end = at
         if at < stop and load_u8(data, at) == EQUALS:
@@ -133,7 +127,6 @@ def read_attributes(data, at, stop, spans):
                     while at < stop and not kind_of(data, at) & VALUE_END:
                         at += 1
                     end = at
-        code = lookup(ATTRIBUTE_TABLE, key) - 1
         if code >= 0 and not present >> np.uint64(code) & np.uint64(1):
             present |= np.uint64(1) << np.uint64(code)
             spans[code, 0], spans[code, 1] = begin, end

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from stages.kernels.compile import helper
+from stages.kernels.hashing import load_u64
 
 FNV_START, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
@@ -138,8 +139,46 @@ def lookup(table, key):
     return np.int64(table[slot, 1])
 
 
+SPREAD_1, SPREAD_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+CASE = np.uint64(0x2020202020202020)  # the bit that makes ASCII letters small
+
+
+def _attribute_table() -> np.ndarray:
+    """As `hash_table`, of ATTRIBUTES, keyed by their length, first eight bytes and last eight bytes (`attribute_code`)."""
+    table = np.zeros((128, 2), np.uint64)
+    for code, name in enumerate(ATTRIBUTES):
+        data = name.encode()
+        words = (int.from_bytes((part.ljust(8, b"\0")), "little") for part in (data[:8], data[-8:]))
+        first, last = ((word | int(CASE)) & (1 << 8 * min(8, len(data))) - 1 for word in words)
+        key = (first * int(SPREAD_1) + last) * int(SPREAD_2) + len(data) & 0xFFFFFFFFFFFFFFFF
+        slot = (key ^ key >> 32) % len(table)
+        while table[slot, 1]:
+            slot = (slot + 1) % len(table)
+        table[slot] = key, code + 1
+    table.flags.writeable = False
+    return table
+
+
+_ATTRIBUTE_TABLE = _attribute_table()
+_LONGEST, _SHORTEST = max(map(len, ATTRIBUTES)), min(map(len, ATTRIBUTES))
+
+
+@helper
+def attribute_code(data, start, stop):
+    """The place in ATTRIBUTES of the name data[start:stop], case aside; -1 for another. Reads nothing outside data[:stop + 8]."""
+    length = stop - start
+    if length > _LONGEST or length < _SHORTEST or start + 8 > len(data):
+        return np.int64(-1)
+    first = load_u64(data, start) | CASE
+    if length <= 8:
+        first &= (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1) if length < 8 else ~np.uint64(0)
+        last = first
+    else:
+        last = load_u64(data, stop - 8) | CASE
+    return lookup(_ATTRIBUTE_TABLE, (first * SPREAD_1 + last) * SPREAD_2 + np.uint64(length)) - 1
+
+
 TAG_TABLE = hash_table({name: code for name, code in TAG.items() if name not in ("", "custom", "unknown")})
-ATTRIBUTE_TABLE = hash_table({name: code + 1 for name, code in ATTRIBUTE.items()})
 CLASS_TABLE = hash_table(CLASSES)
 META_TABLE = hash_table(METAS)
 

@@ -13,7 +13,7 @@ from stages.kernels.hashing import load_u8
 from stages.kernels.html_scan import AMPERSAND, DIGIT, LETTER, WHITE, kind_of, read_reference
 from stages.kernels.html_tables import LINE_NUMBERS
 
-WIDE, FORMULA = 0x80, 0x40  # kinds of what is written besides those of bytes: not ASCII, a formula
+WIDE, FORMULA = 0x80, 0x100  # kinds of what is written besides those of bytes: not ASCII, a formula
 _NL, _SPACE, _CR, _TAB = 10, 32, 13, 9
 _BACKSLASH, _DOLLAR, _PERCENT, _OPEN, _CLOSE, _CARET, _LOW = (ord(c) for c in "\\$%{}^_")
 

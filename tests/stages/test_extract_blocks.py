@@ -74,8 +74,8 @@ def test_the_main_text_is_kept_and_what_is_around_it_is_not():
 
 
 def test_the_headline_is_a_setting():
-    without = extract_page(ARTICLE.encode(), Options(headline=False))[0].decode()
-    assert without.startswith("The river")
+    assert extract_page(ARTICLE.encode())[0].decode().startswith("The river")
+    assert extract_page(ARTICLE.encode(), Options(headline=True))[0].decode().startswith("Less water\n\nThe river")
 
 
 def test_json_ld_goes_before_meta():
@@ -232,7 +232,8 @@ def test_trees_are_flattened_in_place():
             "split_feature": 4, "threshold": 2.0, "left_child": {"leaf_value": 2.0}, "right_child": {"leaf_value": 3.0},
         },
     }  # fmt: skip
-    roots, features, thresholds, children, values = flatten([tree, tree])
-    assert roots.tolist() == [0, 2, 4] and features.tolist() == [3, 4, 3, 4]
-    assert children.tolist() == [-1, 1, -2, -3] * 2 and values.tolist() == [1, 2, 3] * 2
-    assert float(thresholds[0]) <= 0.1 and float(_below(0.1)) <= 0.1 < float(np.nextafter(_below(0.1), np.float32(1)))
+    roots, depths, nodes, numbers = flatten([tree, tree])
+    assert roots.tolist() == [0, 5, 10, 11] and depths.tolist() == [2]
+    assert nodes[:5].tolist() == [[3, 1, 2], [0, 1, 1], [4, 3, 4], [0, 3, 3], [0, 4, 4]]
+    assert numbers[[1, 3, 4, 10]].tolist() == [1, 2, 3, 0]
+    assert float(numbers[0]) <= 0.1 and float(_below(0.1)) <= 0.1 < float(np.nextafter(_below(0.1), np.float32(1)))
