@@ -39,8 +39,8 @@ class BlockModel:
     def save(self, path: Path) -> None:
         """Write the model; the same bytes for the same model."""
         facts = {"format": FORMAT, "bits": BITS, "dense": FEATURES, "limit": self.limit, "share": self.share}
-        numbers = np.array([self.scale, self.bias], np.float32)
-        arrays = {"facts": np.frombuffer(json.dumps(facts, sort_keys=True).encode(), np.uint8), "numbers": numbers}
+        logit = np.array([self.scale, self.bias], np.float32)
+        arrays = {"facts": np.frombuffer(json.dumps(facts, sort_keys=True).encode(), np.uint8), "logit": logit}
         arrays |= {name: getattr(self, name) for name in _ARRAYS}
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)  # members have a fixed date
@@ -54,7 +54,7 @@ def load(path: Path = PATH) -> BlockModel:
         expected = {"format": FORMAT, "bits": BITS, "dense": FEATURES}
         if {name: facts.get(name) for name in expected} != expected:
             raise ValueError(f"{path} is a model for other features ({facts}); this version needs {expected}")
-        scale, bias = file["numbers"].tolist()
+        scale, bias = file["logit"].tolist()
         arrays = [file[name] for name in _ARRAYS]
     for array in arrays:
         array.flags.writeable = False

@@ -1,10 +1,8 @@
 """`train-extractor`: the same data give the same model, which extracts; wrong data are refused in a sentence."""
 
-import io
 import json
 
 import pytest
-from fastwarc.warc import WarcRecord, WarcRecordType
 
 from pipeline.cli import main
 from stages.extract.block_model import load
@@ -35,22 +33,21 @@ def data(tmp_path_factory):
         for number in range(12):
             url = f"https://site{number}.example{number}.com/page"
             truth[url] = {"with": [f"The {number} boats", "It was day 4."], "without": ["Menu 3", "Imprint and privacy"]}
-            record = WarcRecord()
-            record.init_headers(0, WarcRecordType.response)
-            record["WARC-Target-URI"] = url
-            record["Content-Type"] = "application/http; msgtype=response"
             body = page(number).encode()
-            head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n\r\n" % len(body)
-            record.set_bytes_content(head + body)
-            raw = io.BytesIO()
-            record.write(raw)
-            file.write(raw.getvalue())
+            http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n\r\n" % len(body)
+            head = (
+                f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number}>\r\nWARC-Target-URI: {url}\r\n"
+                f"WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\n"
+                f"Content-Length: {len(http) + len(body)}\r\n\r\n"
+            )
+            file.write(head.encode() + http + body + b"\r\n\r\n")
     (folder / "truth.json").write_text(json.dumps(truth))
     return folder
 
 
 def train(data, out, *more):
-    return main(["train-extractor", "--pages", str(data / "*.warc"), "--truth", str(data / "truth.json"), "--out", str(out), *more])
+    paths = ["--pages", str(data / "*.warc"), "--truth", str(data / "truth.json"), "--out", str(out)]
+    return main(["train-extractor", *paths, *more])
 
 
 def test_a_model_is_trained_judged_and_the_same_again(data, tmp_path, capsys):
