@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper, kernel
+from stages.kernels.compile import helper, inlined, kernel
 from stages.kernels.hashing import load_u8
 from stages.kernels.html_marks import contains, has, names_of, note, number_in, put_image, read_link, read_meta
 from stages.kernels.html_scan import (
@@ -100,13 +100,13 @@ _TEX_WORD, _MATH_TYPE, _LD_JSON, _MML, _BLOCK_WORD, _DISPLAY_WORD, _PUBLISH, _EN
 )
 
 
-@helper
+@inlined
 def _open_index(code, key):
     """Where `opens` counts the open elements of a name; unknown names share places by hash."""
     return np.int64(256) + np.int64(key % np.uint64(768)) if code >= CUSTOM else code
 
 
-@helper
+@inlined
 def _open_block(code, key, kind, present, spans, names, values, data, at, out, s, stack, el, bl, tok, opens):
     """The start tag of a block element, or of one that has a place in the tree without breaking the text."""
     if s[L.PRE] and _ENDS_PRE[code]:
@@ -185,7 +185,7 @@ def _is_published(data, present, spans):
     return has(present, _ITEMPROP) and contains(data, begin, end, _DATE_PUBLISHED)
 
 
-@helper
+@inlined
 def _open_inline(code, key, slash, present, spans, names, values, data, at, stop, out, s, stack, el, bl, tok, notes, opens):
     """The start tag of an inline element; returns where to go on."""
     if code == _A:
@@ -286,7 +286,7 @@ def _open_raw(code, key, length, present, spans, names, values, data, at, stop, 
     return end
 
 
-@helper
+@inlined
 def _start_tag(data, at, stop, names, values, out, s, stack, el, bl, tok, notes, opens, spans):
     """The start tag whose `<` stands at `at`; returns where to go on."""
     end, key = name_end(data, at + 1, stop)
@@ -325,7 +325,7 @@ def _start_tag(data, at, stop, names, values, out, s, stack, el, bl, tok, notes,
     return at
 
 
-@helper
+@inlined
 def _end_tag(data, at, stop, names, values, out, s, stack, el, bl, opens, spans):
     """The end tag whose `</` stands at `at`; returns where to go on."""
     end, key = name_end(data, at + 2, stop)
@@ -364,7 +364,7 @@ def _end_tag(data, at, stop, names, values, out, s, stack, el, bl, opens, spans)
     return at
 
 
-@helper
+@inlined
 def _end_line_or_block(place, code, out, s, stack, el, bl):
     """A block's end tag ends the block of text; in <pre> only a line."""
     if s[L.PRE]:
@@ -376,6 +376,13 @@ def _end_line_or_block(place, code, out, s, stack, el, bl):
                 s[L.NEWLINE] = 1
             return
     end_block(out, s, el, bl, False)
+
+
+@inlined
+def _begins_markup(data, at):
+    """Whether what follows the `<` at `at` makes it the beginning of a tag, a comment or the like."""
+    after = load_u8(data, at + 1)
+    return kind_of(data, at + 1) & LETTER != 0 or after == SLASH or after == BANG or after == QUESTION
 
 
 @kernel(
@@ -394,8 +401,14 @@ def html_blocks(data, at, stop, delimiter, names, values, out, s, stack, el, bl,
     s[L.DELIMITER] = delimiter
     root = new_element(_HTML, s, stack, el)
     push(_HTML, _HTML, root, L.IS_ROOT, BLOCK, s, stack, opens)
+    less = at  # from where the next tag is looked for
     while at < stop and s[L.FULL] == 0:
-        less = find_byte(data, at, stop, LESS)
+        less = find_byte(data, less, stop, LESS)
+        if less + 1 < stop and not _begins_markup(data, less):
+            less += 1  # a sign in the text
+            continue
+        if less + 1 == stop:
+            less = stop
         if less > at and s[L.SKIPPED] == 0:
             put_text(data, at, less, names, values, out, s, stack, el, bl)
         at = less
@@ -408,12 +421,9 @@ def html_blocks(data, at, stop, delimiter, names, values, out, s, stack, el, bl,
             at = _end_tag(data, at, stop, names, values, out, s, stack, el, bl, opens, spans)
         elif after == BANG and at + 3 < stop and load_u8(data, at + 2) == DASH and load_u8(data, at + 3) == DASH:
             at = comment_end(data, at + 4, stop)
-        elif after == BANG or after == QUESTION or after == SLASH:
-            at = min(find_byte(data, at + 2, stop, GREATER) + 1, stop)
         else:
-            if s[L.SKIPPED] == 0:
-                put_text(data, at, at + 1, names, values, out, s, stack, el, bl)
-            at += 1
+            at = min(find_byte(data, at + 2, stop, GREATER) + 1, stop)
+        less = at
     if s[L.FULL] == 0:
         s[L.PRE] = 0
         end_block(out, s, el, bl, False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper
+from stages.kernels.compile import helper, inlined
 from stages.kernels.hashing import load_u8
 from stages.kernels.html_names import CLASS_NAME, PROPERTY, ROLE, add_names, add_token
 from stages.kernels.html_scan import DIGIT, WHITE, hash_lower, kind_of, skip_white
@@ -69,7 +69,7 @@ def number_in(data, at, stop):
     return number if at > first else np.int64(1)
 
 
-@helper
+@inlined
 def has(present, attribute):
     return present >> np.uint64(attribute) & np.uint64(1) != 0
 

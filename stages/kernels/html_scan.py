@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.kernels.compile import helper
+from stages.kernels.compile import helper, inlined
 from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
 from stages.kernels.html_tables import FNV_PRIME, FNV_START, attribute_code, lookup
 
@@ -33,13 +33,13 @@ BYTE_KINDS = _byte_kinds()
 _ONES, _HIGH_BITS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
-@helper
+@inlined
 def kind_of(data, at):
     """WHITE, LETTER... of the byte at `at`, int64."""
     return np.int64(BYTE_KINDS[load_u8(data, at)])
 
 
-@helper
+@inlined
 def find_byte(data, at, stop, byte):
     """The first position at or behind `at` that holds `byte`; else stop."""
     pattern = np.uint64(byte) * _ONES
@@ -54,14 +54,14 @@ def find_byte(data, at, stop, byte):
     return at
 
 
-@helper
+@inlined
 def skip_white(data, at, stop):
     while at < stop and kind_of(data, at) & WHITE:
         at += 1
     return at
 
 
-@helper
+@inlined
 def name_end(data, at, stop):
     """(position behind the tag's name that begins at `at`, its hash)."""
     key = FNV_START
@@ -90,7 +90,7 @@ def hash_lower(data, at, stop):
     return key
 
 
-@helper
+@inlined
 def read_attributes(data, at, stop, spans):
     """The attributes of the tag whose name ends at `at`, up to and over its `>`.
 

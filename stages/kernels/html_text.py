@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper
-from stages.kernels.hashing import load_u8
-from stages.kernels.html_scan import AMPERSAND, DIGIT, LETTER, WHITE, kind_of, read_reference
+from stages.kernels.compile import helper, inlined
+from stages.kernels.hashing import load_u8, store_u8
+from stages.kernels.html_scan import AMPERSAND, BYTE_KINDS, DIGIT, LETTER, WHITE, kind_of, read_reference
 from stages.kernels.html_tables import LINE_NUMBERS
 
 WIDE, FORMULA = 0x80, 0x100  # kinds of what is written besides those of bytes: not ASCII, a formula
@@ -138,7 +138,7 @@ def _begin_text(at, first, out, s, stack, el, bl):
     return w
 
 
-@helper
+@inlined
 def put_text(data, at, stop, names, values, out, s, stack, el, bl):
     """Write the text data[at:stop], which holds no tag: references resolved, white space folded to one space.
 
@@ -150,8 +150,8 @@ def put_text(data, at, stop, names, values, out, s, stack, el, bl):
         _put_kept(data, at, stop, names, values, out, s, stack, el, bl)
         return
     spaces_stay = s[L.CODE] > 0
-    pending = s[L.PEND]
     fresh = True  # nothing of this text was written yet
+    white = False
     w = s[L.W]
     while at < stop:
         kind = kind_of(data, at)
@@ -166,11 +166,11 @@ def put_text(data, at, stop, names, values, out, s, stack, el, bl):
                         out[w] = _SPACE
                         w += 1
                         at += 1
-            s[L.PEND] = 1
+            white = True
             at = after
             continue
         if byte == 0xC2 and at + 1 < stop and load_u8(data, at + 1) == 0xA0:
-            s[L.PEND] = 1
+            white = True
             at += 2
             continue
         if byte == AMPERSAND:
@@ -178,41 +178,47 @@ def put_text(data, at, stop, names, values, out, s, stack, el, bl):
             if after > at:
                 at = after
                 if end == w + 3 and kind_of(out, w + 2) & WHITE:
-                    s[L.PEND] = 1
+                    white = True
                     continue
                 if end == w + 4 and load_u8(out, w + 2) == 0xC2 and load_u8(out, w + 3) == 0xA0:
-                    s[L.PEND] = 1
+                    white = True
                     continue
-                begin = w + 2
-                if fresh or s[L.PEND]:
-                    count = end - begin
-                    kept = np.uint64(0)
-                    for i in range(count):  # at most 6 bytes, which a line break may write over
-                        kept |= load_u8(out, begin + i) << np.uint64(8 * i)
+                count = end - w - 2
+                kept = np.uint64(0)
+                for i in range(count):  # at most 6 bytes, which what comes before them may write over
+                    kept |= load_u8(out, w + 2 + i) << np.uint64(8 * i)
+                if fresh:
                     s[L.W] = w
-                    first = kind_of(out, begin) if load_u8(out, begin) < 0x80 else np.int64(WIDE)
-                    w = _begin_text(at, first, out, s, stack, el, bl)
-                    fresh = False
-                    for i in range(count):
-                        out[w + i] = kept >> np.uint64(8 * i) & np.uint64(0xFF)
-                    w += count
-                else:
-                    for i in range(end - begin):
-                        out[w + i] = out[begin + i]
-                    w += end - begin
+                    first = kept & np.uint64(0xFF)
+                    kind = np.int64(BYTE_KINDS[first]) if first < 0x80 else np.int64(WIDE)
+                    s[L.PEND] |= np.int64(white)
+                    w = _begin_text(at, kind, out, s, stack, el, bl)
+                    fresh = white = False
+                if white:
+                    out[w] = _SPACE
+                    w += 1
+                    white = False
+                for i in range(count):
+                    out[w + i] = kept >> np.uint64(8 * i) & np.uint64(0xFF)
+                w += count
                 continue
-        if fresh or s[L.PEND]:
+        if fresh:
             s[L.W] = w
+            s[L.PEND] |= np.int64(white)
             w = _begin_text(at, kind if byte < 0x80 else np.int64(WIDE), out, s, stack, el, bl)
-            fresh = False
-        out[w] = byte
+            fresh = white = False
+        if white:
+            store_u8(out, w, np.uint64(_SPACE))
+            w += 1
+            white = False
+        store_u8(out, w, byte)
         w += 1
         at += 1
         while at < stop:  # over a word
             byte = load_u8(data, at)
             if byte <= 0x20 or byte == AMPERSAND or byte == 0xC2 or byte == 0x7F:
                 break
-            out[w] = byte
+            store_u8(out, w, byte)
             w += 1
             at += 1
         if at + 1 < stop and load_u8(data, at) == 0xC2 and load_u8(data, at + 1) != 0xA0:
@@ -220,8 +226,8 @@ def put_text(data, at, stop, names, values, out, s, stack, el, bl):
             w += 2
             at += 2
     s[L.W] = w
-    if s[L.MATH]:  # where white space means nothing
-        s[L.PEND] = pending if fresh else 0
+    if s[L.MATH] == 0:  # in MathML white space means nothing
+        s[L.PEND] |= np.int64(white)
 
 
 @helper

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper
+from stages.kernels.compile import helper, inlined
 from stages.kernels.hashing import load_u8
 from stages.kernels.html_names import TAG_GROUPS
 from stages.kernels.html_scan import DIGIT, LETTER, WHITE, kind_of
@@ -57,7 +57,7 @@ _TD, _TH, _TR, _TABLE_TAG, _LI_TAG, _DT, _DD_TAG, _UL, _OL, _DL, _MENU = (
 )
 
 
-@helper
+@inlined
 def new_element(code, s, stack, el):
     """A row of `el` below the innermost open one; returns its number. At the array's end s[L.FULL] is set."""
     e = s[L.NE]
@@ -102,7 +102,7 @@ def new_element(code, s, stack, el):
     return e
 
 
-@helper
+@inlined
 def push(code, open_index, element, flags, kind, s, stack, opens):
     """Put an element on the stack; one that is nested too deep is left out."""
     sp = s[L.SP]
@@ -330,7 +330,7 @@ def end_implied(code, names, values, data, at, out, s, stack, el, bl, opens):
         pop_to(target, names, values, data, at, out, s, stack, el, bl, opens)
 
 
-@helper
+@inlined
 def find_open(open_index, kind, code, s, stack, opens):
     """The place on the stack of the innermost open element of this name; -1 where a table cell or a block stands between."""
     if opens[open_index] == 0:

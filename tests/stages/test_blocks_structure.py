@@ -38,6 +38,7 @@ def whole(parsed, html, math="dollars"):
         ("<p>a <b>b</b><i>c</i>\n d&amp;&lt;&#x20AC;&#8364;&eacute;&nbsp;e", "a bc d&<€€é e"),
         ("<p>&copy 1 &unknown; &#xFC;; &notit; &ampx &#xZ; &", "© 1 &unknown; ü; ¬it; &x &#xZ; &"),
         ("<p>1 < 2 <3 and a<b</p>", "1 < 2 <3 and a"),
+        ("<p>a < b<<i>c</i> <", "a < b<c <"),
         ("<p>x&#150;y&#0;&#x110000;", "x–y\ufffd\ufffd"),
         ("<p>one<br>two<br><br>three", "one\ntwo\n\nthree"),
         ("<p>one<p>two<div>three<h2>four</h2>five", "one\n\ntwo\n\nthree\n\nfour\n\nfive"),
