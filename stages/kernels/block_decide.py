@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.kernels import block_stats as T
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper, kernel
+from stages.kernels.compile import helper, kernel, light
 from stages.kernels.html_tables import TAG
 
 _H1 = TAG["h1"]
@@ -16,7 +16,7 @@ LINKS = 0.4  # share of links above which a list or table leads elsewhere
 _CLIMB = 24
 
 
-@helper
+@light
 def _group(el, element):
     """The table or the outermost list that an element is in; -1 for none."""
     if el[element, L.E_TABLE] >= 0:
@@ -31,7 +31,7 @@ def _group(el, element):
     return np.int64(element)
 
 
-@helper
+@light
 def _limit(scores, stats, blocks, limit, share):
     """min(limit, share x the mean probability of the likely blocks, by characters; of the likeliest where there are none)."""
     total = weight = most = 0.0
@@ -43,12 +43,15 @@ def _limit(scores, stats, blocks, limit, share):
     return min(limit, share * (total / weight if weight > 0 else most))
 
 
-@helper
+@light
 def _beside(el, bl, kept, b, blocks, parent):
-    """Whether block b is kept and stands in `parent` or in one of its children."""
+    """Whether block b is kept and stands in `parent`, in one of its children, or in a list or table that is one."""
     if b < 0 or b >= blocks or not kept[b]:
         return False
     element = np.int64(bl[b, L.B_ELEMENT])
+    group = _group(el, element)
+    if group >= 0:
+        element = group
     return element == parent or el[element, L.E_PARENT] == parent
 
 
@@ -79,7 +82,7 @@ def _keep_between(el, bl, stats, blocks, elements, kept):
             before = np.int64(b)
 
 
-@helper
+@light
 def _leads_on(el, bl, kept, b, blocks, parent, first, links):
     """Whether a kept block of `parent` follows, over other lists and tables of it that are not of links."""
     for _ in range(8):

@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.kernels import block_stats as T
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper, kernel
+from stages.kernels.compile import kernel, light
 from stages.kernels.html_names import GROUPS
 from stages.kernels.html_tables import TAG, TAGS
 
@@ -31,12 +31,12 @@ K_SUM, K_COUNT, K_CHARS, K_WEIGHTED, KINDS = range(5)
 P_CONTAINER, P_FIRST, P_LAST, P_CHARS, PAGE = range(5)
 
 
-@helper
+@light
 def _log(value):
     return np.log1p(np.float64(value))
 
 
-@helper
+@light
 def find_context(s, el, bl, stats, sums, scores, around, kinds, page):
     """Fill `sums`' S_LIKELY, `around`, `kinds` and `page` from the scores of stage 1."""
     blocks, elements = s[L.NB], s[L.NE]
@@ -85,7 +85,7 @@ def find_context(s, el, bl, stats, sums, scores, around, kinds, page):
     _window(10, A_MEAN10, blocks, stats, scores, around)
 
 
-@helper
+@light
 def _window(width, column, blocks, stats, scores, around):
     """The mean score of the blocks at most `width` away, the block itself left out, weighted by their characters."""
     weight = total = 0.0
@@ -103,7 +103,7 @@ def _window(width, column, blocks, stats, scores, around):
         around[b, column] = (total - own * scores[b]) / (weight - own) if weight - own >= 0.5 else -1.0
 
 
-@helper
+@light
 def dense_features(row, s, el, bl, stats, sums, scores, around, kinds, page, b):
     """Write the FEATURES features of block b to `row` (float32)."""
     blocks = s[L.NB]
@@ -212,7 +212,7 @@ def dense_matrix(s, el, bl, stats, sums, scores, out):
 SURE, NEAR, SURE_NEAR = 0.05, 3, 0.3
 
 
-@helper
+@light
 def _is_sure(scores, b, blocks):
     """Whether stage 1 finds a block unlikely, and those near it: stage 2 would hardly ever say otherwise."""
     if scores[b] >= SURE:

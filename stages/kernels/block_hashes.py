@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.kernels import block_stats as T
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper, kernel
+from stages.kernels.compile import kernel, light
 from stages.kernels.hashing import load_u8
 
 BITS = 18  # of a feature's hash
@@ -17,7 +17,7 @@ _SHORT = 12  # words of a block whose words are features
 _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 
 
-@helper
+@light
 def _add(buffer, n, kind, value):
     """Append the feature `value` of a kind; returns how many there are."""
     key = (np.uint64(value) + np.uint64(kind) * _M1) * _M2
@@ -27,7 +27,7 @@ def _add(buffer, n, kind, value):
     return n + 1
 
 
-@helper
+@light
 def log_bin(value):
     """0 for 0, else 1 + the binary logarithm in halves: 1, 3, 4 or 5, ..."""
     if value <= 0:
@@ -39,7 +39,7 @@ def log_bin(value):
     return 1 + 2 * power + half
 
 
-@helper
+@light
 def link_bin(stats, b):
     """The share of a block's text that is links, in 6 steps."""
     share = stats[b, T.LINK] / max(stats[b, T.BYTES], 1)
@@ -48,7 +48,7 @@ def link_bin(stats, b):
     return np.int64(1 + min(4, int(share * 4.5)))
 
 
-@helper
+@light
 def _add_neighbour(buffer, n, kind, el, bl, stats, b, blocks):
     if b < 0 or b >= blocks:
         return _add(buffer, n, kind, 1 << 20)
@@ -60,7 +60,7 @@ def _add_neighbour(buffer, n, kind, el, bl, stats, b, blocks):
     return _add(buffer, n, kind, (1 << 18) + np.int64(stats[b, T.SHAPE]) * 8 + links)
 
 
-@helper
+@light
 def _add_names(buffer, n, kind, tok, first, count):
     for i in range(min(count, _NAMES_OF_ONE)):
         if n >= MOST - 64:
@@ -69,7 +69,7 @@ def _add_names(buffer, n, kind, tok, first, count):
     return n
 
 
-@helper
+@light
 def _add_words(buffer, n, out, start, stop):
     """The words of a short text, ASCII letters in lower case and digits as one, and their pairs."""
     key = np.uint64(0)
@@ -93,7 +93,7 @@ def _add_words(buffer, n, out, start, stop):
     return _add(buffer, n, 61, before * np.uint64(31) + np.uint64(3))
 
 
-@helper
+@light
 def hashed_features(buffer, out, s, el, bl, tok, stats, b):
     """Write the features of block b to `buffer` (int32[MOST]), each below 2**BITS; returns how many."""
     blocks = s[L.NB]

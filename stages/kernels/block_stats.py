@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper, kernel
+from stages.kernels.compile import kernel, light
 from stages.kernels.hashing import hash_word, load_u8, mix64
 from stages.kernels.html_tables import FNV_PRIME, FNV_START, META_DESCRIPTION, TAG, hash_table, lookup
 
@@ -75,7 +75,7 @@ _PREFIX = 24  # letters of a text that are compared with the page's description
 _P = TAG["p"]
 
 
-@helper
+@light
 def _measure(out, start, stop, stats, b):
     chars = words = digits = upper = commas = ends = marks = 0
     between = True
@@ -111,7 +111,7 @@ def _measure(out, start, stop, stats, b):
     stats[b, SHAPE] = shape
 
 
-@helper
+@light
 def kind_of_mark(out, at):
     """Whether the byte is a closing quote or bracket, ASCII or the last one of a curly quote."""
     byte = load_u8(out, at)
@@ -120,12 +120,12 @@ def kind_of_mark(out, at):
     return byte == 0x9D or byte == 0x99 or byte == 0xBB or byte == 0x9C
 
 
-@helper
+@light
 def _lower(byte):
     return byte | np.uint64(0x20) if 0x41 <= byte <= 0x5A else byte
 
 
-@helper
+@light
 def _begins_with_phrase(out, start, stop):
     """Whether the first words of out[start:stop], at most _PHRASE_WORDS, are one of PHRASES."""
     key = FNV_START
@@ -145,7 +145,7 @@ def _begins_with_phrase(out, start, stop):
     return False
 
 
-@helper
+@light
 def _prefix(data, start, stop):
     """A hash of the first _PREFIX letters of data[start:stop], digits, signs and white space left out; 0 where it has less."""
     key = FNV_START
@@ -161,7 +161,7 @@ def _prefix(data, start, stop):
     return np.uint64(0)
 
 
-@helper
+@light
 def _descriptions(data, s, notes):
     """Hashes of how the page's first two descriptions of itself begin; 0 for none."""
     first = second = np.uint64(0)
@@ -174,7 +174,7 @@ def _descriptions(data, s, notes):
     return first, second
 
 
-@helper
+@light
 def _signature(el, tok, element):
     """What elements of one kind have in common: their tags, and the first name, up to the fourth ancestor."""
     key = np.uint64(0x51ED270B)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper, kernel
+from stages.kernels.compile import kernel, light
 from stages.kernels.html_tables import TAG
 from stages.kernels.utf8 import append
 
@@ -21,7 +21,7 @@ SEPARATOR_BYTES = 2 * MOST_INDENT + 40  # most bytes before one block
 _LAYOUT = 1
 
 
-@helper
+@light
 def _find_layout_tables(el, bl, blocks):
     """Set E_NUMBER of each table to _LAYOUT where its cells hold paragraphs."""
     cell = np.int64(-1)
@@ -39,14 +39,14 @@ def _find_layout_tables(el, bl, blocks):
             el[el[element, L.E_TABLE], L.E_NUMBER] = _LAYOUT
 
 
-@helper
+@light
 def _write(dest, at, byte, count):
     for i in range(count):
         dest[at + i] = byte
     return at + count
 
 
-@helper
+@light
 def _write_number(dest, at, number):
     size = 1
     rest = number
@@ -59,7 +59,7 @@ def _write_number(dest, at, number):
     return at + size
 
 
-@helper
+@light
 def _in_table(el, element):
     """The table of data that an element is a cell's content of; -1 for none."""
     table = np.int64(el[element, L.E_TABLE])
@@ -68,7 +68,7 @@ def _in_table(el, element):
     return table
 
 
-@helper
+@light
 def _separate(dest, at, el, bl, before, b):
     """Write what stands between the kept blocks `before` (-1: none) and b."""
     element = bl[b, L.B_ELEMENT]
@@ -107,7 +107,7 @@ def _separate(dest, at, el, bl, before, b):
     return at
 
 
-@helper
+@light
 def _are_lines(el, bl, before, b):
     """Whether two blocks are lines of one piece of code: preformatted, in elements of one tag below one element."""
     one, other = bl[before, L.B_ELEMENT], bl[b, L.B_ELEMENT]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper, inlined, kernel
+from stages.kernels.compile import kernel, light, light_inlined
 from stages.kernels.hashing import load_u8
 from stages.kernels.html_marks import contains, has, names_of, note, number_in, put_image, read_link, read_meta
 from stages.kernels.html_scan import (
@@ -100,13 +100,13 @@ _TEX_WORD, _MATH_TYPE, _LD_JSON, _MML, _BLOCK_WORD, _DISPLAY_WORD, _PUBLISH, _EN
 )
 
 
-@inlined
+@light_inlined
 def _open_index(code, key):
     """Where `opens` counts the open elements of a name; unknown names share places by hash."""
     return np.int64(256) + np.int64(key % np.uint64(768)) if code >= CUSTOM else code
 
 
-@inlined
+@light_inlined
 def _open_block(code, key, kind, present, spans, names, values, data, at, out, s, stack, el, bl, tok, opens):
     """The start tag of a block element, or of one that has a place in the tree without breaking the text."""
     if s[L.PRE] and _ENDS_PRE[code]:
@@ -140,7 +140,7 @@ def _open_block(code, key, kind, present, spans, names, values, data, at, out, s
     push(code, _open_index(code, key), element, flags, kind, s, stack, opens)
 
 
-@helper
+@light
 def _shown_already(s, stack):
     """Whether the formula of the KaTeX element that is open was written."""
     i = s[L.SP] - 1
@@ -151,7 +151,7 @@ def _shown_already(s, stack):
     return False
 
 
-@helper
+@light
 def _child_of_math(code, at, out, s, stack, el, bl):
     """What stands between the parts of a fraction or a script, in MathML without TeX; returns the child's meaning."""
     parent = s[L.SP] - 1
@@ -175,7 +175,7 @@ def _child_of_math(code, at, out, s, stack, el, bl):
     return L.IS_GROUP if code == _MROW and (of_scripts or tag == _MFRAC) else 0
 
 
-@helper
+@light
 def _is_published(data, present, spans):
     """Whether a <time> says when its page was published, and not when a comment was."""
     begin, end = np.int64(spans[_CLASS, 0]), min(np.int64(spans[_CLASS, 1]), np.int64(spans[_CLASS, 0]) + 100)
@@ -185,7 +185,7 @@ def _is_published(data, present, spans):
     return has(present, _ITEMPROP) and contains(data, begin, end, _DATE_PUBLISHED)
 
 
-@inlined
+@light_inlined
 def _open_inline(code, key, slash, present, spans, names, values, data, at, stop, out, s, stack, el, bl, tok, notes, opens):
     """The start tag of an inline element; returns where to go on."""
     if code == _A:
@@ -223,7 +223,7 @@ def _open_inline(code, key, slash, present, spans, names, values, data, at, stop
     return at
 
 
-@helper
+@light
 def _open_math(present, spans, data, s):
     """<math>: its TeX, where an attribute holds it."""
     s[L.TEX_START] = s[L.TEX_STOP] = 0
@@ -235,7 +235,7 @@ def _open_math(present, spans, data, s):
         s[L.TEX_DISPLAY] = 1
 
 
-@helper
+@light
 def _open_void(code, present, spans, names, values, data, at, out, s, stack, el, bl, notes):
     if code == _BR:
         if s[L.PRE] or s[L.CODE_KEPT]:
@@ -256,7 +256,7 @@ def _open_void(code, present, spans, names, values, data, at, out, s, stack, el,
         read_link(data, present, spans, notes, s)
 
 
-@helper
+@light
 def _open_raw(code, key, length, present, spans, names, values, data, at, stop, out, s, stack, el, bl, notes):
     """A raw element: skipped, but for TeX and what is noted; returns where to go on, at its end tag.
 
@@ -286,7 +286,7 @@ def _open_raw(code, key, length, present, spans, names, values, data, at, stop, 
     return end
 
 
-@inlined
+@light_inlined
 def _start_tag(data, at, stop, names, values, out, s, stack, el, bl, tok, notes, opens, spans):
     """The start tag whose `<` stands at `at`; returns where to go on."""
     end, key = name_end(data, at + 1, stop)
@@ -325,7 +325,7 @@ def _start_tag(data, at, stop, names, values, out, s, stack, el, bl, tok, notes,
     return at
 
 
-@inlined
+@light_inlined
 def _end_tag(data, at, stop, names, values, out, s, stack, el, bl, opens, spans):
     """The end tag whose `</` stands at `at`; returns where to go on."""
     end, key = name_end(data, at + 2, stop)
@@ -364,7 +364,7 @@ def _end_tag(data, at, stop, names, values, out, s, stack, el, bl, opens, spans)
     return at
 
 
-@inlined
+@light_inlined
 def _end_line_or_block(place, code, out, s, stack, el, bl):
     """A block's end tag ends the block of text; in <pre> only a line."""
     if s[L.PRE]:
@@ -378,7 +378,7 @@ def _end_line_or_block(place, code, out, s, stack, el, bl):
     end_block(out, s, el, bl, False)
 
 
-@inlined
+@light_inlined
 def _begins_markup(data, at):
     """Whether what follows the `<` at `at` makes it the beginning of a tag, a comment or the like."""
     after = load_u8(data, at + 1)
@@ -387,7 +387,8 @@ def _begins_markup(data, at):
 
 @kernel(
     "void(text, int64, int64, int64, Array(uint64, 2, 'C', readonly=True), text, vec_uint8, vec_int64, int32[:, ::1], "
-    "int32[:, ::1], int32[:, ::1], vec_uint32, int32[:, ::1], vec_int32, int32[:, ::1])"
+    "int32[:, ::1], int32[:, ::1], vec_uint32, int32[:, ::1], vec_int32, int32[:, ::1])",
+    allocates=False,
 )
 def html_blocks(data, at, stop, delimiter, names, values, out, s, stack, el, bl, tok, notes, opens, spans):
     """Parse the page data[at:stop] (UTF-8) into the arrays of `html_layout`; how many rows they hold is in `s`.

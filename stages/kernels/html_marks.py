@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper, inlined
+from stages.kernels.compile import light, light_inlined
 from stages.kernels.hashing import load_u8
 from stages.kernels.html_names import CLASS_NAME, PROPERTY, ROLE, add_names, add_token
 from stages.kernels.html_scan import DIGIT, WHITE, hash_lower, kind_of, skip_white
@@ -36,7 +36,7 @@ _LICENSE_WORD, _CC, _NONE, _LATEX, _MATHTEX, _MIMETEX, _CODECOGS = (
 )
 
 
-@helper
+@light
 def contains(data, at, stop, word):
     """Whether data[at:stop] holds a word of small letters, spaces left out and case aside."""
     first = at
@@ -58,7 +58,7 @@ def contains(data, at, stop, word):
     return False
 
 
-@helper
+@light
 def number_in(data, at, stop):
     """The number, of at most seven digits, that data[at:stop] begins with; 1 where there is none."""
     number = np.int64(0)
@@ -69,19 +69,19 @@ def number_in(data, at, stop):
     return number if at > first else np.int64(1)
 
 
-@inlined
+@light_inlined
 def has(present, attribute):
     return present >> np.uint64(attribute) & np.uint64(1) != 0
 
 
-@helper
+@light
 def note(kind, at, stop, notes, s):
     if s[L.NN] < len(notes) and stop > at:
         notes[s[L.NN], 0], notes[s[L.NN], 1], notes[s[L.NN], 2] = kind, at, stop
         s[L.NN] += 1
 
 
-@helper
+@light
 def names_of(data, present, spans, tok, s, most):
     """Tokens of an element's class, id, role and itemprop to `tok`; returns (bits of CLASSES, bits of KEYWORDS)."""
     classes = groups = np.int64(0)
@@ -99,7 +99,7 @@ def names_of(data, present, spans, tok, s, most):
     return classes, groups
 
 
-@helper
+@light
 def read_meta(data, present, spans, notes, s):
     for attribute in (_NAME, _PROPERTY, _ITEMPROP, _HTTP_EQUIV):
         if has(present, attribute) and has(present, _CONTENT):
@@ -109,7 +109,7 @@ def read_meta(data, present, spans, notes, s):
                 return
 
 
-@helper
+@light
 def read_link(data, present, spans, notes, s):
     """Links to licences: rel=license, and what leads to creativecommons.org."""
     if not has(present, _HREF):
@@ -120,7 +120,7 @@ def read_link(data, present, spans, notes, s):
         note(META_LICENSE, at, stop, notes, s)
 
 
-@helper
+@light
 def put_image(data, present, spans, names, values, out, s, stack, el, bl):
     """An image of a formula is its alt text, the TeX; an emoji is its alt text; any other is counted."""
     s[L.IMAGES] += 1
@@ -146,7 +146,7 @@ def put_image(data, present, spans, names, values, out, s, stack, el, bl):
         put_tex(data, at, stop, False, display, names, values, out, s, stack, el, bl)
 
 
-@helper
+@light
 def _looks_like_tex(data, at, stop):
     if stop - at <= 3:
         return True
@@ -157,7 +157,7 @@ def _looks_like_tex(data, at, stop):
     return False
 
 
-@helper
+@light
 def _classes_of(data, at, stop):
     """Bits of CLASSES of the names in data[at:stop]."""
     flags = np.int64(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper
+from stages.kernels.compile import light
 from stages.kernels.hashing import load_u8
 from stages.kernels.html_scan import DIGIT, UPPER, WHITE, kind_of
 from stages.kernels.html_tables import CLASS_TABLE, FNV_PRIME, FNV_START, TAG, hash_table, lookup
@@ -42,7 +42,7 @@ _SALTS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], 
 CLASS_NAME, ROLE, PROPERTY = range(3)  # kinds of names: they are told apart, but for class and id
 
 
-@helper
+@light
 def add_token(key, kind, tok, s, most):
     """Keep the token of a hashed name, unless `most` tokens are there."""
     if s[L.NT] < most:
@@ -51,7 +51,7 @@ def add_token(key, kind, tok, s, most):
         s[L.NT] += 1
 
 
-@helper
+@light
 def add_names(data, at, stop, kind, tok, s, most):
     """Tokens of the names in data[at:stop] to `tok`, until it holds `most`; returns (bits of CLASSES, bits of KEYWORDS)."""
     classes = groups = np.int64(0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.kernels.compile import helper, inlined
+from stages.kernels.compile import light, light_inlined
 from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
 from stages.kernels.html_tables import FNV_PRIME, FNV_START, attribute_code, lookup
 
@@ -33,13 +33,13 @@ BYTE_KINDS = _byte_kinds()
 _ONES, _HIGH_BITS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
-@inlined
+@light_inlined
 def kind_of(data, at):
     """WHITE, LETTER... of the byte at `at`, int64."""
     return np.int64(BYTE_KINDS[load_u8(data, at)])
 
 
-@inlined
+@light_inlined
 def find_byte(data, at, stop, byte):
     """The first position at or behind `at` that holds `byte`; else stop."""
     pattern = np.uint64(byte) * _ONES
@@ -54,14 +54,14 @@ def find_byte(data, at, stop, byte):
     return at
 
 
-@inlined
+@light_inlined
 def skip_white(data, at, stop):
     while at < stop and kind_of(data, at) & WHITE:
         at += 1
     return at
 
 
-@inlined
+@light_inlined
 def name_end(data, at, stop):
     """(position behind the tag's name that begins at `at`, its hash)."""
     key = FNV_START
@@ -77,7 +77,7 @@ def name_end(data, at, stop):
     return at, key
 
 
-@helper
+@light
 def hash_lower(data, at, stop):
     """FNV-1a of data[at:stop], ASCII letters in lower case."""
     key = FNV_START
@@ -90,7 +90,7 @@ def hash_lower(data, at, stop):
     return key
 
 
-@inlined
+@light_inlined
 def read_attributes(data, at, stop, spans):
     """The attributes of the tag whose name ends at `at`, up to and over its `>`.
 
@@ -132,7 +132,7 @@ def read_attributes(data, at, stop, spans):
             spans[code, 0], spans[code, 1] = begin, end
 
 
-@helper
+@light
 def comment_end(data, at, stop):
     """The position behind a comment, of which `<!--` ends at `at`: also `<!-->`, `<!--->` and `--!>` end one."""
     if at < stop and load_u8(data, at) == GREATER:
@@ -152,7 +152,7 @@ def comment_end(data, at, stop):
         at += 1
 
 
-@helper
+@light
 def raw_end(data, at, stop, key, length):
     """Where the end tag `</name` of a raw element begins (its name has this hash and length); -1 where there is none."""
     while True:
@@ -174,7 +174,7 @@ _C1 = np.array(
 )  # fmt: skip
 
 
-@helper
+@light
 def write_point(out, at, point):
     """Write a code point as UTF-8 to out[at:]; returns the position behind it."""
     if point < 0x80:
@@ -196,7 +196,7 @@ def write_point(out, at, point):
     return at + 4
 
 
-@helper
+@light
 def _numeric(data, at, stop, out, put):
     """The reference whose `&#` ends at `at`: (position behind it, position behind what was written); 0 where it is none."""
     base = 10
@@ -226,7 +226,7 @@ def _numeric(data, at, stop, out, put):
     return at, write_point(out, put, point)
 
 
-@helper
+@light
 def read_reference(data, at, stop, names, values, out, put):
     """The character reference whose `&` stands at `at`: (position behind it, position behind what it wrote to out[put:]).
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from stages.kernels.compile import inlined
+from stages.kernels.compile import light_inlined
 from stages.kernels.hashing import load_u64
 
 FNV_START, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
@@ -129,7 +129,7 @@ def hash_table(values: Mapping[str, int]) -> np.ndarray:
     return table
 
 
-@inlined
+@light_inlined
 def lookup(table, key):
     """The value of a hashed name in a `hash_table`, int64; 0 where it is not there."""
     last = np.uint64(len(table) - 1)
@@ -163,7 +163,7 @@ _ATTRIBUTE_TABLE = _attribute_table()
 _LONGEST, _SHORTEST = max(map(len, ATTRIBUTES)), min(map(len, ATTRIBUTES))
 
 
-@inlined
+@light_inlined
 def attribute_code(data, start, stop):
     """The place in ATTRIBUTES of the name data[start:stop], case aside; -1 for another. Reads nothing outside data[:stop + 8]."""
     length = stop - start

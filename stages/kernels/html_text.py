@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper, inlined
+from stages.kernels.compile import light, light_inlined
 from stages.kernels.hashing import load_u8, store_u8
 from stages.kernels.html_scan import AMPERSAND, BYTE_KINDS, DIGIT, LETTER, WHITE, kind_of, read_reference
 from stages.kernels.html_tables import LINE_NUMBERS
@@ -18,7 +18,7 @@ _NL, _SPACE, _CR, _TAB = 10, 32, 13, 9
 _BACKSLASH, _DOLLAR, _PERCENT, _OPEN, _CLOSE, _CARET, _LOW = (ord(c) for c in "\\$%{}^_")
 
 
-@helper
+@light
 def end_block(out, s, el, bl, after_break):
     """End the block that is being written. One without text, or of line numbers alone, leaves nothing behind."""
     start, stop = s[L.B0], s[L.W]
@@ -59,7 +59,7 @@ def end_block(out, s, el, bl, after_break):
     s[L.FORMULA_END] = -1
 
 
-@helper
+@light
 def digits_only(out, start, stop):
     """Whether out[start:stop] holds at least one digit and besides digits only white space, dots, colons and bars."""
     digits = False
@@ -73,7 +73,7 @@ def digits_only(out, start, stop):
     return digits
 
 
-@helper
+@light
 def _counts_lines(out, start, stop):
     """Whether out[start:stop] is two lines or more that hold one number each, each one above the last."""
     before = np.int64(-1)
@@ -94,7 +94,7 @@ def _counts_lines(out, start, stop):
     return lines >= 2
 
 
-@helper
+@light
 def _is_line_numbers(out, start, stop, s, el):
     owner = s[L.OWNER]
     if el[owner, L.E_FLAGS] & LINE_NUMBERS and digits_only(out, start, stop):
@@ -102,7 +102,7 @@ def _is_line_numbers(out, start, stop, s, el):
     return s[L.FLAGS] & L.HAS_PRE != 0 and el[owner, L.E_CELL] >= 0 and _counts_lines(out, start, stop)
 
 
-@helper
+@light
 def _begin_text(at, first, out, s, stack, el, bl):
     """Before a character of kind `first` is written: the line breaks that came before it, and the space.
 
@@ -138,7 +138,7 @@ def _begin_text(at, first, out, s, stack, el, bl):
     return w
 
 
-@inlined
+@light_inlined
 def put_text(data, at, stop, names, values, out, s, stack, el, bl):
     """Write the text data[at:stop], which holds no tag: references resolved, white space folded to one space.
 
@@ -230,7 +230,7 @@ def put_text(data, at, stop, names, values, out, s, stack, el, bl):
         s[L.PEND] |= np.int64(white)
 
 
-@helper
+@light
 def _put_kept(data, at, stop, names, values, out, s, stack, el, bl):
     """Write data[at:stop] with its white space; line ends become newlines, no-break spaces spaces."""
     if at >= stop:
@@ -263,7 +263,7 @@ def _put_kept(data, at, stop, names, values, out, s, stack, el, bl):
     s[L.W] = w
 
 
-@helper
+@light
 def put_byte(byte, at, out, s, stack, el, bl):
     """Write one ASCII character that stands for markup, joined to what is before it."""
     if s[L.MUTE]:
@@ -273,7 +273,7 @@ def put_byte(byte, at, out, s, stack, el, bl):
     s[L.W] = w + 1
 
 
-@helper
+@light
 def take_back(out, s, mark, pending):
     """Forget what was written behind `mark`, before which a space was pending or not."""
     s[L.W], s[L.PEND] = mark, pending
@@ -281,7 +281,7 @@ def take_back(out, s, mark, pending):
         s[L.APART] = FORMULA | DIGIT
 
 
-@helper
+@light
 def insert(out, s, at, byte):
     """Put one byte before out[at:], the end of what is written."""
     i = s[L.W]
@@ -292,7 +292,7 @@ def insert(out, s, at, byte):
     s[L.W] += 1
 
 
-@helper
+@light
 def _trim(data, at, stop):
     while at < stop and kind_of(data, at) & WHITE:
         at += 1
@@ -301,7 +301,7 @@ def _trim(data, at, stop):
     return at, stop
 
 
-@helper
+@light
 def _starts(data, at, stop, word):
     if stop - at < len(word):
         return False
@@ -316,7 +316,7 @@ _TEXTSTYLE = np.frombuffer(b"{\\textstyle", np.uint8)
 _BARE_STYLE = np.frombuffer(b"\\displaystyle", np.uint8)
 
 
-@helper
+@light
 def _unwrap(out, start, stop):
     """The TeX inside of out[start:stop] without delimiters and style: (start, stop, whether it said that it is displayed)."""
     display = False
@@ -344,7 +344,7 @@ def _unwrap(out, start, stop):
     return start, stop, display
 
 
-@helper
+@light
 def _delimit(out, w, style, display, closing):
     """Write the sign before or behind a formula; `style` 0: dollars, 1: \\( and \\[, 2: none."""
     if style == 0:
@@ -363,7 +363,7 @@ def _delimit(out, w, style, display, closing):
     return w
 
 
-@helper
+@light
 def _fold_tex(out, start, stop):
     """Fold white space of the TeX out[start:stop] and take comments out of it, in place; returns where it ends.
 
@@ -393,7 +393,7 @@ def _fold_tex(out, start, stop):
     return w
 
 
-@helper
+@light
 def put_tex(data, at, stop, decoded, display, names, values, out, s, stack, el, bl):
     """Write the TeX data[at:stop] between its delimiters, on one line and without comments; once, where it stood already.
 
@@ -434,7 +434,7 @@ def put_tex(data, at, stop, decoded, display, names, values, out, s, stack, el, 
     s[L.APART] = FORMULA | DIGIT
 
 
-@helper
+@light
 def _same(out, start, stop, first, length):
     """Whether the formula out[start:stop] holds out[first:first + length] between its delimiters."""
     start += (stop - start - length) // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels import html_layout as L
-from stages.kernels.compile import helper, inlined
+from stages.kernels.compile import light, light_inlined
 from stages.kernels.hashing import load_u8
 from stages.kernels.html_names import TAG_GROUPS
 from stages.kernels.html_scan import DIGIT, LETTER, WHITE, kind_of
@@ -57,7 +57,7 @@ _TD, _TH, _TR, _TABLE_TAG, _LI_TAG, _DT, _DD_TAG, _UL, _OL, _DL, _MENU = (
 )
 
 
-@inlined
+@light_inlined
 def new_element(code, s, stack, el):
     """A row of `el` below the innermost open one; returns its number. At the array's end s[L.FULL] is set."""
     e = s[L.NE]
@@ -102,7 +102,7 @@ def new_element(code, s, stack, el):
     return e
 
 
-@inlined
+@light_inlined
 def push(code, open_index, element, flags, kind, s, stack, opens):
     """Put an element on the stack; one that is nested too deep is left out."""
     sp = s[L.SP]
@@ -134,7 +134,7 @@ def push(code, open_index, element, flags, kind, s, stack, opens):
         s[L.MUTE] = s[L.SP]
 
 
-@helper
+@light
 def pop_to(sp, names, values, data, at, out, s, stack, el, bl, opens):
     """End all open elements but the first `sp`; the root is never ended."""
     while s[L.SP] > max(sp, 1):
@@ -152,7 +152,7 @@ def pop_to(sp, names, values, data, at, out, s, stack, el, bl, opens):
             end_link(s)
 
 
-@helper
+@light
 def end_link(s):
     """What follows is no longer the text of a link."""
     if s[L.LINK] >= 0:
@@ -160,7 +160,7 @@ def end_link(s):
         s[L.LINK] = -1
 
 
-@helper
+@light
 def _end_meaning(top, flags, names, values, data, at, out, s, stack, el, bl):
     mark = np.int64(stack[top, L.S_MARK])
     if flags & (RENDERED | KATEX | L.IS_MATH | L.IS_MUTED | L.IS_SUP | L.IS_SUB):
@@ -195,7 +195,7 @@ def _end_meaning(top, flags, names, values, data, at, out, s, stack, el, bl):
         s[L.W] += 1
 
 
-@helper
+@light
 def _end_math(top, names, values, data, out, s, stack, el, bl):
     """<math> ends: its TeX takes the place of its text, and the text that renders the same formula goes."""
     mark, pend = np.int64(stack[top, L.S_MARK]), np.int64(stack[top, L.S_PEND])
@@ -241,7 +241,7 @@ _ORDINAL_WORDS = np.array(
 )
 
 
-@helper
+@light
 def _is_ordinal(out, at, stop):
     """Whether out[at:stop] is what makes an ordinal of a number: 1st, 2nd, 19e."""
     length = stop - at
@@ -259,7 +259,7 @@ def _is_ordinal(out, at, stop):
     return False
 
 
-@helper
+@light
 def _end_script(mark, above, out, s):
     """A superscript or subscript ends: a sign keeps it from joining what is before it, as in 10^6 and x_1.
 
@@ -309,7 +309,7 @@ def _end_script(mark, above, out, s):
     s[L.APART] = DIGIT
 
 
-@helper
+@light
 def end_implied(code, names, values, data, at, out, s, stack, el, bl, opens):
     """End what the start tag of a block ends without end tags: <p> by any block, <li> by <li>, and so on."""
     ends, stops = _ENDS[code], _STOPS[code]
@@ -330,7 +330,7 @@ def end_implied(code, names, values, data, at, out, s, stack, el, bl, opens):
         pop_to(target, names, values, data, at, out, s, stack, el, bl, opens)
 
 
-@inlined
+@light_inlined
 def find_open(open_index, kind, code, s, stack, opens):
     """The place on the stack of the innermost open element of this name; -1 where a table cell or a block stands between."""
     if opens[open_index] == 0:
