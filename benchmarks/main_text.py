@@ -146,6 +146,8 @@ def report(results: dict[str, Result], size: int) -> None:
     ]
     show_table("F1 by the language that the page states", ["", *languages], rows)
     name, found = list(judged.items())[-1] if "blocks, trained on other sites" in judged else next(iter(judged.items()))
+    if name == "blocks":
+        print("if these pages are those that the model learned from (see its card), its F1 says nothing of others: use --folds 5")
     print(f"{name}: F1 {found['all'].f1:.3f}, {verdict(found['all'].f1, GOAL_F1)}")
     english = found.get("en")
     if english:

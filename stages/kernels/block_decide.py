@@ -9,7 +9,7 @@ from stages.kernels import html_layout as L
 from stages.kernels.compile import helper, kernel, light
 from stages.kernels.html_tables import TAG
 
-_H1 = TAG["h1"]
+_H1, _QUOTE, _PRE = (TAG[name] for name in ("h1", "blockquote", "pre"))
 LIKELY = 0.3  # blocks above it say what is likely on this page
 LONG_WORD = 120  # mean bytes of a word above which ASCII text is encoded data
 LINKS = 0.4  # share of links above which a list or table leads elsewhere
@@ -44,58 +44,48 @@ def _limit(scores, stats, blocks, limit, share):
 
 
 @light
-def _beside(el, bl, kept, b, blocks, parent):
-    """Whether block b is kept and stands in `parent`, in one of its children, or in a list or table that is one."""
-    if b < 0 or b >= blocks or not kept[b]:
-        return False
-    element = np.int64(bl[b, L.B_ELEMENT])
+def _unit(el, element):
+    """What an element is part of as seen from around it: the outermost list, the table, the quotation, or itself."""
     group = _group(el, element)
     if group >= 0:
-        element = group
-    return element == parent or el[element, L.E_PARENT] == parent
+        return group
+    parent = np.int64(el[element, L.E_PARENT])
+    return parent if parent >= 0 and el[parent, L.E_TAG] == _QUOTE else element
+
+
+@light
+def _is_form(el, bl, b):
+    """Whether a block is code, a formula, a quotation, or part of a list or table."""
+    if bl[b, L.B_FLAGS] & (L.HAS_PRE | L.HAS_MATH):
+        return True
+    element = np.int64(bl[b, L.B_ELEMENT])
+    unit = _unit(el, element)
+    tag = el[unit, L.E_TAG]
+    return unit != element or tag == _QUOTE or tag == _PRE or _group(el, element) >= 0
 
 
 @helper
 def _keep_between(el, bl, stats, blocks, elements, kept):
-    """Keep lists and tables, but for those of links, that stand between kept blocks below the same element."""
-    first = np.full(elements, -1, np.int32)
-    last = np.full(elements, -1, np.int32)
+    """Keep code, formulas, quotations, lists and tables that stand between kept blocks below the same element.
+
+    Lists and tables of links are left out, and so are other blocks.
+    """
     links = np.zeros((elements, 2), np.float32)
     for b in range(blocks):
-        group = _group(el, np.int64(bl[b, L.B_ELEMENT]))
-        if group >= 0:
-            if first[group] < 0:
-                first[group] = b
-            last[group] = b
-            links[group, 0] += stats[b, T.LINK]
-            links[group, 1] += stats[b, T.BYTES]
-    before = np.int64(-1)
+        unit = _unit(el, np.int64(bl[b, L.B_ELEMENT]))
+        links[unit, 0] += stats[b, T.LINK]
+        links[unit, 1] += stats[b, T.BYTES]
+    before, around = np.int64(-1), np.int64(-1)  # the last kept block, and what it stands in
     for b in range(blocks):
-        group = _group(el, np.int64(bl[b, L.B_ELEMENT]))
-        if group >= 0 and first[group] == b and links[group, 0] <= LINKS * links[group, 1]:
-            parent = np.int64(el[group, L.E_PARENT])
-            after = np.int64(last[group]) + 1
-            if _beside(el, bl, kept, before, blocks, parent) and _leads_on(el, bl, kept, after, blocks, parent, first, links):
-                for i in range(b, after):
-                    kept[i] = 1
-        if group < 0 or last[group] == b:
-            before = np.int64(b)
-
-
-@light
-def _leads_on(el, bl, kept, b, blocks, parent, first, links):
-    """Whether a kept block of `parent` follows, over other lists and tables of it that are not of links."""
-    for _ in range(8):
-        if b >= blocks:
-            return False
-        group = _group(el, np.int64(bl[b, L.B_ELEMENT]))
-        if group < 0 or first[group] != b or el[group, L.E_PARENT] != parent:
-            return _beside(el, bl, kept, b, blocks, parent)
-        if links[group, 0] > LINKS * links[group, 1]:
-            return False
-        while b < blocks and _group(el, np.int64(bl[b, L.B_ELEMENT])) == group:
-            b += 1
-    return False
+        if not kept[b]:
+            continue
+        parent = np.int64(el[_unit(el, np.int64(bl[b, L.B_ELEMENT])), L.E_PARENT])
+        if before >= 0 and parent == around:
+            for between in range(before + 1, b):
+                unit = _unit(el, np.int64(bl[between, L.B_ELEMENT]))
+                if links[unit, 0] <= LINKS * links[unit, 1] and _is_form(el, bl, between):
+                    kept[between] = 1
+        before, around = np.int64(b), parent
 
 
 @kernel(
@@ -104,8 +94,8 @@ def _leads_on(el, bl, kept, b, blocks, parent, first, links):
 def keep_blocks(s, el, bl, stats, scores, limit, share, headline, kept):
     """Set `kept` of each block to 1 where it belongs to the main text, else 0.
 
-    A block is kept above min(limit, share x the mean of likely blocks); and lists and tables, but for those of links, that
-    stand between kept blocks below the same element. Encoded data goes, and without `headline` the first <h1>.
+    A block is kept above min(limit, share x the mean of likely blocks), or where `_keep_between` finds it. Encoded data
+    goes, and without `headline` the first <h1>.
     """
     blocks = s[L.NB]
     limit = _limit(scores, stats, blocks, limit, share)

@@ -279,6 +279,10 @@ def _open_raw(code, key, length, present, spans, names, values, data, at, stop, 
         if contains(data, begin, min(finish, begin + 60), _MATH_TYPE):
             if s[L.RENDER_END] == s[L.W] and s[L.B0] <= s[L.RENDER_START] < s[L.W]:
                 take_back(out, s, s[L.RENDER_START], s[L.RENDER_PEND])
+            elif s[L.W] == s[L.B0] and s[L.NB] > 0 and s[L.RENDER_BLOCK] == s[L.NB] - 1:
+                s[L.NB] -= 1  # the block before shows the same formula
+                s[L.W] = s[L.B0] = np.int64(bl[s[L.NB], L.B_START])
+                s[L.RENDER_BLOCK] = -1
             display = contains(data, begin, min(finish, begin + 60), _DISPLAY_WORD)
             put_tex(data, at, end, True, display, names, values, out, s, stack, el, bl)
         elif contains(data, begin, min(finish, begin + 60), _LD_JSON):
@@ -398,7 +402,7 @@ def html_blocks(data, at, stop, delimiter, names, values, out, s, stack, el, bl,
     """
     s[:] = 0
     opens[:] = 0
-    s[L.LINK] = s[L.FORMULA_END] = s[L.RENDER_END] = -1
+    s[L.LINK] = s[L.FORMULA_END] = s[L.RENDER_END] = s[L.RENDER_BLOCK] = -1
     s[L.DELIMITER] = delimiter
     root = new_element(_HTML, s, stack, el)
     push(_HTML, _HTML, root, L.IS_ROOT, BLOCK, s, stack, opens)

@@ -27,8 +27,8 @@ BLOCK_TOKENS = 8  # names kept of the inline elements of one block
 # State.
 (W, B0, PEND, BREAKS, NE, NB, NT, SP, NN, LINK, LINK_FROM, LINK_BYTES, MUTE, OWNER, FLAGS, BLOCK_TOK, RENDER_START,
  RENDER_END, RENDER_PEND, FORMULA_START, FORMULA_END, APART, CODE, CODE_KEPT, PRE, NEWLINE, SKIPPED, SKIP_COUNT, TEX_START,
- TEX_STOP, TEX_DISPLAY, MATH, RENDERINGS, DISPLAYS, SPECIALS, FULL, IMAGES, SOURCE, NO_END, DELIMITER, INPUTS,
- STATE) = range(42)  # fmt: skip
+ TEX_STOP, TEX_DISPLAY, MATH, RENDERINGS, DISPLAYS, FULL, IMAGES, SOURCE, NO_END, DELIMITER, RENDER_BLOCK,
+ STATE) = range(41)  # fmt: skip
 
 # Open elements: where in `opens`, tag, nearest element of `el`, meaning, text written before it, space pending before it,
 # children so far, BLOCK or another kind of tag.

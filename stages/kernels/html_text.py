@@ -46,6 +46,8 @@ def end_block(out, s, el, bl, after_break):
         bl[b, L.B_SOURCE] = s[L.SOURCE]
         bl[b, L.B_IMAGES] = s[L.IMAGES]
         s[L.NB] = b + 1
+        if s[L.RENDER_END] == s[L.W] and s[L.RENDER_START] <= first:
+            s[L.RENDER_BLOCK] = b  # nothing but a formula as it is shown
         s[L.B0] = stop
         s[L.IMAGES] = 0
     else:

@@ -112,8 +112,6 @@ def push(code, open_index, element, flags, kind, s, stack, opens):
     stack[sp, L.S_MARK], stack[sp, L.S_PEND], stack[sp, L.S_CHILDREN], stack[sp, L.S_KIND] = s[L.W], s[L.PEND], 0, kind
     opens[open_index] += 1
     s[L.SP] = sp + 1
-    if flags & (RENDERED | KATEX | L.IS_MATH | L.IS_MUTED | L.IS_SUP | L.IS_SUB):
-        s[L.SPECIALS] += 1
     if flags & (L.IS_SUP | L.IS_SUB):
         s[L.APART] = 0
     if flags & RENDERED:
@@ -163,8 +161,6 @@ def end_link(s):
 @light
 def _end_meaning(top, flags, names, values, data, at, out, s, stack, el, bl):
     mark = np.int64(stack[top, L.S_MARK])
-    if flags & (RENDERED | KATEX | L.IS_MATH | L.IS_MUTED | L.IS_SUP | L.IS_SUB):
-        s[L.SPECIALS] -= 1
     if flags & L.IS_PRE:
         s[L.PRE] -= 1
     if flags & L.IS_CODE:
@@ -210,6 +206,7 @@ def _end_math(top, names, values, data, out, s, stack, el, bl):
             katex = i
     if end <= begin and s[L.W] == mark:
         return
+    s[L.FLAGS] |= L.HAS_MATH
     if rendered >= 0 and s[L.B0] <= stack[rendered, L.S_MARK] < s[L.W]:
         to = np.int64(stack[rendered, L.S_MARK])
         if end <= begin:  # the text of <math> itself, over what was rendered

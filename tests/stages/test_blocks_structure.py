@@ -144,6 +144,12 @@ def test_what_stands_around_tex_is_a_setting(parsed):
     assert whole(parsed, html, "none") == f"a {TEX} b {TEX}"
 
 
+def test_a_displayed_formula_of_mathjax_2_is_one_block(parsed):
+    shown = "<div class='MathJax_Display'><span class='MathJax'>xx</span></div>"
+    html = f"<p>a</p>{shown}<script type='math/tex; mode=display'>x</script><p>b"
+    assert whole(parsed, html) == "a\n\n$$x$$\n\nb"
+
+
 def test_two_formulas_side_by_side_stay_two(parsed):
     assert whole(parsed, f"<p>{ANNOTATED}{KATEX}<script type='math/tex'>x</script></p>") == f"${TEX}$ $x$"
 

@@ -188,6 +188,42 @@ def test_real_pages_are_extracted_as_well_as_the_goal_says():
     assert found.f1 > 0.94
 
 
+FORMS = {
+    "code": ("<pre>$ ls -la\ntotal 0</pre>", "$ ls -la\ntotal 0"),
+    "code in a box": ("<div class='highlight'><pre><code>int x;\n  y();</code></pre></div>", "int x;\n  y();"),
+    "code in a table": (
+        "<div class='code'><table><tr><td class='gutter'><pre class='lineno'>1\n2\n</pre></td>"
+        "<td><pre>a = 1\nb = 2\n</pre></td></tr></table></div>",
+        "a = 1\nb = 2",
+    ),
+    "formula": ("<div class='katex-display'><math><annotation encoding=TeX>a^2</annotation></math></div>", "$$a^2$$"),
+    "formula without TeX": ("<math display='block'><msup><mi>x</mi><mn>2</mn></msup></math>", "x^2"),
+    "image of a formula": ("<p><img class='latex' alt='x^2 + y'></p>", "$x^2 + y$"),
+    "table": ("<div><table><tr><th>A</th><th>B</th></tr><tr><td>1</td><td>2</td></tr></table></div>", "A\tB\n1\t2"),
+    "lists": ("<ol><li>one</li></ol><dl><dt>Term</dt><dd>Def</dd></dl><ul><li>a<ul><li>b</li></ul></li></ul>", "- a\n  - b"),
+    "terms": ("<dl><dt>Term</dt><dd>Def</dd></dl>", "Term\nDef"),
+    "quotation": ("<blockquote><p>Short.</p></blockquote>", "Short."),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_stands_between_paragraphs_stays(name):
+    """Whatever the model says of short pieces, where the same element has main text before and behind them."""
+    html, expected = FORMS[name]
+    page = ARTICLE.replace("</p><p>", f"</p>{html}<p>", 1)
+    assert expected in extract_page(page.encode())[0].decode()
+
+
+def test_lists_of_links_between_paragraphs_may_go():
+    links = "<ul><li><a href=/x>Read: another story</a></li><li><a href=/y>Read: a third</a></li></ul>"
+    page = ARTICLE.replace("</p><p>", f"</p>{links}<p>", 1)
+    parsed = Parsed(1 << 16)
+    parsed.parse(page.encode())
+    scores = np.array([0.9 if "river carries" in parsed.block(b) else 0.1 for b in range(parsed.blocks)], np.float32)
+    parsed.decide(scores, 0.5, 0.6)
+    assert parsed.text().decode().count(PARAGRAPH) == 6 and "Read:" not in parsed.text().decode()
+
+
 CASES = json.loads((SHARED / "cases" / "structure.json").read_text()) if SHARED.exists() else []
 
 
