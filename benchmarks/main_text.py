@@ -84,7 +84,7 @@ def read_pages(files: list[Path]) -> list[tuple[str, str]]:
         with path.open("rb") as stream:
             for batch in read_batches(stream, path.name, ReadSpec(), on_event=lambda event: None):
                 columns = (batch.column(name).to_pylist() for name in ("url", "html", "charset"))
-                pages += [(url, decode(html, charset)) for url, html, charset in zip(*columns, strict=True) if html]
+                pages += [(url, decode(html, charset).text) for url, html, charset in zip(*columns, strict=True) if html]
     return pages
 
 

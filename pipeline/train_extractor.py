@@ -129,7 +129,7 @@ def _pages(name: str, uri: str, digests: dict[str, str]) -> Iterator[tuple[str, 
             columns = (batch.column(column).to_pylist() for column in ("url", "html", "charset"))
             for url, html, charset in zip(*columns, strict=True):
                 if html is not None:
-                    yield url or "", decode(html, charset)
+                    yield url or "", decode(html, charset).text
     with storage.open_stream(uri) as stream:
         digest = hashlib.sha256()
         while chunk := stream.read(1 << 20):

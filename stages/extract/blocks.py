@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stages.charset import Decoded
 from stages.errors import DocumentFailure
 from stages.extract.block_model import BlockModel, default_model
 from stages.extract.page_metadata import PageMetadata, read_metadata
@@ -118,20 +119,22 @@ class Extracted:
     """What became of some pages, in their order: text (empty for one that failed), metadata, and the failures."""
 
     texts: list[bytes]
+    replaced: list[int]  # characters of each page put for bytes that mean nothing
     metadata: list[PageMetadata]
     failures: list[DocumentFailure]  # `row` is the page's position
 
 
-def extract_pages(pages: Iterable[str], options: Options) -> Extracted:
+def extract_pages(pages: Iterable[Decoded], options: Options) -> Extracted:
     """Main text and metadata of decoded pages."""
-    found = Extracted([], [], [])
+    found = Extracted([], [], [], [])
     for row, page in enumerate(pages):
         try:
-            text, metadata = extract_page(page.encode("utf-8", "replace"), options)
+            text, metadata = extract_page(page.text.encode("utf-8", "replace"), options)
         except PageTooComplex as error:
             found.failures.append(DocumentFailure(row, f"PageTooComplex: {error}", ""))
             text, metadata = b"", PageMetadata()
         found.texts.append(text)
+        found.replaced.append(page.replaced)
         found.metadata.append(metadata)
     return found
 

@@ -30,8 +30,9 @@ class Extract(Step):
 
     Rows whose `html` is null hold text already and stay as they are. Resiliparse and functions work in a process of their
     own: a page that makes the parser raise, crash, hang or run out of memory fails alone (DocumentsFailed). The engine
-    `blocks` (stages/extract/blocks.py) is bounded in time and memory and works in this process. Measures: characters of the text, bytes of the page, and how many
-    characters of the page were put in place of bytes that mean nothing in its encoding (null where nothing was decoded).
+    `blocks` (stages/extract/blocks.py) is bounded in time and memory and works in this process. Measures: characters of
+    the text, bytes of the page, and how many characters of the page were put in place of bytes that mean nothing in its
+    encoding (null where nothing was decoded).
     """
 
     step: ClassVar[str] = "extract"
@@ -93,7 +94,7 @@ class Extract(Step):
         charsets = docs.column("charset").to_pylist()
         spans = [(int(offsets[row]), int(offsets[row + 1]), charsets[row]) for row in rows]
         others = docs.drop_columns(["html", "charset"])
-        done: supervisor.Extracted | blocks.Extracted
+        done: supervisor.Texts | blocks.Extracted
         if self.engine == "blocks":
             text_of = decode if self.charset == "declared" else as_dclm
             pages = (text_of(data[start:stop].tobytes(), charset) for start, stop, charset in spans)
