@@ -12,6 +12,7 @@ from stages.kernels import html_layout as L
 from stages.kernels.compile import kernel, light, light_inlined
 from stages.kernels.hashing import load_u8
 from stages.kernels.html_marks import contains, has, names_of, note, number_in, put_image, read_link, read_meta
+from stages.kernels.html_math import child_of_math, open_math, shown_already
 from stages.kernels.html_scan import (
     BANG,
     DASH,
@@ -55,22 +56,22 @@ from stages.kernels.html_tables import (
     lookup,
     words,
 )  # fmt: skip
-from stages.kernels.html_text import end_block, put_byte, put_tex, put_text, take_back
+from stages.kernels.html_tex import put_tex
+from stages.kernels.html_text import end_block, put_byte, put_text, take_back
 from stages.kernels.html_tree import end_implied, end_link, find_open, new_element, pop_to, push
 
-(_A, _BR, _HR, _IMG, _META, _LINK_TAG, _SCRIPT, _STYLE, _TITLE, _HTML, _BODY, _PRE, _LISTING, _SUP, _SUB, _CODE, _KBD, _SAMP,
- _TT, _MATH, _ANNOTATION, _MROW, _MSUP, _MSUB, _MSUBSUP, _MFRAC, _MSQRT, _MUNDER, _MUNDEROVER, _MTD, _TIME, _INPUT, _P,
- _IFRAME, _TD, _TH, _OL) = (
-    TAG[name] for name in
-    words(
-    "a br hr img meta link script style title html body pre listing sup sub code kbd samp tt math annotation "
-    "mrow msup msub msubsup mfrac msqrt munder munderover mtd time input p iframe td th ol"
+(
+    _A, _BR, _HR, _IMG, _META, _LINK_TAG, _SCRIPT, _STYLE, _TITLE, _HTML, _BODY, _PRE, _LISTING, _MATH, _ANNOTATION, _TIME,
+    _INPUT, _IFRAME, _TD, _TH, _OL,
+) = (
+    TAG[name]
+    for name in words(
+        "a br hr img meta link script style title html body pre listing math annotation time input iframe td th ol"
+    )
+)  # fmt: skip
+_ITEMPROP, _START, _CLASS, _ID, _HREF, _TYPE, _ENCODING, _LANG, _DATETIME, _XML_LANG = (
+    ATTRIBUTE[name] for name in words("itemprop start class id href type encoding lang datetime xml:lang")
 )
-)  # fmt: skip
-(_ITEMPROP, _START, _CLASS, _ID, _HREF, _TYPE, _ENCODING, _ALTTEXT, _LANG, _DATETIME, _DISPLAY, _LATEX, _XML_LANG) = (
-    ATTRIBUTE[name] for name in
-    words("itemprop start class id href type encoding alttext lang datetime display data-latex xml:lang")
-)  # fmt: skip
 
 _INLINE_FLAGS = np.zeros(len(TAGS), np.int64)
 for _names, _flag in (
@@ -94,9 +95,9 @@ for _names, _flag in (("sup", L.IS_SUP), ("sub", L.IS_SUB), ("math", L.IS_MATH),
     for _name in _names.split():
         _STACKED[TAG[_name]] = _flag
 _MEANINGS = RENDERED | DISPLAY | KATEX | KATEX_HTML | LINE_NUMBERS | CODE_NUMBERS
-_TEX_WORD, _MATH_TYPE, _LD_JSON, _MML, _BLOCK_WORD, _DISPLAY_WORD, _PUBLISH, _ENTRY_DATE, _DATE_PUBLISHED = (
+_TEX_WORD, _MATH_TYPE, _LD_JSON, _MML, _DISPLAY_WORD, _PUBLISH, _ENTRY_DATE, _DATE_PUBLISHED = (
     np.frombuffer(word.encode(), np.uint8)
-    for word in words("tex math/tex ld+json math/mml block display publish entry-date datepublished")
+    for word in words("tex math/tex ld+json math/mml display publish entry-date datepublished")
 )
 
 
@@ -141,41 +142,6 @@ def _open_block(code, key, kind, present, spans, names, values, data, at, out, s
 
 
 @light
-def _shown_already(s, stack):
-    """Whether the formula of the KaTeX element that is open was written."""
-    i = s[L.SP] - 1
-    while i > max(0, s[L.SP] - 8):
-        if stack[i, L.S_FLAGS] & KATEX:
-            return stack[i, L.S_CHILDREN] == 1
-        i -= 1
-    return False
-
-
-@light
-def _child_of_math(code, at, out, s, stack, el, bl):
-    """What stands between the parts of a fraction or a script, in MathML without TeX; returns the child's meaning."""
-    parent = s[L.SP] - 1
-    tag = stack[parent, L.S_TAG]
-    before = stack[parent, L.S_CHILDREN]
-    stack[parent, L.S_CHILDREN] = before + 1
-    of_scripts = tag == _MSUP or tag == _MSUB or tag == _MSUBSUP or tag == _MUNDER or tag == _MUNDEROVER
-    if before and (of_scripts or tag == _MFRAC):
-        sign = np.int64(0x5F)
-        if tag == _MFRAC:
-            sign = np.int64(0x2F)
-        elif tag == _MSUP or before == 2:
-            sign = np.int64(0x5E)
-        put_byte(sign, at, out, s, stack, el, bl)
-    elif tag != _MATH and before and code == _MTD:
-        s[L.PEND] = 1
-    if code == _MSQRT:
-        for byte in (0xE2, 0x88, 0x9A):  # the sign of a root
-            put_byte(byte, at, out, s, stack, el, bl)
-        return L.IS_GROUP
-    return L.IS_GROUP if code == _MROW and (of_scripts or tag == _MFRAC) else 0
-
-
-@light
 def _is_published(data, present, spans):
     """Whether a <time> says when its page was published, and not when a comment was."""
     begin, end = np.int64(spans[_CLASS, 0]), min(np.int64(spans[_CLASS, 1]), np.int64(spans[_CLASS, 0]) + 100)
@@ -209,30 +175,18 @@ def _open_inline(code, key, slash, present, spans, names, values, data, at, stop
         classes, _ = names_of(data, present, spans, tok, s, min(s[L.BLOCK_TOK] + L.BLOCK_TOKENS, len(tok) - L.BLOCK_TOKENS))
     flags = classes & _MEANINGS | _STACKED[code]
     if flags & KATEX_HTML:
-        flags = L.IS_MUTED if _shown_already(s, stack) else flags & ~KATEX_HTML
+        flags = L.IS_MUTED if shown_already(s, stack) else flags & ~KATEX_HTML
     if s[L.MATH] and code != _MATH:
         if slash:
             return at
-        flags |= _child_of_math(code, at, out, s, stack, el, bl)
+        flags |= child_of_math(code, at, out, s, stack, el, bl)
     elif flags & L.IS_MATH:
-        _open_math(present, spans, data, s)
+        open_math(present, spans, data, s)
     open_index = _open_index(code, key)
     if code != _A and (flags or s[L.MATH] or opens[open_index]):
         element = np.int64(stack[s[L.SP] - 1, L.S_ELEMENT])
         push(code, open_index, element, flags, INLINE, s, stack, opens)
     return at
-
-
-@light
-def _open_math(present, spans, data, s):
-    """<math>: its TeX, where an attribute holds it."""
-    s[L.TEX_START] = s[L.TEX_STOP] = 0
-    for attribute in (_ALTTEXT, _LATEX):
-        if has(present, attribute):
-            s[L.TEX_START], s[L.TEX_STOP] = spans[attribute, 0], spans[attribute, 1]
-    s[L.TEX_DISPLAY] = 0
-    if has(present, _DISPLAY) and contains(data, spans[_DISPLAY, 0], spans[_DISPLAY, 1], _BLOCK_WORD):
-        s[L.TEX_DISPLAY] = 1
 
 
 @light

@@ -20,7 +20,8 @@ from stages.kernels.html_tables import (
     name_hash,
     words,
 )
-from stages.kernels.html_text import put_tex, put_text
+from stages.kernels.html_tex import put_tex
+from stages.kernels.html_text import put_text
 
 (_ID, _CLASS, _ROLE, _ITEMPROP, _HREF, _ALT, _SRC, _HIDDEN, _ARIA_HIDDEN, _STYLE_A, _NAME, _PROPERTY, _CONTENT, _REL,
  _HTTP_EQUIV) = (

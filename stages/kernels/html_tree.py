@@ -22,7 +22,8 @@ from stages.kernels.html_tables import (
     TRANSPARENT,
     words,
 )  # fmt: skip
-from stages.kernels.html_text import WIDE, digits_only, insert, put_tex, take_back
+from stages.kernels.html_tex import put_tex
+from stages.kernels.html_text import WIDE, digits_only, insert, take_back
 
 _P, _LI, _DD, _CELL, _ROW, _ROWS, _LIST, _TABLE, _HEADING, _OTHER = (1 << bit for bit in range(10))
 _FAR = 64  # open elements that are looked through for one whose end is implied
