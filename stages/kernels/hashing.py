@@ -65,6 +65,7 @@ def store_u8(typingctx, out, index, byte):
 
     def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
+        check_range(context, builder, array, args[1], args[1].type(1), "store_u8")
         builder.store(builder.trunc(args[2], ir.IntType(8)), builder.gep(array.data, [args[1]]))
         return context.get_dummy_value()
 
