@@ -16,6 +16,7 @@ NAMES = (
     "dedup",
     "charsets",
     "extraction",
+    "main_text",
     "fineweb",
     "memory",
     "ledger",

@@ -27,6 +27,7 @@ COMMANDS = (
     "import_tokens",
     "pairs",
     "train_classifier",
+    "train_extractor",
 )
 
 
