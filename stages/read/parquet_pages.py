@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 HEAD_BYTES = 256  # that a header is looked for in first; statistics can make it longer
 MOST_HEAD_BYTES = 16 << 20
