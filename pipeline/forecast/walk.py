@@ -15,9 +15,13 @@ from pipeline.plan.corpus import MIXTURE, Inputs, corpus
 from pipeline.plan.graph import Conclude, Outline, Request
 from pipeline.plan.node import Done, Named, Node, Stage
 from pipeline.recipe import Recipe
-from stages.dedup.footprint import Need, footprint
+from stages.dedup.footprint import Need, filter_memory, footprint
+from stages.dedup.spec import Bff, Substring
 from stages.marks import named_files
 from stages.tokens.mixture import MixtureError, compile_mixture
+from stages.units import show_bytes
+
+ROOM = 1 << 60  # bytes
 
 
 class _Walk:
@@ -28,6 +32,7 @@ class _Walk:
         self.answers = Answers(self.costs)
         self.outline = Outline()
         self.needs: dict[tuple[str, str], Sequence[Need]] = {}
+        self.problems: list[str] = []
 
     def answer(self, request: Request) -> Any:
         """What the plan is sent for a request."""
@@ -59,8 +64,19 @@ class _Walk:
             source, name = group[0].ref.source, group[0].ref.stage.partition(" ")[0]
             settings = self._settings(source, name)
             self.costs.dedup(group, self._needs(source, name, settings), settings.method, self._number(source, name))
+            self._check_room(group, f"{source}/{name}", settings)
         else:
             getattr(self.costs, kind.replace(" ", "_"))(group)
+
+    def _check_room(self, group: list[Node], name: str, settings: Any) -> None:
+        """Tell of a filter or suffix array that will be larger than the recipe allows, at which the run would stop."""
+        most = max(node.memory for node in group)
+        phase = group[0].ref.stage.partition(" ")[2]
+        if isinstance(settings, Bff | Substring) and phase in ("filter", "repeats") and most > filter_memory(settings.memory):
+            self.problems.append(
+                f"dedup {name}: a task of {phase} would need {show_bytes(most)}, and memory is {show_bytes(settings.memory)}: "
+                "raise memory or shards"
+            )
 
     def _settings(self, source: str, name: str) -> Any:
         items = self.recipe.dedup if source == MIXTURE else self.recipe.sources[source].steps
@@ -85,14 +101,29 @@ class _Walk:
 def forecast(recipe: Recipe, inputs: dict[str, Input], rates: Rates) -> tuple[Forecast, Outline]:
     """The stages of a recipe's run as `rates` would have them, and the plan's outline."""
     walk = _Walk(recipe, inputs, rates)
-    plan = corpus(recipe, _inputs(recipe, inputs))
+    plan = corpus(_with_room(recipe), _inputs(recipe, inputs))
     answer: Any = None
     while True:
         try:
             request = plan.send(answer)
         except StopIteration:
-            return _result(walk.costs), walk.outline
+            told = _result(walk.costs)
+            told.problems[:0] = walk.problems
+            return told, walk.outline
         answer = walk.answer(request)
+
+
+def _with_room(recipe: Recipe) -> Recipe:
+    """The recipe with all the memory that a filter or suffix array may want: what is too large is told, and priced too."""
+
+    def roomy(items: Sequence[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
+        return tuple(
+            (name, item.model_copy(update={"memory": ROOM}) if isinstance(item, Bff | Substring) else item)
+            for name, item in items
+        )
+
+    sources = {name: source.model_copy(update={"steps": roomy(source.steps)}) for name, source in recipe.sources.items()}
+    return recipe.model_copy(update={"sources": sources, "dedup": roomy(recipe.dedup)})
 
 
 def _inputs(recipe: Recipe, inputs: dict[str, Input]) -> Inputs:

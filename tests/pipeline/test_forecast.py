@@ -213,6 +213,7 @@ def test_rates_are_measured_by_a_small_run_of_the_recipe(unreachable: Recipe, tm
     assert any("not measured, and counted as nothing: step decontaminate" in line for line in found["assumptions"])
     filters = next(stage for stage in found["stages"] if stage["phase"] == "dedup 1: filter")
     assert filters["tasks"] == 50 and filters["memory"] > 10 << 30
+    assert any("dedup books/dedup: a task of filter would need" in line for line in found["problems"])
 
 
 def test_pages_are_measured_on_pages_and_text_on_text(tmp_path: Path) -> None:
