@@ -178,7 +178,9 @@ def _judged(
         yield known.near(tokens, offsets, job.ngram), tokens, offsets, rows
 
 
-def _append(writer: TokenWriter, tokens: np.ndarray, offsets: np.ndarray, rows: pa.RecordBatch, keep: np.ndarray) -> None:
+def _append(
+    writer: TokenWriter, tokens: np.ndarray, offsets: np.ndarray, rows: pa.RecordBatch, keep: np.ndarray
+) -> None:
     if not keep.all():
         tokens = tokens[np.repeat(keep, np.diff(offsets))]
         rows = rows.filter(pa.array(keep))

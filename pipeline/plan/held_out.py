@@ -89,13 +89,13 @@ def _tokens(files: Sequence[StoredTokens]) -> int:
     return sum(file.tokens for file in files)
 
 
-def _node(
-    source: str, ordinal: int, one: Done[TokenizeReport], ngrams: Stored, dtype: np.dtype, drop: bool
-) -> Node:
+def _node(source: str, ordinal: int, one: Done[TokenizeReport], ngrams: Stored, dtype: np.dtype, drop: bool) -> Node:
     train, held_out = one.report.files["train"], one.report.files["held_out"]
     weight = train.tokens * dtype.itemsize
     if not drop:
-        return Node(Ref(NEAR_COPIES, source, "", ordinal), CountNearCopies(train, ngrams, dtype.name, NGRAM, MOST), weight)
+        return Node(
+            Ref(NEAR_COPIES, source, "", ordinal), CountNearCopies(train, ngrams, dtype.name, NGRAM, MOST), weight
+        )
     earlier = one.output(one.report.dropped)
     job = DropNearCopies(source, train, held_out, earlier, ngrams, dtype.name, NGRAM, MOST)
     return Node(Ref(DROP_NEAR_COPIES, source, "", ordinal), job, weight)
@@ -111,7 +111,9 @@ def _without(one: Done[TokenizeReport], near: Done[Any]) -> Done[TokenizeReport]
 
 def token_files(tokenized: Tokenized, used: Tokenized) -> list[tuple[str, str]]:
     """The files of tokens, each behind the key of the entry that tells of it."""
-    found = [(one.key, file.file.path) for done in tokenized.values() for one in done for file in one.report.files.values()]
+    found = [
+        (one.key, file.file.path) for done in tokenized.values() for one in done for file in one.report.files.values()
+    ]
     known = {path for _, path in found}
     train = [(one.key, one.report.files["train"].file.path) for done in used.values() for one in done]
     return found + [(key, path) for key, path in train if path not in known]

@@ -12,7 +12,11 @@ import yaml
 from pipeline.cli import main
 from stages.tokens.shard_format import load_manifest, read_index
 
-WORDS = [f"{a}{b}" for a in ("mill", "wheel", "water", "stone", "river", "grain") for b in ("ing", "er", "wright", "bed", "s")]
+WORDS = [
+    f"{a}{b}"
+    for a in ("mill", "wheel", "water", "stone", "river", "grain")
+    for b in ("ing", "er", "wright", "bed", "s")
+]
 TEXTS = 60
 SHARE = 0.3
 
