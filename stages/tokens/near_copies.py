@@ -79,6 +79,7 @@ class HeldOutNgrams:
     limit: int
     shift: int
     index: np.ndarray
+    rows: np.ndarray  # which document an n-gram is of does not matter: all 0
 
     @classmethod
     def of(cls, known: np.ndarray, most: int) -> HeldOutNgrams:
@@ -86,13 +87,13 @@ class HeldOutNgrams:
         limit = int(known[-1]) + 1 if len(known) >= most else LIMIT
         shift = max(0, limit.bit_length() - max(1, len(known).bit_length()))
         edges = np.arange(((limit - 1) >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
-        return cls(known, limit, shift, np.searchsorted(known, edges).astype(np.uint32))
+        index = np.searchsorted(known, edges).astype(np.uint32)
+        return cls(known, limit, shift, index, np.zeros(len(known), np.uint32))
 
     def near(self, tokens: np.ndarray, offsets: np.ndarray, ngram: int) -> np.ndarray:
         """Which documents (bool) are near copies."""
         hashes, places = sampled(tokens, offsets, ngram, self.limit)
-        rows, hits = np.zeros(len(self.known), np.uint32), np.empty(len(hashes), np.uint32)
-        counts = np.empty(len(offsets) - 1, np.int64)
-        look_up(hashes, places, self.known, rows, self.index, self.shift, hits, counts)
+        hits, counts = np.empty(len(hashes), np.uint32), np.empty(len(offsets) - 1, np.int64)
+        look_up(hashes, places, self.known, self.rows, self.index, self.shift, hits, counts)
         total = np.diff(places)
         return (total >= LEAST) & (counts >= SHARE * total)
