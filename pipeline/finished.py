@@ -18,6 +18,7 @@ from pipeline import storage
 from pipeline.folder import MADE_BY
 from pipeline.inspect import read_corpus
 from pipeline.jobs.documents import DocumentsReport
+from pipeline.jobs.held_out import DROP_NEAR_COPIES, DroppedReport, without_near_copies
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.ledger import Entry, Ledger
 from pipeline.made import MadeBy, read_made
@@ -127,6 +128,9 @@ def open_finished(run: str) -> FinishedRun:
         for ref, key in made.nodes:
             if ref.kind == "tokenize" and (entry := ledger.entry(key)):
                 sources[ref.source].tokens.append(entry.report_as(TokenizeReport))
+            if ref.kind == DROP_NEAR_COPIES and (entry := ledger.entry(key)):
+                tokens = sources[ref.source].tokens
+                tokens[ref.ordinal] = without_near_copies(tokens[ref.ordinal], entry.report_as(DroppedReport))
         keys = dict.fromkeys([*(key for _, key in made.nodes), *made.others])
         entries = [entry for key in keys if (entry := ledger.entry(key))]
         entries = [entry for entry in entries if entry.ref.kind not in CONCLUSIONS]

@@ -238,7 +238,7 @@ def _manifest(
     available = sum(one.tokens for one in shards["train"])
     train, held_out = (map(msgspec.structs.asdict, shards[split]) for split in SPLITS)
     files = [[storage.public_name(item.file.uri), item.file.version] for item in inputs]
-    return build_manifest(
+    manifest = build_manifest(
         name=options.source,
         profile="",
         recipe_hash=content_key(options.settings(), tokenizer, files),
@@ -251,6 +251,9 @@ def _manifest(
         mixture_tokens=available,
         mixture_seed=options.seed,
     )
+    held = options.held()[0]
+    manifest["held_out"] = {"share": held.share, "salt": held.salt}
+    return manifest
 
 
 def _counts(

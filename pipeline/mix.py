@@ -217,7 +217,7 @@ def _manifest(
     tokenizer = first["tokenizer"]
     # Nothing of where it lies: the same mixture, made anew elsewhere, is the same to a training that goes on.
     names = dict.fromkeys(manifest["name"] for manifest in manifests.values())
-    return build_manifest(
+    manifest = build_manifest(
         name=options.name or "+".join(names),
         profile=first["profile"] if len(manifests) == 1 else "",
         recipe_hash=content_key(dump(mixture)),
@@ -240,6 +240,11 @@ def _manifest(
         mixture_seed=mixture.seed,
         reshuffle_last_tokens=mixture.reshuffle_last_tokens,
     )
+    told = [one.get("held_out") for one in manifests.values()]
+    rules = {(one["share"], one["salt"]) for one in told if one}
+    if all(told) and len(rules) == 1:
+        manifest["held_out"] = dict(zip(("share", "salt"), *rules, strict=True))
+    return manifest
 
 
 def _write(

@@ -108,6 +108,7 @@ class Shards(Settings):
     bytes: Bytes = Field(default=2**30, ge=4096)
     held_out: float = Field(default=0.005, ge=0, lt=1)
     held_out_salt: str = "headrace"  # of the hash that chooses them: recipes that share it hold out the same documents
+    near_held_out: Literal["count", "drop", "ignore"] = "count"  # training documents that are near copies of held-out ones
 
 
 class Failures(Settings):
@@ -213,6 +214,8 @@ class Recipe(Settings):
         """A hash of all that decides the bytes of the result: the recipe but for `run` and what is marked HowMuch."""
         sources = {name: _content_of(source.steps) | {"read": dump(source.read)} for name, source in self.sources.items()}
         rest = {name: in_key(getattr(self, name)) for name in ("name", "profile", "seed", "tokenizer", "shards", "mixture")}
+        if self.shards.near_held_out != "drop":  # to count them changes no byte of the shards
+            del rest["shards"]["near_held_out"]
         return content_key(*public([rest, sources, _content_of(self.dedup)]))
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from pipeline.engine import BooksError, Engine
 from pipeline.jobs.dedup import DedupSummary
 from pipeline.jobs.documents import DocumentsReport
+from pipeline.jobs.held_out import DROP_NEAR_COPIES
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.plan.corpus import Corpus
 from pipeline.plan.graph import CONCLUSIONS
@@ -25,7 +26,8 @@ from stages.books import Amount, StepBooks, imbalances
 from stages.tokens.shard_format import Manifest
 from stages.units import show_bytes, show_count, show_seconds
 
-LAST = 1_000_000  # the place of tokenization among the stages of a source: behind all segments of steps
+# The places of tokenization, and of what follows it, among the stages of a source: behind all segments of steps.
+LATE = {"tokenize": 1_000_000, DROP_NEAR_COPIES: 1_000_001}
 
 
 @dataclass
@@ -91,6 +93,7 @@ class Summary:
     seconds: float
     peak_memory: int
     notes: list[str] = field(default_factory=list)
+    held_out: dict[str, Any] = field(default_factory=dict)  # as the manifest has it
     dedup: dict[str, DedupSummary] = field(default_factory=dict)  # by its place in the recipe: source (or all), and name
     unchanged: bool = False
 
@@ -105,6 +108,7 @@ class Summary:
             "seconds": round(self.seconds, 2),
             "peak_memory": self.peak_memory,
             "notes": self.notes,
+            "held_out": self.held_out,
             "dedup": {name: msgspec.to_builtins(found) for name, found in self.dedup.items()},
             "sources": {s.name: s.to_json() for s in self.sources},
         }
@@ -133,7 +137,7 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
             continue
         if isinstance(report, DocumentsReport):
             beside[node.ref.source].update(report.notes)
-        stage = LAST if node.ref.kind == "tokenize" else int(node.ref.stage)
+        stage = LATE[node.ref.kind] if node.ref.kind in LATE else int(node.ref.stage)
         chain = chains[node.ref.source]
         for position, books in enumerate(report.books):
             if (stage, position) in chain:
@@ -156,6 +160,7 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
         seconds,
         peak,
         list(notes),
+        manifest["held_out"],
         found.dedups,
     )
 
@@ -243,12 +248,27 @@ def show(summary: dict[str, Any], console: Console) -> None:
             beside.add_row(name, what, f"{count:,}")
     if beside.row_count:
         console.print(beside)
+    if told := _near_copies(summary.get("held_out", {})):
+        console.print(told)
     for note in summary["notes"]:
         console.print(f"note: {note}")
     console.print(
         f"{summary['tasks_run']} tasks run, {summary['tasks_known']} known from before, in {show_seconds(summary['seconds'])}; "
         f"books balance; most memory of one process {show_bytes(summary['peak_memory'])}"
     )
+
+
+def _near_copies(held_out: dict[str, Any]) -> str:
+    """One line on the training documents that are near copies of held-out ones; nothing where they were not looked for."""
+    if not held_out.get("near"):
+        return ""
+    named = [
+        f"{name} {one['documents']:,} ({show_count(one['tokens'])} tokens)"
+        for name, one in held_out["near"].items()
+        if one["documents"]
+    ]
+    what = "left out of training" if held_out["near_copies"] == "drop" else "in training"
+    return f"near copies of held-out documents {what}: {', '.join(named) or 'none'}"
 
 
 def _cells(row: dict[str, int]) -> list[str]:

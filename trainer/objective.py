@@ -42,7 +42,7 @@ class Source(Protocol[Source_P]):
 
     instances: int
     instance_tokens: int  # tokens of an instance, by which lengths of training are counted
-    identity: dict[str, Any]  # what a checkpoint belongs to: one with other values cannot be resumed
+    identity: dict[str, Any]  # what a checkpoint belongs to: one with other values (`held_out` aside) cannot be resumed
     tokenizer: Path | None  # a file that goes into every checkpoint
 
     def read(self, first: int, count: int, micro_batch: int) -> list[Source_P]:

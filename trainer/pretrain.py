@@ -20,6 +20,7 @@ from trainer.masking import Documents, documents
 from trainer.model import Output
 from trainer.objective import Evaluation, Loss
 from trainer.processes import Processes
+from trainer.unseen import held_out_rule
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class TokenSource:
             "vocab_size": data.vocab_size,
             "eos_id": data.eos_id,
             "pad_id": data.pad_id,
+            "held_out": held_out_rule(data),
         }
 
     def read(self, first: int, count: int, micro_batch: int) -> list[Tokens]:

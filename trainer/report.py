@@ -17,6 +17,7 @@ from trainer.loader.data import open_data
 from trainer.processes import Processes
 from trainer.resume import require_tokenizer
 from trainer.tasks import find_tasks, run_task
+from trainer.unseen import notes_on_held_out, of_training
 
 
 class PairsAsked(NamedTuple):
@@ -81,14 +82,15 @@ def _held_out(trained: Trained, data_dir: Path, limit: int | None) -> dict[str, 
         raise TrainerError(
             f"{data_dir}: no source has a held-out instance of {asked.sequence_length:,} tokens, so there is nothing to score"
         )
-    notes = []
+    notes = notes_on_held_out(trained.data, data, str(data_dir), config.start_from is not None)
     if config.model.routing == "expert_choice":
         notes.append("with expert choice a token's route depends on the tokens after it, so these losses are too low")
     if absent := [source for source in data.sources if source not in results]:
         instance = f"one instance of {asked.sequence_length:,} tokens"
         notes.append(f"no score for {', '.join(absent)}: less held-out text than {instance}, left out of the mean too")
     scores = {source: vars(one) for source, one in results.items()}
-    return {"loss": mixture_loss(results, data), "sources": scores, "notes": notes}
+    found = {"loss": mixture_loss(results, data), "sources": scores, "of_training": of_training(trained.data, data)}
+    return {**found, "near_copies": data.held_out_facts.get("near"), "notes": notes}
 
 
 def _print_held_out(held_out: dict[str, Any]) -> None:

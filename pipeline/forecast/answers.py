@@ -17,6 +17,14 @@ from pipeline.jobs.classifier import ClassifierReport
 from pipeline.jobs.cut import Cut, CutReport, Range
 from pipeline.jobs.dedup import CallReport, DedupCall
 from pipeline.jobs.documents import DocumentsReport
+from pipeline.jobs.held_out import (
+    DROP_NEAR_COPIES,
+    NEAR_COPIES,
+    DropNearCopies,
+    DroppedReport,
+    NearReport,
+    NgramsReport,
+)
 from pipeline.jobs.sample import SampleReport
 from pipeline.jobs.shards import PlanShards, ShardFacts, ShardPlanReport, ShardReport
 from pipeline.jobs.tokenize import SPLITS, StoredTokens, TokenizeReport
@@ -48,6 +56,9 @@ class Answers:
             "tokenizer": lambda node: (TokenizerReport(), files_written(node.job)),
             "dedup": self._call,
             "tokenize": self._tokenize,
+            "held out": lambda node: (NgramsReport(ngrams=f"{node.ref}.ngrams", count=0), [f"{node.ref}.ngrams"]),
+            NEAR_COPIES: lambda node: (NearReport(documents=0, tokens=0, read_bytes=0), []),
+            DROP_NEAR_COPIES: self._drop_near_copies,
             "plan shards": self._plan_shards,
             "shard": lambda node: (ShardReport(shard=ShardFacts(0, 0, 0, "", "")), files_written(node.job)),
         }
@@ -128,8 +139,14 @@ class Answers:
             for split, part in zip(SPLITS, (1 - held, held), strict=True)
         }
         vocabulary = VOCABULARY if width == 2 else 1 << 20
-        facts = {"vocab_size": vocabulary, "eos_id": 0, "pad_id": 0, "sha256": "", "engine": "", "dropped": ""}
-        return TokenizeReport(files=files, **facts), []
+        facts = {"vocab_size": vocabulary, "eos_id": 0, "pad_id": 0, "sha256": "", "engine": ""}
+        dropped = f"{node.ref}.dropped"
+        return TokenizeReport(files=files, dropped=dropped, **facts), [dropped]
+
+    def _drop_near_copies(self, node: Node) -> tuple[Report, list[str]]:
+        job = node.job
+        assert isinstance(job, DropNearCopies)
+        return DroppedReport(documents=0, tokens=0, read_bytes=0, train=job.train, dropped=""), []
 
     def _plan_shards(self, node: Node) -> tuple[Report, list[str]]:
         job = node.job

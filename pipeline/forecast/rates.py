@@ -18,6 +18,7 @@ from pipeline.finished import open_finished, recipe_of
 from pipeline.inspect import read_manifest
 from pipeline.jobs.classifier import ClassifierReport
 from pipeline.jobs.documents import DocumentsReport
+from pipeline.jobs.held_out import DROP_NEAR_COPIES, NEAR_COPIES, NearReport
 from pipeline.jobs.shards import ShardReport
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.jobs.tokenizer import TokenizerReport
@@ -140,6 +141,8 @@ def rates_of_run(run: str, origin: str | None = None) -> Rates:
         "classifier": _train,
         "tokenizer": _tokenizer,
         "tokenize": _tokenize,
+        NEAR_COPIES: _near_copies,
+        DROP_NEAR_COPIES: _near_copies,
         "shard": _shard,
     }
     for entry in open_finished(run).entries:
@@ -246,6 +249,11 @@ def _tokenize(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> No
     last = (plans[MIXTURE] or plans[source])[-1]
     if last.dedup:
         rates.add("removed", source, last.dedup[0], _of_books(into))
+
+
+def _near_copies(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
+    size = entry.report_as(NearReport).read_bytes
+    rates.add("near", entry.ref.source, "", Work(entry.cpu_seconds, 1, bytes_in=size, memory=entry.peak_memory))
 
 
 def _shard(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:

@@ -217,6 +217,26 @@ class Costs:
         stage.memory, stage.core_seconds = own.memory, work.seconds_per_byte * flow.bytes
         self.add(stage)
 
+    def held_out(self, group: Group) -> None:
+        """N-grams of held-out documents are collected: these are few, and take no time worth telling."""
+        self.add(Stage("held-out n-grams", MIXTURE, len(group)))
+
+    def near_copies(self, group: Group) -> None:
+        """Token files are read for near copies of held-out documents."""
+        self._near_copies(group, written=False)
+
+    def drop_near_copies(self, group: Group) -> None:
+        """Token files are read, and written again without near copies of held-out documents."""
+        self._near_copies(group, written=True)
+
+    def _near_copies(self, group: Group, written: bool) -> None:
+        name = group[0].ref.source
+        size = self.token_bytes_of(name)
+        stage = Stage("near copies", name, len(group), int(self.flows[name].documents), size, size, size)
+        work = self.missing.work(self.rates.speed("near", name, ""), "looking for near copies of held-out documents")
+        stage.memory, stage.core_seconds, stage.written = work.memory, work.seconds_per_byte * size, size if written else 0
+        self.add(stage)
+
     def plan_shards(self, group: Group) -> None:
         """The indexes of token files are looked into for where shards begin."""
         self.add(Stage("plan shards", group[0].ref.source, len(group)))

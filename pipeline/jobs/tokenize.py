@@ -98,7 +98,7 @@ class Tokenize(Job):
             path = stack.enter_context(context.local(self.tokenizer))
             tokenizer = _loaded(path, self.engine, self.eos_token, self.pad_token, self.rules)
             dropped_path = stack.enter_context(context.output(dropped))
-            dropped_file = stack.enter_context(PartWriter(dropped_path, _dropped_schema()))
+            dropped_file = stack.enter_context(PartWriter(dropped_path, left_out_schema()))
             notes: Counter[str] = Counter()
             batches = _remaining(self, context, tokenizer, intake, dropped_file, notes)
             local = context.scratch / "tokens"
@@ -142,7 +142,8 @@ def _loaded(
     return _TOKENIZERS[key]
 
 
-def _dropped_schema() -> pa.Schema:
+def left_out_schema() -> pa.Schema:
+    """The columns of X.dropped.parquet: documents that dedup removed, and those left out later."""
     types = {name: pa.large_string() if name in ("id", "url", "file") else pa.int64() for name in COLUMNS}
     return dropped_schema(pa.schema([(name, type) for name, type in types.items() if name != "text"]), with_text=False)
 

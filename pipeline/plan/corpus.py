@@ -10,12 +10,14 @@ from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.dedup import Over, deduplicate
 from pipeline.plan.documents import Work, filter_parts, read_documents
 from pipeline.plan.graph import Plan, Release, side_by_side
+from pipeline.plan.held_out import near_copies, token_files
 from pipeline.plan.node import Named
 from pipeline.plan.parts import Part, Segment, files_of, named_steps, segments
-from pipeline.plan.tokens import Tokens, shard, tokenize
+from pipeline.plan.tokens import Tokens, shard, tokenize, tokenizer_facts
 from pipeline.plan.training import run_tokenizer, trained_models
 from pipeline.recipe import Recipe
 from stages.dedup.spec import AnyDedup
+from stages.tokens.shard_format import token_dtype
 
 MIXTURE = "all"  # stands for the whole mixture where a source is named
 
@@ -75,14 +77,13 @@ def corpus(recipe: Recipe, inputs: Inputs) -> Plan[Corpus]:
         yield from _release(recipe, read, parts)
     tokenizer = yield from run_tokenizer(recipe, parts, inputs.named)
     tokenized = yield from tokenize(recipe, parts, tokenizer)
-    shards = yield from shard(tokenized, recipe.shards.bytes)
+    used, near = yield from near_copies(recipe, tokenized, token_dtype(tokenizer_facts(tokenized).vocab_size))
+    shards = yield from shard(used, recipe.shards.bytes)
     yield from _release(recipe, parts, {})
     if recipe.run.keep != "all":
         # Indexes stay: where the shards begin and end is read from them, also by a rerun that has nothing to do.
-        yield Release(
-            [(one.key, f.file.path) for done in tokenized.values() for one in done for f in one.report.files.values()]
-        )
-    return Corpus(Tokens(tokenized, shards), dedups)
+        yield Release(token_files(tokenized, used))
+    return Corpus(Tokens(used, shards, near), dedups)
 
 
 def _round(recipe: Recipe, inputs: Inputs, source: str, number: int, segment: Segment, parts: Parts) -> Plan[_Round]:

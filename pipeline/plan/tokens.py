@@ -13,6 +13,7 @@ from pipeline.jobs.shards import PlanShards, ShardFacts, ShardPlanReport, ShardR
 from pipeline.jobs.tokenize import SPLITS, HeldOut, TokenFilesReport, Tokenize, TokenizeReport
 from pipeline.ledger import Ref
 from pipeline.plan.graph import Plan
+from pipeline.plan.held_out import Near, held_out_facts
 from pipeline.plan.node import Done, Node, Stage, Stored
 from pipeline.plan.parts import Part
 from pipeline.recipe import Recipe
@@ -102,6 +103,7 @@ class Tokens:
 
     tokenized: Mapping[str, Sequence[Done[TokenizeReport]]]
     shards: Shards
+    near: Near | None = None
 
 
 def _facts(splits: SplitShards, split: str) -> list[dict[str, Any]]:
@@ -120,7 +122,7 @@ def manifest_of(recipe: Recipe, tokens: Tokens) -> Manifest:
         )
         for name, splits in tokens.shards.items()
     }
-    return build_manifest(
+    manifest = build_manifest(
         name=recipe.name,
         profile=recipe.profile or "",
         recipe_hash=recipe.content(),
@@ -134,3 +136,5 @@ def manifest_of(recipe: Recipe, tokens: Tokens) -> Manifest:
         mixture_seed=recipe.mixture.seed,
         reshuffle_last_tokens=recipe.mixture.reshuffle_last_tokens,
     )
+    manifest["held_out"] = held_out_facts(recipe, tokens.near)
+    return manifest

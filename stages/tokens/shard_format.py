@@ -187,8 +187,11 @@ def canonical_json(value: Any) -> bytes:
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """sha256 over the canonical JSON of the manifest without its own `fingerprint`, and without what made it."""
-    facts = {k: v for k, v in manifest.items() if k not in ("fingerprint", "made_by")}
+    """sha256 over the canonical JSON of the manifest without its own `fingerprint`, and without what decides no token.
+
+    That is what made it, and what is known of its held-out documents.
+    """
+    facts = {k: v for k, v in manifest.items() if k not in ("fingerprint", "made_by", "held_out")}
     return hashlib.sha256(canonical_json(facts)).hexdigest()
 
 

@@ -121,7 +121,7 @@ def test_evaluation_says_what_it_leaves_out(out, make_run, tmp_path, capsys, mon
     monkeypatch.setattr("trainer.report.open_data", lambda *a, **b: without(open_data(*a, **b), "code"))
     found = evaluate_checkpoint(out, data, None, 2, False, "cpu")["held_out"]
     assert set(found["sources"]) == {"web"}
-    (note,) = found["notes"]
+    (note,) = [note for note in found["notes"] if "near copies" not in note]
     assert note.startswith("no score for code: less held-out text than one instance of 32 tokens")
     assert f"note: {note}" in capsys.readouterr().out
 
@@ -246,7 +246,7 @@ def test_expert_choice_neither_writes_nor_answers(tmp_path, small_run, make_conf
         list(generate(trained, [5], 3))
     with pytest.raises(TrainerError, match="expert choice"):
         run_task(trained, tmp_path)
-    (note,) = evaluate_checkpoint(tmp_path / "x", small_run, None, 2, True, "cpu")["held_out"]["notes"]
+    _, note = evaluate_checkpoint(tmp_path / "x", small_run, None, 2, True, "cpu")["held_out"]["notes"]
     assert "too low" in note
 
 

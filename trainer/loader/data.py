@@ -266,6 +266,7 @@ class Data:
         self.eos_id: int = manifest["tokenizer"]["eos_id"]
         self.pad_id: int = manifest["tokenizer"]["pad_id"]
         self.tokenizer_sha256: str = manifest["tokenizer"]["sha256"]
+        self.held_out_facts: dict[str, Any] = manifest.get("held_out", {})  # share, salt, and near copies in training
         identity = {"corpus": corpus, "sequence_length": plan.sequence_length, "seed": plan.seed}
         if plan.packing != "concatenate":
             identity["packing"] = plan.packing
