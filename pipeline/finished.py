@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.folder import MADE_BY
-from pipeline.inspect import read_corpus
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.ledger import Entry, Ledger
 from pipeline.made import MadeBy, read_made
+from pipeline.manifest import read_corpus
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.plan.parts import Segment, segments
 from pipeline.recipe import Recipe, build_recipe

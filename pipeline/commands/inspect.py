@@ -22,8 +22,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.inspect import inspect
-    from pipeline.inspect_show import show_inspect
+    from pipeline.questions.inspect import inspect, show_inspect
     from pipeline.summary import console
     from pipeline.terminal import print_json, printable_all
 

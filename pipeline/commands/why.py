@@ -20,10 +20,9 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
+    from pipeline.questions.why import show_why, why
     from pipeline.summary import console
     from pipeline.terminal import print_json, printable_all
-    from pipeline.why import why
-    from pipeline.why_show import show_why
 
     found = why(args.dir, args.document)
     if args.json:

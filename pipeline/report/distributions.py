@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.finished import FinishedRun, PartFiles, SourceParts
-from pipeline.measured import Sampled, bin_edges, document_keys, floats, gone_later
+from pipeline.questions.measured import Sampled, bin_edges, document_keys, floats, gone_later
 from stages.chain import BYTES_IN, TEXT_IN
 from stages.step import Bounds, Labels, Step
 

@@ -12,8 +12,8 @@ import numpy as np
 import orjson
 
 from pipeline import storage
-from pipeline.clusters import SUMMARY, clusters
 from pipeline.finished import FinishedRun, SourceParts, open_finished
+from pipeline.questions.clusters import SUMMARY, clusters
 from pipeline.report.books import source_books, totals
 from pipeline.report.distributions import measures_of
 from pipeline.report.lengths import lengths_of

@@ -15,8 +15,8 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from benchmarks.documents import WORDS, recipe, write_corpus
-from pipeline import check_shard
-from pipeline.inspect import inspect
+from pipeline.questions import check_shard
+from pipeline.questions.inspect import inspect
 from pipeline.memory import peak, reset_peak
 from pipeline.mix import MixOptions, mix
 from pipeline.progress import Progress

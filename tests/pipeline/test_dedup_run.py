@@ -17,10 +17,9 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from pipeline import storage
-from pipeline.clusters import clusters
-from pipeline.clusters_show import show_clusters
 from pipeline.overrides import RecipeError
 from pipeline.progress import Progress
+from pipeline.questions.clusters import clusters, show_clusters
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary

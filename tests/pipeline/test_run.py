@@ -22,9 +22,9 @@ from ledgers import entries
 
 from pipeline import storage
 from pipeline.engine import TooManyFailures
+from pipeline.questions.status import status
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
-from pipeline.status import status
 from pipeline.summary import Summary
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
@@ -338,7 +338,7 @@ def test_the_command_line_prints_one_sentence_and_fails(inputs: Path, tmp_path: 
 
 
 def test_status_and_inspect_answer(finished: tuple[Path, Summary]) -> None:
-    from pipeline.inspect import inspect
+    from pipeline.questions.inspect import inspect
 
     out, summary = finished
     found = status(str(out))
@@ -350,7 +350,7 @@ def test_status_and_inspect_answer(finished: tuple[Path, Summary]) -> None:
 
 
 def test_inspect_finds_damage(inputs: Path, tmp_path: Path) -> None:
-    from pipeline.inspect import inspect
+    from pipeline.questions.inspect import inspect
 
     run(recipe_data(inputs), tmp_path / "run")
     shard = tmp_path / "run" / load_manifest(tmp_path / "run")["sources"]["docs"]["shards"][0]["path"]

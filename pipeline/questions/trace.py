@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.text import Text
 
 from pipeline import storage
-from pipeline.inspect import SPLITS, read_corpus, run_tokenizer, shards_of
+from pipeline.manifest import SPLITS, read_corpus, run_tokenizer, shards_of
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.shard_format import Manifest, ShardError
@@ -178,3 +180,29 @@ def mark(decode: Callable[[np.ndarray], str], tokens: np.ndarray, at: int) -> tu
     while not clean(high) and high < min(len(tokens), at + SPLIT_CHARACTER + 1):
         high += 1
     return decode(tokens[:low]), decode(tokens[low:high]), decode(tokens[high:])
+
+
+def show_trace(found: dict[str, Any], console: Console) -> None:
+    """Print what `trace` returned."""
+    d = found["document"]
+    held = ", held out from training" if found["split"] == "held_out" else ""
+    _line(console, f"{found['shard']}, token {found['offset']:,}: {found['token']} ({found['source']}{held})", "bold")
+    _line(
+        console,
+        f"document  {d['id']}: number {d['number']:,} of the shard, its tokens {d['first_token']:,} to {d['end_token']:,}; "
+        f"this is token {d['position']:,} of {d['end_token'] - d['first_token']:,}",
+    )
+    _line(console, f"source    {found['file']}, record {found['record']}")
+    if found["why"]:
+        _line(console, f"its way   {found['why']}")
+    console.print()
+    cut_before = "" if found["window"][0] == d["first_token"] else "..."
+    cut_after = "" if found["window"][1] == d["end_token"] else "..."
+    text = Text(f"{cut_before}{found['before']}")
+    text.append(f">>{found['text']}<<", "bold reverse")
+    text.append(f"{found['after']}{cut_after}")
+    console.print(text, soft_wrap=True)
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style), soft_wrap=True)

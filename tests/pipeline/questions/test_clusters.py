@@ -12,14 +12,13 @@ from xml.etree import ElementTree
 import pytest
 from dedup_corpus import prose
 
-from pipeline.clusters import clusters
-from pipeline.clusters_show import size_ranges
 from pipeline.progress import Progress
+from pipeline.questions.clusters import clusters, size_ranges
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def test_clusters_of_bff_name_the_paragraphs(finished: Path) -> None:
 
 def test_counting_in_passes_changes_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = clusters(str(finished))
-    monkeypatch.setattr("pipeline.clusters.PASS_BYTES", 48)
+    monkeypatch.setattr("pipeline.questions.clusters.PASS_BYTES", 48)
     assert clusters(str(finished)) == whole
 
 

@@ -13,10 +13,10 @@ import orjson
 import pytest
 from token_run import write_run
 
-from pipeline import check_shard
 from pipeline.cli import main
-from pipeline.inspect import inspect
 from pipeline.mix import MixOptions, mix
+from pipeline.questions import check_shard
+from pipeline.questions.inspect import inspect
 from stages.errors import UserError
 from stages.tokens.shard_format import MANIFEST, fingerprint, manifest_bytes
 

@@ -5,64 +5,32 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.text import Text
 
 from pipeline import storage
-from pipeline.check_shard import Checked, Rules, check_shard
 from pipeline.engine import MANIFEST
-from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, RUN, read_mark
-from pipeline.ledger import FOLDER
+from pipeline.manifest import MATERIALIZED, SPLITS, read_manifest, run_tokenizer, shards_of, token_rules
+from pipeline.questions.check_shard import Checked, Rules, check_shard
+from pipeline.summary import plain_table
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
-from stages.tokens.shard_format import Manifest, ShardError, parse_manifest
-from stages.tokens.tokenizer import Tokenizer, load_tokenizer
+from stages.tokens.shard_format import Manifest, ShardError
+from stages.tokens.tokenizer import Tokenizer
+from stages.units import show_count
 
-SPLITS = ("train", "held_out")
-MATERIALIZED = "materialized"  # the manifest's key where the trainer wrote instances in training order
 READERS = min(8, os.cpu_count() or 1)  # shards read at once
 SHOWN_TOKENS = 1 << 16  # of one document that is decoded
-
-
-def read_manifest(run: str) -> Manifest:
-    """The manifest of a finished run. Raises UserError where there is none, or it is damaged."""
-    uri = storage.join(run, MANIFEST)
-    if not storage.exists(uri):
-        raise UserError(_no_manifest(run))
-    try:
-        return parse_manifest(storage.read_bytes(uri), uri)
-    except ShardError as error:
-        raise UserError(str(error)) from None
-
-
-def read_corpus(run: str) -> Manifest:
-    """`read_manifest` of a folder whose documents lie in shards. Raises UserError also for materialized instances."""
-    manifest = read_manifest(run)
-    if MATERIALIZED in manifest:
-        raise UserError(
-            f"{run} holds instances in training order, which have no documents; name the run that it was made from"
-        )
-    return manifest
-
-
-def _no_manifest(run: str) -> str:
-    """Why there is no manifest in a folder, and what helps."""
-    nothing = f"{run} holds no finished run (no {MANIFEST})"
-    for name, command in MADE_BY.items():
-        if not storage.exists(storage.join(run, name)):
-            continue
-        if name == EXPORT:
-            return f"{nothing}: it is an export for other tools; name the run that it was made of"
-        return f"{nothing}: `python -m pipeline {command}` has not finished there; start the same command again"
-    if storage.exists(storage.join(run, FOLDER)):
-        return f"{nothing}; python -m pipeline status {run} tells how far it is"
-    return f"{nothing}, nor one that was begun; is the folder's name right?"
+FEW_SHARDS = 32  # so many are listed without being asked for
+LENGTHS = ("min", "median", "p90", "p99", "max")
 
 
 def inspect(run: str, documents: int = 0, quick: bool = False) -> dict[str, Any]:
@@ -135,29 +103,6 @@ def _checked(
             yield first, future.result()
     for entry, future in waiting:
         yield entry, future.result()
-
-
-def shards_of(manifest: Manifest, source: str, split: str) -> list[dict[str, Any]]:
-    """The manifest's entries of a source's shards, training or held out."""
-    entry = manifest["sources"][source]
-    return entry["shards"] if split == "train" else entry["held_out"]["shards"]
-
-
-def token_rules(run: str, sources: Iterable[str]) -> dict[str, dict[str, bool]]:
-    """Of each source whether its documents end in the end token (`ends`), and whether texts may hold it (`inside`).
-
-    The recipe says so, or how the folder was made: an import takes tokens as they are, a mixture has each from its folder.
-    """
-    usual = {"ends": True, "inside": False}
-    if (mark := read_mark(run, MIXTURE)) is not None:
-        known = mark.get("token_rules", {})
-        return {name: known.get(name, usual) for name in sources}
-    if (mark := read_mark(run, IMPORT)) is not None:
-        usual = {"ends": mark["settings"]["append_eos"], "inside": True}
-    elif (mark := read_mark(run, RUN)) is not None:
-        asked = mark["tokenizer"]["rules"]
-        usual = {"ends": asked.get("append_eos", True), "inside": asked.get("special_tokens_in_text") == "match"}
-    return dict.fromkeys(sources, usual)
 
 
 def _rules(run: str, manifest: Manifest) -> dict[str | None, Rules]:
@@ -239,12 +184,6 @@ def _ratio(size: int, tokens: int) -> float:
 # ---- decoded documents
 
 
-def run_tokenizer(run: str, manifest: Manifest) -> Tokenizer:
-    """The tokenizer of a run, as the reference decodes with it."""
-    cache = storage.Cache(storage.cache_folder(), 1 << 30)
-    return load_tokenizer(storage.fetch(storage.join(run, manifest["tokenizer"]["path"]), cache), engine="tokenizers")
-
-
 def _samples(run: str, manifest: Manifest, documents: int) -> dict[str, list[dict[str, Any]]]:
     tokenizer = run_tokenizer(run, manifest)
     dtype = np.dtype(manifest["dtype"])
@@ -285,3 +224,96 @@ def _decoded_shard(run: str, shard: dict[str, Any], tokenizer: Tokenizer, dtype:
                     "text": tokenizer.decode(np.frombuffer(data, dtype)),
                     "cut": count > SHOWN_TOKENS,
                 }
+
+
+# ---- what is printed
+
+
+def show_inspect(found: dict[str, Any], console: Console, shards: bool = False) -> None:
+    """Print what `inspect` found; `shards` lists them however many there are."""
+    table = plain_table(f"{found['run']}: {found['name']} ({found['profile'] or 'no profile'})")
+    table.add_column("source", no_wrap=True)
+    for heading in (
+        "documents",
+        "tokens",
+        "bytes/token",
+        *LENGTHS,
+        "mean",
+        "budget",
+        "share",
+        "repeats",
+        "held out",
+        "shards",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, s in found["sources"].items():
+        table.add_row(
+            name,
+            f"{s['documents']:,}",
+            show_count(s["tokens"]),
+            f"{s['bytes_per_token']:.2f}",
+            *_lengths(s["lengths"]),
+            show_count(s["budget_tokens"]),
+            f"{s['share']:.2%}",
+            f"{s['repeats']:.2f}",
+            show_count(s["held_out"]["tokens"]),
+            f"{len(s['shards']):,}",
+        )
+    console.print(table)
+    console.print("min to mean: tokens of a training document, its end token included; bytes/token likewise\n")
+    if shards or sum(len(s["shards"]) for s in found["sources"].values()) <= FEW_SHARDS:
+        _show_shards(found, console)
+    tokenizer = found["tokenizer"]
+    console.print(
+        f"tokenizer {tokenizer['path']}: {tokenizer['vocab_size']:,} entries, end {tokenizer['eos_id']}, {found['dtype']}; "
+        f"mixture of {show_count(found['mixture_tokens'])} tokens; fingerprint {found['fingerprint'][:16]}"
+    )
+    if ordered := found["ordered"]:
+        count, tokens = (sum(shard[fact] for shard in ordered["shards"]) for fact in ("instances", "tokens"))
+        console.print(
+            f"in training order: {count:,} instances of {ordered['plan']['sequence_length']:,} tokens, {show_count(tokens)} in "
+            f"all, of the corpus {ordered['of'][:16]}; there is no document index"
+        )
+    for name, samples in found["samples"].items():
+        for sample in samples:
+            place = f"{sample['file']}, record {sample['record']}"
+            console.rule(Text(f"{name}: {sample['id']} ({sample['tokens']:,} tokens; {place})"), align="left")
+            console.print(Text(sample["text"]), highlight=False, soft_wrap=True)
+            if sample["cut"]:
+                console.print("... (the beginning of a long document)")
+    for note in found["notes"]:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+    for problem in found["problems"]:
+        console.print(Text(f"problem: {problem}", "bold"), soft_wrap=True)
+    if not found["problems"]:
+        what = (
+            "sizes and indexes"
+            if not found["tokens_read"]
+            else "sizes, checksums, indexes, document ends and token ids"
+        )
+        console.print(f"no problems: {what} are as they should be")
+
+
+def _show_shards(found: dict[str, Any], console: Console) -> None:
+    table = plain_table("shards")
+    table.add_column("shard", no_wrap=True)
+    for heading in ("documents", "tokens", "bytes/token", *LENGTHS, "mean", "end inside", "problems"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for s in found["sources"].values():
+        for shard in s["shards"]:
+            table.add_row(
+                shard["path"],
+                f"{shard['documents']:,}",
+                show_count(shard["tokens"]),
+                f"{shard['bytes_per_token']:.2f}",
+                *_lengths(shard["lengths"]),
+                f"{shard['eos_inside']:,}" if found["tokens_read"] else "",
+                f"{shard['problems']}",
+            )
+    console.print(table)
+
+
+def _lengths(lengths: dict[str, Any] | None) -> list[str]:
+    if lengths is None:
+        return [""] * (len(LENGTHS) + 1)
+    return [*(f"{lengths[name]:,}" for name in LENGTHS), f"{lengths['mean']:,.0f}"]
