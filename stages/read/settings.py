@@ -90,7 +90,7 @@ class Part(Settings):
     (stages/read/split.py finds them); the stream given to the reader then holds exactly that range.
     """
 
-    offset: int = Field(0, ge=0)
+    offset: int = Field(default=0, ge=0)
     length: PositiveInt | None = None  # None: to the end
     first_record: PositiveInt = 1
     label: str | None = None  # what ids of documents without one call the file; None: its name

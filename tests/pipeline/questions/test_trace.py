@@ -269,5 +269,5 @@ def test_a_run_on_s3(s3: Any, tmp_path: Path) -> None:
 
 
 def test_tracing_a_step_needs_no_torch() -> None:
-    code = "import sys, pipeline.trace_step, trainer.loader.places, trainer.config; assert 'torch' not in sys.modules"
+    code = "import sys, pipeline.questions.trace_step, trainer.loader.places, trainer.config; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
