@@ -31,4 +31,4 @@ def _call(args: argparse.Namespace) -> int:
         print_json(found)
     else:
         show_inspect(printable_all(found), console(), args.shards)
-    return 0 if not found["problems"] else 1
+    return 0 if not found.problems else 1

@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
 from pipeline import storage
+from pipeline.jobs.dedup import DedupSummary
 from pipeline.manifest import read_manifest
 from pipeline.overrides import nearest
 from pipeline.summary import plain_table
@@ -37,18 +39,69 @@ LETTER = 7  # pixels of a bold letter, about
 NOBODY = "(nobody named)"
 PIECES = {"bff": "paragraph", "substring": "passage"}  # what the methods that cut texts cut out of them
 
+Kind = Literal["document", "paragraph"]
 
-def clusters(run: str, name: str | None = None, top: int = 5) -> dict[str, Any]:
-    """What the dedups of a finished run removed: {"run", "dedups": [...]}, of one dedup if named.
 
-    Each has name, method, documents, removed, sizes ([size, clusters] pairs, the kept one counted), lost ([source,
-    source of the kept document or None, documents, paragraphs]), and largest: `top` clusters with size, by_source
-    (removed pieces), kept and removed (id, source, file, record and the beginning of the text, where it was not let
-    go). Raises UserError where there is no finished run or no dedup of that name.
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """A document, or a paragraph of one, with the beginning of its text. Without id and text where `run.keep` left none."""
+
+    what: Kind | msgspec.UnsetType = msgspec.UNSET  # of removed pieces
+    id: str | None
+    file: str
+    record: int
+    text: str | None
+    source: str
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """A kept document and what was removed for it. size counts both; by_source: removed pieces of each source."""
+
+    size: int
+    by_source: dict[str, int]
+    kept: Piece
+    removed: list[Piece]  # the first MEMBERS
+
+
+class DedupClusters(msgspec.Struct, frozen=True):
+    """What a dedup removed.
+
+    sizes: (size, clusters) pairs, rising; a size counts the kept document. lost: (source, source of the kept document or
+    None, documents, paragraphs). largest: the largest clusters, by size.
+    """
+
+    name: str
+    method: str
+    documents: int
+    removed: int
+    paragraphs: int
+    sizes: list[tuple[int, int]]
+    lost: list[tuple[str, str | None, int, int]]
+    largest: list[Cluster]
+
+
+class Clusters(msgspec.Struct, frozen=True):
+    """What the dedups of a run removed."""
+
+    run: str
+    dedups: list[DedupClusters]
+
+
+class _Summary(msgspec.Struct):
+    """The part of a run's summary that is read here."""
+
+    dedup: dict[str, DedupSummary]
+
+
+def clusters(run: str, name: str | None = None, top: int = 5) -> Clusters:
+    """What the dedups of a finished run removed, or the one that is named, with its `top` largest clusters.
+
+    Raises UserError where there is no finished run or no dedup of that name.
     """
     read_manifest(run)
-    uri = storage.join(run, SUMMARY)
-    dedups = orjson.loads(storage.read_bytes(uri))["dedup"]
+    try:
+        dedups = msgspec.json.decode(storage.read_bytes(storage.join(run, SUMMARY)), type=_Summary).dedup
+    except msgspec.ValidationError:
+        raise UserError(f"{run}: its summary was written by an older version; run its recipe again") from None
     names = list(dedups)
     if name is not None and name not in names:
         of_source = [n for n in names if n.split("/")[0] == name]
@@ -56,41 +109,40 @@ def clusters(run: str, name: str | None = None, top: int = 5) -> dict[str, Any]:
             raise UserError(f"--dedup {name}: the run has no such dedup{nearest(name, names)}")
         name = of_source[0]
     wanted = names if name is None else [name]
-    return {"run": run, "dedups": [_describe(run, n, dedups[n], top) for n in wanted]}
+    return Clusters(run, [_describe(run, n, dedups[n], top) for n in wanted])
 
 
-def _describe(run: str, name: str, dedup: dict[str, Any], top: int) -> dict[str, Any]:
-    if "read" not in dedup:
-        raise UserError(f"{run}: its summary was written by an older version; run its recipe again")
-    lost: Counter[tuple[str, str | None, str]] = Counter()
+def _describe(run: str, name: str, dedup: DedupSummary, top: int) -> DedupClusters:
+    lost: Counter[tuple[str, str | None, Kind]] = Counter()
     for ordinal, kind, batch in _pieces(run, dedup, ["representative_source"]):
         for entry in batch.column("representative_source").value_counts():
-            lost[dedup["read"][ordinal]["source"], entry["values"].as_py(), kind] += entry["counts"].as_py()
-    if "sizes" in dedup:
-        sizes, heads = dedup["sizes"], [(c["part"], c["row"], c["size"]) for c in dedup["largest"][:top]]
+            lost[dedup.read[ordinal].source, entry["values"].as_py(), kind] += entry["counts"].as_py()
+    if dedup.sizes is not None:
+        sizes, heads = dedup.sizes, [(c["part"], c["row"], c["size"]) for c in (dedup.largest or ())[:top]]
     else:
         sizes, heads = _count(run, dedup, top)
     pairs = sorted({(source, kept) for source, kept, _ in lost}, key=lambda p: (p[0], p[1] or ""))
-    return {
-        "name": name,
-        "method": dedup["method"],
-        "documents": dedup["documents"],
-        "removed": dedup["removed"],
-        "paragraphs": sum(n for (_, _, kind), n in lost.items() if kind == "paragraph"),
-        "sizes": sizes,
-        "lost": [[s, k, lost[s, k, "document"], lost[s, k, "paragraph"]] for s, k in pairs],
-        "largest": _samples(run, dedup, heads),
-    }
+    return DedupClusters(
+        name=name,
+        method=dedup.method,
+        documents=dedup.documents,
+        removed=dedup.removed,
+        paragraphs=sum(n for (_, _, kind), n in lost.items() if kind == "paragraph"),
+        sizes=sizes,
+        lost=[(s, k, lost[s, k, "document"], lost[s, k, "paragraph"]) for s, k in pairs],
+        largest=_samples(run, dedup, heads),
+    )
 
 
 def _pieces(
-    run: str, dedup: dict[str, Any], columns: list[str], ends: bool = False
-) -> Iterator[tuple[str, str, pa.RecordBatch]]:
+    run: str, dedup: DedupSummary, columns: list[str], ends: bool = False
+) -> Iterator[tuple[str, Kind, pa.RecordBatch]]:
     """Removed pieces in batches, each with the ordinal of its part and what they are: document or paragraph."""
-    for kind, files in (("document", dedup["removals"]), ("paragraph", dedup.get("cuts", {}))):
+    sorts: tuple[tuple[Kind, dict[str, str]], ...] = (("document", dedup.removals), ("paragraph", dedup.cuts or {}))
+    for kind, files in sorts:
         more = ["start", "stop"] if ends and kind == "paragraph" else []
         for ordinal, path in files.items():
-            if kind == "document" and not dedup["removed_of_part"][ordinal]:
+            if kind == "document" and not dedup.removed_of_part[ordinal]:
                 continue
             with storage.open_random(storage.join(run, path)) as file:
                 for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=[*columns, *more]):
@@ -105,12 +157,12 @@ def _heads(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
     return ((part.astype(np.int64) << 32) | row)[named], named
 
 
-def _count(run: str, dedup: dict[str, Any], top: int) -> tuple[list[list[int]], list[tuple[int, int, int]]]:
+def _count(run: str, dedup: DedupSummary, top: int) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]]]:
     """Sizes of clusters and the largest ones, (part, row, size), where the dedup itself did not count them.
 
     A part of the addresses at a time, chosen by a hash: memory stays within PASS_BYTES, about, however many there are.
     """
-    pieces = dedup["removed"] + sum(report["paragraphs"] for report in dedup["reports"].values())
+    pieces = dedup.removed + sum(report["paragraphs"] for report in (dedup.reports or {}).values())
     passes = max(1, -(-pieces * 8 * 3 // PASS_BYTES))
     sizes: Counter[int] = Counter()
     largest: list[tuple[int, int, int]] = []
@@ -129,60 +181,81 @@ def _count(run: str, dedup: dict[str, Any], top: int) -> tuple[list[list[int]], 
         for i in np.argsort(-counts, kind="stable")[:top]:
             largest.append((int(heads[i] >> 32), int(row_of(heads[i : i + 1])[0]), int(counts[i]) + 1))
         largest = sorted(largest, key=lambda c: (-c[2], c[0], c[1]))[:top]
-    return [[size, count] for size, count in sorted(sizes.items())], largest
+    return sorted(sizes.items()), largest
 
 
-def _samples(run: str, dedup: dict[str, Any], heads: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Place:
+    """Where a piece lies: the ordinal of its part, its row there, and of a paragraph its bytes in the text."""
+
+    part: int
+    row: int
+    what: Kind | msgspec.UnsetType = msgspec.UNSET
+    start: int = 0
+    stop: int | None = None
+
+
+def _samples(run: str, dedup: DedupSummary, heads: list[tuple[int, int, int]]) -> list[Cluster]:
     """The clusters of some representatives (part, row, size), with the first of their removed pieces in order."""
-    found = [
-        {"size": size, "by_source": Counter(), "kept": {"part": part, "row": row}, "removed": []} for part, row, size in heads
-    ]
     address = np.array([pack(part, np.array(row)) for part, row, _ in heads], np.int64)
+    by_source: list[Counter[str]] = [Counter() for _ in heads]
+    removed: list[list[_Place]] = [[] for _ in heads]
     for ordinal, kind, batch in _pieces(run, dedup, ["row", "representative_part", "representative_row"], ends=True):
         heads_of, named = _heads(batch)
         rows = np.flatnonzero(named)
-        for one, head in zip(found, address, strict=True):
+        for head, counts, places in zip(address, by_source, removed, strict=True):
             mine = rows[heads_of == head]
-            one["by_source"][dedup["read"][ordinal]["source"]] += len(mine)
-            for i in mine[: MEMBERS - len(one["removed"])]:
-                piece = {"what": kind, "part": int(ordinal), "row": batch.column("row")[int(i)].as_py()}
-                if kind == "paragraph":
-                    piece["span"] = [batch.column(c)[int(i)].as_py() for c in ("start", "stop")]
-                one["removed"].append(piece)
-    _add_texts(run, dedup, [piece for one in found for piece in (one["kept"], *one["removed"])])
-    for one in found:
-        one["by_source"] = dict(sorted((+one["by_source"]).items()))
+            counts[dedup.read[ordinal].source] += len(mine)
+            for i in mine[: MEMBERS - len(places)].tolist():
+                span = [batch.column(c)[i].as_py() for c in ("start", "stop")] if kind == "paragraph" else ()
+                places.append(_Place(int(ordinal), batch.column("row")[i].as_py(), kind, *span))
+    kept = [_Place(part, row) for part, row, _ in heads]
+    pieces = _read_pieces(run, dedup, [*kept, *(place for places in removed for place in places)])
+    return [
+        Cluster(size, dict(sorted((+counts).items())), pieces[head], [pieces[place] for place in places])
+        for (_, _, size), counts, head, places in zip(heads, by_source, kept, removed, strict=True)
+    ]
+
+
+def _read_pieces(run: str, dedup: DedupSummary, places: list[_Place]) -> dict[_Place, Piece]:
+    """The pieces at these places; each part is read once, and of it only the row groups that hold them."""
+    by_part: dict[int, list[_Place]] = {}
+    for place in places:
+        by_part.setdefault(place.part, []).append(place)
+    found: dict[_Place, Piece] = {}
+    for ordinal, mine in by_part.items():
+        part = dedup.read[str(ordinal)]
+        rows = np.unique([place.row for place in mine])
+        documents: dict[int, dict[str, Any]] = {}
+        if storage.exists(storage.join(run, part.path)):
+            with storage.open_random(storage.join(run, part.path)) as file:
+                for part_rows, batch in read_rows(file, part.path, ["id", "file", "record", "text"], rows):
+                    documents |= dict(zip(rows[part_rows].tolist(), batch.to_pylist(), strict=True))
+        for place in mine:
+            document = documents.get(place.row, {"file": part.path, "record": place.row + 1})
+            found[place] = Piece(
+                what=place.what,
+                id=document.get("id"),
+                file=document["file"],
+                record=document["record"],
+                text=_beginning(document.get("text"), place),
+                source=part.source,
+            )
     return found
 
 
-def _add_texts(run: str, dedup: dict[str, Any], pieces: list[dict[str, Any]]) -> None:
-    """Put id, source, file, record and the beginning of the text to pieces that name a part and a row of it."""
-    by_part: dict[int, list[dict[str, Any]]] = {}
-    for piece in pieces:
-        by_part.setdefault(piece.pop("part"), []).append(piece)
-    for ordinal, mine in by_part.items():
-        part = dedup["read"][str(ordinal)]
-        rows = np.unique([piece["row"] for piece in mine])
-        known: dict[int, dict[str, Any]] = {}
-        if storage.exists(storage.join(run, part["path"])):
-            with storage.open_random(storage.join(run, part["path"])) as file:
-                for piece_rows, batch in read_rows(file, part["path"], ["id", "file", "record", "text"], rows):
-                    known |= dict(zip(rows[piece_rows].tolist(), batch.to_pylist(), strict=True))
-        for piece in mine:
-            row = piece.pop("row")
-            start, stop = piece.pop("span", (0, None))
-            document = known.get(row) or {"id": None, "file": part["path"], "record": row + 1, "text": None}
-            text = document["text"]
-            if text is not None:
-                text = text.encode()[start:stop].decode(errors="replace").strip("\n")
-                text = text if len(text) <= SAMPLE_CHARS else text[:SAMPLE_CHARS] + "..."
-            piece |= {**document, "source": part["source"], "text": text}
+def _beginning(text: str | None, place: _Place) -> str | None:
+    """At most SAMPLE_CHARS characters of a document's text, or of the paragraph of it at `place`."""
+    if text is None:
+        return None
+    piece = text.encode()[place.start : place.stop].decode(errors="replace").strip("\n")
+    return piece if len(piece) <= SAMPLE_CHARS else piece[:SAMPLE_CHARS] + "..."
 
 
 # ---- tables and picture
 
 
-def size_ranges(sizes: list[list[int]]) -> list[tuple[str, int, int]]:
+def size_ranges(sizes: list[tuple[int, int]]) -> list[tuple[str, int, int]]:
     """(range, clusters, documents) by size: 2, 3, 4, then 5-8, 9-16 and so on; ranges up to the largest, empty ones too."""
     found: list[tuple[str, int, int]] = []
     low, high = 2, 2
@@ -194,22 +267,22 @@ def size_ranges(sizes: list[list[int]]) -> list[tuple[str, int, int]]:
     return found
 
 
-def show_clusters(found: dict[str, Any], console: Console) -> None:
+def show_clusters(found: Clusters, console: Console) -> None:
     """Print what `clusters` found."""
-    for dedup in found["dedups"]:
-        share = dedup["removed"] / max(dedup["documents"], 1)
-        pieces = PIECES.get(dedup["method"], "paragraph") + "s"
-        cut = f", and {dedup['paragraphs']:,} {pieces} of others" if dedup["paragraphs"] else ""
-        console.rule(f"dedup {dedup['name']} ({dedup['method']})", align="left", characters="=")
-        console.print(f"removed {dedup['removed']:,} of {dedup['documents']:,} documents ({share:.1%}){cut}", highlight=False)
-        if not dedup["lost"]:
+    for dedup in found.dedups:
+        share = dedup.removed / max(dedup.documents, 1)
+        pieces = PIECES.get(dedup.method, "paragraph") + "s"
+        cut = f", and {dedup.paragraphs:,} {pieces} of others" if dedup.paragraphs else ""
+        console.rule(f"dedup {dedup.name} ({dedup.method})", align="left", characters="=")
+        console.print(f"removed {dedup.removed:,} of {dedup.documents:,} documents ({share:.1%}){cut}", highlight=False)
+        if not dedup.lost:
             continue
-        cuts = dedup["method"] in PIECES
+        cuts = dedup.method in PIECES
         console.print("size: the document that stays, and what was removed for it", highlight=False)
         sizes = plain_table("clusters by size")
         for heading in ("size", "clusters", "pieces" if cuts else "documents"):
             sizes.add_column(heading, justify="right")
-        for name, count, documents in size_ranges(dedup["sizes"]):
+        for name, count, documents in size_ranges(dedup.sizes):
             if count:
                 sizes.add_row(name, f"{count:,}", f"{documents:,}")
         console.print(sizes)
@@ -217,36 +290,36 @@ def show_clusters(found: dict[str, Any], console: Console) -> None:
         lost.add_column("source")
         lost.add_column("to")
         lost.add_column("documents", justify="right")
-        if dedup["paragraphs"]:
+        if dedup.paragraphs:
             lost.add_column(pieces, justify="right")
-        for source, kept, documents, paragraphs in dedup["lost"]:
+        for source, kept, documents, paragraphs in dedup.lost:
             cells = [source, kept or NOBODY, f"{documents:,}", f"{paragraphs:,}"]
             lost.add_row(*cells[: len(lost.columns)])
         console.print(lost)
-        for one in dedup["largest"]:
-            sources = ", ".join(f"{count:,} of {source}" for source, count in one["by_source"].items())
-            count, s = one["size"] - 1, "" if one["size"] == 2 else "s"
+        for one in dedup.largest:
+            sources = ", ".join(f"{count:,} of {source}" for source, count in one.by_source.items())
+            count, s = one.size - 1, "" if one.size == 2 else "s"
             kind = f"piece{s} of text removed that one document held first" if cuts else f"document{s} removed for one that stays"
             console.print(f"{count:,} {kind}: {sources}", style="bold", markup=False, highlight=False)
-            _show_piece("kept   ", one["kept"], console)
-            for piece in one["removed"]:
+            _show_piece("kept   ", one.kept, console)
+            for piece in one.removed:
                 _show_piece("removed", piece, console, pieces[:-1])
             console.print()
 
 
-def _show_piece(what: str, piece: dict[str, Any], console: Console, name_of_cut: str = "paragraph") -> None:
-    name = "its text was let go (run.keep)" if piece["id"] is None else piece["id"]
-    paragraph = f"a {name_of_cut} of " if piece.get("what") == "paragraph" else ""
-    where = f"{piece['source']}; {piece['file']}, record {piece['record']}"
+def _show_piece(what: str, piece: Piece, console: Console, name_of_cut: str = "paragraph") -> None:
+    name = "its text was let go (run.keep)" if piece.id is None else piece.id
+    paragraph = f"a {name_of_cut} of " if piece.what == "paragraph" else ""
+    where = f"{piece.source}; {piece.file}, record {piece.record}"
     console.print(f"  {what} {paragraph}{name} ({where})", markup=False, highlight=False)
-    if piece["text"] is not None:
-        text = " ".join(piece["text"].split())
+    if piece.text is not None:
+        text = " ".join(piece.text.split())
         console.print(f"    {text[:150]}{'...' if len(text) > 150 else ''}", markup=False, highlight=False, style="dim")
 
 
-def sizes_svg(found: dict[str, Any]) -> str:
+def sizes_svg(found: Clusters) -> str:
     """A picture: of each dedup that removed something, bars of how many clusters there are of each size."""
-    panels = [(d, size_ranges(d["sizes"])) for d in found["dedups"] if d["sizes"]]
+    panels = [(d, size_ranges(d.sizes)) for d in found.dedups if d.sizes]
     titles = [_title(dedup) for dedup, _ in panels]
     width = 2 * MARGIN + max([(BAR + GAP) * len(bars) for _, bars in panels] + [LETTER * len(t) for t in titles] + [360])
     height = max(1, len(panels)) * PANEL + MARGIN // 2
@@ -264,19 +337,19 @@ def sizes_svg(found: dict[str, Any]) -> str:
             out.append(f'<rect x="{x}" y="{base - tall}" width="{BAR}" height="{tall}" fill="#4477aa"/>')
             out.append(f'<text x="{x + BAR // 2}" y="{base - tall - 4}" text-anchor="middle">{count:,}</text>')
             out.append(f'<text x="{x + BAR // 2}" y="{base + 14}" text-anchor="middle">{name}</text>')
-        axes = f"across: {'pieces' if dedup['method'] in PIECES else 'documents'} of a cluster; up: clusters, log scale"
+        axes = f"across: {'pieces' if dedup.method in PIECES else 'documents'} of a cluster; up: clusters, log scale"
         out.append(f'<text x="{width - MARGIN}" y="{base + 28}" text-anchor="end" fill="#666">{axes}</text>')
     if not panels:
         out.append(f'<text x="{MARGIN}" y="{MARGIN}">no document was removed</text>')
     return "\n".join([*out, "</svg>", ""])
 
 
-def _title(dedup: dict[str, Any]) -> str:
-    removed = f"{dedup['removed']:,} of {dedup['documents']:,} documents removed"
-    return f"{dedup['name']} ({dedup['method']}): clusters by size; {removed}"
+def _title(dedup: DedupClusters) -> str:
+    removed = f"{dedup.removed:,} of {dedup.documents:,} documents removed"
+    return f"{dedup.name} ({dedup.method}): clusters by size; {removed}"
 
 
-def write_svg(found: dict[str, Any], path: str) -> None:
+def write_svg(found: Clusters, path: str) -> None:
     """Write the picture to a local file. Raises UserError where that cannot be."""
     try:
         Path(path).write_text(sizes_svg(found))

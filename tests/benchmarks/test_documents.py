@@ -41,9 +41,9 @@ found["mix"] = peak()
 reset_peak()
 held = inspect(str(folder / "mixed"))
 found["inspect"] = peak()
-found["problems"] = held["problems"]
-found["documents"] = sum(s["documents"] + s["held_out"]["documents"] for s in held["sources"].values())
-found["shards"] = sum(len(s["shards"]) for s in held["sources"].values())
+found["problems"] = held.problems
+found["documents"] = sum(s.documents + s.held_out.documents for s in held.sources.values())
+found["shards"] = sum(len(s.shards) for s in held.sources.values())
 print(json.dumps(found))
 """
 

@@ -265,7 +265,7 @@ def test_a_run_on_s3(s3: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="local copy"):
         trace_step.trace_step(remote, 1, Batches(8, 4, packing="best_fit"))
     found = inspect(remote)
-    assert found["problems"] == [] and found["sources"]["web"]["lengths"]["max"] == 30
+    assert found.problems == [] and found.sources["web"].lengths["max"] == 30
 
 
 def test_tracing_a_step_needs_no_torch() -> None:
