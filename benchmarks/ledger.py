@@ -110,7 +110,7 @@ def entry_of(number: int, report: dict[str, Any]) -> Entry:
     ref = Ref("documents", source, stage, ordinal)
     return Entry(
         key, ref, f"{number % 20:032x}", key[::-1], key[8:] + key[:8], outputs, released,
-        12.345, 11.5, 600_000_000, "node-17.example", "2026-11-28T03:17:19Z", report_of(report | {"docs": number}),
+        12.345, 11.5, 600_000_000, "node-17.example", "2026-11-28T03:17:19Z", report=report_of(report | {"docs": number}),
     )  # fmt: skip
 
 

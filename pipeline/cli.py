@@ -25,7 +25,9 @@ COMMANDS = (
     "mix",
     "export",
     "import_tokens",
+    "pairs",
     "train_classifier",
+    "train_extractor",
 )
 
 

@@ -92,7 +92,7 @@ class Engine:
     """Walks plans: runs what the ledger does not know, and keeps what was found.
 
     used: keys of the walk, in order; conclusions and what they stand for are among them. executed: tasks that ran.
-    reuse_other_code: results of other code or library versions are taken as they are (`reused` counts them).
+    reuse_other_code: results of other code or library versions are taken as they are (`of_other_code` counts them).
     """
 
     run_uri: str
@@ -104,7 +104,6 @@ class Engine:
     used: dict[str, None] = field(default_factory=dict)
     walked: list[Node] = field(default_factory=list)
     executed: int = 0
-    reused: int = 0
 
     def __post_init__(self) -> None:
         token = None if self.lock is None else self.lock.token
@@ -161,6 +160,8 @@ class Engine:
         self.walked += stage.nodes
         if waiting:
             self.workplace.prepare()
+            for note in stage.notes:
+                self.progress.line(note)
             self._say_why(stage, waiting)
         self.progress.begin(stage.title, len(nodes), len(done), sum(node.weight for node in waiting))
         if waiting:
@@ -204,7 +205,7 @@ class Engine:
         self.executed += 1
         return Done(node.key, finished.outputs, finished.report)
 
-    def _enter(self, node: Node, finished: Finished) -> None:
+    def _enter(self, node: Node, finished: Finished, other_code: bool = False) -> None:
         made_of = node.made_of
         self.ledger.add_basis(made_of.basis, dict(made_of.components))
         self.ledger.add(
@@ -221,6 +222,7 @@ class Engine:
                 peak_memory=finished.peak_memory,
                 host=finished.host,
                 finished=finished.at,
+                other_code=other_code,
                 report=report_of(finished.report),
             )
         )
@@ -236,9 +238,8 @@ class Engine:
                 changed = [name for name in basis.keys() | ours.keys() if basis.get(name) != ours.get(name)]
                 if all(name.startswith(("code ", "library ")) or name.endswith(": code") for name in changed):
                     report = entry.report_as(node.job.report)
-                    self._enter(node, Finished.of_entry(entry, report))
+                    self._enter(node, Finished.of_entry(entry, report), other_code=True)
                     entries[node.key] = self.ledger.find(node.key)  # type: ignore[assignment]
-                    self.reused += 1
                     continue
             left.append(node)
         return left
@@ -273,6 +274,11 @@ class Engine:
     def _uses(self, node: Node, report: Conclusion) -> None:
         self.walked.append(node)
         self.used.update(dict.fromkeys([node.key, *report.made_by]))
+
+    def of_other_code(self) -> int:
+        """How many of the results that were walked are those of other code or libraries, kept on purpose now or before."""
+        entries = (self.ledger.entry(key) for key in self.used)
+        return sum(entry is not None and entry.other_code for entry in entries)
 
     def forget(self, keys: Collection[str]) -> None:
         """Let the tasks of these keys run again, with what was concluded from their results; a new walk begins."""

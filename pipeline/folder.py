@@ -15,9 +15,9 @@ from pipeline import storage
 from pipeline.recipe import Recipe
 from stages.errors import UserError
 
-RUN, IMPORT, MIXTURE, EXPORT = "recipe.json", "import.json", "mixture.json", "export.json"
+RUN, IMPORT, MIXTURE, EXPORT, PAIRS = "recipe.json", "import.json", "mixture.json", "export.json", "pairs.json"
 CLAIM = "run.json"  # whose a run's folder is, from its start
-MADE_BY = {IMPORT: "import", MIXTURE: "mix", EXPORT: "export"}
+MADE_BY = {IMPORT: "import", MIXTURE: "mix", EXPORT: "export", PAIRS: "pairs"}
 
 
 def absolute(folder: str) -> str:

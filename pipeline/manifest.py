@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
-from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, RUN, read_mark
+from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, PAIRS, RUN, read_mark
 from pipeline.ledger import FOLDER
 from stages.errors import UserError
 from stages.tokens.shard_format import Manifest, ShardError, parse_manifest
@@ -61,7 +61,8 @@ def shards_of(manifest: Manifest, source: str, split: str) -> list[dict[str, Any
 def token_rules(run: str, sources: Iterable[str]) -> dict[str, dict[str, bool]]:
     """Of each source whether its documents end in the end token (`ends`), and whether texts may hold it (`inside`).
 
-    The recipe says so, or how the folder was made: an import takes tokens as they are, a mixture has each from its folder.
+    The recipe says so, or how the folder was made: an import takes tokens as they are, a mixture has each from its
+    folder, pairs are as their chat template makes them.
     """
     usual = {"ends": True, "inside": False}
     if (mark := read_mark(run, MIXTURE)) is not None:
@@ -69,6 +70,8 @@ def token_rules(run: str, sources: Iterable[str]) -> dict[str, dict[str, bool]]:
         return {name: known.get(name, usual) for name in sources}
     if (mark := read_mark(run, IMPORT)) is not None:
         usual = {"ends": mark["settings"]["append_eos"], "inside": True}
+    elif read_mark(run, PAIRS) is not None:  # a chat template puts end tokens where it likes, and a cut one has none
+        usual = {"ends": False, "inside": True}
     elif (mark := read_mark(run, RUN)) is not None:
         asked = mark["tokenizer"]["rules"]
         usual = {"ends": asked.get("append_eos", True), "inside": asked.get("special_tokens_in_text") == "match"}

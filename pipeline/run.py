@@ -73,7 +73,7 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
                     _forget_damaged(engine)
                 found = _walk(recipe, inputs, engine)
                 manifest = manifest_of(recipe, found.tokens)
-                manifest["made_by"] = {"versions": versions(), "results_of_other_code": engine.reused}
+                manifest["made_by"] = {"versions": versions(), "results_of_other_code": engine.of_other_code()}
                 summary = summarise(recipe, manifest, found, engine, time.monotonic() - began)
                 _finish(recipe, manifest, summary, engine)
         if engine.executed:

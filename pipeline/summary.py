@@ -235,7 +235,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     if reasons.row_count:
         console.print(reasons)
     beside = plain_table("besides documents")
-    for heading, justify in (("source", "left"), ("what", "left"), ("count", "right")):
+    columns = (("source", "left"), ("what", "left"), ("count", "right"))
+    for heading, justify in columns:
         beside.add_column(heading, justify=justify, no_wrap=True)
     for name, s in sources.items():
         for what, count in s.get("notes", {}).items():

@@ -16,6 +16,7 @@ from pipeline import storage
 from pipeline.overrides import apply_set
 from pipeline.plan.sources import list_files
 from pipeline.recipe import RecipeError, explain
+from pipeline.storage.errors import from_os_error
 from pipeline.summary import plain_table
 from stages.errors import UserError
 from stages.quality.classifier import good_probability
@@ -39,7 +40,10 @@ def train(
     except ValidationError as error:
         raise RecipeError(f"--set: {explain(error, TrainSettings)}") from None
     sources = {"positive": storage.public(list(positive)), "negative": storage.public(list(negative))}
-    card = train_classifier(_texts("positive", positive), _texts("negative", negative), out, settings, sources=sources)
+    try:
+        card = train_classifier(_texts("positive", positive), _texts("negative", negative), out, settings, sources=sources)
+    except OSError as error:
+        raise from_os_error(error, error.filename or out, "write") from None
     if evaluate:
         card["evaluated"] = {"file": storage.public_name(evaluate), **judge(out, settings, evaluate)}
     return card

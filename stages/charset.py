@@ -178,7 +178,7 @@ def _decode(data: bytes, name: str) -> Decoded:
         except UnicodeError:
             text = endec.decode(data, name, "replace", bom="ignore")
     else:
-        text = codecs.charmap_decode(data, "strict", _table(name))[0]  # ten times as fast
+        text = codecs.charmap_decode(data, "strict", _table(name))[0]  # type: ignore[arg-type]  ten times as fast
     return Decoded(text, text.count(REPLACEMENT))
 
 

@@ -34,7 +34,7 @@ class PartWriter:
             schema,
             compression="zstd",
             compression_level=LEVEL,
-            use_dictionary=plain,
+            use_dictionary=plain,  # type: ignore[arg-type]
             write_statistics=False,
             metadata_collector=self.footers,
         )

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, field
 
 from pipeline.ledger import Entry, Output, Ref, report_of
+from pipeline.ledger.ledger import OURS
 
 
 def key_of(number: int) -> str:
@@ -19,7 +20,7 @@ def make_entry(
     outputs = [Output(path, size, f"{size:032x}") for path, size in paths.items()]
     ref = Ref("map", "web", stage, number)
     return Entry(
-        key_of(number), ref, "basis", "in", similar, outputs, [], 1.5, 1.25, 2**40, "a", "then", report_of(report)
+        key_of(number), ref, "basis", "in", similar, outputs, [], 1.5, 1.25, 2**40, "a", "then", report=report_of(report)
     )
 
 
@@ -104,7 +105,7 @@ class Model:
             for output in entry.outputs:
                 self.files.pop(output.path, None)
         kept = {o.path for key in used & self.entries.keys() for o in self.entries[key].outputs}
-        for path in [p for p in self.files if p.startswith("parts/") and p not in kept]:
+        for path in [p for p in self.files if OURS.fullmatch(p) and p not in kept]:
             del self.files[path]
         self.forget([entry.key for entry in stale])
         return len(stale)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.tokens.shard_format import ShardError
+from trainer.adapt import commands as adapt_commands
+from trainer.analyze import commands as analyze_commands
 from trainer.errors import TrainerError
 from trainer.units import BYTES, quantity
 
@@ -101,11 +103,18 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--price", type=float, help="of one GPU for an hour")
     plan.set_defaults(run=_plan)
 
-    evaluate = commands.add_parser("eval", help="held-out bits per byte, and tasks from request files")
+    adapt_commands.add(commands)
+    analyze_commands.add(commands)
+
+    evaluate = commands.add_parser("eval", help="held-out bits per byte, tasks from request files, answers to pairs")
     evaluate.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
     evaluate.add_argument("--data", type=Path, help="a run's folder: score its held-out shards")
     evaluate.add_argument("--tasks", type=Path, help="a folder of tasks (config.json, requests.jsonl.gz), at any depth")
     evaluate.add_argument("--limit", type=_count, help="at most this many instances of a source, documents of a task")
+    evaluate.add_argument("--pairs", type=Path, help="a folder of pairs: judge the model's answers to its prompts")
+    evaluate.add_argument("--split", choices=("held_out", "train"), default="held_out", help="of the pairs (held_out)")
+    evaluate.add_argument("--judge", choices=("final", "tests", "text"), help="how answers are judged (as records say)")
+    adapt_commands.add_sampling(evaluate, 1, 0.0)
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     evaluate.set_defaults(run=_eval)
@@ -180,11 +189,17 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from trainer.report import evaluate_checkpoint
+    from trainer.report import PairsAsked, evaluate_checkpoint
 
-    if options.data is None and options.tasks is None:
-        raise TrainerError("eval needs --data (a run with held-out shards), --tasks (a folder of tasks), or both")
-    evaluate_checkpoint(options.checkpoint, options.data, options.tasks, options.limit, options.json, options.device)
+    if options.data is None and options.tasks is None and options.pairs is None:
+        raise TrainerError("eval needs --data (a run with held-out shards), --tasks or --pairs (folders), or several")
+    pairs = None
+    if options.pairs is not None:
+        sampling = adapt_commands.sampling_of(options)
+        pairs = PairsAsked(options.pairs, options.split, sampling, options.judge)
+    evaluate_checkpoint(
+        options.checkpoint, options.data, options.tasks, options.limit, options.json, options.device, pairs
+    )
     return 0
 
 

@@ -167,6 +167,15 @@ def check(values: dict[str, Any], where: str, schema: type[C] = Config) -> C:
         raise TrainerError(f"{where}: " + "; ".join(_explain(one, schema) for one in error.errors())) from None
 
 
+def stored_config(values: dict[str, Any], where: str) -> Config:
+    """The configuration that a checkpoint holds: of a pretraining, or of a fine-tuning (adapt/config.py)."""
+    if "adapt" in values:
+        from trainer.adapt.config import AdaptConfig
+
+        return check(values, where, AdaptConfig)
+    return check(values, where)
+
+
 def plain(config: BaseModel) -> dict[str, Any]:
     """The values as JSON-ready types."""
     return config.model_dump(mode="json")

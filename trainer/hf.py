@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer import checkpoint
-from trainer.config import Config, ModelConfig, check, plain
+from trainer.config import Config, ModelConfig, plain, stored_config
 from trainer.errors import TrainerError
 from trainer.hf_config import from_hf, require_form, to_hf
+from trainer.inference import context_of
 from trainer.model import Olmoe
 from trainer.processes import Processes
 
@@ -36,7 +37,7 @@ def export(source: Path, out: Path, dtype: str = "float32") -> None:
     source = checkpoint.find(source)
     checkpoint.verify(source)
     state = checkpoint.read_state(source)
-    config = check(state["config"], str(source))
+    config = stored_config(state["config"], str(source))
     require_form(config.model, source)
     _empty_folder(out)
     read = checkpoint.reader(source)
@@ -230,10 +231,16 @@ def _write_tokenizer(path: Path, out: Path, config: Config, data: dict[str, Any]
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": tokenizer.id_to_token(data["eos_id"]),
             "pad_token": tokenizer.id_to_token(data["pad_id"]),
-            "model_max_length": config.data.sequence_length,
+            "model_max_length": context_of(config, data),
             "clean_up_tokenization_spaces": False,
+            **_chat(tokenizer.id_to_token(data["eos_id"]), data.get("chat_template")),
         },
     )
+
+
+def _chat(eos: str, template: str | None) -> dict[str, str]:
+    """The chat template of a model that was fine-tuned with one, and the token that it begins with."""
+    return {} if template is None else {"bos_token": eos, "chat_template": template}
 
 
 def _write_json(path: Path, value: Any) -> None:

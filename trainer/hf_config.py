@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer.config import Config, ModelConfig, check
 from trainer.errors import TrainerError
+from trainer.inference import context_of
 
 
 def to_hf(config: Config, data: dict[str, Any], dtype: str) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def to_hf(config: Config, data: dict[str, Any], dtype: str) -> dict[str, Any]:
         "norm_topk_prob": model.renormalize_top_k,
         "router_aux_loss_coef": config.losses.load_balancing,
         "output_router_logits": False,
-        "max_position_embeddings": config.data.sequence_length,
+        "max_position_embeddings": context_of(config, data),
         "rope_theta": model.rope_theta,
         "rope_parameters": _rope_to_hf(model),
         "rms_norm_eps": model.norm_eps,

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from trainer import checkpoint
-from trainer.config import Config, check
+from trainer.config import Config, stored_config
 from trainer.errors import TrainerError
 from trainer.host import device as pick_device
 from trainer.model import Olmoe
@@ -26,6 +26,11 @@ class Trained:
     config: Config
     data: dict[str, Any]  # vocab_size, eos_id, pad_id, fingerprint
     device: torch.device
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model was trained to see at once. Fine-tuning packs several sequences into an instance."""
+        return context_of(self.config, self.data)
 
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer. Raises TrainerError if it carries none, or not the one it was trained with."""
@@ -56,12 +61,17 @@ class Trained:
             )
 
 
+def context_of(config: Config, data: dict[str, Any]) -> int:
+    """The context of a checkpoint's model, in tokens, from its configuration and data."""
+    return data.get("context", config.data.sequence_length)
+
+
 def open_trained(path: Path, device: str | None = None) -> Trained:
     """Load a checkpoint, or the newest of a training's folder, for use. Raises TrainerError if it is damaged."""
     path = checkpoint.find(path)
     checkpoint.verify(path)
     state = checkpoint.read_state(path)
-    config = check(state["config"], str(path))
+    config = stored_config(state["config"], str(path))
     place = torch.device(pick_device(device))
     with torch.device("meta"):
         model = Olmoe(config.model, config.train.loss_chunk_mib)

@@ -15,19 +15,54 @@ IGNORED = -100
 """A target that gives no loss."""
 
 
-def cross_entropy_sum(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mib: int) -> Tensor:
-    """Sum over tokens of -log softmax(hidden @ head.T)[target], in nats, fp32.
+class Rule:
+    """What a chunk of logits becomes: the losses of its rows, and the gradient in the logits' place.
+
+    This one is cross-entropy; trainer/adapt/rules.py holds the others. Rules see logits a chunk at a time, in order.
+    """
+
+    weights_N: Tensor | None = None
+    """fp32, what each token's loss and gradient are multiplied by where the rows are D wide; None: 1 each."""
+
+    def begin(self, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mib: int) -> None:
+        """Called once before the first chunk, without gradient."""
+
+    def losses(self, logits: Tensor, targets: Tensor, start: int, tile: int, with_grad: bool) -> Tensor:
+        """The loss of each row (nats, fp32). Rows from `start` on; targets are clamped to 0, so that each has a logit.
+
+        With `with_grad` the logits are overwritten by d loss / d logit. `tile` rows are worked on at once.
+        """
+        picked = torch.arange(len(targets), device=targets.device), targets
+        logit_of_target = logits[picked].float()
+        normaliser = softmax_in_place if with_grad else logsumexp
+        losses = torch.cat([normaliser(part) for part in logits.split(tile)]) - logit_of_target
+        if with_grad:  # the probability, less 1 at the target
+            logits[picked] = torch.expm1(-losses).to(logits.dtype)
+        return losses
+
+    def total(self, summed: Tensor) -> Tensor:
+        """The value of the whole, given the weighted sum of all rows' losses."""
+        return summed
+
+
+def cross_entropy_sum(
+    hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mib: int, rule: Rule | None = None
+) -> Tensor:
+    """Sum over tokens of -log softmax(hidden @ head.T)[target], in nats, fp32; or of what another rule makes of it.
 
     Logits exist for one chunk of tokens at a time (`chunk_mib` MiB). The gradient takes their place in the forward pass,
     so they are neither kept nor computed twice. Targets of IGNORED give 0.
     """
-    return _ChunkedCrossEntropy.apply(hidden_ND, head_VD, targets_N, _rows(head_VD, chunk_mib))
+    rule = rule or Rule()
+    with torch.no_grad():
+        rule.begin(hidden_ND, head_VD, targets_N, chunk_mib)
+    return _Chunked.apply(hidden_ND, head_VD, targets_N, rule, rows_of_chunk(head_VD, chunk_mib))
 
 
 @torch.no_grad()
 def token_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mib: int) -> Tensor:
     """-log probability of each target, in nats, fp32 [N], without gradient. 0 where the target is IGNORED."""
-    rows = _rows(head_VD, chunk_mib)
+    rows = rows_of_chunk(head_VD, chunk_mib)
     losses_N = torch.zeros(len(targets_N), device=hidden_ND.device)
     for places in (targets_N != IGNORED).nonzero().squeeze(1).split(rows):
         logits = F.linear(hidden_ND[places], head_VD).float()
@@ -35,7 +70,8 @@ def token_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mi
     return losses_N
 
 
-def _rows(head_VD: Tensor, chunk_mib: int) -> int:
+def rows_of_chunk(head_VD: Tensor, chunk_mib: int) -> int:
+    """How many rows of logits, in the head's type, `chunk_mib` MiB hold; at least 64."""
     # Fewer rows than this would read the output matrix more often than it saves.
     return max(64, (chunk_mib << 20) // (head_VD.element_size() * head_VD.shape[0]))
 
@@ -46,7 +82,7 @@ def _tile(head_VD: Tensor) -> int:
     return max(1, most // head_VD.shape[0])
 
 
-def _softmax_in_place(logits: Tensor) -> Tensor:
+def softmax_in_place(logits: Tensor) -> Tensor:
     """Put the softmax of each row in its place and return the rows' logsumexp, fp32, both worked out in fp32.
 
     As the largest probability is 1 / sum exp(x - max x), no second pass of exp is needed for the logarithm.
@@ -60,13 +96,14 @@ def _softmax_in_place(logits: Tensor) -> Tensor:
     return largest - probabilities.amax(-1).log()
 
 
-def _logsumexp(logits: Tensor) -> Tensor:
+def logsumexp(logits: Tensor) -> Tensor:
+    """The logsumexp of each row, in fp32."""
     return torch.logsumexp(logits.float(), -1)
 
 
-class _ChunkedCrossEntropy(torch.autograd.Function):
+class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, rows: int) -> Tensor:
+    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, rule: Rule, rows: int) -> Tensor:
         with_grad = any(ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden_ND) if with_grad else None
         grad_head = torch.zeros_like(head_VD, dtype=torch.float32) if with_grad else None
@@ -77,31 +114,29 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden_ND), rows):
             hidden, targets = hidden_ND[start : start + rows], targets_N[start : start + rows]
             valid = targets != IGNORED
-            picked = torch.arange(len(targets), device=targets.device), targets.clamp(min=0)
+            if rule.weights_N is not None:
+                valid = valid * rule.weights_N[start : start + rows]
             logits = torch.mm(hidden, head_VD.t(), out=buffer[: len(hidden)])
-            logit_of_target = logits[picked].float()
-            normaliser = _softmax_in_place if with_grad else _logsumexp
-            losses = torch.cat([normaliser(part) for part in logits.split(tile)]) - logit_of_target
+            losses = rule.losses(logits, targets.clamp(min=0), start, tile, with_grad)
             total += (losses * valid).sum()
             if not with_grad:
                 continue
-            # d loss / d logit: the probability, less 1 at the target. Ignored rows are dropped where they are D wide.
-            logits[picked] = torch.expm1(-losses).to(logits.dtype)
+            # Ignored rows are dropped where they are D wide.
             torch.mm(logits, head_VD, out=grad_hidden[start : start + rows])
             grad_hidden[start : start + rows].mul_(valid[:, None])
-            hidden = hidden * valid[:, None]
+            hidden = hidden * valid[:, None].to(hidden.dtype)
             if hidden.dtype == torch.float32:
                 grad_head.addmm_(logits.t(), hidden)
             else:
                 grad_head += logits.t() @ hidden
         if with_grad:
             ctx.save_for_backward(grad_hidden, grad_head.to(head_VD.dtype))
-        return total
+        return rule.total(total)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden, grad_head = ctx.saved_tensors
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), None, None
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), None, None, None
 
 
 def next_tokens(tokens_BT: Tensor) -> Tensor:

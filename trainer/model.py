@@ -48,6 +48,7 @@ class Cache:
         shape = (config.n_layers, 2, batch, config.kv_heads, capacity, config.head_width)
         self.kv = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
+        self.padding_B: Tensor | None = None  # tokens at the start of each row that nothing attends to
 
     def extend(self, layer: int, k_BHTC: Tensor, v_BHTC: Tensor) -> tuple[Tensor, Tensor]:
         """Append a layer's new keys and values; return all of them. The model advances `length` once a pass."""
@@ -170,7 +171,7 @@ class Olmoe(nn.Module):
         past = cache.length if cache is not None else 0
         rope = rope_tables(self.config, past, n_tokens, tokens_BT.device)
         if documents is None:
-            mask = attention_mask(past, n_tokens, tokens_BT.device)
+            mask = attention_mask(past, n_tokens, tokens_BT.device, cache.padding_B if cache is not None else None)
         else:
             mask = mask_for(documents, self.config.n_heads, self.config.head_width, self.dtype)
         x_BTD = F.embedding(tokens_BT, self.embedding_VD).to(self.dtype)
@@ -226,11 +227,17 @@ def copy_into(parameter: Tensor, whole: Tensor) -> None:
     parameter.copy_(whole)
 
 
-def attention_mask(past: int, count: int, device: torch.device) -> Tensor | None:
-    """Causal attention of `count` tokens after `past` ones: None where it is the plain one, else bool, True if allowed."""
-    if past == 0:
+def attention_mask(past: int, count: int, device: torch.device, padding_B: Tensor | None = None) -> Tensor | None:
+    """Causal attention of `count` tokens after `past` ones: None where it is the plain one, else bool, True if allowed.
+    With `padding_B`, [B, 1, count, past + count]: a row's first so many tokens are attended to by themselves alone."""
+    if past == 0 and padding_B is None:
         return None
-    return torch.ones(count, past + count, dtype=torch.bool, device=device).tril(past)
+    mask = torch.ones(count, past + count, dtype=torch.bool, device=device).tril(past)
+    if padding_B is None:
+        return mask
+    seen_BT = torch.arange(past + count, device=device) >= padding_B[:, None]
+    itself = torch.eye(past + count, dtype=torch.bool, device=device)[past:]
+    return (mask & seen_BT[:, None]).logical_or(itself)[:, None]
 
 
 def document_numbers(tokens_BT: Tensor, eos_id: int) -> Tensor:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from trainer.adapt.answer import judge, print_judged
+from trainer.adapt.generate import Sampling
+from trainer.adapt.scores import Task
 from trainer.errors import TrainerError
 from trainer.evaluate import evaluate, mixture_loss
 from trainer.inference import Trained, open_trained
@@ -16,10 +19,25 @@ from trainer.resume import require_tokenizer
 from trainer.tasks import find_tasks, run_task
 
 
+class PairsAsked(NamedTuple):
+    """Which prompts a checkpoint is to answer, and how its answers are judged (None: as their records' fields say)."""
+
+    folder: Path
+    split: str
+    sampling: Sampling
+    task: Task | None
+
+
 def evaluate_checkpoint(
-    path: Path, data_dir: Path | None, tasks: Path | None, limit: int | None, as_json: bool, device: str | None
+    path: Path,
+    data_dir: Path | None,
+    tasks: Path | None,
+    limit: int | None,
+    as_json: bool,
+    device: str | None,
+    pairs: PairsAsked | None = None,
 ) -> dict[str, Any]:
-    """Score a checkpoint on held-out shards, on tasks, or on both; print and return the result."""
+    """Score a checkpoint on held-out shards, on tasks, by its answers to pairs, or on several; print and return it."""
     if limit is not None and limit < 1:
         raise TrainerError(f"--limit {limit}: at least 1, or leave it out for all")
     trained = open_trained(path, device)
@@ -38,6 +56,10 @@ def evaluate_checkpoint(
                 best = f"{task.primary}: {task.metrics[task.primary]:.4f}"
                 print(f"{task.name:<36} {task.documents:>6} documents  {best}")
                 print(f"    {others}")
+    if pairs is not None:
+        result["pairs"] = judge(trained, pairs.folder, pairs.split, limit, pairs.sampling, pairs.task)
+        if not as_json:
+            print_judged(result["pairs"])
     if as_json:
         print(json.dumps(result, indent=1))
     return result

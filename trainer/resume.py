@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import checkpoint
-from trainer.config import Config, check, plain
+from trainer.config import Config, plain, stored_config
 from trainer.errors import TrainerError
 from trainer.processes import Processes
 
@@ -22,7 +22,7 @@ def resumable(
         then = state["data"].get(key, now)  # what an older checkpoint does not say
         if then != now:
             raise TrainerError(f"{path}: was trained on other data ({key} {then}, now {now}); resume needs the same")
-    before, after = plain(check(state["config"], str(path))), plain(config)
+    before, after = plain(stored_config(state["config"], str(path))), plain(config)
     changed = dict(differences(before, after))
     fixed = [key for key in changed if key.startswith(("model.", "data."))]
     if fixed:
@@ -41,7 +41,7 @@ def startable(path: Path, config: Config, identity: dict[str, Any], processes: P
     checkpoint.verify(path, processes)
     state = checkpoint.read_state(path)
     free = ("init", "init_std", "init_cut", "document_masking")
-    found = differences(plain(check(state["config"], str(path)).model), plain(config.model))
+    found = differences(plain(stored_config(state["config"], str(path)).model), plain(config.model))
     changed = [(key, values) for key, values in found if key not in free]
     if changed:
         told = ", ".join(f"model.{key} {then} -> {now}" for key, (then, now) in changed)

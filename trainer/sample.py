@@ -28,7 +28,7 @@ def generate(
     reach it together (Holtzman et al. 2019, arXiv 1904.09751). The same seed gives the same tokens on one device.
     Raises TrainerError at once if prompt and answer do not fit into the context that the model was trained with.
     """
-    context = trained.config.data.sequence_length
+    context = trained.context
     if not tokens:
         raise TrainerError("the prompt is empty")
     if count < 1:

@@ -157,7 +157,7 @@ def _best(rows: list[Choice], without: dict[int, Choice]) -> dict[str, Choice]:
 
 
 def _choice(row: dict[str, Any], tokenizer: Tokenizer, trained: Trained) -> Choice:
-    request, context_length = row["request"], trained.config.data.sequence_length
+    request, context_length = row["request"], trained.context
     answer = tokenizer.encode(request["continuation"], add_special_tokens=False).ids
     context = tokenizer.encode(request["context"], add_special_tokens=False).ids
     if not answer:

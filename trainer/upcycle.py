@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer import checkpoint
-from trainer.config import Config, check, plain
+from trainer.config import Config, plain, stored_config
 from trainer.errors import TrainerError
 from trainer.model import Olmoe, fill_parameter
 from trainer.processes import Processes
@@ -28,7 +28,7 @@ def upcycle(source: Path, config: Config, out: Path, noise: float = 0.5) -> Path
     source = checkpoint.find(source)
     checkpoint.verify(source)
     state = checkpoint.read_state(source)
-    dense = check(state["config"], str(source)).model
+    dense = stored_config(state["config"], str(source)).model
     if dense.n_experts:
         raise TrainerError(f"{source}: is not dense (model.n_experts = {dense.n_experts})")
     target = config.model.model_copy(update={"vocab_size": dense.vocab_size})

@@ -20,13 +20,18 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
+    from pipeline.folder import PAIRS, read_mark
+    from pipeline.pairs.why import show_why_pair, why_pair
     from pipeline.questions.why import show_why, why
     from pipeline.summary import console
     from pipeline.terminal import print_json, printable_all
 
-    found = why(args.dir, args.document)
+    pairs = read_mark(args.dir, PAIRS) is not None
+    found = why_pair(args.dir, args.document) if pairs else why(args.dir, args.document)
     if args.json:
         print_json(found)
+    elif pairs:
+        show_why_pair(printable_all(found), console())
     else:
         show_why(printable_all(found), console())
     return 0

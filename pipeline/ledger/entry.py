@@ -40,6 +40,7 @@ class Entry(msgspec.Struct, gc=False):
 
     key: 32 hex digits. basis: hash of code and settings, which the tasks of a stage share. inputs: hash of the inputs'
     digests. similar: hash of what decides the measures only. released: paths of `outputs` that were let go on purpose.
+    other_code: the result is that of other code or libraries than the key says, kept on purpose.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Entry(msgspec.Struct, gc=False):
     peak_memory: int
     host: str
     finished: str
+    other_code: bool = False
     report: msgspec.Raw = msgspec.Raw(b"null")  # last: a line of the ledger is read up to it
 
     def report_as(self, kind: type[T]) -> T:

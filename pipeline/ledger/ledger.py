@@ -8,6 +8,7 @@ go on purpose (`released`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from types import TracebackType
@@ -26,6 +27,9 @@ from pipeline.ledger.tail import LocalTail, Names, Place, RemoteTail, Tail
 from stages.errors import UserError
 
 PARTS = "parts"  # where all interim files lie
+OURS = re.compile(  # names of interim files: by place and key, or, of a dedup's calls, by kind and numbers
+    PARTS + r"/(.+/\d{5}-[0-9a-f]{32}\.[\w.]+|dedup/.+/[a-z][a-z_-]*(-\d+)+(\.\w+)?)"
+)
 BATCH = 1000  # keys or files that are named in one record or request
 TRIES = 5
 
@@ -277,7 +281,8 @@ class Ledger:
     def sweep(self, used: Collection[str]) -> int:
         """Remove entries of other settings, and their outputs, once a run is whole. Returns how many entries went.
 
-        Parts of which no entry tells go too: their tasks were killed before they were done, and never ran again.
+        Parts of which no entry tells go too, by their names: their tasks were killed before they were done, and never ran
+        again. Files of other names are somebody else's.
         """
         keep = {bytes.fromhex(key) for key in used}
         stale = [key for key in self.table.rows if key not in keep]
@@ -287,7 +292,8 @@ class Ledger:
         while batch := list(islice(every, BATCH)):
             self._delete(batch)
         for prefix, names, _ in list_folder(self.run, PARTS, whole=True):
-            self._delete([path for name in names if self.table.owner(path := prefix + name) is None])
+            ours = (path for name in names if OURS.fullmatch(path := prefix + name))
+            self._delete([path for path in ours if self.table.owner(path) is None])
         self.forget([key.hex() for key in stale])
         return len(stale)
 

@@ -19,6 +19,7 @@ from stages.dedup.phases import group_parts, phases
 from stages.dedup.spec import AnyDedup, Bff, Substring
 from stages.dedup.tasks import MAX_GROUPS, Phase, Task
 from stages.marks import Mark, marks_of
+from stages.units import show_bytes
 
 GROUP_BYTES = 1 << 30  # of text that one scatter task reads, at most
 SMALL_GROUP_BYTES = 16 << 20  # of a small corpus it reads less, so that there are tasks for all workers
@@ -97,9 +98,11 @@ class _Calls:
         calls = phases(self.over.settings, self.groups, f"parts/dedup/{self.over.source}/{self.over.name}")
         phase = next(calls)
         keys: dict[str, None] = {}
+        notes = [self._stated()]
         while True:
             nodes = [self._node(phase, number, task) for number, task in enumerate(phase.tasks)]
-            done: list[Done[CallReport]] = yield Stage(f"{self.over.settings.method}: {phase.name}", nodes)
+            done: list[Done[CallReport]] = yield Stage(f"{self.over.settings.method}: {phase.name}", nodes, notes)
+            notes = []
             for one in done:
                 keys[one.key] = None
                 self.outputs |= {output.path: (one.key, output) for output in one.outputs}
@@ -115,6 +118,15 @@ class _Calls:
             key, output = self.outputs[path]
             outputs.setdefault(key, []).append(output)
         return Conclude(self.node, DedupReport(summary=summary, outputs=outputs, made_by=list(keys)))
+
+    def _stated(self) -> str:
+        """What this dedup may need at most, in a line."""
+        most = max(self.needs, key=lambda need: need.memory)
+        disk = sum(need.disk for need in self.needs)
+        return (
+            f"dedup {self.over.source}/{self.over.name} ({self.over.settings.method}): at most {show_bytes(most.memory)} of "
+            f"memory a task ({most.phase}) and {show_bytes(disk)} of files"
+        )
 
     def _summary(self, found: dict[str, Any]) -> DedupSummary:
         read = {str(i): PartRead(part.file.path, part.source) for i, part in enumerate(self.over.parts)}

@@ -72,7 +72,8 @@ def side_by_side(plans: Mapping[K, Plan[T]]) -> Plan[dict[K, T]]:
         if stages:
             titles = dict.fromkeys(stage.title for stage in stages.values())
             nodes = [node for stage in stages.values() for node in stage.nodes]
-            done = iter((yield Stage(", ".join(titles), nodes)))
+            notes = [note for stage in stages.values() for note in stage.notes]
+            done = iter((yield Stage(", ".join(titles), nodes, notes)))
             answers = {name: [next(done) for _ in stage.nodes] for name, stage in stages.items()}
     return {name: results[name] for name in plans}
 

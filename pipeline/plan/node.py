@@ -173,10 +173,11 @@ class Done(Generic[R]):
 
 @dataclass
 class Stage:
-    """Nodes that need nothing of one another. title: what people are told is going on."""
+    """Nodes that need nothing of one another. title: what people are told is going on. notes: what they are told before."""
 
     title: str
     nodes: list[Node] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def key_of(job: Job) -> Key:

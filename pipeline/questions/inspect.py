@@ -19,6 +19,7 @@ from rich.text import Text
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.manifest import MATERIALIZED, SPLITS, read_manifest, run_tokenizer, shards_of, token_rules
+from pipeline.pairs.check import check_pairs
 from pipeline.questions.check_shard import Checked, Rules, check_shard
 from pipeline.summary import plain_table
 from stages.errors import UserError
@@ -44,12 +45,18 @@ class Sizes(msgspec.Struct, kw_only=True):
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
-    """A shard as the manifest describes it, and what was found in it."""
+    """A shard as the manifest describes it (what is UNSET it does not say), and what was found in it."""
 
+    answer_tokens: int | msgspec.UnsetType = msgspec.UNSET
     documents: int
     index: str
     index_sha256: str | msgspec.UnsetType = msgspec.UNSET
+    mask: str | msgspec.UnsetType = msgspec.UNSET
+    mask_sha256: str | msgspec.UnsetType = msgspec.UNSET
+    pairs: str | msgspec.UnsetType = msgspec.UNSET
+    pairs_sha256: str | msgspec.UnsetType = msgspec.UNSET
     path: str
+    records: str | msgspec.UnsetType = msgspec.UNSET
     sha256: str
     text_bytes: int
     tokens: int
@@ -146,6 +153,8 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> Inspected:
     with ThreadPoolExecutor(READERS) as pool:
         for entry, checked in _checked(pool, entries, lambda one: check_shard(run, one.shard, rules[one.source], quick)):
             shard = entry.shard
+            if "mask" in shard:
+                checked.problems += check_pairs(run, shard, quick)
             problems += checked.problems
             notes += checked.notes
             digest = checked.sha256 or shard["sha256"]

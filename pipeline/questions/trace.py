@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline import storage
+from pipeline.folder import PAIRS, RUN
 from pipeline.manifest import SPLITS, read_corpus, run_tokenizer, shards_of
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
@@ -79,8 +80,8 @@ def trace(run: str, place: str, context: int = CONTEXT) -> dict[str, Any]:
 
 
 def has_records(run: str) -> bool:
-    """Whether `why` can tell of documents: in a run's own folder, not in a mixture or an imported corpus."""
-    return storage.exists(storage.join(run, "recipe.json"))
+    """Whether `why` can tell of documents: in a run's own folder or one of pairs, not in a mixture or an imported corpus."""
+    return any(storage.exists(storage.join(run, name)) for name in (RUN, PAIRS))
 
 
 def why_command(run: str, document: Found) -> str:

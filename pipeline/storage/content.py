@@ -101,6 +101,6 @@ def digest_of(uri: str, version: str | None = None) -> str:
     found = hasher("xxh3", 0)
     buffer = bytearray(CHUNK)
     with open_stream(uri, version=version) as stream:
-        while count := stream.readinto(buffer):
+        while count := stream.readinto(buffer):  # type: ignore[attr-defined]
             found.update(memoryview(buffer)[:count])
     return f"xxh3:{found.hexdigest()}"

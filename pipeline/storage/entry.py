@@ -102,6 +102,7 @@ class Remote(Backend, Protocol):
 
     def open_whole(self, uri: str) -> tuple[Stat, Body | None]:
         """What the file is now, with the body of the same answer where one request gives both (else None)."""
+        ...
 
     def verify(self, uri: str, stat: Stat) -> None:
         """ChangedError if the file is another by now, where one answer may hold bytes of both; may cost a request."""

@@ -72,7 +72,7 @@ def _make(uri: str) -> Any:
     try:
         core = botocore.session.get_session()
         core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
-        session = boto3.session.Session(botocore_session=core)
+        session = boto3.Session(botocore_session=core)
         if session.get_credentials() is None:
             options["signature_version"] = UNSIGNED
         region = session.region_name or "us-east-1"

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from stages.charset import NOT_COUNTED
+from stages.charset import NOT_COUNTED, as_dclm, decode
 from stages.document import DOCUMENT, text_array, text_buffers
 from stages.errors import DocumentsFailed
-from stages.extract import supervisor
+from stages.extract import blocks, supervisor
+from stages.extract.page_metadata import add_page_metadata
 from stages.step import Bounds, Labels, Limit, Measures, Step, limit
 from stages.user_code import code_digest
 
@@ -25,11 +26,13 @@ _RUNNING: dict[tuple[int, supervisor.Settings], supervisor.Supervisor] = {}
 
 
 class Extract(Step):
-    """Main text of HTML pages by Resiliparse, or by a function of your own, in a process of its own.
+    """Main text of HTML pages by Resiliparse, by a model of blocks, or by a function of your own.
 
-    Rows whose `html` is null hold text already and stay as they are. A page that makes the parser raise, crash, hang
-    or run out of memory fails alone (DocumentsFailed). Measures: characters of the text, bytes of the page, and how many
-    characters of the page were put in place of bytes that mean nothing in its encoding (null where nothing was decoded).
+    Rows whose `html` is null hold text already and stay as they are. Resiliparse and functions work in a process of their
+    own: a page that makes the parser raise, crash, hang or run out of memory fails alone (DocumentsFailed). The engine
+    `blocks` (stages/extract/blocks.py) is bounded in time and memory and works in this process. Measures: characters of
+    the text, bytes of the page, and how many characters of the page were put in place of bytes that mean nothing in its
+    encoding (null where nothing was decoded).
     """
 
     step: ClassVar[str] = "extract"
@@ -37,8 +40,8 @@ class Extract(Step):
     version: ClassVar[int] = 2
     tallies: ClassVar[tuple[str, ...]] = ("replaced",)
 
-    # "resiliparse", or "module:function" for a function that takes HTML as str and returns text (None counts as empty).
-    engine: str = Field(default="resiliparse", pattern=r"^resiliparse$|^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    # "resiliparse", "blocks", or "module:function" for a function that takes HTML as str and returns text (None: empty).
+    engine: str = Field(default="resiliparse", pattern=r"^resiliparse$|^blocks$|^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
     # Options of Resiliparse's extract_plain_text; its defaults but for main_content, as DCLM uses it.
     main_content: bool = True
     preserve_formatting: bool | Literal["minimal_html"] = True
@@ -50,6 +53,11 @@ class Extract(Step):
     comments: bool = True
     post_meta: bool = True
     skip_elements: tuple[str, ...] = ()
+    # Options of the engine `blocks`: what stands around TeX ($ and $$, \( and \[, or nothing), whether the page's first
+    # <h1> is text, and whether title, date, author, language, robots rules and licences go into `metadata`, under `page`.
+    math: Literal["dollars", "brackets", "none"] = "dollars"
+    headline: bool = False
+    page_metadata: bool = True
     # How bytes become characters: "declared" takes UTF-8, then what header and page declare, as browsers do, then a
     # detector (stages/charset.py); "as_dclm" is Resiliparse's detector alone, which takes damaged UTF-8 for other things.
     charset: Literal["declared", "as_dclm"] = "declared"
@@ -69,6 +77,9 @@ class Extract(Step):
         return code_digest(self.engine) if ":" in self.engine else None
 
     def prepare(self) -> None:
+        if self.engine == "blocks":
+            blocks.prepare()
+            return
         with _LOCK:
             self._supervisor().start()
 
@@ -82,10 +93,18 @@ class Extract(Step):
         rows = np.flatnonzero(is_page & (sizes <= self.max_page_bytes))
         charsets = docs.column("charset").to_pylist()
         spans = [(int(offsets[row]), int(offsets[row + 1]), charsets[row]) for row in rows]
-        with _LOCK:
-            done = self._supervisor().extract(data, spans)
-        text = _merge(docs.column("text"), rows, done.texts)
         others = docs.drop_columns(["html", "charset"])
+        done: supervisor.Texts | blocks.Extracted
+        if self.engine == "blocks":
+            text_of = decode if self.charset == "declared" else as_dclm
+            pages = (text_of(data[start:stop].tobytes(), charset) for start, stop, charset in spans)
+            done = blocks.extract_pages(pages, blocks.Options(self.math, self.headline))
+            if self.page_metadata:
+                others = add_page_metadata(others, rows, done.metadata)
+        else:
+            with _LOCK:
+                done = self._supervisor().extract(data, spans)
+        text = _merge(docs.column("text"), rows, done.texts)
         batch = others.set_column(DOCUMENT.get_field_index("text"), DOCUMENT.field("text"), text)
         measures = {
             "characters": _characters(text),

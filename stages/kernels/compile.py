@@ -36,8 +36,8 @@ class Kernel:
     It is kept on disk where its module is a file, and else compiled in each process (a notebook's kernels).
     """
 
-    def __init__(self, function: Callable[..., Any], signature: str, fastmath: bool) -> None:
-        self.function, self.signature, self.fastmath = function, signature, fastmath
+    def __init__(self, function: Callable[..., Any], signature: str, fastmath: bool, allocates: bool) -> None:
+        self.function, self.signature, self.fastmath, self.allocates = function, signature, fastmath, allocates
         source_of(function.__module__)  # as it is now, while it is imported, and not as it may be at the first call
         self.compiled: Callable[..., Any] | None = None
         self.__doc__, self.__name__ = function.__doc__, function.__name__
@@ -48,6 +48,7 @@ class Kernel:
         if self.compiled is not None:
             return
         options: dict[str, Any] = {"nogil": True, "fastmath": self.fastmath, "error_model": "numpy"}
+        options |= {} if self.allocates else {"_nrt": False}
         home = module_key(self.function.__module__)
         folder = environment_folder() / (home or "")
         with _numba(CACHE_DIR=str(folder), CACHE_LOCATOR_CLASSES="stages.kernels.stored.Locator", DISABLE_JIT=0):
@@ -75,15 +76,19 @@ def _numba(**settings: Any) -> Iterator[None]:
             setattr(numba.config, name, value)
 
 
-def kernel(signature: str, *, fastmath: bool = False) -> Callable[[Callable[..., Any]], Kernel]:
-    """Decorator: compile for this signature. Besides Numba's type names: `text`, `offsets`, `vec_T`, `const_T`."""
-    return lambda function: Kernel(function, signature, fastmath)
+def kernel(signature: str, *, fastmath: bool = False, allocates: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
+    """Decorator: compile for this signature. Besides Numba's type names: `text`, `offsets`, `vec_T`, `const_T`.
+
+    `allocates=False`: it makes no arrays, and is compiled without counting references to them (`light`).
+    """
+    return lambda function: Kernel(function, signature, fastmath, allocates)
 
 
-def helper(function: Callable[..., Any], *, inline: bool = False) -> Callable[..., Any]:
+def helper(function: Callable[..., Any], *, inline: bool = False, allocates: bool = True) -> Callable[..., Any]:
     """Decorator for a function that kernels call: compiled into each of them, never by itself."""
+    options: dict[str, Any] = {} if allocates else {"_nrt": False}
     with _numba(DISABLE_JIT=0):
-        dispatcher = numba.njit(nogil=True, error_model="numpy", forceinline=inline)(function)
+        dispatcher = numba.njit(nogil=True, error_model="numpy", forceinline=inline, **options)(function)
     # Numba would compile it again for each constant that an argument may be: half of all compile time.
     general = dispatcher.get_call_template
     dispatcher.get_call_template = lambda args, kws: general(
@@ -98,6 +103,20 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     LLVM decides about a helper by its size, and a call costs more than it looks: an array is passed as seven values.
     """
     return helper(function, inline=True)
+
+
+def light(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `helper`, for a function that makes no arrays: references to those that it is given are not counted.
+
+    In a function of many arrays and branches Numba cannot take the counting out again: an atomic instruction for each array
+    on each way through it, which costs more than all else in a short one.
+    """
+    return helper(function, allocates=False)
+
+
+def light_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `light` and `inlined`."""
+    return helper(function, inline=True, allocates=False)
 
 
 def loaded_kernels() -> list[Kernel]:

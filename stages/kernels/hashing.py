@@ -58,6 +58,21 @@ def load_u64(typingctx, data, index):
 
 
 @intrinsic
+def store_u8(typingctx, out, index, byte):
+    """Write the low byte of a uint64 to out[index] of a contiguous uint8 array, without checks."""
+    if not (isinstance(out, types.Array) and out.dtype == types.uint8 and out.layout == "C" and out.mutable):
+        return None
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        check_range(context, builder, array, args[1], args[1].type(1), "store_u8")
+        builder.store(builder.trunc(args[2], ir.IntType(8)), builder.gep(array.data, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, types.uint64), codegen
+
+
+@intrinsic
 def store_u64(typingctx, out, index, word):
     """Write a uint64 to the 8 bytes out[index:index + 8] of a contiguous uint8 array, little-endian, without checks."""
     if not (isinstance(out, types.Array) and out.dtype == types.uint8 and out.layout == "C" and out.mutable):

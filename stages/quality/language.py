@@ -76,6 +76,9 @@ class Language(Step):
 
     def prepare(self) -> None:
         """Map the model, folding it first where this machine has not. Raises UserError for a label that it does not have."""
+        self._loaded()
+
+    def _loaded(self) -> FastTextModel:
         if self._model is None:
             model = load_model(self.model or packaged_model(), table_bytes=self.table_mb << 20)
             try:
@@ -83,6 +86,7 @@ class Language(Step):
             except ValueError as error:
                 raise UserError(f"language: {error}") from None
             self._model = model
+        return self._model
 
     def settings(self) -> dict[str, Any]:
         """As of any step, with the content of the packaged model where no other is named."""
@@ -90,10 +94,9 @@ class Language(Step):
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """`label` (string) and `score` (float64) of each text; null and NaN where the model knows nothing of the text."""
-        self.prepare()
-        column = docs.column("text")
-        found = self._model.predict(column, NEWLINE_REMOVE if self.newlines == "remove" else NEWLINE_SPACE)
-        names = [name.removeprefix("__label__") for name in self._model.labels] + [""]
+        model, column = self._loaded(), docs.column("text")
+        found = model.predict(column, NEWLINE_REMOVE if self.newlines == "remove" else NEWLINE_SPACE)
+        names = [name.removeprefix("__label__") for name in model.labels] + [""]
         none = only_punctuation(*text_buffers(column))
         index = np.where(none, len(names) - 1, found.label)
         labels = pa.array(names, pa.string()).take(pa.array(index, mask=index < 0))

@@ -29,7 +29,9 @@ sv Swedish; sw Swahili; ta Tamil; te Telugu; tg Tajik; th Thai; tk Turkmen; tl T
 ug Uyghur; uk Ukrainian; ur Urdu; uz Uzbek; vec Venetian; vep Veps; vi Vietnamese; vls West Flemish; vo Volapük; wa Walloon;
 war Waray; wuu Wu Chinese; xal Kalmyk; xmf Mingrelian; yi Yiddish; yo Yoruba; yue Cantonese; zh Chinese
 """
-NAMES: dict[str, str] = dict(entry.strip().split(" ", 1) for entry in _TABLE.split(";"))
+NAMES: dict[str, str] = {
+    label: name for label, _, name in (entry.strip().partition(" ") for entry in _TABLE.split(";"))
+}
 """Label -> English name."""
 _OTHER = {"eng": "en", "deu": "de", "ger": "de", "fra": "fr", "fre": "fr", "spa": "es", "ita": "it", "por": "pt"}
 _OTHER |= {"rus": "ru", "zho": "zh", "chi": "zh", "cmn": "zh", "mandarin": "zh", "jpn": "ja", "kor": "ko", "ara": "ar"}

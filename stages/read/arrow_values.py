@@ -201,6 +201,6 @@ def _list_sizes(column: pa.Array) -> np.ndarray:
     else:
         counts = np.asarray(pc.fill_null(pc.list_value_length(column), 0)).astype(np.int64)
         inner = row_sizes(column.flatten())
-    total = np.concatenate([[0], np.cumsum(inner)])
-    ends = np.cumsum(counts)
+    total = np.concatenate([np.zeros(1, np.int64), np.cumsum(inner)])
+    ends: np.ndarray = np.cumsum(counts)
     return total[ends] - total[ends - counts] + ITEM_BYTES

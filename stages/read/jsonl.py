@@ -78,11 +78,16 @@ class _Records:
 
     def _block(self, block: Block) -> Iterator[pa.RecordBatch]:
         rows, spec, file, last = self.rows, self.spec, self.label, len(block.records) - 1
-        columns = (rows.ids, rows.texts, rows.urls, rows.records, rows.offsets, rows.metadata)
-        add_id, add_text, add_url, add_record, add_offset, add_metadata = (column.append for column in columns)
+        add_id, add_text, add_url = rows.ids.append, rows.texts.append, rows.urls.append
+        add_record, add_offset, add_metadata = rows.records.append, rows.offsets.append, rows.metadata.append
         loads, dumps, limit, nested = orjson.loads, orjson.dumps, spec.max_record_bytes, self.fields.nested
         text_field, id_field, url_field, metadata = spec.text_field, spec.id_field, spec.url_field, spec.metadata
         record, events = self.record, 0
+        values: Any
+        text: Any = ""
+        id: Any = ""
+        url: Any = None
+        rest: bytes | None = None
         # Nearly all records go through this loop's first half, and what that costs is most of what short ones cost.
         for i, (line, offset) in enumerate(zip(block.records, block.offsets, strict=True)):
             try:
@@ -182,7 +187,7 @@ class Fields:
         return id, text, url if type(url) is str else None
 
 
-def _nested_field(values: dict[str, Any], name: str | None) -> Any:
+def _nested_field(values: dict[str | None, Any], name: str | None) -> Any:
     """The field, taken out of the record; a field of a nested object (`a.b`) stays in it."""
     if name is None or name in values or "." not in name:
         return values.pop(name, None)

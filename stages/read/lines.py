@@ -41,8 +41,9 @@ class Damage:
 
     def problem(self, file: str, record: int) -> Problem:
         """The event of it; `record`: the ordinal of the record that it cuts."""
-        lost = (record, self.offset, 1, self.bytes) if self.bytes else (None, self.offset)
-        return Problem(file, f"{self.reason}; the rest of the file is lost", *lost)
+        lost = 1 if self.bytes else 0
+        reason = f"{self.reason}; the rest of the file is lost"
+        return Problem(file, reason, record if lost else None, self.offset, lost, self.bytes)
 
 
 class Pieces:

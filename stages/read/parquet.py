@@ -128,7 +128,7 @@ def _columns(schema: pa.Schema, file: str, spec: ReadSpec) -> list[str]:
     if spec.metadata:
         return names
     roots = {_root(schema, field) for field in _fields(spec)}
-    return [column for column in names if column in roots]
+    return [str(column) for column in names if column in roots]
 
 
 def _is_text(type: pa.DataType) -> bool:

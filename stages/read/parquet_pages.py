@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 HEAD_BYTES = 256  # that a header is looked for in first; statistics can make it longer
 MOST_HEAD_BYTES = 16 << 20
@@ -69,9 +69,9 @@ class _Compact:
         self.readers |= {7: lambda: self._skip(8), 8: self._binary, 9: self._list, 10: self._list}
         self.readers |= {12: lambda: self.struct()[0]}
 
-    def struct(self) -> tuple[dict[int, object], int]:
+    def struct(self) -> tuple[dict[int, Any], int]:
         """The fields of the struct that begins here, by number, and where it ends."""
-        fields: dict[int, object] = {}
+        fields: dict[int, Any] = {}
         number = 0
         while head := self._byte():
             kind = head & 15

@@ -47,13 +47,13 @@ class ReadSpec(Settings):
     strict: bool = False  # refuse texts with invalid UTF-8, and JSON with numbers that it has not, instead of mending
 
     # CSV: None: a tab in .tsv, else a comma
-    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
 
     # Plain text: whether a file is one document, or each of its lines
     document: Literal["file", "line"] = "file"
 
     # WARC
-    record_types: tuple[RecordType, ...] | None = Field(None, min_length=1)  # None: response; conversion in a .wet file
+    record_types: tuple[RecordType, ...] | None = Field(default=None, min_length=1)  # None: response; conversion in a .wet file
     mime_types: tuple[str, ...] | None = None  # None: HTML and XHTML; text/plain in a .wet file
     status: tuple[int, ...] = (200,)  # HTTP status codes of the responses to keep
 

@@ -225,9 +225,13 @@ def test_results_of_other_code_may_be_kept_on_purpose(recipe: Path, copied: Path
     done = call(copied, str(recipe), "--out", out, "--reuse-other-code", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["tasks_run"] == 0
-    assert load_manifest(out)["made_by"]["results_of_other_code"] == len(
-        [name for name in keys(recipe) if name.startswith("documents/web/0/")]
-    )
+    kept = len([name for name in keys(recipe) if name.startswith("documents/web/0/")])
+    assert load_manifest(out)["made_by"]["results_of_other_code"] == kept
+    assert "nothing to do" in call(copied, str(recipe), "--out", out).stdout
+    assert load_manifest(out)["made_by"]["results_of_other_code"] == kept  # also when nobody asks for it any more
+    module.write_text(module.read_text() + "\nCHANGED = 2\n")
+    assert call(copied, str(recipe), "--out", out).returncode == 0
+    assert load_manifest(out)["made_by"]["results_of_other_code"] == 0
 
 
 def test_a_users_function_and_what_it_imports_are_in_the_key(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -162,7 +162,8 @@ def test_the_same_run_again_does_nothing_and_starts_no_ray(finished: tuple[Path,
     out, _ = finished
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != "run.lock"}
     code = (
-        "import sys, json; from pathlib import Path; sys.path.insert(0, str(Path('tests/pipeline').resolve()))\n"
+        "import sys, json; from pathlib import Path\n"
+        "sys.path[:0] = [str(Path(p).resolve()) for p in ('tests/pipeline', 'tests')]\n"
         "from test_run import recipe_data, run\n"
         f"summary = run(recipe_data({str(inputs)!r}), {str(out)!r}, inline=False)\n"
         "assert summary.unchanged and summary.tasks_run == 0\n"

@@ -12,7 +12,7 @@ from trainer.losses import IGNORED, cross_entropy_sum, next_tokens, repeats_ngra
 
 @pytest.mark.parametrize(("rows", "tile"), [(1, 1), (7, 3), (64, 64), (1000, 9)])
 def test_chunks_change_neither_value_nor_gradient(monkeypatch, rows, tile):
-    monkeypatch.setattr(losses, "_rows", lambda head, mib: rows)
+    monkeypatch.setattr(losses, "rows_of_chunk", lambda head, mib: rows)
     monkeypatch.setattr(losses, "_tile", lambda head: tile)
     hidden, head = torch.randn(50, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
     targets = torch.randint(0, 40, (50,))

@@ -131,8 +131,10 @@ def test_each_process_writes_and_reads_its_part(tmp_path, saved, count, parallel
     assert done.returncode == 0, done.stderr[:3000]
     total = 3 * 4 * sum(parameter.numel() for parameter in model.parameters())
     read = [int(line.split()[-1]) for line in done.stdout.splitlines() if " read " in line]
-    if parallel == "fsdp":  # all together read it once
-        assert len(read) == count and sum(read) == total and max(read) < total / count * 1.15
+    if parallel == "fsdp":  # all together read it once, but for the routers, which each process holds whole
+        routers = 3 * 4 * sum(parameter.numel() for name, parameter in model.named_parameters() if "router" in name)
+        assert routers < total / 20
+        assert len(read) == count and sum(read) == total + (count - 1) * routers and max(read) < total / count * 1.15
     path = tmp_path / "out" / "step_00000001"
     checkpoint.verify(path)
     sizes = [facts["bytes"] for facts in checkpoint.read_state(path)["files"].values()]

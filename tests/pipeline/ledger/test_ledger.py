@@ -70,15 +70,18 @@ def test_what_is_released_stays_done_and_is_removed_also_after_a_kill_in_between
         assert ledger.released("parts/a") == key_of(1) and ledger.released("parts/a.dropped") is None
 
 
+KILLED = f"parts/web/0/00000-{key_of(9)}.kept.parquet"
+
+
 def test_a_sweep_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
     fill(tmp_path, done(tmp_path, 1, "tokens/1"), done(tmp_path, 2, "tokens/0", "parts/b"))
-    for path in ("parts/web/0/killed.kept.parquet", "tokens/2", "notes.txt"):
+    for path in (KILLED, "tokens/2", "notes.txt", "parts/notes.txt"):
         storage.write_bytes(f"{tmp_path}/{path}", b"left")
     with Ledger(str(tmp_path), writable=True) as ledger, mock.patch.object(Ledger, "forget", lambda self, keys: None):
         ledger.sweep({key_of(2)})  # the kill: outputs removed, entries not
     with Ledger(str(tmp_path), writable=True) as ledger:
         assert ledger.count() == 2 and ledger.sweep({key_of(2)}) == 1
-    assert files(tmp_path) == {"tokens/0", "parts/b", "tokens/2", "notes.txt"}
+    assert files(tmp_path) == {"tokens/0", "parts/b", "tokens/2", "notes.txt", "parts/notes.txt"}
     with Ledger(str(tmp_path)) as ledger:
         assert ledger.find(key_of(2)) and ledger.count() == 1
 

@@ -21,7 +21,13 @@ from pipeline.ledger import Ledger, Ref, compact, tail
 KEYS = range(5)
 SIMILAR = ("alike", "like this")
 SHARED = ("tokens/web/0.npy", "tokens/web/1.npy", "summary.json")
-LEFT = ("parts/web/0/left", "parts/web/0/deep/left", "parts/left", "tokens/web/left")
+LEFT = (
+    f"parts/web/0/00001-{key_of(9)}.kept.parquet",
+    "parts/dedup/web/dedup/scatter-records-00001",
+    "parts/web/0/deep/notes",
+    "parts/notes",
+    "tokens/web/left",
+)
 
 keys = st.sampled_from(KEYS)
 sizes = st.integers(0, 2)
@@ -34,7 +40,7 @@ class Killed(BaseException):
 
 def own_paths(number: int) -> list[str]:
     key = key_of(number)
-    return [f"parts/web/{number % 2}/{key}.kept", f"parts/web/0/deep/{key}.dropped", f"parts/{key}"]
+    return [f"parts/web/{number % 2}/00000-{key}.kept.parquet", f"parts/web/0/deep/{key}.dropped", f"parts/{key}"]
 
 
 def all_paths() -> list[str]:

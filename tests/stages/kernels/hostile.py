@@ -25,6 +25,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from stages.cache import cache_root
 from stages.dedup import sequence
 from stages.document import DOCUMENT, text_array
+from stages.extract.block_model import default_model
+from stages.extract.blocks import Parsed
 from stages.filters.c4_quality import C4Quality
 from stages.filters.decontaminate import Decontaminate
 from stages.filters.fineweb_quality import FineWebQuality
@@ -39,9 +41,11 @@ from stages.filters.repetition_datatrove import RepetitionDatatrove
 from stages.filters.starcoder import StarCoder
 from stages.filters.token_repeats import TokenRepeats
 from stages.filters.url_filter import UrlFilter
+from stages.kernels.block_dense import FEATURES, dense_matrix
+from stages.kernels.block_hashes import BITS, MOST, fit_linear, one_block_features
 from stages.kernels.bounds import CHECKED
-from stages.kernels.compile import ensure_warm, kernels
 from stages.kernels.unicode_tables import code_points
+from stages.kernels.warm import ensure_warm, kernels
 from stages.kernels.words import word_ends
 from stages.quality.classifier import Quality
 from stages.quality.language import Language
@@ -213,6 +217,47 @@ def tokens(folder: Path, values: list[bytes]) -> None:
             tokenizer.encode(one.column("text"))
 
 
+PIECES = """
+<p> </p> <div~class="a~b-c1"> </div> <b> <a~href=x> </a> <pre> </pre> <code> </code> <sup> </sup> <sub> <math>
+</math> <mi> <msup> </msup> <mrow> </mrow> <annotation~encoding=tex> </annotation> <table> <tr> <td~class=linenos>
+</table> <ul> <ol~start=3> <li> </ul> <br> <hr> <svg> </svg> <script~type=math/tex> </script> <span~class=katex>
+<span~class=katex-html> </span> <style> <span~class=MathJax> <title> <img~class=tex~alt=x^2> </title> <h1> </h1>
+<select> <!-- --> < </ <! &amp; &nbsp; &#10; & 1 x . \u00e9 $ % [ { } ( \u00a0 <x-y> </x-y> <dl> <dt> <noscript>
+<meta~name=description~content=x> <blockquote> <h2> \n \x00 10 2 &nGt; &nLt; \u65e5 <a~b=" "> <p~class= =
+"""
+
+
+def pages(values: list[bytes]) -> None:
+    """The engine `blocks`, and what its training calls, on pages of markup in any order, in arrays of their size."""
+    rng = random.Random(2)
+    pieces = [piece.replace("~", " ").encode() for piece in PIECES.split()]
+    found = [value[: LONG // 4] for value in values]
+    found += [b"".join(rng.choices(pieces, k=rng.randrange(80))) for _ in range(1500)]
+    found += [piece * 3000 for piece in pieces]
+    model = default_model()
+    for page in found:
+        parsed = Parsed(len(page))
+        parsed.parse(page)
+        parsed.decide(parsed.score(model), model.limit, model.share, True)
+        parsed.text()
+        parsed.metadata()
+        w = parsed.workspace
+        if 0 < parsed.blocks < 2000:
+            out = np.empty((parsed.blocks, FEATURES), np.float32)
+            dense_matrix(w.s, w.el, w.bl, parsed.stats, parsed.sums, parsed.first, out)
+            buffer = np.empty(MOST, np.int32)
+            starts = [0]
+            rows = []
+            for b in range(parsed.blocks):
+                n = one_block_features(w.out, w.s, w.el, w.bl, w.tok, parsed.stats, b, buffer)
+                rows.append(buffer[:n].copy())
+                starts.append(starts[-1] + n)
+            ones = np.ones(parsed.blocks, np.float32)
+            weights, squares = np.zeros((1 << BITS) + 1, np.float32), np.ones((1 << BITS) + 1, np.float32)
+            order = np.arange(parsed.blocks)
+            fit_linear(np.concatenate(rows), np.array(starts), ones, ones, order, 0.1, 0.0, weights, squares)
+
+
 def main() -> int:
     """Run everything; returns the number of what went wrong."""
     wrong = 0
@@ -239,6 +284,7 @@ def main() -> int:
         attempt("dedup", dedups, _folder(folder, "dedup"))
         attempt("wide substrings", wide_substrings, _folder(folder, "wide"))
         attempt("tokens", tokens, _folder(folder, "tokens"), values)
+        attempt("pages", pages, values)
         text = np.frombuffer(b"a \xc3\xa9 b", np.uint8)
         attempt("word_ends", word_ends, text, 0, len(text), code_points(), np.empty(len(text), np.int64))
     untouched = [kernel.__name__ for kernel in kernels() if kernel.compiled is None]

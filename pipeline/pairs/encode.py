@@ -1,0 +1,63 @@
+"""Conversations as tokens with a mask, and what is done with those that are too long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.pairs.chat import Segment
+from pipeline.pairs.options import TooLong
+from stages.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sequence."""
+
+    tokens: np.ndarray  # uint16 or uint32
+    mask: np.ndarray  # uint8, 1 where the token is of an answer and learned
+    text_bytes: int
+    cut: str | None = None  # cut_answer, cut_prompt
+
+
+def encode(sequences: Sequence[list[Segment]], tokenizer: Tokenizer) -> list[Encoded]:
+    """Tokens of each sequence. Segments are encoded apart, so that a prompt has the tokens that it has when a model is
+    asked to answer it."""
+    texts = [segment.text for sequence in sequences for segment in sequence]
+    tokens, offsets = tokenizer.encode(pa.array(texts, pa.large_string()))
+    lengths, found, at = np.diff(offsets), [], 0
+    for sequence in sequences:
+        count = len(sequence)
+        part = tokens[offsets[at] : offsets[at + count]]
+        learned = np.array([segment.answer for segment in sequence], np.uint8)
+        mask = np.repeat(learned, lengths[at : at + count])
+        found.append(Encoded(part, mask, sum(len(segment.text.encode()) for segment in sequence)))
+        at += count
+    return found
+
+
+def fit(sequence: Encoded, most: int, rule: TooLong) -> Encoded | str:
+    """The sequence, cut to `most` tokens if it is longer; or the name of the rule by which it is dropped.
+
+    cut_answer cuts at the end, as the code that fine-tuned OLMoE does; cut_prompt at the start, up to the first answer.
+    """
+    over = len(sequence.tokens) - most
+    if over <= 0:
+        return sequence
+    if rule == "drop":
+        return "too_long"
+    if rule == "cut_answer":
+        kept, cut = slice(0, most), "cut_answer"
+    else:
+        prompt = int(np.argmax(sequence.mask))
+        if over >= prompt:
+            return "too_long"  # the answers alone fill it
+        kept, cut = slice(over, None), "cut_prompt"
+    tokens, mask = sequence.tokens[kept], sequence.mask[kept]
+    if not mask[1:].any():
+        return "no_answer_left"
+    share = len(tokens) / len(sequence.tokens)
+    return Encoded(tokens, mask, round(sequence.text_bytes * share), cut)

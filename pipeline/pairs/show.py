@@ -1,0 +1,33 @@
+"""What `pairs` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from pipeline.summary import plain_table
+from stages.units import show_bytes, show_count
+
+
+def show_pairs(found: dict[str, Any], console: Console) -> None:
+    """Print what `make_pairs` did."""
+    state = "" if found["made"] else " (made before; nothing was done)"
+    console.print(
+        f"{found['out']}: {found['kind']} of {len(found['files']):,} files{state}", style="bold", markup=False
+    )
+    table = plain_table("")
+    table.add_column("split")
+    for heading in ("sequences", "tokens", "of answers", "text", "shards"):
+        table.add_column(heading, justify="right")
+    for name, split in found["splits"].items():
+        sizes = [show_count(split["tokens"]), show_count(split["answer_tokens"]), show_bytes(split["text_bytes"])]
+        table.add_row(name, f"{split['documents']:,}", *sizes, f"{split['shards']:,}")
+    console.print(table)
+    dropped = sum(found["dropped"].values())
+    console.print(f"{found['read']:,} records read, {dropped:,} dropped")
+    for rule, count in found["dropped"].items():
+        console.print(f"  {rule}: {count:,}; the first: {found['first_dropped'][rule]}", markup=False)
+    for rule, count in found["changed"].items():
+        console.print(f"  {rule}: {count:,} pairs", markup=False)
+    console.print(f"next: python -m trainer adapt CONFIG --from CHECKPOINT --data {found['out']}", markup=False)

@@ -1,0 +1,63 @@
+"""What became of a record in a folder of pairs: where its tokens lie, or by which rule it was dropped."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+from rich.console import Console
+
+from pipeline import storage
+from pipeline.manifest import SPLITS, read_corpus, shards_of
+from pipeline.pairs.dropped import read_dropped
+from pipeline.pairs.make import DROPPED
+from stages.errors import UserError
+from stages.tokens.shard_format import read_index
+
+SHOWN = 10
+
+
+def why_pair(run: str, query: str) -> dict[str, Any]:
+    """All that the folder knows of a pair, by its id or FILE:RECORD. Raises UserError for one that it does not know."""
+    manifest = read_corpus(run)
+    found = []
+    for source in manifest["mixture"]["sources"]:
+        for split in SPLITS:
+            for shard in shards_of(manifest, source, split):
+                found += _in_shard(run, shard, split, query)
+    for line in read_dropped(storage.local_path(run) / DROPPED):
+        if _is(query, line["id"], line["file"], line["record"]):
+            found.append({"state": "dropped", **line})
+    if not found:
+        raise UserError(f"{run} knows no pair {query!r} by id or FILE:RECORD; `inspect --show 3` shows some ids")
+    return {"run": run, "query": query, "found": len(found), "pairs": found[:SHOWN]}
+
+
+def _in_shard(run: str, shard: dict[str, Any], split: str, query: str) -> list[dict[str, Any]]:
+    found = []
+    folder = storage.local_path(run)
+    with gzip.open(folder / shard["records"], "rt", encoding="utf-8") as lines:
+        for row, line in zip(read_index(folder / shard["index"]), lines, strict=True):
+            if _is(query, row.id, row.src, row.loc) or row.id.rsplit("#", 1)[0] == query:
+                facts = json.loads(line)
+                place = {"shard": shard["path"], "split": split, "tokens": [row.start, row.end]}
+                who = {"id": row.id, "file": row.src, "record": row.loc, "role": facts["role"], "cut": facts["cut"]}
+                found.append({"state": "kept", **who, **place})
+    return found
+
+
+def _is(query: str, name: str | None, file: str, record: int) -> bool:
+    return query in (name, f"{file}:{record}", f"{file.rsplit('/', 1)[-1]}:{record}")
+
+
+def show_why_pair(found: dict[str, Any], console: Console) -> None:
+    """Print it."""
+    for pair in found["pairs"]:
+        console.print(f"{pair['id'] or '(no id)'}: read from {pair['file']}, record {pair['record']}", markup=False)
+        if pair["state"] == "dropped":
+            console.print(f"  dropped by {pair['rule']}: {pair['detail']}", markup=False)
+            continue
+        first, end = pair["tokens"]
+        cut = f"; {pair['cut']}" if pair["cut"] else ""
+        console.print(f"  kept ({pair['role']}): {pair['shard']}, tokens {first:,} to {end:,}{cut}", markup=False)
