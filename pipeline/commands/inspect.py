@@ -10,7 +10,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "inspect",
         help="what a finished run holds, and whether it is whole",
-        description="What a finished run holds: sources, shards, tokens, lengths. Each shard is held against its index and "
+        description="What a finished run holds: sources, shards, tokens, lengths. Each shard is compared with its index and "
         "the manifest; the exit status is 1 where something is wrong, and each problem names shard and document.",
     )
     parser.add_argument("dir", help="a run's folder")

@@ -36,7 +36,7 @@ def search(run: FinishedRun, query: str) -> list[Hit]:
     """The documents that a query names: by id, URL or FILE:RECORD. Raises UserError, with the nearest ids, where none does."""
     near = Nearest(query)
     hits = [hit for source in run.sources.values() for hit in _in_parts(run, source, 0, query, near)]
-    if not hits:  # where `run.keep` let the first parts go, later ones and the shards may know it
+    if not hits:  # where `run.keep` removed the first parts, later ones and the shards may hold it
         for source in run.sources.values():
             for stage in range(1, len(source.parts)):
                 hits += _in_parts(run, source, stage, query, near)
@@ -93,7 +93,7 @@ def _matches(batch: pa.RecordBatch, query: str) -> np.ndarray:
 
 
 def rows_at(batch: pa.RecordBatch, file: str, record: int, *, whole: bool = True) -> np.ndarray:
-    """Which rows (bool) were read from this record of this file; `whole` False lets a file's last name stand for it."""
+    """Which rows (bool) were read from this record of this file; with `whole` False a file's last name is enough."""
     here = np.array(pc.equal(batch.column("record"), record).fill_null(False))
     if here.any():
         named = pc.equal(batch.column("file"), file)

@@ -1,4 +1,4 @@
-"""What a finished run holds, and whether that is whole: every shard held against its index and the manifest (`inspect`)."""
+"""What a finished run holds, and whether it is intact: every shard is compared with its index and the manifest (`inspect`)."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _checked(
 
 
 def _rules(run: str, manifest: Manifest) -> dict[str | None, Rules]:
-    """What the tokens of each source must be; None: those that stand in training order."""
+    """What the tokens of each source must be; None: instances in training order."""
     tokenizer = manifest["tokenizer"]
     plain = Rules(np.dtype(manifest["dtype"]), tokenizer["eos_id"], tokenizer["vocab_size"])
     asked = token_rules(run, manifest["mixture"]["sources"])
@@ -226,7 +226,7 @@ def _of_manifest(manifest: Manifest) -> list[str]:
     for name, entry in manifest["sources"].items():
         for split, whole in (("train", entry), ("held_out", entry["held_out"])):
             if split == "train" and MATERIALIZED in manifest:
-                continue  # the source's figures are those of the run; its tokens stand in training order
+                continue  # the source's figures are those of the run; its tokens are in training order
             for fact in ("tokens", "documents", "text_bytes"):
                 total = sum(shard[fact] for shard in whole["shards"])
                 if total != whole[fact]:
@@ -296,7 +296,7 @@ def _decoded(run: str, manifest: Manifest, source: str, tokenizer: Tokenizer, dt
     for shard in shards_of(manifest, source, "train"):
         try:
             yield from _decoded_shard(run, shard, tokenizer, dtype)
-        except (ShardError, storage.StorageError):  # its check has told what is wrong with it
+        except (ShardError, storage.StorageError):  # its check reports what is wrong with it
             return
 
 

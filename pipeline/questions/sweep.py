@@ -22,7 +22,7 @@ from rich.console import Console
 
 from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
 from pipeline.overrides import nearest
-from pipeline.questions.measured import Sampled, bin_edges, document_keys, floats, gone_later
+from pipeline.questions.measured import Sampled, bin_edges, document_keys, floats, lost_later
 from pipeline.summary import plain_table
 from stages.chain import is_edit
 from stages.document import text_buffers
@@ -71,7 +71,7 @@ def sweep(
     """Count what passes under each limit on `measure` ("step.measure"), for each source that has the step.
 
     side: min or max; needed where the recipe sets both. values: the limits; chosen from the measure's quantiles otherwise.
-    Raises UserError for a run, source, step or measure that is not there, and where `run.keep` let the measures go.
+    Raises UserError for a run, source, step or measure that is not there, and where `run.keep` removed the measures.
     """
     finished = open_finished(run)
     asked = _asked(finished, measure, source, side)
@@ -122,9 +122,9 @@ def _sweep_source(run: FinishedRun, asked: Asked, values: list[float] | None) ->
     limits = np.unique(np.asarray(values, np.float64)) if values else _choose(sample, asked)
     swept = Swept(limits, edges=bin_edges(sample, low, high, BINS))
     swept.counts = {name: np.zeros((len(limits), 2), np.int64) for name in COLUMNS}
-    for files, gone in _parts(run, asked):
+    for files, lost_keys in _parts(run, asked):
         for docs in _reached(run, asked, files):
-            _count(asked, docs, gone, swept)
+            _count(asked, docs, lost_keys, swept)
     return _result(run, asked, swept)
 
 
@@ -147,7 +147,7 @@ class _Docs:
 def _parts(run: FinishedRun, asked: Asked) -> Iterator[tuple[PartFiles, pa.Array]]:
     """Each part, with the keys of its documents that later segments or the tokenizer dropped or failed."""
     for ordinal, files in enumerate(asked.source.parts[asked.stage]):
-        yield files, gone_later(run, asked.source, asked.stage, ordinal)
+        yield files, lost_later(run, asked.source, asked.stage, ordinal)
 
 
 def _reached(run: FinishedRun, asked: Asked, files: PartFiles) -> Iterator[_Docs]:
@@ -229,8 +229,8 @@ def _choose(sample: np.ndarray, asked: Asked) -> np.ndarray:
     return np.unique(np.asarray(rounded + ([own] if own is not None else []), np.float64))
 
 
-def _count(asked: Asked, docs: _Docs, gone: pa.Array, swept: Swept) -> None:
-    lost = docs.lost if docs.lost is not None else np.asarray(pc.is_in(docs.keys, value_set=gone))
+def _count(asked: Asked, docs: _Docs, lost_keys: pa.Array, swept: Swept) -> None:
+    lost = docs.lost if docs.lost is not None else np.asarray(pc.is_in(docs.keys, value_set=lost_keys))
     sizes = docs.bytes
     swept.reached += [len(sizes), sizes.sum()]
     swept.unmeasured += int(np.isnan(docs.values).sum())

@@ -80,12 +80,12 @@ def trace(run: str, place: str, context: int = CONTEXT) -> dict[str, Any]:
 
 
 def has_records(run: str) -> bool:
-    """Whether `why` can tell of documents: in a run's own folder or one of pairs, not in a mixture or an imported corpus."""
+    """Whether `why` has records of documents: in a run's own folder or one of pairs, not in a mixture or an imported corpus."""
     return any(storage.exists(storage.join(run, name)) for name in (RUN, PAIRS))
 
 
 def why_command(run: str, document: Found) -> str:
-    """The command that tells a document's way through the run: its measures, edits and copies."""
+    """The command that shows a document's way through the run: its measures, edits and copies."""
     query = f"{document.file}:{document.record}" if document.record else document.id
     return shlex.join(["python", "-m", "pipeline", "why", run, query])
 

@@ -51,7 +51,7 @@ def from_config(path: str) -> Batches:
 
 @dataclass(frozen=True)
 class At:
-    """What stands at a position of the order: pieces are (path of the shard, first token, tokens)."""
+    """The instance at a position of the order: pieces are (path of the shard, first token, tokens)."""
 
     position: int
     source: str
@@ -63,7 +63,7 @@ class At:
 def trace_step(run: str, step: int, batches: Batches, top: int = TOP) -> dict[str, Any]:
     """The instances of the batch of training step `step` (the first is 1, as the trainer counts).
 
-    `sources` counts the whole batch; of its instances the first `top` are told with their documents (0: all).
+    `sources` counts the whole batch; the first `top` instances are given with their documents (0: all).
     Raises UserError for a step behind the end of training, or data that cannot be read so.
     """
     if step < 1:

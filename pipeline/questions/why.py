@@ -19,7 +19,7 @@ from stages.step import Bounds, Step
 from stages.tokens.shard_format import read_index
 from stages.units import show_bytes
 
-SHOWN = 10  # documents of one id or URL that are told of
+SHOWN = 10  # documents of one id or URL that are shown
 STYLES = {"dropped": "bold red", "failed": "bold red", "not reached": "dim", "passed": ""}
 
 
