@@ -173,7 +173,10 @@ def test_one_process_that_is_told_stops_all_with_143(tmp_path, go):
             break
     told = child.communicate(timeout=60)[0]
     assert "saved step 1" in told
-    assert re.findall(r"exitcode\s*:\s*(-?\d+)", told) and set(re.findall(r"exitcode\s*:\s*(-?\d+)", told)) == {"143"}
+    codes = set(re.findall(r"exitcode\s*:\s*(-?\d+)", told))
+    # torchrun tells the others too, at the moment when the first is gone: one that has saved and restored its handlers by
+    # then ends by the signal itself, which a shell calls 143 as well.
+    assert "143" in codes and codes <= {"143", "-15"}
     checkpoint.verify(checkpoint.latest(tmp_path / "out" / "checkpoints"))
 
 
