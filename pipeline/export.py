@@ -10,9 +10,9 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import Engine
 from pipeline.folder import EXPORT, absolute, check_fresh, write_mark
-from pipeline.inspect import read_corpus, token_rules
 from pipeline.jobs.formats import ExportFormat, ExportReport, ExportShard, ShardOfRun, TokenizerOfRun
 from pipeline.ledger import FOLDER, Ledger, Ref
+from pipeline.manifest import read_corpus, token_rules
 from pipeline.overrides import nearest
 from pipeline.place import Placement
 from pipeline.plan.graph import Plan

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.folder import MADE_BY
-from pipeline.inspect import read_corpus
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, DroppedReport, without_near_copies
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.ledger import Entry, Ledger
 from pipeline.made import MadeBy, read_made
+from pipeline.manifest import read_corpus
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.plan.parts import Segment, segments
 from pipeline.recipe import Recipe, build_recipe

@@ -20,7 +20,7 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, held_out_salt, read_mark, write_mark
-from pipeline.inspect import read_corpus, token_rules
+from pipeline.manifest import SPLITS, read_corpus, token_rules
 from pipeline.overrides import RecipeError, apply_set
 from pipeline.recipe import dump, explain, load_recipe
 from pipeline.storage.local import sync_folder
@@ -35,7 +35,6 @@ from stages.units import show_bytes, show_count
 Files = Literal["link", "symlink", "copy"]
 SIZES = ("tokens", "epochs")  # of a mixture, one is given; so is one of these of a source:
 WAYS = ("tokens", "share", "repeats")
-SPLITS = ("train", "held_out")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import msgspec
 import orjson
 
 Value = TypeVar("Value")
@@ -36,7 +37,10 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def printable_all(value: Value, *, lines: bool = False) -> Value:
-    """What a command found (JSON values), each string and key in it printable; those under a key of TEXTS keep their lines."""
+    """What a command found (JSON values and structs), each string and key in it printable.
+
+    Strings under a key or field named in TEXTS keep their lines.
+    """
     found: Any = value
     if isinstance(value, str):
         found = printable(value, lines=lines)
@@ -44,10 +48,13 @@ def printable_all(value: Value, *, lines: bool = False) -> Value:
         found = {printable(str(k)): printable_all(item, lines=k in TEXTS) for k, item in value.items()}
     elif isinstance(value, list | tuple):
         found = [printable_all(item, lines=lines) for item in value]
+    elif isinstance(value, msgspec.Struct):
+        fields = {k: printable_all(getattr(value, k), lines=k in TEXTS) for k in value.__struct_fields__}
+        found = msgspec.structs.replace(value, **fields)
     return found
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as JSON. What JSON lets stand as it is, and a terminal would obey, is written as \\uXXXX: the same value."""
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    """Print JSON values or structs as JSON; characters that a terminal would obey are written as \\uXXXX."""
+    text = orjson.dumps(value, default=msgspec.to_builtins, option=orjson.OPT_INDENT_2).decode()
     sys.stdout.write(_IN_TEXT.sub(lambda found: f"\\u{ord(found.group()):04x}", text) + "\n")

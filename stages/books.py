@@ -58,7 +58,7 @@ class StepBooks:
         self.seconds += other.seconds
 
     def to_json(self) -> dict[str, Any]:
-        """As the ledger keeps it: amounts as [documents, bytes]."""
+        """As a run's summary holds it: amounts as [documents, bytes]."""
         return {
             "step": self.step,
             "in": [self.into.docs, self.into.bytes],
@@ -68,14 +68,6 @@ class StepBooks:
             "edited": self.edited,
             "seconds": round(self.seconds, 4),
         }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> StepBooks:
-        books = cls(data["step"], Amount(*data["in"]), Amount(*data["out"]), Amount(*data["failed"]))
-        for reason, amount in data["dropped"].items():
-            books.dropped[reason] = Amount(*amount)
-        books.edited, books.seconds = data["edited"], data["seconds"]
-        return books
 
 
 def imbalances(books: Iterable[StepBooks]) -> list[str]:

@@ -25,8 +25,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.clusters import clusters
-    from pipeline.clusters_show import show_clusters, write_svg
+    from pipeline.questions.clusters import clusters, show_clusters, write_svg
     from pipeline.summary import console
     from pipeline.terminal import print_json, printable_all
 

@@ -10,7 +10,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "inspect",
         help="what a finished run holds, and whether it is whole",
-        description="What a finished run holds: sources, shards, tokens, lengths. Each shard is held against its index and "
+        description="What a finished run holds: sources, shards, tokens, lengths. Each shard is compared with its index and "
         "the manifest; the exit status is 1 where something is wrong, and each problem names shard and document.",
     )
     parser.add_argument("dir", help="a run's folder")
@@ -22,8 +22,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.inspect import inspect
-    from pipeline.inspect_show import show_inspect
+    from pipeline.questions.inspect import inspect, show_inspect
     from pipeline.summary import console
     from pipeline.terminal import print_json, printable_all
 
@@ -32,4 +31,4 @@ def _call(args: argparse.Namespace) -> int:
         print_json(found)
     else:
         show_inspect(printable_all(found), console(), args.shards)
-    return 0 if not found["problems"] else 1
+    return 0 if not found.problems else 1

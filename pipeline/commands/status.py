@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.status import show_status, status
+    from pipeline.questions.status import show_status, status
     from pipeline.summary import console
     from pipeline.terminal import print_json, printable_all
 

@@ -30,9 +30,8 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
+    from pipeline.questions.sweep import draw_sweep, show_sweep, sweep
     from pipeline.summary import console
-    from pipeline.sweep import sweep
-    from pipeline.sweep_show import draw_sweep, show_sweep
     from pipeline.terminal import print_json, printable_all
 
     found = sweep(args.dir, args.measure, args.source, args.side, args.values)

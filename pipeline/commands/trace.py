@@ -34,11 +34,10 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
+    from pipeline.questions.trace import show_trace, trace
+    from pipeline.questions.trace_step import show_step, trace_step
     from pipeline.summary import console
     from pipeline.terminal import print_json, printable_all
-    from pipeline.trace import trace
-    from pipeline.trace_show import show_step, show_trace
-    from pipeline.trace_step import trace_step
 
     if (args.place is None) == (args.step is None):
         raise UserError("name a token as SHARD:OFFSET, or a training step with --step")
@@ -58,7 +57,7 @@ def _call(args: argparse.Namespace) -> int:
 def _batches(args: argparse.Namespace) -> Any:
     from dataclasses import replace
 
-    from pipeline.trace_step import Batches, from_config
+    from pipeline.questions.trace_step import Batches, from_config
 
     if args.config:
         batches = from_config(args.config)

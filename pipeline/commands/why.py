@@ -22,10 +22,9 @@ def add(commands: Any) -> None:
 def _call(args: argparse.Namespace) -> int:
     from pipeline.folder import PAIRS, read_mark
     from pipeline.pairs.why import show_why_pair, why_pair
+    from pipeline.questions.why import show_why, why
     from pipeline.summary import console
     from pipeline.terminal import print_json, printable_all
-    from pipeline.why import why
-    from pipeline.why_show import show_why
 
     pairs = read_mark(args.dir, PAIRS) is not None
     found = why_pair(args.dir, args.document) if pairs else why(args.dir, args.document)

@@ -15,7 +15,6 @@ import orjson
 
 from pipeline import storage
 from pipeline.finished import open_finished, recipe_of
-from pipeline.inspect import read_manifest
 from pipeline.jobs.classifier import ClassifierReport
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, NEAR_COPIES, NearReport
@@ -23,6 +22,7 @@ from pipeline.jobs.shards import ShardReport
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.jobs.tokenizer import TokenizerReport
 from pipeline.ledger import Entry
+from pipeline.manifest import read_manifest
 from pipeline.plan.corpus import MIXTURE
 from pipeline.plan.parts import Segment, segments
 from pipeline.plan.sources import list_files

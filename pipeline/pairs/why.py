@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.inspect import SPLITS, read_corpus, shards_of
+from pipeline.manifest import SPLITS, read_corpus, shards_of
 from pipeline.pairs.dropped import read_dropped
 from pipeline.pairs.make import DROPPED
 from stages.errors import UserError

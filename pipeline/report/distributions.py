@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.finished import FinishedRun, PartFiles, SourceParts
-from pipeline.measured import Sampled, bin_edges, document_keys, floats, gone_later
+from pipeline.questions.measured import Sampled, bin_edges, document_keys, floats, lost_later
 from stages.chain import BYTES_IN, TEXT_IN
 from stages.step import Bounds, Labels, Step
 
@@ -79,7 +79,7 @@ def measures_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> t
             c.edges = edges_of(c.sampled, c.limit, c.integers)
             c.counts = np.zeros((len(FATES), len(c.edges) - 1), np.int64)
         for ordinal, files in parts.items():
-            gone = gone_later(run, source, stage, ordinal)
+            gone = lost_later(run, source, stage, ordinal)
             for batch, kept, reached in _batches(run, files, [c.column for c in columns]):
                 fate = _fates(batch, kept, gone)
                 for c in columns:

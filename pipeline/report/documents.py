@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Any
 
-from pipeline.clusters_show import NOBODY, size_ranges
+from pipeline.questions.clusters import NOBODY, size_ranges
 from pipeline.report.charts import bar
 from pipeline.report.flow import heads, table
 from pipeline.report.html import Html, breakable, count, many, share, size, tag, value

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 
 from pipeline import storage
-from pipeline.clusters import SUMMARY, clusters
 from pipeline.finished import FinishedRun, SourceParts, open_finished
+from pipeline.questions.clusters import SUMMARY, clusters
 from pipeline.report.books import source_books, totals
 from pipeline.report.distributions import measures_of
 from pipeline.report.lengths import lengths_of
@@ -83,7 +84,8 @@ def _source(run: FinishedRun, source: SourceParts, ordinals: list[int], each: in
 
 
 def _dedups(run: str, summary: dict[str, Any]) -> list[dict[str, Any]]:
-    found = clusters(run, None, CLUSTERS)["dedups"] if summary["dedup"] else []
+    dedups = clusters(run, None, CLUSTERS).dedups if summary["dedup"] else []
+    found = msgspec.json.decode(msgspec.json.encode(dedups))
     for dedup in found:
         for piece in (p for cluster in dedup["largest"] for p in (cluster["kept"], *cluster["removed"])):
             piece["file"] = storage.redact(piece["file"])

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts
-from pipeline.measured import document_keys
-from pipeline.why import measures_of_row
+from pipeline.questions.measured import document_keys
+from pipeline.questions.why import measures_of_row
 from stages.dedup.address import read_rows
 from stages.document import text_buffers
 from stages.kernels.hashing import hash_texts

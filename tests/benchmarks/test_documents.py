@@ -15,8 +15,8 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from benchmarks.documents import WORDS, recipe, write_corpus
-from pipeline import check_shard
-from pipeline.inspect import inspect
+from pipeline.questions import check_shard
+from pipeline.questions.inspect import inspect
 from pipeline.memory import peak, reset_peak
 from pipeline.mix import MixOptions, mix
 from pipeline.progress import Progress
@@ -41,9 +41,9 @@ found["mix"] = peak()
 reset_peak()
 held = inspect(str(folder / "mixed"))
 found["inspect"] = peak()
-found["problems"] = held["problems"]
-found["documents"] = sum(s["documents"] + s["held_out"]["documents"] for s in held["sources"].values())
-found["shards"] = sum(len(s["shards"]) for s in held["sources"].values())
+found["problems"] = held.problems
+found["documents"] = sum(s.documents + s.held_out.documents for s in held.sources.values())
+found["shards"] = sum(len(s.shards) for s in held.sources.values())
 print(json.dumps(found))
 """
 

@@ -17,10 +17,9 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from pipeline import storage
-from pipeline.clusters import clusters
-from pipeline.clusters_show import show_clusters
 from pipeline.overrides import RecipeError
 from pipeline.progress import Progress
+from pipeline.questions.clusters import clusters, show_clusters
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
@@ -104,12 +103,12 @@ def test_substring_cuts_runs_of_words_across_sources_and_the_books_close(inputs:
     left = texts(tmp_path / "a", "web")
     assert sum("\n" in text for text in left.values()) == 1
     found = clusters(str(tmp_path / "a"))
-    assert (found["dedups"][0]["method"], found["dedups"][0]["removed"]) == ("substring", 4)
-    assert ["notes", "web"] in [lost[:2] for lost in found["dedups"][0]["lost"]]
+    assert (found.dedups[0].method, found.dedups[0].removed) == ("substring", 4)
+    assert ("notes", "web") in [lost[:2] for lost in found.dedups[0].lost]
     console = Console(record=True, width=200)
     show_clusters(found, console)
     shown = console.export_text()
-    assert f"and {found['dedups'][0]['paragraphs']} passages of others" in shown and "removed a passage of web-" in shown
+    assert f"and {found.dedups[0].paragraphs} passages of others" in shown and "removed a passage of web-" in shown
     run(recipe(inputs, [], [again]), tmp_path / "b", "run.split_bytes=1KB", "run.batch_bytes=2KB", "run.keep=none")
     assert texts(tmp_path / "b", "web") == left
     assert digest(tmp_path / "b") == digest(tmp_path / "a")

@@ -22,9 +22,9 @@ from ledgers import entries
 
 from pipeline import storage
 from pipeline.engine import TooManyFailures
+from pipeline.questions.status import status
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
-from pipeline.status import status
 from pipeline.summary import Summary
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
@@ -339,28 +339,28 @@ def test_the_command_line_prints_one_sentence_and_fails(inputs: Path, tmp_path: 
 
 
 def test_status_and_inspect_answer(finished: tuple[Path, Summary]) -> None:
-    from pipeline.inspect import inspect
+    from pipeline.questions.inspect import inspect
 
     out, summary = finished
     found = status(str(out))
-    assert found["finished"] and found["tasks"] == summary.tasks_run
+    assert found.finished and found.tasks == summary.tasks_run
     held = inspect(str(out), 1)
-    assert held["problems"] == []
-    assert held["sources"]["docs"]["documents"] + held["sources"]["docs"]["held_out"]["documents"] == 120
-    assert held["samples"]["docs"][0]["text"].startswith("Document 0 is about")
+    assert held.problems == []
+    assert held.sources["docs"].documents + held.sources["docs"].held_out.documents == 120
+    assert held.samples["docs"][0].text.startswith("Document 0 is about")
 
 
 def test_inspect_finds_damage(inputs: Path, tmp_path: Path) -> None:
-    from pipeline.inspect import inspect
+    from pipeline.questions.inspect import inspect
 
     run(recipe_data(inputs), tmp_path / "run")
     shard = tmp_path / "run" / load_manifest(tmp_path / "run")["sources"]["docs"]["shards"][0]["path"]
     data = bytearray(shard.read_bytes())
     data[-2:] = b"\x07\x00"
     shard.write_bytes(data)
-    assert any("does not end in the end token" in p for p in inspect(str(tmp_path / "run"))["problems"])
+    assert any("does not end in the end token" in p for p in inspect(str(tmp_path / "run")).problems)
     shard.write_bytes(data[:-2])
-    assert any("the manifest says" in p for p in inspect(str(tmp_path / "run"))["problems"])
+    assert any("the manifest says" in p for p in inspect(str(tmp_path / "run")).problems)
 
 
 def test_the_status_of_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:

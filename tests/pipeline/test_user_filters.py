@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.progress import Progress
+from pipeline.questions.sweep import sweep
 from pipeline.recipe import load_recipe
 from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
-from pipeline.sweep import sweep
 from stages.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "user-filters.md"

@@ -175,7 +175,7 @@ def test_measures_count_each_document_that_reached_the_step_once(found: dict[str
 @pytest.mark.parametrize("bounds", [Bounds(min=0.3), Bounds(max=0.2), Bounds(min=2, max=7), Bounds(max=500), Bounds()])
 @pytest.mark.parametrize("kind", ["uniform", "decades", "whole", "counts", "constant"])
 def test_no_bin_lies_on_both_sides_of_a_limit(bounds: Bounds, kind: str) -> None:
-    from pipeline.measured import Sampled
+    from pipeline.questions.measured import Sampled
 
     rng = np.random.default_rng(4)
     values = {

@@ -13,10 +13,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.text import Text
 
 from pipeline import storage
 from pipeline.folder import PAIRS, RUN
-from pipeline.inspect import SPLITS, read_corpus, run_tokenizer, shards_of
+from pipeline.manifest import SPLITS, read_corpus, run_tokenizer, shards_of
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.shard_format import Manifest, ShardError
@@ -78,12 +80,12 @@ def trace(run: str, place: str, context: int = CONTEXT) -> dict[str, Any]:
 
 
 def has_records(run: str) -> bool:
-    """Whether `why` can tell of documents: in a run's own folder or one of pairs, not in a mixture or an imported corpus."""
+    """Whether `why` has records of documents: in a run's own folder or one of pairs, not in a mixture or an imported corpus."""
     return any(storage.exists(storage.join(run, name)) for name in (RUN, PAIRS))
 
 
 def why_command(run: str, document: Found) -> str:
-    """The command that tells a document's way through the run: its measures, edits and copies."""
+    """The command that shows a document's way through the run: its measures, edits and copies."""
     query = f"{document.file}:{document.record}" if document.record else document.id
     return shlex.join(["python", "-m", "pipeline", "why", run, query])
 
@@ -179,3 +181,29 @@ def mark(decode: Callable[[np.ndarray], str], tokens: np.ndarray, at: int) -> tu
     while not clean(high) and high < min(len(tokens), at + SPLIT_CHARACTER + 1):
         high += 1
     return decode(tokens[:low]), decode(tokens[low:high]), decode(tokens[high:])
+
+
+def show_trace(found: dict[str, Any], console: Console) -> None:
+    """Print what `trace` returned."""
+    d = found["document"]
+    held = ", held out from training" if found["split"] == "held_out" else ""
+    _line(console, f"{found['shard']}, token {found['offset']:,}: {found['token']} ({found['source']}{held})", "bold")
+    _line(
+        console,
+        f"document  {d['id']}: number {d['number']:,} of the shard, its tokens {d['first_token']:,} to {d['end_token']:,}; "
+        f"this is token {d['position']:,} of {d['end_token'] - d['first_token']:,}",
+    )
+    _line(console, f"source    {found['file']}, record {found['record']}")
+    if found["why"]:
+        _line(console, f"its way   {found['why']}")
+    console.print()
+    cut_before = "" if found["window"][0] == d["first_token"] else "..."
+    cut_after = "" if found["window"][1] == d["end_token"] else "..."
+    text = Text(f"{cut_before}{found['before']}")
+    text.append(f">>{found['text']}<<", "bold reverse")
+    text.append(f"{found['after']}{cut_after}")
+    console.print(text, soft_wrap=True)
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style), soft_wrap=True)

@@ -17,21 +17,22 @@ import pyarrow.parquet as pq
 import pytest
 from token_run import write_run
 
-from pipeline import storage, trace_step
+from pipeline import storage
 from pipeline.cli import main
-from pipeline.inspect import inspect
 from pipeline.progress import Progress
+from pipeline.questions import trace_step
+from pipeline.questions.inspect import inspect
+from pipeline.questions.trace import documents_at, mark, trace
+from pipeline.questions.trace_step import Batches
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
-from pipeline.trace import documents_at, mark, trace
-from pipeline.trace_step import Batches
 from stages.errors import UserError
 from stages.tokens.index_table import ROWS, write_index_batches
 from stages.tokens.shard_format import load_manifest, open_tokens
 from stages.tokens.tokenizer import load_tokenizer
 from trainer.loader.data import open_data
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split()]
 
 
@@ -264,9 +265,9 @@ def test_a_run_on_s3(s3: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="local copy"):
         trace_step.trace_step(remote, 1, Batches(8, 4, packing="best_fit"))
     found = inspect(remote)
-    assert found["problems"] == [] and found["sources"]["web"]["lengths"]["max"] == 30
+    assert found.problems == [] and found.sources["web"].lengths["max"] == 30
 
 
 def test_tracing_a_step_needs_no_torch() -> None:
-    code = "import sys, pipeline.trace_step, trainer.loader.places, trainer.config; assert 'torch' not in sys.modules"
+    code = "import sys, pipeline.questions.trace_step, trainer.loader.places, trainer.config; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

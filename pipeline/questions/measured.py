@@ -20,7 +20,7 @@ def document_keys(batch: pa.RecordBatch) -> pa.Array:
     return pc.binary_join_element_wise(batch.column("file"), record, pa.scalar(":", pa.large_string()))
 
 
-def gone_later(run: FinishedRun, source: SourceParts, stage: int, ordinal: int) -> pa.Array:
+def lost_later(run: FinishedRun, source: SourceParts, stage: int, ordinal: int) -> pa.Array:
     """Keys of the documents of one part of a segment that later segments or the tokenizer dropped or failed."""
     paths = []
     for later in source.parts[stage + 1 :]:

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import heapq
-import re
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from rich.console import Console, JustifyMethod
+from rich.text import Text
 
 from pipeline import storage
 from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
-from pipeline.replay import edits_of
+from pipeline.manifest import SPLITS, shards_of
+from pipeline.questions.find import Hit, rows_at, search
+from pipeline.questions.replay import edits_of
+from pipeline.summary import plain_table
 from stages.chain import BYTES_IN, TEXT_IN
-from stages.document import text_buffers
-from stages.errors import UserError
 from stages.step import Bounds, Step
 from stages.tokens.shard_format import read_index
+from stages.units import show_bytes
 
-IDENTITY = ["id", "url", "file", "record", "offset"]
-SHOWN = 10  # documents of one id or URL that are told of
-SPLITS = ("train", "held_out")
-
-
-@dataclass
-class Hit:
-    """A document found: in which part of which source, and what that file says became of it there."""
-
-    source: SourceParts
-    stage: int  # of the segment; -1: in no part that is left, only in a shard's index
-    ordinal: int
-    kind: str  # kept, dropped, failed
-    row: dict[str, Any]
+SHOWN = 10  # documents of one id or URL that are shown
+STYLES = {"dropped": "bold red", "failed": "bold red", "not reached": "dim", "passed": ""}
 
 
 def why(run: str, document: str) -> dict[str, Any]:
@@ -43,121 +30,9 @@ def why(run: str, document: str) -> dict[str, Any]:
     for a document that the run does not know, naming the nearest ids.
     """
     finished = open_finished(run)
-    hits = _search(finished, document)
+    hits = search(finished, document)
     told = [_tell(finished, hit) for hit in hits[:SHOWN]]
     return {"run": run, "query": document, "found": len(hits), "documents": told}
-
-
-# ---- finding the document
-
-
-def _search(run: FinishedRun, query: str) -> list[Hit]:
-    near = Nearest(query)
-    hits = [hit for source in run.sources.values() for hit in _in_parts(run, source, 0, query, near)]
-    if not hits:  # where `run.keep` let the first parts go, later ones and the shards may know it
-        for source in run.sources.values():
-            for stage in range(1, len(source.parts)):
-                hits += _in_parts(run, source, stage, query, near)
-    if not hits:
-        hits = [hit for source in run.sources.values() for hit in _in_token_files(run, source, query, near)]
-    if not hits:
-        hint = f"; near it are {', '.join(near.best())}" if near.best() else ""
-        raise UserError(
-            f"{run.uri} knows no document {query!r} by id, URL or FILE:RECORD{hint}. "
-            "A document that was never read has no record: `python -m pipeline inspect --show 3` shows some ids"
-        )
-    by_id = [hit for hit in hits if hit.row["id"] == query]
-    return by_id or hits
-
-
-def _in_parts(run: FinishedRun, source: SourceParts, stage: int, query: str, near: Nearest) -> list[Hit]:
-    found = []
-    for ordinal, files in enumerate(source.parts[stage] if stage < len(source.parts) else ()):
-        for kind, path in files.named():
-            for start, batch in run.rows(path, IDENTITY):
-                near.see(batch.column("id"))
-                for row in np.flatnonzero(_matches(batch, query)):
-                    found.append(Hit(source, stage, ordinal, kind, run.row(path, start + int(row))))
-    return found
-
-
-def _in_token_files(run: FinishedRun, source: SourceParts, query: str, near: Nearest) -> list[Hit]:
-    """Documents of which only the token files know: dropped as copies or empty there, or in a shard."""
-    found = []
-    for ordinal, report in enumerate(source.tokens):
-        if storage.exists(storage.join(run.uri, report.dropped)):
-            for start, batch in run.rows(report.dropped):
-                near.see(batch.column("id"))
-                for row in np.flatnonzero(_matches(batch, query)):
-                    found.append(Hit(source, -1, ordinal, "dropped", run.row(report.dropped, start + int(row))))
-    for split in SPLITS:
-        for shard in _shards(run, source.name, split):
-            with storage.open_stream(storage.join(run.uri, shard["index"])) as stream:
-                for _, _, name, src, loc in read_index(stream):
-                    if query in (name, f"{src}:{loc}", f"{src.rsplit('/', 1)[-1]}:{loc}"):
-                        row = {"id": name, "url": None, "file": src, "record": loc, "offset": None}
-                        found.append(Hit(source, -1, -1, "kept", row))
-    return found
-
-
-def _matches(batch: pa.RecordBatch, query: str) -> np.ndarray:
-    """Which rows (bool) are the document asked for: by id, by URL, or by file (its whole name or the last part) and record."""
-    mask = pc.or_kleene(pc.equal(batch.column("id"), query), pc.equal(batch.column("url"), query))
-    mask = np.array(mask.fill_null(False))
-    place = re.fullmatch(r"(.+):(\d+)", query, re.DOTALL)
-    if place and int(place[2]) < 2**63:
-        mask |= _at(batch, place[1], int(place[2]), whole=False)
-    return mask
-
-
-def _at(batch: pa.RecordBatch, file: str, record: int, *, whole: bool = True) -> np.ndarray:
-    """Which rows (bool) were read from this record of this file; `whole` False lets a file's last name stand for it."""
-    here = np.array(pc.equal(batch.column("record"), record).fill_null(False))
-    if here.any():
-        named = pc.equal(batch.column("file"), file)
-        if not whole:
-            named = pc.or_(named, pc.ends_with(batch.column("file"), f"/{file}"))
-        here &= np.asarray(named)
-    return here
-
-
-class Nearest:
-    """The ids, of all that are shown to it, that begin and end most like a query: a few are kept, whatever their number."""
-
-    def __init__(self, query: str, count: int = 3) -> None:
-        self.query, self.count = query.encode(), count
-        self.found: list[tuple[int, str]] = []
-
-    def see(self, ids: pa.Array) -> None:
-        """Look at a batch of ids."""
-        data, offsets = text_buffers(ids)
-        lengths = np.diff(offsets)
-        same = np.minimum(_run(self.query, data, offsets[:-1], lengths, 1), lengths)
-        tail = _run(self.query[::-1], data, offsets[1:] - 1, lengths, -1)
-        score = np.minimum(same + tail, np.minimum(lengths, len(self.query)))
-        enough = np.flatnonzero(score * 2 >= len(self.query))
-        for row in enough[np.argsort(-score[enough], kind="stable")][: self.count]:
-            entry = (int(score[row]), ids[int(row)].as_py())
-            if entry not in self.found:
-                self.found = heapq.nlargest(self.count, [*self.found, entry])
-
-    def best(self) -> list[str]:
-        return [name for _, name in self.found]
-
-
-def _run(query: bytes, data: np.ndarray, at: np.ndarray, lengths: np.ndarray, direction: int) -> np.ndarray:
-    """How many bytes from each place on, forwards or backwards, are those of the query (int64)."""
-    count = np.zeros(len(at), np.int64)
-    if not len(data):
-        return count
-    going = np.arange(len(at))
-    for i, byte in enumerate(query):
-        going = going[lengths[going] > i]
-        going = going[data[at[going] + direction * i] == byte]
-        if not len(going):
-            break
-        count[going] += 1
-    return count
 
 
 # ---- following it
@@ -220,7 +95,7 @@ def _measures_note(run: FinishedRun, hit: Hit, kind: str) -> str | None:
 def _follow(run: FinishedRun, files: PartFiles, row: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
     for kind, path in files.named():
         for start, batch in run.rows(path, ["file", "record"]):
-            for found in np.flatnonzero(_at(batch, row["file"], row["record"])):
+            for found in np.flatnonzero(rows_at(batch, row["file"], row["record"])):
                 return kind, run.row(path, start + int(found))
     return None
 
@@ -231,14 +106,9 @@ def _dropped_late(run: FinishedRun, source: SourceParts, ordinal: int, row: dict
         return None
     path = source.tokens[ordinal].dropped
     for start, batch in run.rows(path, ["file", "record"]):
-        for found in np.flatnonzero(_at(batch, row["file"], row["record"])):
+        for found in np.flatnonzero(rows_at(batch, row["file"], row["record"])):
             return run.row(path, start + int(found))
     return None
-
-
-def _shards(run: FinishedRun, source: str, split: str) -> list[dict[str, Any]]:
-    entry = run.manifest["sources"][source]
-    return entry["shards"] if split == "train" else entry["held_out"]["shards"]
 
 
 def _shard_of(run: FinishedRun, source: SourceParts, ordinal: int, row: dict[str, Any]) -> dict[str, Any] | None:
@@ -248,7 +118,7 @@ def _shard_of(run: FinishedRun, source: SourceParts, ordinal: int, row: dict[str
         first = sum(counts[:ordinal]) if ordinal >= 0 else 0
         end = first + counts[ordinal] if ordinal >= 0 else sum(counts)
         position = 0
-        for shard in _shards(run, source.name, split):
+        for shard in shards_of(run.manifest, source.name, split):
             begin, position = position, position + shard["documents"]
             if position <= first or begin >= end:
                 continue
@@ -356,3 +226,100 @@ def _edits(
     if cutting < len(taken) and note is None:
         note = f"what {taken[cutting][0]} cut out, and edits after it, are not shown: a dedup needs all documents"
     return edits, note
+
+
+# ---- what is printed
+
+
+def show_why(found: dict[str, Any], console: Console) -> None:
+    """Print what `why` returned."""
+    for document in found["documents"]:
+        _document(document, console)
+    if found["found"] > len(found["documents"]):
+        console.print(f"{found['found']} documents answer to this; the first {len(found['documents'])} are shown")
+
+
+def _document(d: dict[str, Any], console: Console) -> None:
+    console.rule(Text(f"{d['id']} ({d['source']})"), align="left")
+    place = f"{d['file']}, record {d['record']}" + (f", byte {d['offset']}" if d["offset"] is not None else "")
+    _line(console, f"read from {place}" + (f"; {d['url']}" if d["url"] else ""))
+    _line(console, _outcome(d), "bold")
+    table = plain_table("")
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
+        ("step", "left"),
+        ("", "left"),
+        ("measure", "left"),
+        ("value", "right"),
+        ("limit", "left"),
+    )
+    for heading, justify in columns:
+        table.add_column(heading, justify=justify)
+    for step in d["steps"]:
+        style = STYLES[step["verdict"]]
+        first = [Text(step["step"], style), Text(step["verdict"], style)]
+        for m in step["measures"] or [None]:
+            cells = [Text(""), Text(""), Text("")] if m is None else _cells(m)
+            table.add_row(*first, *cells)
+            first = [Text(""), Text("")]
+    console.print(table)
+    if d["measures_note"]:
+        _line(console, d["measures_note"])
+    for edit in d["edits"]:
+        sizes = f"{show_bytes(edit['bytes_before'])} -> {show_bytes(edit['bytes_after'])}"
+        if edit["diff"] is None:
+            _line(console, f"{edit['step']}: {sizes} (a page became text)")
+        elif not edit["diff"]:
+            _line(console, f"{edit['step']}: nothing changed")
+        else:
+            _line(console, f"{edit['step']}: {sizes}")
+            for line in edit["diff"].split("\n"):
+                style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+                console.print(Text(f"  {line}", style), soft_wrap=True)
+    if d["edits_note"]:
+        _line(console, d["edits_note"])
+    if d["traceback"]:
+        _line(console, d["traceback"])
+
+
+def _cells(m: dict[str, Any]) -> list[Text]:
+    outside = "" if m["passes"] else "  <- outside"
+    style = "" if m["passes"] else "bold red"
+    return [Text(c, style) for c in (m["name"], show_value(m["value"]), show_limit(m["limit"]) + outside)]
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style), soft_wrap=True)
+
+
+def _outcome(d: dict[str, Any]) -> str:
+    if d["outcome"] == "failed":
+        return f"failed: {d['error']}"
+    if d["outcome"] == "duplicate":
+        copy = f"; the copy that stays is {d['representative']}" if d["representative"] else ""
+        return f"removed as a copy: {d['reason']}{copy}"
+    if d["outcome"] == "dropped":
+        return f"dropped: {d['reason']}"
+    shard = d["shard"]
+    if shard is None:
+        return "kept"
+    split = ", held out from training" if shard["split"] == "held_out" else ""
+    return f"kept: {shard['path']}, tokens {shard['first_token']:,} to {shard['end_token']:,}{split}"
+
+
+def show_value(value: Any) -> str:
+    """A measure as people read it; not measured is a dash."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def show_limit(limit: dict[str, Any] | None) -> str:
+    """A limit as the recipe could write it."""
+    if limit is None:
+        return ""
+    if "keep" in limit:
+        return "one of " + ", ".join(limit["keep"])
+    sides = [(side, limit[side]) for side in ("min", "max") if limit[side] is not None]
+    return ", ".join(f"{side} {show_value(float(bound))}" for side, bound in sides) or "none"

@@ -12,14 +12,13 @@ from xml.etree import ElementTree
 import pytest
 from dedup_corpus import prose
 
-from pipeline.clusters import clusters
-from pipeline.clusters_show import size_ranges
 from pipeline.progress import Progress
+from pipeline.questions.clusters import clusters, size_ranges
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -50,35 +49,35 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clusters_across_sources(finished: Path) -> None:
-    (found,) = clusters(str(finished), "all/dedup")["dedups"]
+    (found,) = clusters(str(finished), "all/dedup").dedups
     # What bff left of a: 0, 5, 7, 8, 9. With b and c: one text seven times, one four times; a's two others were cut.
-    assert found["method"] == "minhash"
-    assert sum(size * count for size, count in found["sizes"]) - sum(n for _, n in found["sizes"]) == found["removed"]
-    largest = found["largest"][0]
-    assert largest["size"] == 7 and largest["by_source"] == {"b": 1, "c": 5}
-    assert (largest["kept"]["source"], largest["kept"]["id"]) == ("a", "a0")
-    assert [(p["source"], p["id"]) for p in largest["removed"]] == [("b", "b0"), ("c", "a0"), ("c", "a1")]
-    assert {p["text"] for p in largest["removed"]} == {largest["kept"]["text"]}
-    lost = {(source, kept): documents for source, kept, documents, _ in found["lost"]}
-    assert sum(lost.values()) == found["removed"] and lost["b", "a"] == 2
+    assert found.method == "minhash"
+    assert sum(size * count for size, count in found.sizes) - sum(n for _, n in found.sizes) == found.removed
+    largest = found.largest[0]
+    assert largest.size == 7 and largest.by_source == {"b": 1, "c": 5}
+    assert (largest.kept.source, largest.kept.id) == ("a", "a0")
+    assert [(p.source, p.id) for p in largest.removed] == [("b", "b0"), ("c", "a0"), ("c", "a1")]
+    assert {p.text for p in largest.removed} == {largest.kept.text}
+    lost = {(source, kept): documents for source, kept, documents, _ in found.lost}
+    assert sum(lost.values()) == found.removed and lost["b", "a"] == 2
 
 
 def test_clusters_of_bff_name_the_paragraphs(finished: Path) -> None:
-    (found,) = clusters(str(finished), "a")["dedups"]
-    assert (found["documents"], found["removed"], found["paragraphs"]) == (10, 5, 2)
-    assert found["sizes"] == [[2, 1], [3, 1], [5, 1]]
-    assert found["lost"] == [["a", "a", 5, 2]]
-    first, second = found["largest"][:2]
-    assert (first["size"], first["kept"]["id"], [p["id"] for p in first["removed"]]) == (5, "a0", ["a1", "a2", "a3"])
-    assert (second["size"], second["kept"]["id"]) == (3, "a7")
-    assert {(p["what"], p["id"]) for p in second["removed"]} == {("paragraph", "a8"), ("paragraph", "a9")}
+    (found,) = clusters(str(finished), "a").dedups
+    assert (found.documents, found.removed, found.paragraphs) == (10, 5, 2)
+    assert found.sizes == [(2, 1), (3, 1), (5, 1)]
+    assert found.lost == [("a", "a", 5, 2)]
+    first, second = found.largest[:2]
+    assert (first.size, first.kept.id, [p.id for p in first.removed]) == (5, "a0", ["a1", "a2", "a3"])
+    assert (second.size, second.kept.id) == (3, "a7")
+    assert {(p.what, p.id) for p in second.removed} == {("paragraph", "a8"), ("paragraph", "a9")}
     notice = json.loads((finished.parent / "a.jsonl").read_text().splitlines()[8])["text"].splitlines()[1]
-    assert {p["text"] for p in second["removed"]} == {notice}
+    assert {p.text for p in second.removed} == {notice}
 
 
 def test_counting_in_passes_changes_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = clusters(str(finished))
-    monkeypatch.setattr("pipeline.clusters.PASS_BYTES", 48)
+    monkeypatch.setattr("pipeline.questions.clusters.PASS_BYTES", 48)
     assert clusters(str(finished)) == whole
 
 
@@ -104,7 +103,7 @@ def test_mistakes_are_named(finished: Path, tmp_path: Path) -> None:
 
 
 def test_ranges_of_sizes_double() -> None:
-    assert size_ranges([[2, 4], [5, 1], [8, 1], [40, 2]]) == [
+    assert size_ranges([(2, 4), (5, 1), (8, 1), (40, 2)]) == [
         ("2", 4, 8), ("3", 0, 0), ("4", 0, 0), ("5-8", 2, 13), ("9-16", 0, 0), ("17-32", 0, 0), ("33-64", 2, 80),
     ]  # fmt: skip
     assert size_ranges([]) == []

@@ -1,4 +1,4 @@
-"""One shard held against its index and the manifest, in one pass: tokens and index rows are read side by side.
+"""One shard compared with its index and the manifest, in one pass: tokens and index rows are read side by side.
 
 Memory is a few MiB of tokens and a batch of index rows, whatever the shard holds.
 """
@@ -24,7 +24,7 @@ CHUNK_TOKENS = 4 << 20
 
 @dataclass(frozen=True)
 class Rules:
-    """What the tokens of a run must be. ends: each document ends in `eos`; inside: `eos` may also stand within one."""
+    """What the tokens of a run must be. ends: each document ends in `eos`; inside: `eos` may also occur within one."""
 
     dtype: np.dtype
     eos: int
@@ -75,12 +75,12 @@ def check_shard(run: str, shard: dict[str, Any], rules: Rules, quick: bool = Fal
             f"{shard['path']}: the tokens are not those that were written (sha256 {found.sha256[:12]}, "
             f"the manifest says {shard['sha256'][:12]})"
         )
-    tokens.tell()
+    tokens.report()
     return found
 
 
 def _check_index_bytes(run: str, shard: dict[str, Any], found: Checked) -> None:
-    """Whether an index is byte for byte the one that was written; a missing one is told by who reads it."""
+    """Whether an index is byte for byte the one that was written; `_index` reports a missing one."""
     uri = storage.join(run, shard["index"])
     if not storage.exists(uri):
         return
@@ -202,7 +202,7 @@ class _Tokens:
     def _name(self, rows: pa.RecordBatch, row: int) -> str:
         return f"document {self.document + row + 1:,} ({rows.column('id')[row]})"
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Put what was seen into the shard's problems and notes."""
         eos, found = self.rules.eos, self.found
         if self.open_ended.count and self.rules.ends:

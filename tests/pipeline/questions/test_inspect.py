@@ -13,10 +13,10 @@ import orjson
 import pytest
 from token_run import write_run
 
-from pipeline import check_shard
 from pipeline.cli import main
-from pipeline.inspect import inspect
 from pipeline.mix import MixOptions, mix
+from pipeline.questions import check_shard
+from pipeline.questions.inspect import inspect
 from stages.errors import UserError
 from stages.tokens.shard_format import MANIFEST, fingerprint, manifest_bytes
 
@@ -37,7 +37,7 @@ def copy(whole: Path, tmp_path: Path) -> Path:
 
 
 def problems(run: Path, **options: Any) -> list[str]:
-    return inspect(str(run), **options)["problems"]
+    return inspect(str(run), **options).problems
 
 
 def change(run: Path, path: str, places: dict[int, int]) -> None:
@@ -62,10 +62,10 @@ def change_manifest(run: Path, edit: Any) -> None:
 def test_the_figures_of_a_whole_run(whole: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr(check_shard, "CHUNK_TOKENS", chunk)
     found = inspect(str(whole), documents=2)
-    assert found["problems"] == found["notes"] == []
-    web, code = found["sources"]["web"], found["sources"]["code"]
+    assert found.problems == found.notes == []
+    web, code = found.sources["web"], found.sources["code"]
     lengths = sorted(len(document) for shard in WEB for document in shard)
-    assert web["lengths"] == {
+    assert web.lengths == {
         "min": 1,
         "median": lengths[(len(lengths) - 1) // 2],
         "p90": lengths[int(np.ceil(0.9 * len(lengths))) - 1],
@@ -73,17 +73,17 @@ def test_the_figures_of_a_whole_run(whole: Path, monkeypatch: pytest.MonkeyPatch
         "max": 7,
         "mean": round(sum(lengths) / len(lengths), 2),
     }
-    assert web["held_out"]["lengths"]["max"] == 3 and web["bytes_per_token"] == 4.0
-    assert code["lengths"]["max"] == 5001 and code["shards"][0]["lengths"]["min"] == 4
-    assert round(web["share"] + code["share"], 5) == 1 and web["repeats"] == pytest.approx(1.5, abs=0.01)
-    assert [s["path"] for s in web["shards"]] == [f"tokens/web/{n}.npy" for n in ("00000", "00001", "held_out-00000")]
-    assert [s["id"] for s in found["samples"]["web"]] == ["web-train-0-0", "web-train-0-1"]
-    assert found["samples"]["web"][1]["tokens"] == len(WEB[0][1])
+    assert web.held_out.lengths["max"] == 3 and web.bytes_per_token == 4.0
+    assert code.lengths["max"] == 5001 and code.shards[0].lengths["min"] == 4
+    assert round(web.share + code.share, 5) == 1 and web.repeats == pytest.approx(1.5, abs=0.01)
+    assert [s.path for s in web.shards] == [f"tokens/web/{n}.npy" for n in ("00000", "00001", "held_out-00000")]
+    assert [s.id for s in found.samples["web"]] == ["web-train-0-0", "web-train-0-1"]
+    assert found.samples["web"][1].tokens == len(WEB[0][1])
 
 
 def test_documents_of_several_shards_are_shown(whole: Path) -> None:
-    shown = inspect(str(whole), documents=41)["samples"]["web"]
-    assert [s["id"] for s in shown[-3:]] == ["web-train-0-38", "web-train-1-0", "web-train-1-1"]
+    shown = inspect(str(whole), documents=41).samples["web"]
+    assert [s.id for s in shown[-3:]] == ["web-train-0-38", "web-train-1-0", "web-train-1-1"]
 
 
 @pytest.mark.parametrize("chunk", [2, 1 << 22])
@@ -112,9 +112,9 @@ def test_end_tokens_that_a_recipe_lets_stand_are_a_note(copy: Path) -> None:
     change(copy, "tokens/web/00001.npy", {1: 0})
     (copy / "recipe.json").write_bytes(orjson.dumps({"tokenizer": {"rules": {"special_tokens_in_text": "match"}}}))
     found = inspect(str(copy))
-    assert len(found["problems"]) == 1 and "sha256" in found["problems"][0]
-    assert "stands inside document 1 (web-train-1-0)" in found["notes"][0]
-    assert found["sources"]["web"]["eos_inside"] == found["sources"]["web"]["shards"][1]["eos_inside"] == 1
+    assert len(found.problems) == 1 and "sha256" in found.problems[0]
+    assert "stands inside document 1 (web-train-1-0)" in found.notes[0]
+    assert found.sources["web"].eos_inside == found.sources["web"].shards[1].eos_inside == 1
 
 
 def test_a_mixture_goes_by_the_rules_of_the_folders_it_is_made_of(
@@ -129,10 +129,10 @@ def test_a_mixture_goes_by_the_rules_of_the_folders_it_is_made_of(
     mix([str(strict), str(tmp_path / "one")], MixOptions(out=str(tmp_path / "both")))
     for run in (loose, tmp_path / "one"):
         found = inspect(str(run))
-        assert found["problems"] == [] and len(found["notes"]) == 1 and found["sources"]["code"]["eos_inside"] == 1
+        assert found.problems == [] and len(found.notes) == 1 and found.sources["code"].eos_inside == 1
     found = inspect(str(tmp_path / "both"))
-    assert len(found["problems"]) == 2 and all("tokens/web/" in text for text in found["problems"])
-    assert len(found["notes"]) == 1 and "tokens/code/" in found["notes"][0]
+    assert len(found.problems) == 2 and all("tokens/web/" in text for text in found.problems)
+    assert len(found.notes) == 1 and "tokens/code/" in found.notes[0]
     for source, told in (("web", "documents end in token 0"), ("code", "not every document ends in token 0")):
         call = ["export", str(tmp_path / "both"), "--format", "megatron", "--source", source, "--inline", "--quiet", "--out"]
         assert main([*call, str(tmp_path / source)]) == 0 and told in capsys.readouterr().out
@@ -140,7 +140,7 @@ def test_a_mixture_goes_by_the_rules_of_the_folders_it_is_made_of(
     flags = ["--format", "olmo", "--source", "raw", "--no-append-eos", "--held-out", "0", "--inline", "--quiet"]
     assert main(["import", shard, *flags, "--tokenizer", tokenizer, "--out", str(tmp_path / "import")]) == 0
     found = inspect(str(tmp_path / "import"))
-    assert found["problems"] == [] and len(found["notes"]) == 1
+    assert found.problems == [] and len(found.notes) == 1
 
 
 def test_gaps_and_counts_of_an_index(copy: Path) -> None:
@@ -154,8 +154,8 @@ def test_gaps_and_counts_of_an_index(copy: Path) -> None:
     ]
     change_index(copy, index, ["0,0,a,f,1", "0,4,b,f,2", "4,4,c,f,3", "4,6,c,f,4"])  # as other tools may write them
     found = inspect(str(copy))
-    assert found["problems"] == [f"{index}: 4 documents, the manifest says 2"]
-    assert found["notes"] == [f"{index}: 2 documents hold no tokens"]
+    assert found.problems == [f"{index}: 4 documents, the manifest says 2"]
+    assert found.notes == [f"{index}: 2 documents hold no tokens"]
     change_index(copy, index, ["1,4,a,f,1", "4,6,c,f,3"])
     assert problems(copy, quick=True) == [
         f"{index}: document 1 (a) is at tokens 1 to 4, and the one before it ends at 0"
@@ -264,8 +264,8 @@ def test_instances_in_training_order_are_checked_too(
 
     materialize(whole, tmp_path / "ordered", 16)
     found = inspect(str(tmp_path / "ordered"))
-    assert found["problems"] == [] and found["ordered"]["plan"]["sequence_length"] == 16
-    path = found["ordered"]["shards"][0]["path"]
+    assert found.problems == [] and found.ordered["plan"]["sequence_length"] == 16
+    path = found.ordered["shards"][0]["path"]
     change(tmp_path / "ordered", path, {3: 300})
     first, second = problems(tmp_path / "ordered")
     assert first.startswith(f"{path}: the tokens are not those that were written")

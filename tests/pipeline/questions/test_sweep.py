@@ -11,10 +11,10 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.progress import Progress
+from pipeline.questions.sweep import sweep
 from pipeline.recipe import build_recipe
 from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
-from pipeline.sweep import sweep
 from stages.errors import UserError
 
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split() if word.isalpha()]  # real prose

@@ -68,7 +68,7 @@ def read_record(read: ReadSpec, file: str, record: int, offset: int | None) -> p
     """One record of a source file as a batch of one row; None where the file has no such document.
 
     A WARC record is read from its offset, a Parquet row from its row group; JSON lines are read up to the line.
-    Raises UserError (StorageError, InputError) where the file is gone or cannot be read.
+    Raises UserError (StorageError, InputError) where the file is missing or cannot be read.
     """
     uri = source_uri(file)
     kind = read.format_of(file)

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console, JustifyMethod
+from rich.text import Text
 
 from pipeline import storage
-from pipeline.inspect import read_corpus, shards_of
-from pipeline.trace import documents_at, has_records, why_command
+from pipeline.manifest import read_corpus, shards_of
+from pipeline.questions.trace import documents_at, has_records, why_command
+from pipeline.summary import plain_table
 from stages.errors import UserError
 from stages.tokens.shard_format import Manifest
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from trainer.loader.data import Packing
 
 TOP = 8
+SHOWN_DOCUMENTS = 3  # of an instance, in the table
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def from_config(path: str) -> Batches:
 
 @dataclass(frozen=True)
 class At:
-    """What stands at a position of the order: pieces are (path of the shard, first token, tokens)."""
+    """The instance at a position of the order: pieces are (path of the shard, first token, tokens)."""
 
     position: int
     source: str
@@ -59,7 +63,7 @@ class At:
 def trace_step(run: str, step: int, batches: Batches, top: int = TOP) -> dict[str, Any]:
     """The instances of the batch of training step `step` (the first is 1, as the trainer counts).
 
-    `sources` counts the whole batch; of its instances the first `top` are told with their documents (0: all).
+    `sources` counts the whole batch; the first `top` instances are given with their documents (0: all).
     Raises UserError for a step behind the end of training, or data that cannot be read so.
     """
     if step < 1:
@@ -199,3 +203,43 @@ def _with_documents(run: str, manifest: Manifest, told: list[At]) -> list[dict[s
         }
         for at in told
     ]
+
+
+def show_step(found: dict[str, Any], console: Console) -> None:
+    """Print what `trace_step` returned."""
+    last = found["first_position"] + found["batch"] - 1
+    table = plain_table(
+        f"step {found['step']:,}: instances {found['first_position']:,} to {last:,} of {found['sequence_length']:,} tokens"
+    )
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
+        ("position", "right"),
+        ("source", "left"),
+        ("epoch", "right"),
+        ("shard", "left"),
+        ("tokens", "left"),
+        ("documents", "right"),
+        ("the first of them (tokens here)", "left"),
+    )
+    for heading, justify in columns:
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for instance in found["instances"]:
+        head = [f"{instance['position']:,}", instance["source"], f"{instance['epoch']}"]
+        for piece in instance["pieces"]:
+            documents = piece["documents"]
+            names = ", ".join(
+                f"{_short(d)} ({d['end_token'] - d['first_token']:,})" for d in documents[:SHOWN_DOCUMENTS]
+            )
+            more = ", ..." if len(documents) > SHOWN_DOCUMENTS else ""
+            span = f"{piece['offset']:,} to {piece['offset'] + piece['tokens']:,}"
+            table.add_row(*(Text(cell) for cell in (*head, piece["shard"], span, f"{len(documents):,}", names + more)))
+            head = ["", "", ""]
+    console.print(table)
+    told = len(found["instances"])
+    if told < found["batch"]:
+        console.print(f"the first {told} of {found['batch']:,} instances; --top 0 shows all")
+    counts = ", ".join(f"{name} {count:,}" for name, count in found["sources"].items() if count)
+    console.print(f"the batch: {counts}; packing {found['packing']}, seed {found['seed']}")
+
+
+def _short(document: dict[str, Any]) -> str:
+    return f"{document['file'].rsplit('/', 1)[-1]}:{document['record']}" if document["record"] else document["id"]

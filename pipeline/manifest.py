@@ -1,0 +1,84 @@
+"""The manifest of a finished run read back: its shards, what their tokens are to be, and its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline import storage
+from pipeline.engine import MANIFEST
+from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, PAIRS, RUN, read_mark
+from pipeline.ledger import FOLDER
+from stages.errors import UserError
+from stages.tokens.shard_format import Manifest, ShardError, parse_manifest
+from stages.tokens.tokenizer import Tokenizer, load_tokenizer
+
+SPLITS = ("train", "held_out")
+MATERIALIZED = "materialized"  # the manifest's key where the trainer wrote instances in training order
+
+
+def read_manifest(run: str) -> Manifest:
+    """The manifest of a finished run. Raises UserError where there is none, or it is damaged."""
+    uri = storage.join(run, MANIFEST)
+    if not storage.exists(uri):
+        raise UserError(_no_manifest(run))
+    try:
+        return parse_manifest(storage.read_bytes(uri), uri)
+    except ShardError as error:
+        raise UserError(str(error)) from None
+
+
+def read_corpus(run: str) -> Manifest:
+    """`read_manifest` of a folder whose documents lie in shards. Raises UserError also for materialized instances."""
+    manifest = read_manifest(run)
+    if MATERIALIZED in manifest:
+        raise UserError(
+            f"{run} holds instances in training order, which have no documents; name the run that it was made from"
+        )
+    return manifest
+
+
+def _no_manifest(run: str) -> str:
+    """Why there is no manifest in a folder, and what helps."""
+    nothing = f"{run} holds no finished run (no {MANIFEST})"
+    for name, command in MADE_BY.items():
+        if not storage.exists(storage.join(run, name)):
+            continue
+        if name == EXPORT:
+            return f"{nothing}: it is an export for other tools; name the run that it was made of"
+        return f"{nothing}: `python -m pipeline {command}` has not finished there; start the same command again"
+    if storage.exists(storage.join(run, FOLDER)):
+        return f"{nothing}; python -m pipeline status {run} tells how far it is"
+    return f"{nothing}, nor one that was begun; is the folder's name right?"
+
+
+def shards_of(manifest: Manifest, source: str, split: str) -> list[dict[str, Any]]:
+    """The manifest's entries of a source's shards, training or held out."""
+    entry = manifest["sources"][source]
+    return entry["shards"] if split == "train" else entry["held_out"]["shards"]
+
+
+def token_rules(run: str, sources: Iterable[str]) -> dict[str, dict[str, bool]]:
+    """Of each source whether its documents end in the end token (`ends`), and whether texts may hold it (`inside`).
+
+    The recipe says so, or how the folder was made: an import takes tokens as they are, a mixture has each from its
+    folder, pairs are as their chat template makes them.
+    """
+    usual = {"ends": True, "inside": False}
+    if (mark := read_mark(run, MIXTURE)) is not None:
+        known = mark.get("token_rules", {})
+        return {name: known.get(name, usual) for name in sources}
+    if (mark := read_mark(run, IMPORT)) is not None:
+        usual = {"ends": mark["settings"]["append_eos"], "inside": True}
+    elif read_mark(run, PAIRS) is not None:  # a chat template puts end tokens where it likes, and a cut one has none
+        usual = {"ends": False, "inside": True}
+    elif (mark := read_mark(run, RUN)) is not None:
+        asked = mark["tokenizer"]["rules"]
+        usual = {"ends": asked.get("append_eos", True), "inside": asked.get("special_tokens_in_text") == "match"}
+    return dict.fromkeys(sources, usual)
+
+
+def run_tokenizer(run: str, manifest: Manifest) -> Tokenizer:
+    """The tokenizer of a run, as the reference decodes with it."""
+    cache = storage.Cache(storage.cache_folder(), 1 << 30)
+    return load_tokenizer(storage.fetch(storage.join(run, manifest["tokenizer"]["path"]), cache), engine="tokenizers")

@@ -1,0 +1,94 @@
+"""How far a run is: what its ledger holds (`status`)."""
+
+from __future__ import annotations
+
+import msgspec
+from rich.console import Console, JustifyMethod
+
+from pipeline import storage
+from pipeline.engine import MANIFEST
+from pipeline.ledger import Entry, Ledger
+from pipeline.plan.graph import CONCLUSIONS
+from pipeline.plan.node import Report
+from pipeline.summary import plain_table
+from stages.errors import UserError
+from stages.units import show_bytes, show_seconds
+
+COUNTED = ("documents", "tokenize", "import")  # kinds of tasks whose documents are counted
+
+
+class Work(msgspec.Struct):
+    """The finished tasks of one kind for one source (and stage, of document tasks)."""
+
+    tasks: int = 0
+    documents_in: int = 0
+    documents_out: int = 0
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0  # bytes, of the task that took the most
+
+    def add(self, entry: Entry) -> None:
+        """Count a finished task."""
+        self.tasks += 1
+        self.cpu_seconds += entry.cpu_seconds
+        self.peak_memory = max(self.peak_memory, entry.peak_memory)
+        if entry.ref.kind in COUNTED and (books := entry.report_as(Report).books):
+            self.documents_in += books[0].into.docs
+            self.documents_out += books[-1].out.docs
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How far a run is. holder: who writes it now, None for nobody. bytes: of all files in its folder."""
+
+    run: str
+    finished: bool
+    holder: str | None
+    tasks: int
+    bytes: int
+    phases: dict[str, Work]  # by KIND/SOURCE, of document tasks KIND/SOURCE/STAGE
+
+
+def status(run: str) -> Status:
+    """How far a run is, from its ledger. Raises UserError where the folder holds no run."""
+    holder = storage.lock_holder(run)
+    phases: dict[str, Work] = {}
+    with Ledger(run) as ledger:
+        if not ledger.count() and holder is None:
+            raise UserError(f"{run}: there is no run here; start one with: python -m pipeline run RECIPE --out {run}")
+        for entry in ledger.entries():
+            ref = entry.ref
+            if ref.kind not in CONCLUSIONS:
+                name = f"{ref.kind}/{ref.source}" + (f"/{ref.stage}" if ref.kind == "documents" else "")
+                phases.setdefault(name, Work()).add(entry)
+    prefix = run.rstrip("/") + "/"
+    files = {entry.uri.removeprefix(prefix): entry.size for entry in storage.list_files(run)}
+    tasks = sum(work.tasks for work in phases.values())
+    return Status(run, MANIFEST in files, holder, tasks, sum(files.values()), dict(sorted(phases.items())))
+
+
+def show_status(found: Status, console: Console) -> None:
+    """Print what `status` found."""
+    table = plain_table(found.run)
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
+        ("work", "left"),
+        ("tasks done", "right"),
+        ("documents in", "right"),
+        ("out", "right"),
+        ("core time", "right"),
+        ("memory", "right"),
+    )
+    for heading, justify in columns:
+        table.add_column(heading, justify=justify)
+    for name, work in found.phases.items():
+        table.add_row(
+            name,
+            f"{work.tasks:,}",
+            f"{work.documents_in:,}" if work.documents_in else "",
+            f"{work.documents_out:,}" if work.documents_in else "",
+            show_seconds(work.cpu_seconds),
+            show_bytes(work.peak_memory),
+        )
+    console.print(table)
+    state = "finished" if found.finished else "not finished: the run command goes on from here"
+    if found.holder:
+        state = f"being written by {found.holder}"
+    console.print(f"{state}; {show_bytes(found.bytes)} in the folder")
