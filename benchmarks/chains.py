@@ -13,9 +13,11 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.crawl import Crawl, read_pages
 from benchmarks.settings import RESILIPARSE
+from pipeline.ledger import Ledger
+from pipeline.plan.node import Report
 
 PHASES = ("start-up", "read, write", "extract", "filter", "minhash", "tokens")
-TOKEN_TASKS = ("tokenizer/", "tokenize/", "shard/")
+TOKEN_TASKS = ("tokenizer", "tokenize", "plan shards", "shard")
 
 # The steps with datatrove's definitions and limits; of C4's rules, terminal punctuation is off, as FineWeb has it.
 FILTERS: list[Any] = [
@@ -78,18 +80,18 @@ def run_headrace(source: Input, work: Path, tokenizer: Path, cores: set[int], *,
     (work / "recipe.yaml").write_text(json.dumps(recipe))
     command = ["-m", "pipeline", "run", str(work / "recipe.yaml"), "--out", str(work / "run"), "--json"]
     usage = measure.run([*command, *(["--workers", "1"] if ray else ["--inline"])], cores)
-    entries = [json.loads(path.read_bytes()) for path in (work / "run" / "ledger").glob("*.json")]
     phases = dict.fromkeys(PHASES, 0.0)
-    for entry in entries:
-        if entry["name"].startswith("dedup/"):
-            phases["minhash"] += entry["seconds"]
-        elif entry["name"].startswith(TOKEN_TASKS):
-            phases["tokens"] += entry["seconds"]
-        else:
-            books = entry["report"]["books"]
-            phases["extract"] += sum(b["seconds"] for b in books if b["step"] == "extract")
-            phases["filter"] += sum(b["seconds"] for b in books if b["step"] != "extract")
-            phases["read, write"] += entry["seconds"] - sum(b["seconds"] for b in books)
+    with Ledger(str(work / "run")) as ledger:
+        for entry in ledger.entries():
+            if entry.ref.kind == "dedup":
+                phases["minhash"] += entry.seconds
+            elif entry.ref.kind in TOKEN_TASKS:
+                phases["tokens"] += entry.seconds
+            elif entry.ref.kind == "documents":
+                books = entry.report_as(Report).books
+                phases["extract"] += sum(b.seconds for b in books if b.step == "extract")
+                phases["filter"] += sum(b.seconds for b in books if b.step != "extract")
+                phases["read, write"] += entry.seconds - sum(b.seconds for b in books)
     phases["start-up"] = usage.seconds - sum(phases.values())
     web = json.loads(usage.output)["sources"]["web"]
     documents = {"read": web["documents_in"]} | {b["step"]: b["out"][0] for b in web["steps"][1:]}

@@ -91,38 +91,41 @@ def _memory(spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path) -> 
 
 
 def _workers(count: int, spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path) -> dict[str, float]:
-    from pipeline.plan.segments import Part
-
-    from pipeline.engine import Engine, Placement
+    from pipeline import storage
+    from pipeline.engine import Engine
     from pipeline.ledger import Ledger
-    from pipeline.plan.dedup import Job, dedup_phases
+    from pipeline.place import Placement
+    from pipeline.plan.dedup import Over, deduplicate
+    from pipeline.plan.graph import side_by_side
+    from pipeline.plan.node import Stored
+    from pipeline.plan.parts import Part
     from pipeline.progress import Progress
     from stages.dedup.spec import read_spec
 
     run = folder / "run"
     (run / "parts").mkdir(parents=True)
     found = []
-    for part in parts:
+    for number, part in enumerate(parts):
         path = f"parts/{Path(part['path']).name}"
         (run / path).symlink_to(part["path"])
-        files = tuple(part["files"])
-        found.append(Part("a", path, path, part["documents"], part["bytes"], path, files=files))
-    engine = Engine(str(run), Ledger(str(run)), Placement(workers=count, progress=Progress(quiet=True)))
-    try:
+        file = Stored(path, storage.digest_of(part["path"]))
+        found.append(Part("a", file, part["documents"], part["bytes"], f"{number:032x}", files=tuple(part["files"])))
+    settings = read_spec(spec)
+    placement = Placement(workers=count, progress=Progress(quiet=True))
+    with Ledger(str(run), writable=True) as ledger, Engine(str(run), ledger, placement) as engine:
         # On a few parts first: the workers start, import and load kernels once a run, and not each time.
-        dedup_phases([Job(f"first{i}", read_spec(spec), found[i : i + 1]) for i in range(2 * count)], engine)
-        before = set(engine.ledger.entries)
+        few = {i: deduplicate(Over("a", f"first{i}", settings, (found[i],))) for i in range(2 * count)}
+        engine.walk(side_by_side(few))
+        before = {entry.key for entry in ledger.entries()}
         began = time.perf_counter()
-        dedup_phases([Job("all", read_spec(spec), found)], engine)
+        engine.walk(deduplicate(Over("a", "all", settings, tuple(found))))
         seconds = time.perf_counter() - began
-        tasks = [entry for key, entry in engine.ledger.entries.items() if key not in before]
+        tasks = [entry for entry in ledger.entries() if entry.key not in before]
         return {
             "seconds": seconds,
-            "cpu_seconds": sum(task["cpu_seconds"] for task in tasks),
-            "task_seconds": sum(task["seconds"] for task in tasks),
+            "cpu_seconds": sum(task.cpu_seconds for task in tasks),
+            "task_seconds": sum(task.seconds for task in tasks),
         }
-    finally:
-        engine.close()
 
 
 def main() -> None:
