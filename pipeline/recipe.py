@@ -14,14 +14,13 @@ from pipeline.storage.public import public
 from stages.dedup.spec import Dedup
 from stages.marks import HowMuch, in_key, named_files
 from stages.read import ReadSpec
+from stages.read.format import RECORD_COPIES
 from stages.step import Settings, Step, content_key
 from stages.steps import STEPS
 from stages.tokens.mixture import Mixture, MixtureError, check_mixture
 from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
 from stages.user_code import add_folder
-
-RECORD_COPIES = 6  # of a record that a task holds at most: as it is read, parsed, as a column, and as a step changes it
 
 
 class Read(ReadSpec):

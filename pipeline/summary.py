@@ -135,7 +135,7 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
             notes[report.fallback] = None
         if not report.books:
             continue
-        if isinstance(report, DocumentsReport):
+        if isinstance(report, DocumentsReport | TokenizeReport):
             beside[node.ref.source].update(report.notes)
         stage = LATE[node.ref.kind] if node.ref.kind in LATE else int(node.ref.stage)
         chain = chains[node.ref.source]

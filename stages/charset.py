@@ -192,6 +192,11 @@ def _escaped(data: bytes, declared: str | None) -> Decoded:
     return Decoded(data.decode("ascii"))
 
 
+def _hardly_any_high(data: bytes) -> bool:
+    """Whether escapes to Japanese outnumber the bytes above ASCII, which ISO-2022-JP has not but as damage."""
+    return len(data) - len(data.translate(None, _HIGH)) <= len(_JAPANESE.findall(data))
+
+
 def _declared(data: bytes, declared: str | None) -> list[str]:
     """Names of the encodings that were declared, the header's first. What is read as ASCII here is not in UTF-16."""
     names = (_name(label) for label in (declared, *declared_in_page(data)))
@@ -207,6 +212,8 @@ def _other_than_utf8(data: bytes, declared: str | None) -> bool:
 
 def _damaged_or_legacy(data: bytes, declared: str | None) -> Decoded:
     """`data`, which is not valid UTF-8, in the encoding that fits best."""
+    if b"\x1b" in data and _hardly_any_high(data):
+        return _decode(data, "iso-2022-jp")
     names = _declared(data, declared)
     utf8 = _decode(data, "utf-8")
     whole = len(utf8.text) - len(data.translate(None, _HIGH)) - utf8.replaced

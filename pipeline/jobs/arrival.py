@@ -66,9 +66,10 @@ def read_files(
                 elif isinstance(event, Repaired):
                     arrival.notes[event.what] = arrival.notes.get(event.what, 0) + event.documents
             events.clear()
+            first = next((p for p in problems if p.damage), problems[0] if problems else None)
+            if first and (arrival.first_failure is None or (first.damage and not damaged and not arrival.failed_files)):
+                arrival.first_failure = str(first.error())  # what fails a file before what costs it a document
             damaged = damaged or any(p.damage for p in problems)
-            if problems and arrival.first_failure is None:
-                arrival.first_failure = str(problems[0].error())
             pieces = [Piece(dropped=_left_out(dropped, row, arrival))] if dropped else []
             pieces += [Piece(failed=_unreadable(problems, arrival))] if problems else []
             if batch is not None:

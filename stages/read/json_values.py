@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 
 INVALID_UTF8 = "invalid UTF-8 was replaced"
@@ -20,6 +21,9 @@ NUMBERS = "NaN, infinities and numbers beyond a double became null"
 SHOWN_FIELDS = 12  # names of fields in a message
 SHOWN_NAME = 40  # characters of one
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
+_PIECE_BYTES = 1 << 18
+_VALUE_BYTES, _OPEN_BYTES, _ITEMS_BYTES, _KEY_BYTES = 80, 16, 120, 40  # of Python's objects, as measured
+_LEAST_RATIO = 64  # most bytes that values take for each byte of their JSON
 _MAX_DIGITS = 4300  # of an integer: Python's own bound
 
 
@@ -56,6 +60,39 @@ def parse(line: bytes) -> tuple[Any, Counter[str]]:
     except (RecursionError, ValueError) as error:
         raise RecordError(f"not readable as JSON: {error}") from error
     return values, mended
+
+
+def check_room(line: bytes, room: int) -> None:
+    """Raises RecordError for a record whose values, as Python's objects, might take more than `room` bytes.
+
+    A few bytes of JSON may be an object of a hundred (`{},`), so the size of a record says little of it.
+    """
+    if len(line) * _LEAST_RATIO <= room:
+        return
+    values = size = 0
+    for marks in _outside_strings(line):
+        objects = marks.count(b"{")
+        empty = marks.count(b"{}")
+        opens = objects + marks.count(b"[")
+        inner = opens - empty - marks.count(b"[]")
+        values += marks.count(b",") + inner
+        size += opens * _OPEN_BYTES + (objects - empty) * _ITEMS_BYTES + marks.count(b":") * _KEY_BYTES
+    size += values * _VALUE_BYTES
+    if size > room:
+        what = f"it holds {values:,} values, which may take {size >> 20:,} MiB once they are parsed"
+        raise RecordError(f"{what}, and run.task_memory leaves {room >> 20:,} for that")
+
+
+def _outside_strings(line: bytes) -> Iterator[bytes]:
+    """What of a record stands outside of strings, piece by piece, so that no more than the line is held once more."""
+    if b"\\" in line:
+        line = line.replace(b"\\\\", b"").replace(b'\\"', b"")
+    quotes = 0
+    for start in range(0, len(line), _PIECE_BYTES):
+        piece = np.frombuffer(line, np.uint8, min(_PIECE_BYTES, len(line) - start), start)
+        before = quotes + np.cumsum(piece == ord('"'), dtype=np.int64)
+        yield piece[before % 2 == 0].tobytes()
+        quotes = int(before[-1])
 
 
 def dump(values: dict[str, Any]) -> bytes | None:

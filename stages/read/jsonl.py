@@ -17,11 +17,12 @@ import pyarrow as pa
 from stages.read.builder import EVENTS, ROW_BYTES, DocumentBuilder
 from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
 from stages.read.json_array import begins_array, element_blocks
-from stages.read.json_values import RecordError, dump, kind_of, listed, parse
+from stages.read.json_values import RecordError, check_room, dump, kind_of, listed, parse
 from stages.read.lines import Block, Damage, Pieces, TooLong, line_blocks
 from stages.read.settings import Part, ReadSpec
 
 EMPTY = "empty line"
+SMALL = 1 << 20  # bytes of a record whose values take no memory to speak of
 
 
 def read(
@@ -35,7 +36,7 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of DOCUMENT; see stages.read.format.read_batches. Record: the ordinal of the line, or of the element."""
     pieces = Pieces(stream, file, spec.compression, part.offset, max_window)
-    records = _Records(file, spec, batch_bytes, on_event, part)
+    records = _Records(file, spec, batch_bytes, on_event, part, max_window)
     if part.offset == 0 and begins_array(pieces):
         yield from records.documents(element_blocks(pieces, spec.max_record_bytes))
     yield from records.documents(line_blocks(pieces, batch_bytes, spec.max_record_bytes))
@@ -46,9 +47,10 @@ class _Records:
     """Makes documents of records, in their order; counts what is reported at the end of the file."""
 
     def __init__(
-        self, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part
+        self, file: str, spec: ReadSpec, batch_bytes: int, on_event: Callable[[Event], None], part: Part, room: int
     ) -> None:
         self.file, self.spec, self.on_event, self.record = file, spec, on_event, part.first_record
+        self.room = room  # bytes that the values of one record may take
         self.label = part.label or file
         self.fields = Fields(spec)
         self.rows = DocumentBuilder(file, batch_bytes)
@@ -83,6 +85,7 @@ class _Records:
         loads, dumps, limit, nested = orjson.loads, orjson.dumps, spec.max_record_bytes, self.fields.nested
         text_field, id_field, url_field, metadata = spec.text_field, spec.id_field, spec.url_field, spec.metadata
         record, events = self.record, 0
+        small = min(limit, SMALL)  # a larger line is looked at before it is parsed
         values: Any
         text: Any = ""
         id: Any = ""
@@ -91,14 +94,14 @@ class _Records:
         # Nearly all records go through this loop's first half, and what that costs is most of what short ones cost.
         for i, (line, offset) in enumerate(zip(block.records, block.offsets, strict=True)):
             try:
-                values = loads(line) if not nested else None
+                values = loads(line) if not nested and len(line) <= small else None
                 text, id, url = values.pop(text_field), values.pop(id_field, ""), values.pop(url_field, None)
                 rest = dumps(values) if values and metadata else None
                 # orjson writes floats from 1e16 on with "e+": among them may be integers that it has rounded.
                 plain = type(text) is str and type(id) is str and (rest is None or b"e+" not in rest)
             except (orjson.JSONDecodeError, orjson.JSONEncodeError, KeyError, TypeError, AttributeError):
                 plain = False
-            if plain and len(line) <= limit:
+            if plain:
                 add_id(id or f"{file}:{record}")
                 add_text(text)
                 add_url(url if type(url) is str else None)
@@ -121,6 +124,7 @@ class _Records:
             self.on_event(Dropped(self.file, "max_record_bytes", self.record, offset, len(line)))
             return False
         try:
+            check_room(line, self.room)
             id, text, url, rest = self._plain(line) or self._mended(line)
         except RecordError as error:
             self._refuse(line, offset, str(error), cut)
@@ -140,6 +144,7 @@ class _Records:
 
     def _mended(self, line: bytes) -> tuple[str | None, str, str | None, bytes | None]:
         """The same of any other record. Raises RecordError."""
+        check_room(line, self.room // 2)  # Python's parser, and what looks for surrogates, hold more than orjson
         values, mended = parse(line)
         if mended and self.spec.strict:
             raise RecordError(f"`strict` refuses it: {', '.join(sorted(mended))}")
@@ -153,7 +158,7 @@ class _Records:
         if not line or line.isspace():
             self.empty += 1
             return
-        damage = cut and reason.startswith("not valid JSON")
+        damage = cut and reason.startswith("not valid JSON") and "Extra data" not in reason
         if damage:
             reason = f"the file ends inside this record: {reason}"
         self.on_event(Problem(self.file, reason, self.record, offset, 1, len(line), damage=damage))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -78,6 +79,12 @@ class Pieces:
         self.ahead = piece + self.ahead
         self.offset -= len(piece)
 
+    def is_utf16(self) -> bool:
+        """Whether what is read next begins with the mark of UTF-16. Nothing is consumed."""
+        head = self.read()
+        self.push(head)
+        return head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
     def _next(self) -> bytes:
         try:
             while self.damage is None:
@@ -98,6 +105,11 @@ def line_blocks(pieces: Pieces, size: int, limit: int) -> Iterator[Block | TooLo
     rest: list[bytes] = []  # pieces of the line that is not complete yet; none of one that is too long
     held = rest_bytes = 0
     begin = pieces.offset  # of the first byte held
+    if begin == 0 and pieces.is_utf16():
+        yield Damage(
+            "it is UTF-16, and only plain text of one document a file is read of that: write it as UTF-8", 0, 0
+        )
+        return
     while piece := pieces.read():
         end = piece.rfind(b"\n") + 1
         if end and rest_bytes > limit:

@@ -268,6 +268,16 @@ def test_what_is_surely_utf8():
     assert as_utf8("a\ufffd".encode()) == charset.Decoded("a\ufffd", 0)
 
 
+@pytest.mark.parametrize("declared", ["iso-2022-jp", None])
+@pytest.mark.parametrize("damage", [b"\xff", b"\x80", b"\xe3\x81"])
+def test_a_damaged_byte_does_not_garble_text_with_escapes(declared, damage):
+    lines = [f"<p>日本語の文書です、{number}行目</p>".encode("iso2022_jp") for number in range(20)]
+    lines[7] = lines[7][:9] + damage + lines[7][9:]
+    decoded = decode(b"\n".join(lines), declared)
+    assert decoded.text.count("日本語の文書です") >= 19 and "$B" not in decoded.text
+    assert decoded.replaced >= 1
+
+
 def test_cases(shared_data):
     """The smallest pages that went wrong in other tools: name, bytes, declaration, and what the text must contain."""
     cases = shared_data.parent / "cases" / "charsets.json"

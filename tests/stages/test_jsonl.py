@@ -313,6 +313,46 @@ def test_a_window_that_is_too_large_is_refused_before_it_is_held():
         assert [event.damage for event in events] == [True] * (1 - kept)
 
 
+@pytest.mark.parametrize("value", [b"1", b"1.5", b"{}", b"[]", b'{"a":1}', b'"ab"', b'{"a":{"b":2,"c":[3]}}'])
+@pytest.mark.parametrize("first", [b"1", b"NaN", b'"\\u00e9"'])
+def test_values_that_would_take_more_memory_than_there_is_are_refused(value, first):
+    line = b'{"text":"t","a":[' + first + (b"," + value) * ((4 << 20) // (len(value) + 1)) + b"]}"
+    commas = json.dumps({"text": "1,{}" * (1 << 20)}).encode()  # what stands in strings are no values
+    memory = 48 << 20
+    tracemalloc.start()
+    events, stream = [], io.BytesIO(b"\n".join([line, commas, b'{"text": "next"}']))
+    batches = list(read_batches(stream, "x.jsonl", ReadSpec(), on_event=events.append, memory=memory))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2 * memory  # before: twelve times
+    assert [record for batch in batches for record in batch["record"].to_pylist()][-2:] == [2, 3]
+    refused = [event for event in events if isinstance(event, Problem)]
+    assert all("values, which may take" in event.reason and not event.damage for event in refused)
+    assert refused or value in (b"1", b"1.5", b'"ab"')
+
+
+def test_records_that_the_memory_has_no_room_for_are_failures_and_not_drops():
+    raw = lines({"text": "word " * (1 << 20)}, {"text": "b"})
+    for name, data in (
+        ("x.jsonl", raw),
+        ("x.jsonl.gz", gzip.compress(raw)),
+        ("x.json", b"[" + b",".join(raw.splitlines()) + b"]"),
+    ):
+        events = []
+        batches = list(read_batches(io.BytesIO(data), name, ReadSpec(), on_event=events.append, memory=24 << 20))
+        assert [row["text"] for batch in batches for row in batch.to_pylist()] == ["b"]
+        (event,) = events
+        assert isinstance(event, Problem) and "run.task_memory" in event.reason and event.documents == 1
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.txt"])
+def test_utf16_is_refused_by_name(name):
+    raw = 'text\n{"text": "a line of words"}\n'.encode("utf-16")
+    rows, events = read(raw, name, document="line")
+    assert rows == [] and [event.damage for event in events] == [True]
+    assert "it is UTF-16" in events[0].reason
+
+
 def test_parts_read_as_one():
     raw = lines(*[{"text": "x" * (i * 37 % 300)} for i in range(2000)]) + b'{"text": "no line end"}'
     expected, _ = read(raw)
