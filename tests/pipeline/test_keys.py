@@ -253,6 +253,61 @@ def test_a_users_function_and_what_it_imports_are_in_the_key(recipe: Path, capsy
     assert not any("/web/" in name for name in changed)
 
 
+def test_what_a_users_package_imports_by_relative_names_is_in_the_key(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = recipe.parent / "my_package"
+    (package / "deep").mkdir(parents=True)
+    sources = {
+        "__init__.py": "ONE = 1\n",
+        "near.py": "TWO = 1\n",
+        "far.py": "THREE = 1\n",
+        "deep/__init__.py": "",
+        "deep/filters.py": "from .. import ONE, near\nfrom ..far import THREE\nfrom .beside import (\n    FOUR,\n)\n\n\n"
+        "def length(text):\n    return len(text) * ONE * near.TWO * THREE * FOUR\n",
+        "deep/beside.py": "FOUR = 1\n",
+    }
+    for name, source in sources.items():
+        (package / name).write_text(source)
+    data = yaml.safe_load(recipe.read_text())
+    step = {"function": "my_package.deep.filters:length", "measure": "length", "min": 10}
+    data["sources"]["wiki"]["steps"] = [{"python": step}]
+    recipe.write_text(yaml.safe_dump(data, sort_keys=False))
+    run(recipe)
+    for name, source in sources.items():
+        before = keys(recipe)
+        (package / name).write_text(source + "# another\n")
+        run(recipe)
+        changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
+        assert changed and all(name.startswith("documents/wiki/0/") for name in changed), name
+    capsys.readouterr()
+    run(recipe)
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_data_that_a_module_reads_is_in_the_key_of_what_uses_it(copied: Path) -> None:
+    """The model of blocks lies beside the module that loads it; another one extracts other texts."""
+    script = "import json; from pipeline.plan.code import code_of; print(json.dumps(dict(code_of('stages.extract.extract'))))"
+
+    def code_now() -> dict[str, str]:
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, cwd=copied, capture_output=True, text=True, timeout=120, check=True)
+        return json.loads(done.stdout)
+
+    before = code_now()
+    model = copied / "stages/extract/blocks.npz"
+    model.write_bytes(model.read_bytes() + b"\0")
+    after = code_now()
+    assert {name for name in before if after[name] != before[name]} == {"code stages.extract.block_model"}
+    assert data_files_of_stages() == {model.name}  # another one needs a module that names it, and a line here
+
+
+def data_files_of_stages() -> set[str]:
+    """Files of the package that decide bytes and are no Python source."""
+    there = {path for path in (ROOT / "stages").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    return {path.name for path in there if path.suffix not in (".py", ".md")}
+
+
 def test_a_value_of_an_unknown_kind_is_refused_in_a_key() -> None:
     with pytest.raises(TypeError, match="cannot be in a key"):
         in_key({"a": object()})
