@@ -13,6 +13,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from ledgers import entries
@@ -232,6 +233,32 @@ def test_results_of_other_code_may_be_kept_on_purpose(recipe: Path, copied: Path
     module.write_text(module.read_text() + "\nCHANGED = 2\n")
     assert call(copied, str(recipe), "--out", out).returncode == 0
     assert load_manifest(out)["made_by"]["results_of_other_code"] == 0
+
+
+def test_measures_of_other_code_are_not_taken_for_those_of_the_code_of_now(recipe: Path, copied: Path) -> None:
+    """A limit changed after results were kept on purpose: the task that decides anew measures with the code of now."""
+    out, fresh = recipe.parent / "out", recipe.parent / "fresh"
+    assert call(copied, str(recipe), "--out", str(out)).returncode == 0
+    module = copied / "stages/filters/gopher_quality.py"
+    module.write_text(module.read_text() + DOUBLED)
+    assert call(copied, str(recipe), "--out", str(out), "--reuse-other-code").returncode == 0
+    change = ["--set", "sources.web.steps.gopher_quality.words=[5, 999]"]
+    for folder in (out, fresh):
+        assert call(copied, str(recipe), "--out", str(folder), *change).returncode == 0
+    assert words(out) == words(fresh)
+
+
+DOUBLED = """
+
+_measure = GopherQuality.measure
+GopherQuality.measure = lambda self, docs: {**(m := _measure(self, docs)), "words": m["words"] * 2}
+"""
+
+
+def words(out: Path) -> list[int]:
+    """The measure of the kept documents of web, after its dedup."""
+    parts = sorted(out.glob("parts/web/1/*.kept.parquet"))
+    return [n for part in parts for n in pq.read_table(part).column("gopher_quality.words").to_pylist()]
 
 
 def test_a_users_function_and_what_it_imports_are_in_the_key(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
