@@ -19,7 +19,7 @@ import yaml
 from ledgers import entries
 
 from pipeline.cli import main
-from pipeline.jobs import classifier, cut, dedup, documents, formats, sample, shards, tokenize, tokenizer
+from pipeline.jobs import classifier, cut, dedup, dedup_call, documents, formats, sample, shards, tokenize, tokenizer
 from pipeline.plan import code
 from pipeline.plan.node import Job
 from pipeline.recipe import Recipe, Run
@@ -30,7 +30,7 @@ from stages.tokens.shard_format import load_manifest
 from stages.tokens.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = (classifier, cut, dedup, documents, formats, sample, shards, tokenize, tokenizer)
+MODULES = (classifier, cut, dedup, dedup_call, documents, formats, sample, shards, tokenize, tokenizer)
 JOBS = [
     job
     for module in MODULES
@@ -216,6 +216,18 @@ def test_changed_code_runs_the_tasks_that_use_it_and_says_so(recipe: Path, copie
     manifest = load_manifest(out)
     assert manifest["made_by"]["results_of_other_code"] == 0
     assert {"headrace", "python", "unicode", "pyarrow", "tokenizers"} <= manifest["made_by"]["versions"].keys()
+
+
+def test_changed_code_of_one_dedup_runs_no_other(recipe: Path, copied: Path) -> None:
+    out = str(recipe.parent / "out")
+    assert call(copied, str(recipe), "--out", out).returncode == 0
+    for changed, source in (("bff", "wiki"), ("components", "web")):
+        before = keys(recipe)
+        module = copied / f"stages/dedup/{changed}.py"
+        module.write_text(module.read_text() + "\nCHANGED = True\n")
+        assert call(copied, str(recipe), "--out", out).returncode == 0
+        names = {name for name, key in keys(recipe).items() if before.get(name) != key and not name.startswith("dedup result/")}
+        assert names and all(name.startswith(f"dedup/{source}/") for name in names), (changed, names)
 
 
 def test_results_of_other_code_may_be_kept_on_purpose(recipe: Path, copied: Path) -> None:
