@@ -205,14 +205,15 @@ class Engine:
         self.executed += 1
         return Done(node.key, finished.outputs, finished.report)
 
-    def _enter(self, node: Node, finished: Finished, other_code: bool = False) -> None:
+    def _enter(self, node: Node, finished: Finished, other_code: str = "") -> None:
+        """Enter what stands for a node. other_code: the basis of the code that made it, where that is not the code of now."""
         made_of = node.made_of
         self.ledger.add_basis(made_of.basis, dict(made_of.components))
         self.ledger.add(
             Entry(
                 key=node.key,
                 ref=node.ref,
-                basis=made_of.basis,
+                basis=other_code or made_of.basis,  # so that its measures are lent to no task of the code of now
                 inputs=made_of.inputs,
                 similar=node.similar,
                 outputs=list(finished.outputs),
@@ -222,7 +223,7 @@ class Engine:
                 peak_memory=finished.peak_memory,
                 host=finished.host,
                 finished=finished.at,
-                other_code=other_code,
+                other_code=bool(other_code),
                 report=report_of(finished.report),
             )
         )
@@ -238,7 +239,7 @@ class Engine:
                 changed = [name for name in basis.keys() | ours.keys() if basis.get(name) != ours.get(name)]
                 if all(name.startswith(("code ", "library ")) or name.endswith(": code") for name in changed):
                     report = entry.report_as(node.job.report)
-                    self._enter(node, Finished.of_entry(entry, report), other_code=True)
+                    self._enter(node, Finished.of_entry(entry, report), other_code=entry.basis)
                     entries[node.key] = self.ledger.find(node.key)  # type: ignore[assignment]
                     continue
             left.append(node)

@@ -73,26 +73,28 @@ def code_digest(function: str) -> str:
         whole.update(f"{path.relative_to(root)}\0{len(source)}\0".encode() + source)
         if installed:
             break
-        found = {other for module in _imported(source.decode(errors="replace")) for other in _beside(root, module)}
+        imported = _imported(source.decode(errors="replace"), path.relative_to(root).parent.parts)
+        found = {other for module in imported for other in _beside(root, module)}
         waiting += sorted(found - seen, reverse=True)
         seen |= found
     return whole.hexdigest()
 
 
 _IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+\.*([\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]*)|import[ \t]+([\w., \t]+))", re.MULTILINE
+    r"^[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]*)|import[ \t]+([\w., \t]+))", re.MULTILINE
 )
 
 
-def _imported(text: str) -> set[str]:
-    """Names that a source imports: modules, and what is taken from them, which may be modules too."""
-    found: set[str] = set()
-    for base, names, plain in _IMPORT.findall(text):
+def _imported(text: str, package: tuple[str, ...]) -> set[str]:
+    """Names that a source of `package` imports: modules, what is taken from them, which may be modules too, and packages."""
+    found = {".".join(package)}
+    for dots, base, names, plain in _IMPORT.findall(text):
         found |= {name.split()[0] for name in plain.split(",") if name.strip()}
         if names:
+            base = ".".join([*package[: len(package) - len(dots) + 1], *filter(None, [base])]) if dots else base
             taken = [name.split()[0] for name in names.strip("()").replace("\n", ",").split(",") if name.strip()]
             found |= {base, *(f"{base}.{name}".strip(".") for name in taken)}
-    return found - {""}
+    return {".".join(parts[:size]) for name in found for parts in [name.split(".")] for size in range(1, len(parts) + 1)} - {""}
 
 
 def _beside(root: Path, module: str) -> list[Path]:

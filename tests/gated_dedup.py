@@ -16,7 +16,7 @@ from typing import Any
 
 import pipeline.plan.dedup as plan
 from pipeline.jobs.context import Context
-from pipeline.jobs.dedup import CallReport, DedupCall
+from pipeline.jobs.dedup_call import CallReport, DedupCall
 
 GATE = "HEADRACE_TEST_GATE"
 WAIT = 150.0  # seconds, for a test that does not come

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.forecast.stages import Costs
 from pipeline.jobs.classifier import ClassifierReport
 from pipeline.jobs.cut import Cut, CutReport, Range
-from pipeline.jobs.dedup import CallReport, DedupCall
+from pipeline.jobs.dedup_call import CallReport, DedupCall
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import (
     DROP_NEAR_COPIES,

@@ -33,6 +33,7 @@ LIBRARIES = {
 PACKAGES = ("stages.", "pipeline.jobs.")
 REGISTRIES = frozenset({"stages.steps"})
 _BY_NAME = re.compile(r"""["'](stages\.[\w.]+)["']""")  # a module that is run by its name, in a process of its own
+_DATA = re.compile(r"""with_name\(["']([\w.]+)["']\)""")  # a file beside the module that it reads, such as a model
 _IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]*)|import[ \t]+([\w., \t]+))", re.MULTILINE)
 
 
@@ -86,7 +87,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
-    """The digest of a module's source, and the modules that it imports (also inside functions)."""
+    """The digest of a source with the data beside it that it reads, and the modules that it imports (also in functions)."""
     source = _source(module).read_bytes()
     text = source.decode()
     package = module if _source(module).name == "__init__.py" else module.rpartition(".")[0]
@@ -101,7 +102,11 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
         for name in names.strip("()").replace("\n", ",").split(","):
             if name.strip() and _is_module(f"{base}.{name.split()[0]}"):
                 found[f"{base}.{name.split()[0]}"] = None
-    return hashlib.blake2b(source, digest_size=8).hexdigest(), tuple(found)
+    whole = hashlib.blake2b(source, digest_size=8)
+    for beside in dict.fromkeys(_DATA.findall(text)):
+        if (data := _source(module).with_name(beside)).is_file() and data.suffix != ".py":
+            whole.update(data.read_bytes())
+    return whole.hexdigest(), tuple(found)
 
 
 def _is_module(name: str) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from pipeline.jobs.dedup import CallReport, Dedup, DedupCall, DedupPart, DedupReport, DedupSummary, PartRead
+from pipeline.jobs.dedup import Dedup, DedupPart, DedupReport, DedupSummary, PartRead
+from pipeline.jobs.dedup_call import CallReport, DedupCall
 from pipeline.ledger import Output, Ref
 from pipeline.plan.graph import Conclude, Plan, Release, concluded
 from pipeline.plan.node import Done, Named, Node, Stage, Stored

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from pipeline.finished import FinishedRun
-from pipeline.jobs.dedup import CallReport
+from pipeline.jobs.dedup_call import CallReport
 from pipeline.jobs.shards import ShardReport
 from pipeline.ledger import Entry, Ref
 from pipeline.plan.node import Report

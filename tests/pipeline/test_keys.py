@@ -13,12 +13,13 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from ledgers import entries
 
 from pipeline.cli import main
-from pipeline.jobs import classifier, cut, dedup, documents, formats, sample, shards, tokenize, tokenizer
+from pipeline.jobs import classifier, cut, dedup, dedup_call, documents, formats, sample, shards, tokenize, tokenizer
 from pipeline.plan import code
 from pipeline.plan.node import Job
 from pipeline.recipe import Recipe, Run
@@ -29,7 +30,7 @@ from stages.tokens.shard_format import load_manifest
 from stages.tokens.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = (classifier, cut, dedup, documents, formats, sample, shards, tokenize, tokenizer)
+MODULES = (classifier, cut, dedup, dedup_call, documents, formats, sample, shards, tokenize, tokenizer)
 JOBS = [
     job
     for module in MODULES
@@ -217,6 +218,18 @@ def test_changed_code_runs_the_tasks_that_use_it_and_says_so(recipe: Path, copie
     assert {"headrace", "python", "unicode", "pyarrow", "tokenizers"} <= manifest["made_by"]["versions"].keys()
 
 
+def test_changed_code_of_one_dedup_runs_no_other(recipe: Path, copied: Path) -> None:
+    out = str(recipe.parent / "out")
+    assert call(copied, str(recipe), "--out", out).returncode == 0
+    for changed, source in (("bff", "wiki"), ("components", "web")):
+        before = keys(recipe)
+        module = copied / f"stages/dedup/{changed}.py"
+        module.write_text(module.read_text() + "\nCHANGED = True\n")
+        assert call(copied, str(recipe), "--out", out).returncode == 0
+        names = {name for name, key in keys(recipe).items() if before.get(name) != key and not name.startswith("dedup result/")}
+        assert names and all(name.startswith(f"dedup/{source}/") for name in names), (changed, names)
+
+
 def test_results_of_other_code_may_be_kept_on_purpose(recipe: Path, copied: Path) -> None:
     out = str(recipe.parent / "out")
     assert call(copied, str(recipe), "--out", out).returncode == 0
@@ -232,6 +245,32 @@ def test_results_of_other_code_may_be_kept_on_purpose(recipe: Path, copied: Path
     module.write_text(module.read_text() + "\nCHANGED = 2\n")
     assert call(copied, str(recipe), "--out", out).returncode == 0
     assert load_manifest(out)["made_by"]["results_of_other_code"] == 0
+
+
+def test_measures_of_other_code_are_not_taken_for_those_of_the_code_of_now(recipe: Path, copied: Path) -> None:
+    """A limit changed after results were kept on purpose: the task that decides anew measures with the code of now."""
+    out, fresh = recipe.parent / "out", recipe.parent / "fresh"
+    assert call(copied, str(recipe), "--out", str(out)).returncode == 0
+    module = copied / "stages/filters/gopher_quality.py"
+    module.write_text(module.read_text() + DOUBLED)
+    assert call(copied, str(recipe), "--out", str(out), "--reuse-other-code").returncode == 0
+    change = ["--set", "sources.web.steps.gopher_quality.words=[5, 999]"]
+    for folder in (out, fresh):
+        assert call(copied, str(recipe), "--out", str(folder), *change).returncode == 0
+    assert words(out) == words(fresh)
+
+
+DOUBLED = """
+
+_measure = GopherQuality.measure
+GopherQuality.measure = lambda self, docs: {**(m := _measure(self, docs)), "words": m["words"] * 2}
+"""
+
+
+def words(out: Path) -> list[int]:
+    """The measure of the kept documents of web, after its dedup."""
+    parts = sorted(out.glob("parts/web/1/*.kept.parquet"))
+    return [n for part in parts for n in pq.read_table(part).column("gopher_quality.words").to_pylist()]
 
 
 def test_a_users_function_and_what_it_imports_are_in_the_key(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,6 +290,61 @@ def test_a_users_function_and_what_it_imports_are_in_the_key(recipe: Path, capsy
     changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
     assert any(name.startswith("documents/wiki/0/") for name in changed)
     assert not any("/web/" in name for name in changed)
+
+
+def test_what_a_users_package_imports_by_relative_names_is_in_the_key(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = recipe.parent / "my_package"
+    (package / "deep").mkdir(parents=True)
+    sources = {
+        "__init__.py": "ONE = 1\n",
+        "near.py": "TWO = 1\n",
+        "far.py": "THREE = 1\n",
+        "deep/__init__.py": "",
+        "deep/filters.py": "from .. import ONE, near\nfrom ..far import THREE\nfrom .beside import (\n    FOUR,\n)\n\n\n"
+        "def length(text):\n    return len(text) * ONE * near.TWO * THREE * FOUR\n",
+        "deep/beside.py": "FOUR = 1\n",
+    }
+    for name, source in sources.items():
+        (package / name).write_text(source)
+    data = yaml.safe_load(recipe.read_text())
+    step = {"function": "my_package.deep.filters:length", "measure": "length", "min": 10}
+    data["sources"]["wiki"]["steps"] = [{"python": step}]
+    recipe.write_text(yaml.safe_dump(data, sort_keys=False))
+    run(recipe)
+    for name, source in sources.items():
+        before = keys(recipe)
+        (package / name).write_text(source + "# another\n")
+        run(recipe)
+        changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
+        assert changed and all(name.startswith("documents/wiki/0/") for name in changed), name
+    capsys.readouterr()
+    run(recipe)
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_data_that_a_module_reads_is_in_the_key_of_what_uses_it(copied: Path) -> None:
+    """The model of blocks lies beside the module that loads it; another one extracts other texts."""
+    script = "import json; from pipeline.plan.code import code_of; print(json.dumps(dict(code_of('stages.extract.extract'))))"
+
+    def code_now() -> dict[str, str]:
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, cwd=copied, capture_output=True, text=True, timeout=120, check=True)
+        return json.loads(done.stdout)
+
+    before = code_now()
+    model = copied / "stages/extract/blocks.npz"
+    model.write_bytes(model.read_bytes() + b"\0")
+    after = code_now()
+    assert {name for name in before if after[name] != before[name]} == {"code stages.extract.block_model"}
+    assert data_files_of_stages() == {model.name}  # another one needs a module that names it, and a line here
+
+
+def data_files_of_stages() -> set[str]:
+    """Files of the package that decide bytes and are no Python source."""
+    there = {path for path in (ROOT / "stages").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    return {path.name for path in there if path.suffix not in (".py", ".md")}
 
 
 def test_a_value_of_an_unknown_kind_is_refused_in_a_key() -> None:
