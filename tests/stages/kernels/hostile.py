@@ -44,6 +44,7 @@ from stages.filters.url_filter import UrlFilter
 from stages.kernels.block_dense import FEATURES, dense_matrix
 from stages.kernels.block_hashes import BITS, MOST, fit_linear, one_block_features
 from stages.kernels.bounds import CHECKED
+from stages.kernels.token_ngrams import lowest_ngrams
 from stages.kernels.unicode_tables import code_points
 from stages.kernels.warm import ensure_warm, kernels
 from stages.kernels.words import word_ends
@@ -258,6 +259,17 @@ def pages(values: list[bytes]) -> None:
             fit_linear(np.concatenate(rows), np.array(starts), ones, ones, order, 0.1, 0.0, weights, squares)
 
 
+def token_ngrams() -> None:
+    """Documents of tokens: none, of one token, as long as an n-gram or just not, and all of one token."""
+    rng = np.random.default_rng(0)
+    for lengths in ([], [0], [1], [12], [13], [0, 13, 0], [5000, 0, 1], rng.integers(0, 40, 300).tolist()):
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+        for tokens in (rng.integers(0, 2**32, offsets[-1], np.uint32), np.full(offsets[-1], 2**32 - 1, np.uint32)):
+            for limit in (0, 1 << 62, 2**64 - 1):
+                out, ends = np.empty(offsets[-1], np.uint64), np.empty(len(offsets), np.int64)
+                assert lowest_ngrams(tokens, offsets, 13, np.uint64(limit), out, ends) == ends[-1] <= len(out)
+
+
 def main() -> int:
     """Run everything; returns the number of what went wrong."""
     wrong = 0
@@ -285,6 +297,7 @@ def main() -> int:
         attempt("wide substrings", wide_substrings, _folder(folder, "wide"))
         attempt("tokens", tokens, _folder(folder, "tokens"), values)
         attempt("pages", pages, values)
+        attempt("token n-grams", token_ngrams)
         text = np.frombuffer(b"a \xc3\xa9 b", np.uint8)
         attempt("word_ends", word_ends, text, 0, len(text), code_points(), np.empty(len(text), np.int64))
     untouched = [kernel.__name__ for kernel in kernels() if kernel.compiled is None]
