@@ -114,6 +114,7 @@ def crawl(path: Path) -> Path:
 
 def test_pages_that_were_dropped_before_extraction_are_read_again_where_they_now_go_on(inputs: Path, tmp_path: Path) -> None:
     data = recipe(web=crawl(tmp_path / "a.warc"), docs=inputs / "0.jsonl")
+    data["sources"]["web"]["allow_empty"] = True
     nothing = dict.fromkeys(GopherQuality().limits())
     data["sources"]["web"]["steps"] = [{"gopher_quality": nothing | {"words": {"min": 1}}}, "extract"]
     assert run(data, tmp_path / "a").sources[0].out.docs == 0  # a page has no words before it is extracted
