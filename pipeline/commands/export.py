@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from stages.errors import UserError
+from pipeline.commands.arguments import add_workers, carried_out
 
 
 def add(commands: Any) -> None:
@@ -27,25 +27,6 @@ def add(commands: Any) -> None:
     parser.add_argument("--compression", choices=("zst", "gz", "none"), default="zst", help="of jsonl (default: zst)")
     add_workers(parser)
     parser.set_defaults(call=_call)
-
-
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """The flags that say where tasks run, and what is printed."""
-    parser.add_argument("--address", help="a running Ray cluster (default: RAY_ADDRESS, else this machine)")
-    parser.add_argument("--workers", type=int, help="Ray workers on this machine (default: all cores)")
-    parser.add_argument("--inline", action="store_true", help="no Ray: all tasks in this process, one after the other")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-
-
-def carried_out(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that these flags stand for."""
-    from pipeline.progress import Progress
-
-    if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers {args.workers}: at least 1 is needed")
-    progress = Progress(quiet=args.quiet or args.json)
-    return {"workers": args.workers, "address": args.address, "inline": args.inline, "progress": progress}
 
 
 def _call(args: argparse.Namespace) -> int:

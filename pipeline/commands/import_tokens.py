@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import re
 from typing import Any
 
-from pipeline.commands.export import add_workers, carried_out
-from stages.errors import UserError
+from pipeline.commands.arguments import add_workers, carried_out, shard_bytes, source_name
 
 
 def add(commands: Any) -> None:
@@ -42,22 +40,14 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pydantic import TypeAdapter, ValidationError
-
     from pipeline.import_tokens import ImportOptions, import_tokens, show_import
     from pipeline.summary import console
     from pipeline.terminal import print_json, printable_all
-    from stages.units import Bytes
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.source):
-        raise UserError(f"--source {args.source}: letters, digits, - and _ make a source's name")
-    try:
-        shard_bytes = TypeAdapter(Bytes).validate_python(args.shard_bytes)
-    except ValidationError:
-        raise UserError(f"--shard-bytes {args.shard_bytes}: not a quantity: write it like 1GiB") from None
+    source, size = source_name(args), shard_bytes(args)
     options = ImportOptions(
         args.format,
-        args.source,
+        source,
         args.tokenizer,
         args.eos_token,
         args.pad_token,
@@ -68,7 +58,7 @@ def _call(args: argparse.Namespace) -> int:
         args.held_out,
         args.held_out_as,
         args.seed,
-        shard_bytes,
+        size,
         **carried_out(args),
     )
     found = import_tokens(args.src, args.out, options)

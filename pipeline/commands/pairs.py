@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import re
 from typing import Any
 
-from stages.errors import UserError
+from pipeline.commands.arguments import shard_bytes, source_name
 
 
 def add(commands: Any) -> None:
@@ -65,26 +64,18 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pydantic import TypeAdapter, ValidationError
-
     from pipeline.pairs.make import make_pairs
     from pipeline.pairs.options import Fields, PairOptions
     from pipeline.pairs.show import show_pairs
     from pipeline.summary import console
     from pipeline.terminal import print_json, printable_all
-    from stages.units import Bytes
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.source):
-        raise UserError(f"--source {args.source}: letters, digits, - and _ make a source's name")
-    try:
-        shard_bytes = TypeAdapter(Bytes).validate_python(args.shard_bytes)
-    except ValidationError:
-        raise UserError(f"--shard-bytes {args.shard_bytes}: not a quantity: write it like 64MiB") from None
+    source, size = source_name(args), shard_bytes(args)
     named = ("id", "context", "prompt", "answer", "messages", "chosen", "rejected", "label")
     fields = tuple(args.decontaminate_field) or PairOptions.decontaminate_fields
     options = PairOptions(
         tokenizer=args.tokenizer,
-        source=args.source,
+        source=source,
         kind=args.kind,
         fields=Fields(**{name: getattr(args, f"{name}_field") for name in named}),
         chat_template=args.chat_template,
@@ -97,7 +88,7 @@ def _call(args: argparse.Namespace) -> int:
         ngram=args.ngram,
         held_out=args.held_out,
         seed=args.seed,
-        shard_bytes=shard_bytes,
+        shard_bytes=size,
         eos_token=args.eos_token,
         pad_token=args.pad_token,
         decontaminate_fields=fields,

@@ -28,6 +28,8 @@ from stages.marks import Mark, in_key, marks_of
 if TYPE_CHECKING:
     from pipeline.jobs.context import Context
 
+_T = TypeVar("_T")
+
 INTERIM = "parts"  # where all interim files lie
 
 
@@ -192,12 +194,12 @@ def key_of(job: Job) -> Key:
 def files_read(job: Job) -> Iterator[Stored]:
     """The files of the run's folder that a job reads."""
     for value in _marked(job, Mark.IN_FILE):
-        yield from _stored(value)
+        yield from _leaves(value, Stored)
 
 
 def files_written(job: Job) -> list[str]:
     """The files that a job writes under names without a key: they take the place of older ones."""
-    return [path for value in _marked(job, Mark.OUT_FILE) for path in _strings(value)]
+    return [path for value in _marked(job, Mark.OUT_FILE) for path in _leaves(value, str)]
 
 
 def hash_of(*values: Any) -> str:
@@ -255,26 +257,16 @@ def _identity(value: Any) -> Any:
     return in_key(value)
 
 
-def _stored(value: Any) -> Iterator[Stored]:
-    if isinstance(value, Stored):
+def _leaves(value: Any, kind: type[_T]) -> Iterator[_T]:
+    """What of one kind a field's value holds, however deep."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _stored(item)
+            yield from _leaves(item, kind)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _stored(item)
+            yield from _leaves(item, kind)
     elif is_dataclass(value) and not isinstance(value, type):
         for one in fields(value):
-            yield from _stored(getattr(value, one.name))
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _strings(item)
+            yield from _leaves(getattr(value, one.name), kind)

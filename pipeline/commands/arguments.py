@@ -1,0 +1,47 @@
+"""Arguments that several commands take, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+from stages.errors import UserError
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """The flags that say where tasks run, and what is printed."""
+    parser.add_argument("--address", help="a running Ray cluster (default: RAY_ADDRESS, else this machine)")
+    parser.add_argument("--workers", type=int, help="Ray workers on this machine (default: all cores)")
+    parser.add_argument("--inline", action="store_true", help="no Ray: all tasks in this process, one after the other")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def carried_out(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that these flags stand for."""
+    from pipeline.progress import Progress
+
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"--workers {args.workers}: at least 1 is needed")
+    progress = Progress(quiet=args.quiet or args.json)
+    return {"workers": args.workers, "address": args.address, "inline": args.inline, "progress": progress}
+
+
+def source_name(args: argparse.Namespace) -> str:
+    """The name that --source gives; UserError if no source can be called so."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.source):
+        raise UserError(f"--source {args.source}: letters, digits, - and _ make a source's name")
+    return args.source
+
+
+def shard_bytes(args: argparse.Namespace) -> int:
+    """The bytes of a shard that --shard-bytes gives; UserError if it is not a quantity."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from stages.units import Bytes
+
+    try:
+        return TypeAdapter(Bytes).validate_python(args.shard_bytes)
+    except ValidationError:
+        raise UserError(f"--shard-bytes {args.shard_bytes}: not a quantity: write it like 64MiB") from None
