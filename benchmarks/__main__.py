@@ -18,6 +18,7 @@ NAMES = (
     "extraction",
     "main_text",
     "fineweb",
+    "decontamination",
     "memory",
     "ledger",
     "trainer",

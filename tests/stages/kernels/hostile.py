@@ -158,8 +158,10 @@ def steps(folder: Path, values: list[bytes]) -> list[Step]:
         C4Quality(), FineWebQuality(), GopherQuality(), GopherQualityDatatrove(), LimitNewlines(), MaskPii(),
         RefinedWebLines(), RemoveUrls(), Repetition(), RepetitionDatatrove(), StarCoder(),
         Language(model=str(trained[2]), label="l0", table_mb=1), UrlFilter(**lists), UrlFilter(hosts="bare", **lists),
-        Decontaminate(files=str(evaluation), fields=("text",), ngram=1),
-        Decontaminate(files=str(evaluation), fields=("text",), ngram=13),
+        Decontaminate(files=str(evaluation), match="ngrams", fields=("text",), ngram=1),
+        Decontaminate(files=str(evaluation), match="ngrams", fields=("text",), ngram=13),
+        Decontaminate(files=str(evaluation), fields=("text",), answer_fields=("text",)),
+        Decontaminate(files=str(evaluation), fields=("text",), remove="spans"),
         Quality(model=str(trained[0]), positive="l0", table_mb=1),
         *(Quality(model=str(path), positive="l0", negative="l1", table_mb=1) for path in trained[1:]),
     ]  # fmt: skip
