@@ -19,6 +19,7 @@ NAMES = (
     "main_text",
     "fineweb",
     "decontamination",
+    "pii",
     "memory",
     "ledger",
     "trainer",
