@@ -18,6 +18,7 @@ NAMES = (
     "extraction",
     "main_text",
     "fineweb",
+    "datatrove_words",
     "decontamination",
     "pii",
     "memory",
