@@ -109,7 +109,7 @@ def read_index_batches(opened: Callable[[], BinaryIO], name: str) -> Iterator[pa
                     row += batch.num_rows
                     yield _whole(batch)
             finally:
-                # Arrow reads ahead in a thread, which aborts the process where it calls a Python that has ended, to read or close.
+                # Arrow reads ahead in a thread, which aborts the process where it calls a Python that has ended (read, close).
                 stream.stop()
                 with suppress(pa.ArrowException, OSError):
                     for _ in reader:
