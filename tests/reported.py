@@ -10,7 +10,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-import msgspec
+from told import as_json
 
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
@@ -77,7 +77,7 @@ def run(inputs: Path, out: Path, *assignments: str) -> str:
 
 def figures(run: str, **options: Any) -> dict[str, Any]:
     """The figures as `report --json` prints them."""
-    return msgspec.json.decode(msgspec.json.encode(gather(run, **options)))
+    return as_json(gather(run, **options))
 
 
 class Checker(HTMLParser):

@@ -7,11 +7,11 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-import msgspec
 import orjson
 import pytest
 from ledgers import entries
 from token_run import write_run
+from told import as_json
 
 from pipeline.cli import main
 from pipeline.forecast import plan as foretelling
@@ -32,7 +32,7 @@ HERE = Cluster(1, 2, 8 << 30)
 
 def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) -> dict[str, Any]:
     """What is foretold, as `plan --json` prints it."""
-    return msgspec.json.decode(msgspec.json.encode(foretelling.plan(recipe, rates, cluster, offline)))
+    return as_json(foretelling.plan(recipe, rates, cluster, offline))
 
 
 def text_of(number: int) -> str:
