@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from trainer import metrics
 from trainer.adapt.config import AdaptConfig
-from trainer.adapt.packed import Packed
+from trainer.adapt.packed import PADDING, Packed
 from trainer.adapt.preference import Preference, dpo_losses, kl_estimate, kto_losses, sum_by_sequence
 from trainer.adapt.rules import EntropyBonus, InverseQ, Values, token_values
 from trainer.adapt.source import PairPart, PairSource, part_of, sequences_of, targets_of
 from trainer.losses import IGNORED, Rule, cross_entropy_sum
 from trainer.model import Output
 from trainer.objective import Evaluation, Loss
-from trainer.pretrain import router_losses, router_measures, router_numbers
+from trainer.pretrain import pass_through, router_losses, router_measures, router_numbers
 from trainer.processes import Processes
 
 MISMATCHED = -1
@@ -63,6 +63,17 @@ class _OverPairs:
     def details(self, totals: dict[str, Tensor]) -> dict[str, Any] | None:
         """Load, entropy and losses of every layer's experts."""
         return metrics.routing_numbers(totals, self.config.model.top_k) if "counts" in totals else None
+
+    def watched(self) -> int:
+        """Held-out instances, `evaluate.routing_tokens` of tokens."""
+        most = self.config.evaluate.routing_tokens // self.source.instance_tokens
+        return min(len(self.source.held_out), max(1, most))
+
+    def watch(self, model: nn.Module, rows: range) -> Tensor:
+        """Pass some of them through the model."""
+        part = part_of(self.source.held_out.read(np.array(rows)), self.processes.device, rows.start, "units", None)
+        pass_through(model, part.to(self.processes.device).tokens_BT, part.documents)
+        return (part.sequence_BT != PADDING).flatten().to(self.processes.device)
 
     @torch.no_grad()
     def _score(
