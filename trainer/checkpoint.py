@@ -7,9 +7,8 @@
         tokenizer.json
 
 Each process writes what it holds and reads what it needs, so that a checkpoint moves once however many there are; any
-number of processes can read what any other number wrote. A folder without
-the `.tmp-` prefix is complete. Older checkpoints go only after a newer one is in place. Those of a history that was
-left, because training went on from before them, are moved to `left-1`, `left-2`, ..., and never removed.
+number of processes can read what any other number wrote. A folder without the `.tmp-` prefix is complete. Older ones go
+after a newer one is in place; those of a history that was left are moved to `left-1`, `left-2`, ..., and never removed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m trainer eval`: a checkpoint's scores as a table or as JSON."""
+"""`python -m trainer eval`: one checkpoint's scores as they come, or as JSON. Several are compared in compare.py."""
 
 from __future__ import annotations
 
@@ -40,36 +40,50 @@ def evaluate_checkpoint(
     pairs: PairsAsked | None = None,
 ) -> dict[str, Any]:
     """Score a checkpoint on held-out shards, on tasks, by its answers to pairs, or on several; print and return it."""
+    result = scores_of(path, data_dir, tasks, limit, not as_json, device, pairs)
+    if as_json:
+        print(json.dumps(result, indent=1))
+    return result
+
+
+def scores_of(
+    path: Path,
+    data_dir: Path | None,
+    tasks: Path | None,
+    limit: int | None,
+    tell: bool,
+    device: str | None,
+    pairs: PairsAsked | None,
+) -> dict[str, Any]:
+    """The scores themselves, printed as they come if `tell`. Raises TrainerError."""
     if limit is not None and limit < 1:
         raise TrainerError(f"--limit {limit}: at least 1, or leave it out for all")
     trained = open_trained(path, device)
     result: dict[str, Any] = {"checkpoint": str(trained.path)}
     if data_dir is not None:
         result["held_out"] = _held_out(trained, data_dir, limit)
-        if not as_json:
+        if tell:
             _print_held_out(result["held_out"])
     if tasks is not None:
-        result |= _tasks(trained, tasks, limit, as_json)
+        result |= _tasks(trained, tasks, limit, tell)
     if pairs is not None:
         result["pairs"] = judge(trained, pairs.folder, pairs.split, limit, pairs.sampling, pairs.task)
-        if not as_json:
+        if tell:
             print_judged(result["pairs"])
-    if as_json:
-        print(json.dumps(result, indent=1))
     return result
 
 
-def _tasks(trained: Trained, tasks: Path, limit: int | None, as_json: bool) -> dict[str, Any]:
+def _tasks(trained: Trained, tasks: Path, limit: int | None, tell: bool) -> dict[str, Any]:
     """Every task below a folder, and their scores together."""
     scorer, found = Scorer.of(trained), dict[str, TaskResult]()
     for folder in find_tasks(tasks):
         task = run_task(scorer, folder, limit)
         assert task is not None  # nobody stops it
         found[task.name] = task
-        if not as_json:
+        if tell:
             _print_task(task)
     all_of_them = together(found.values())
-    if not as_json and len(found) > 1:
+    if tell and len(found) > 1:
         print(f"macro average: {told(all_of_them)}")
     return {"tasks": {name: vars(task) for name, task in found.items()}, "olmes": plain(all_of_them)}
 

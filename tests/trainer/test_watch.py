@@ -206,3 +206,36 @@ def test_what_cannot_be_watched_is_one_sentence(go, tmp_path, capsys) -> None:
     assert "evaluate.tasks: with expert choice" in capsys.readouterr().err
     out = go("off", "evaluate.routing_tokens=0", "evaluate.tasks=null")
     assert not lines(out, "experts") and not lines(out, "tasks")
+
+
+def test_several_checkpoints_make_one_table_and_a_picture(go, tasks, small_run, capsys) -> None:
+    pytest.importorskip("matplotlib")
+    out = go("out", "checkpoint.keep=9")
+    capsys.readouterr()
+    asked = ["--data", str(small_run), "--tasks", str(tasks), "--limit", "4", "--device", "cpu"]
+    assert main(["eval", str(out), "--all", *asked]) == 0
+    *scored, head, seen, web, code, accuracy, macro, bits, average, picture = capsys.readouterr().out.splitlines()
+    names = [f"step_{step:08d}" for step in (4, 8, 12, 16, 20)]
+    assert len(scored) == 5 and head.split() == names
+    assert seen.split()[2:] == ["512", "1,024", "1,536", "2,048", "2,560"]
+    assert web.startswith("held-out bits per byte: web ") and code.startswith("held-out bits per byte: code ")
+    assert accuracy.startswith("accuracy: thing/5shot ") and macro.startswith("accuracy: macro average ")
+    assert bits.startswith("tasks' bits per byte: text/bpb_0shot ") and average.startswith("tasks' bits per byte: macro")
+    last = lines(out, "eval")[-1]["sources"]["web"]["bits_per_byte"]
+    assert main(["eval", str(out), *asked, "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert f"{alone['held_out']['sources']['web']['bits_per_byte']:.4f}" == web.split()[-1] and last > 0
+    assert picture == str(out / "eval.png") and (out / "eval.png").read_bytes().startswith(b"\x89PNG")
+    two = [str(out / "checkpoints" / name) for name in names[:2]]
+    assert main(["eval", *two, *asked, "--json", "--png", str(out / "two.png")]) == 0
+    found = json.loads(capsys.readouterr().out)["checkpoints"]
+    assert [Path(one["checkpoint"]).name for one in found] == names[:2] and (out / "two.png").is_file()
+
+
+def test_plot_draws_tasks_and_experts(go) -> None:
+    pytest.importorskip("matplotlib")
+    from trainer.plot import plot
+
+    written = plot(go("out"))
+    assert [path.name for path in written] == ["loss.png", "load.png", "experts.png", "tasks.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
