@@ -187,6 +187,11 @@ def test_rules_of_conversations_and_preferences(make) -> None:
     assert facts(folder)["dropped"] == {"same_answers": 1}
 
 
+def test_a_field_that_is_null_is_not_a_field_that_is_missing(make) -> None:
+    _, printed, _ = make([GOOD, {"prompt": None, "answer": "x"}, {"prompts": "y", "answer": "x"}])
+    assert "wrong_field: 2; the first: " in printed and "record 2: prompt is null, not a text" in printed
+
+
 def test_two_answers_in_a_row_are_told_of(make) -> None:
     answer = {"role": "assistant", "content": "A"}
     user = {"role": "user", "content": "Q"}
