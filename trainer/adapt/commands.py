@@ -66,6 +66,11 @@ def sampling_of(options: argparse.Namespace) -> Any:
     return Sampling(**{name: getattr(options, name) for name in names}, stop=tuple(options.stop))
 
 
+def _check_limit(options: argparse.Namespace) -> None:
+    if options.limit is not None and options.limit < 1:
+        raise TrainerError(f"--limit {options.limit}: at least 1, or leave it out for all")
+
+
 def _add_generate(commands: Any) -> None:
     generate = commands.add_parser("generate", help="write answers in batches, to prompts or to a folder of pairs")
     generate.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
@@ -91,6 +96,7 @@ def _generate(options: argparse.Namespace) -> int:
     from trainer.adapt.answer import write_answers
     from trainer.adapt.preferences import write_preferences
 
+    _check_limit(options)
     if options.preferences is not None:
         if options.pairs is None or options.prompt or options.out:
             raise TrainerError(
@@ -130,6 +136,9 @@ def _add_rewards(commands: Any) -> None:
 def _rewards(options: argparse.Namespace) -> int:
     from trainer.adapt.reward_files import write_rewards
 
+    _check_limit(options)
+    if options.gamma is not None and not 0 <= options.gamma <= 1:
+        raise TrainerError(f"--gamma {options.gamma:g}: a discount is from 0 to 1")
     sampling = sampling_of(options) if options.samples else None
     write_rewards(
         options.checkpoint,
