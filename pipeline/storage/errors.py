@@ -40,7 +40,7 @@ class TransientError(StorageError):
         self.asked = asked
 
     def __reduce__(self) -> tuple:
-        return (TransientError, (str(self), self.asked))
+        return (TransientError, (str(self), self.asked), vars(self))
 
 
 class MissingError(StorageError):
