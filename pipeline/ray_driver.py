@@ -159,7 +159,9 @@ def call(function: str, arguments: bytes) -> bytes:
 
 def serve(descriptor: int) -> None:
     """Start Ray as the first message says, and carry out calls until the other end closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run itself is stopped, and then closes the connection
+    # The run itself is stopped, and then closes the connection. Not SIG_IGN, which workers would inherit: Ray could not
+    # interrupt them where a task is cancelled.
+    signal.signal(signal.SIGINT, lambda *_: None)
     end = socket.socket(fileno=descriptor)
     connection = Connection(os.dup(descriptor))
     start: Start = connection.recv()
