@@ -26,7 +26,7 @@ NAMES = (
     "trainer",
     "gpu",
 )
-LONG = ("imitation",)  # run only when they are named
+LONG = ("imitation", "preferences")  # run only when they are named
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
 from stages.errors import UserError
 
 
@@ -53,21 +54,15 @@ def _call(args: argparse.Namespace) -> int:
         data = page(found)
         storage.write_bytes(out, data)
         if not args.json:
-            balance = "the ledger balances" if found["balances"] else "the ledger does not balance"
+            balance = "the ledger balances" if found.balances else "the ledger does not balance"
             print(f"wrote {out} ({show_bytes(len(data))}); {balance}")
-    return 0 if found["balances"] else 1
+    return 0 if found.balances else 1
 
 
 def _summary(args: argparse.Namespace) -> int:
     from pipeline.report.content import content, show_content
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     if args.out or args.parts is not None:
         raise UserError("--summary is of all parts, and printed: leave out --out and --parts")
-    found = content(args.dir)
-    if args.json:
-        print_json(found)
-    else:
-        show_content(printable_all(found), console())
+    tell(args, content(args.dir), show_content)
     return 0

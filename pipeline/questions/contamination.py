@@ -19,7 +19,7 @@ from pipeline.finished import FinishedRun, SourceParts, open_finished
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import localise_step
 from pipeline.overrides import nearest
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.filters.decontaminate import Decontaminate
 
@@ -127,13 +127,11 @@ def _lengths(step: Decontaminate) -> dict[str, dict[str, int]]:
     }
 
 
-def show_contamination(found: dict[str, Any], top: int, console: Console) -> None:
+def show_contamination(found: dict[str, Any], console: Console, top: int) -> None:
     """Print, for each step, the table of its sets and that of the items found most."""
     for name, step in found["steps"].items():
         console.print(f"{name}: items of evaluation sets in {step['with_items']:,} of {step['documents']:,} documents")
-        table = plain_table("")
-        for heading in ("set", "items", "long enough", "found", "in documents"):
-            table.add_column(heading, justify="left" if heading == "set" else "right", no_wrap=True)
+        table = plain_table("", "set<", "items", "long enough", "found", "in documents")
         for one, counts in step["sets"].items():
             table.add_row(one, *(f"{counts[key]:,}" for key in ("items", "long_enough", "found", "documents")))
         console.print(table)
@@ -143,9 +141,7 @@ def show_contamination(found: dict[str, Any], top: int, console: Console) -> Non
 
 
 def _show_items(sets: dict[str, Any], top: int, console: Console) -> None:
-    table = plain_table("found, by item")
-    for heading in ("set", "record", "documents", "most", "for example"):
-        table.add_column(heading, justify="left" if heading in ("set", "for example") else "right", no_wrap=True)
+    table = plain_table("found, by item", "set<", "record", "documents", "most", "for example<")
     for name, counts in sets.items():
         for record, item in list(counts["by_item"].items())[:top]:
             place = item["places"][0]

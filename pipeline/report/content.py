@@ -18,7 +18,7 @@ from rich.console import Console
 from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
 from pipeline.questions.measured import document_keys, lost_later
 from pipeline.questions.sweep import bytes_per_token
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.filters.permissions import Permissions
@@ -178,16 +178,10 @@ def show_content(found: dict[str, Any], console: Console) -> None:
     """Print the tables."""
     total = max(1, found["tokens"])
     console.print(f"{found['run']}: {show_count(found['tokens'])} tokens of {found['documents']:,} documents")
-    rules = plain_table("what rules cost")
-    said = plain_table("what is kept says")
-    domains = plain_table(f"domains, the largest of {found['domains_in_all']:,}")
-    for table, headings in (
-        (rules, ("rule", "documents", "tokens")),
-        (said, ("what", "value", "documents", "tokens", "share")),
-        (domains, ("domain", "documents", "tokens", "share", "dropped", "tokens dropped")),
-    ):
-        for heading in headings:
-            table.add_column(heading, justify="left" if heading in ("rule", "what", "value", "domain") else "right", no_wrap=True)
+    rules = plain_table("what rules cost", "rule<", "documents", "tokens")
+    said = plain_table("what is kept says", "what<", "value<", "documents", "tokens", "share")
+    title = f"domains, the largest of {found['domains_in_all']:,}"
+    domains = plain_table(title, "domain<", "documents", "tokens", "share", "dropped", "tokens dropped")
     for row in found["rules"]:
         rules.add_row(row["rule"], f"{row['documents']:,}", show_count(row["tokens"]))
     for row in found["said"]:
