@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.forecast.calibrate import calibrate
 from pipeline.forecast.cluster import Cluster, phases
-from pipeline.forecast.inputs import inputs_of
+from pipeline.forecast.inputs import inputs_of, missing_files
 from pipeline.forecast.rates import Rates, read_rates
 from pipeline.forecast.walk import forecast
 from pipeline.recipe import Recipe
@@ -18,6 +18,8 @@ def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) 
     inputs = inputs_of(recipe, rates, offline)
     told, outline = forecast(recipe, inputs, rates)
     found, problems = phases(told, cluster)
+    problems += [given.missing for given in inputs.values() if given.missing]
+    problems += [] if offline else missing_files(recipe)
     if any(stage.phase.endswith(": filter") for stage in told.stages):
         told.assumptions.append(
             "a Bloom filter is as fast as the small one that was measured; one that fills memory is slower"

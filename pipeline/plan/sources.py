@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.jobs.cut import Range
 from pipeline.jobs.inputs import SourceFile
+from pipeline.plan.lists import LIST, parse_list, read_list, root_of
 from pipeline.recipe import Source
 from stages.cache import cache_root
 from stages.errors import UserError
@@ -31,7 +32,7 @@ def list_files(source: str, paths: Sequence[str]) -> list[SourceFile]:
     """
     files: dict[str, SourceFile] = {}
     for pattern in paths:
-        found = _list_sample(pattern) if pattern.startswith(SAMPLE) else _list_stored(pattern)
+        found = _list_pattern(source, pattern)
         if not found:
             shown = storage.public_name(pattern)
             raise UserError(f"sources.{source}.read.paths: nothing found at {shown}; check the path or pattern")
@@ -57,6 +58,8 @@ def common_folder(folders: Sequence[str]) -> str:
 
 def _fixed_folder(pattern: str, files: Mapping[str, SourceFile]) -> str:
     """The folder, with its slash, below which all files of a pattern lie, as documents name files."""
+    if pattern.startswith(LIST):  # the same for every part of a list
+        return root_of(parse_list(pattern).uri)
     pattern = pattern.removeprefix("file://")
     wild = re.search(r"[*?\[{]", pattern)
     fixed = pattern[: wild.start()] if wild else pattern
@@ -66,8 +69,31 @@ def _fixed_folder(pattern: str, files: Mapping[str, SourceFile]) -> str:
     return fixed[: fixed.rfind("/") + 1]
 
 
+def _list_pattern(source: str, pattern: str) -> list[SourceFile]:
+    if pattern.startswith(SAMPLE):
+        return _list_sample(pattern)
+    return _list_named(source, pattern) if pattern.startswith(LIST) else _list_stored(pattern)
+
+
+def _list_named(source: str, pattern: str) -> list[SourceFile]:
+    """The files that a list of paths names. Raises UserError where one is not there."""
+    uris = read_list(parse_list(pattern))
+    found = storage.find_files(uris)
+    missing = [uri for uri, entry in zip(uris, found, strict=True) if entry is None]
+    if missing:
+        raise UserError(
+            f"sources.{source}.read.paths: of {len(uris):,} paths in {storage.public_name(pattern)}, {len(missing):,} lead to no "
+            f"file, the first to {storage.public_name(missing[0])}; check the list, or the address before it"
+        )
+    return [_source_file(entry) for entry in found if entry is not None]
+
+
 def _list_stored(pattern: str) -> list[SourceFile]:
-    return [SourceFile(e.uri, e.name, e.size, e.version, e.witness) for e in storage.list_files(pattern)]
+    return [_source_file(entry) for entry in storage.list_files(pattern)]
+
+
+def _source_file(entry: storage.Entry) -> SourceFile:
+    return SourceFile(entry.uri, entry.name, entry.size, entry.version, entry.witness, whole=entry.size)
 
 
 def _list_sample(pattern: str) -> list[SourceFile]:
