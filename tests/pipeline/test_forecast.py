@@ -120,7 +120,8 @@ def test_what_is_expected_stands_for_files_that_cannot_be_listed(made: tuple[Rec
     assert web["tasks"] == -(-web["read"] // 120_000) > 500
     data["expected"]["sources"]["web"] |= {"tokens": 7_000_000, "kept": 0.5}
     missing = plan(build_recipe(data), rates, HERE)
-    assert [problem.partition(": ")[0] for problem in missing["problems"]] == ["sources.web.read.paths", "sources.wiki.read.paths"]
+    told = [problem.partition(": ")[0] for problem in missing["problems"]]
+    assert told == ["sources.web.read.paths", "sources.wiki.read.paths"]
     told = missing["sources"]["web"]
     assert told["tokens"] == near(3_500_000) and told["bytes_kept"] == near(told["text_bytes"] / 2)
     assert told["kept_origin"] == told["bytes_per_token_origin"] == "the recipe (expected.sources)"

@@ -37,7 +37,7 @@ def test_all_of_a_list_or_a_part_of_it(folder: Path) -> None:
     few, more = names(folder, "#sample=5"), names(folder, "#sample=12")
     assert len(few) == 5 and set(few) < set(more) and few == sorted(few) != NAMES[:5]
     assert names(folder, "#sample=5,seed=1") != few
-    (folder / "paths.gz").write_text("# all\n" + "".join(f"data/{name}\n\n" for name in NAMES[::-1]))  # plain, and in another order
+    (folder / "paths.gz").write_text("# all\n" + "".join(f"data/{name}\n\n" for name in NAMES[::-1]))
     assert sorted(names(folder, "#sample=5")) == few
 
 

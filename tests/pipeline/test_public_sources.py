@@ -1,4 +1,4 @@
-"""The two full profiles against servers on loopback that hold the public file trees: planned, and the first task of each source."""
+"""The full profiles against servers on loopback that hold the public file trees: planned, and the first task of each source."""
 
 from __future__ import annotations
 
@@ -143,7 +143,8 @@ def planned(name: str, servers: Servers, changes: list[str], capsys: pytest.Capt
     """The exit status and the result of `plan --profile full`."""
     sets = [flag for change in changes for flag in ("--set", change)]
     cluster = ["--nodes", "100", "--cores", "64", "--memory", "4000"]
-    code = main(["plan", str(CONFIGS / f"{name}.yaml"), "--profile", "full", "--rates", str(servers.rates), "--json", *cluster, *sets])
+    recipe = [str(CONFIGS / f"{name}.yaml"), "--profile", "full"]
+    code = main(["plan", *recipe, "--rates", str(servers.rates), "--json", *cluster, *sets])
     return code, orjson.loads(capsys.readouterr().out)
 
 
