@@ -120,7 +120,7 @@ class Failures(Settings):
 class Run(Settings):
     """How the work is cut and bounded. Nothing here changes a byte of the result, but for `failures`."""
 
-    split_bytes: HowMuch[Bytes] = Field(default=256 * 2**20, gt=0)  # what one task reads, about; the first cut of a source stays
+    split_bytes: HowMuch[Bytes | None] = Field(default=None, gt=0)  # what one task reads, about; None: by the source's size
     batch_bytes: HowMuch[Bytes] = Field(default=8 * 2**20, gt=0)
     task_memory: HowMuch[Bytes] = Field(default=1536 * 2**20, gt=0)  # what any task may take; who states more has it reserved
     cache_bytes: HowMuch[Bytes] = Field(default=20 * 2**30, gt=0)

@@ -10,7 +10,7 @@ from pipeline import storage
 from pipeline.forecast.rates import Rates
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.inputs import named_files_of
-from pipeline.plan.sources import list_files
+from pipeline.plan.sources import list_files, split_size
 from pipeline.recipe import Recipe, Source
 from stages.errors import InputError, UserError
 
@@ -118,7 +118,7 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | Unlisted, rates
         f"the recipe's expected.sources, for the files cannot be listed ({listed.reason}); stored size as compact as measured"
     )
     suffixed = names[0] if _format(read, names[0]) else "listed.jsonl.zst"  # of what nothing can be told
-    files = _made_up(suffixed, size, source.expected.files or max(1, -(-size // recipe.run.split_bytes)))
+    files = _made_up(suffixed, size, source.expected.files or max(1, -(-size // split_size(size, recipe.run.split_bytes))))
     told = listed.reason if listed.reason.startswith("sources.") else f"{name}: {listed.reason}"
     missing = told if listed.missing else ""
     return Input(known.documents, known.text_bytes, size, files, pages, origin, missing)

@@ -18,6 +18,8 @@ from stages.read import ReadSpec
 from stages.read.compression import compression_of
 
 SAMPLE = "sample:"
+SPLITS = 1024
+LEAST_SPLIT, MOST_SPLIT = 8 << 20, 256 << 20  # bytes
 
 
 def sample_folder() -> Path:
@@ -106,6 +108,15 @@ def _list_sample(pattern: str) -> list[SourceFile]:
     found = storage.list_files(f"{folder}/{pattern.removeprefix(SAMPLE)}")
     names = {entry.uri: entry.uri.removeprefix(f"{folder}/") for entry in found}
     return [SourceFile(e.uri, SAMPLE + names[e.uri], e.size, digests[names[e.uri]], e.witness) for e in found]
+
+
+def split_size(total: int, wanted: int | None) -> int:
+    """Bytes that one task reads, about, of a source of `total` bytes: as the recipe wants it, else a thousandth of the source.
+
+    So a source of a gigabyte or more keeps hundreds of cores busy to its end; a task is not so small that its start counts,
+    nor so large that what a lost node had in hand does.
+    """
+    return wanted or min(MOST_SPLIT, max(LEAST_SPLIT, total // SPLITS))
 
 
 def is_cut(file: SourceFile, read: ReadSpec, split_bytes: int) -> bool:
