@@ -68,7 +68,7 @@ def request(
             if response.status_code not in BUSY:
                 raise refused(uri, response) or _refusal(uri, response)
             broken = Broken(f"the server answers {response.status_code} {response.reason}", "try again later")
-            pause = retry.asked_pause(response.headers)
+            pause = retry.retry_after(response.headers.get("Retry-After"))
         except exceptions.SSLError as error:
             reason = f"no secure connection ({redact(str(error))})"
             raise StorageError(f"{shown(uri)}: {reason}; check REQUESTS_CA_BUNDLE") from None

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urljoin
 
 from requests import Response
 
-from pipeline.storage import http, hub_cache, retry
+from pipeline.storage import http, hub_cache, pace
 from pipeline.storage.entry import Entry, Stat
 from pipeline.storage.errors import Broken, ChangedError, MissingError, StorageError, redact
 
@@ -90,9 +90,9 @@ def _get(method: str, url: str, uri: str, more: dict[str, str] | None = None) ->
     """The hub's answer for a file, and the address elsewhere that it leads to, or ""; a renamed repository is followed."""
     headers = {**_headers(), **(more or {})}
     for _ in range(5):
-        retry.await_turn("hub")
+        pace.await_turn("hub")
         response = http.request(method, url, uri, headers, allow_redirects=False, refused=_refused)
-        retry.pace("hub", response.headers)
+        pace.note("hub", response.headers)
         target = urljoin(url, response.headers.get("Location", ""))
         if target == url or "X-Linked-ETag" in response.headers or not target.startswith(endpoint() + "/"):
             return response, "" if target == url else target

@@ -159,14 +159,6 @@ def test_a_budget_of_requests_is_kept_to_and_waited_for(hub):
     assert hub.resolved == sorted(files) and hub.refused == 0  # the answers told when there was none left
 
 
-def test_a_refusal_that_says_for_how_long_is_waited_out(hub):
-    hub.budget, hub.ends, hub.window = 0, 1e18, 0
-    with pytest.raises(storage.StorageError, match="429"):
-        storage.stat(f"{ROOT}/README.md")
-    hub.budget, hub.web.failures = None, [(429, {"RateLimit": '"resolvers";r=0;t=1'})]
-    assert storage.stat(f"{ROOT}/README.md").size == 5
-
-
 def test_the_commit_of_a_branch_is_told(hub):
     pattern = f"{ROOT}@main/data/*/*.jsonl.gz"
     storage.list_files(pattern)
