@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.forecast.calibrate import calibrate
-from pipeline.forecast.cluster import Cluster, phases
+from pipeline.forecast.cluster import Cluster, other_costs, phases
 from pipeline.forecast.inputs import inputs_of, missing_files
 from pipeline.forecast.rates import Rates, read_rates
 from pipeline.forecast.walk import forecast
@@ -21,13 +21,12 @@ def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) 
     problems += [given.missing for given in inputs.values() if given.missing]
     problems += [] if offline else missing_files(recipe)
     if any(stage.phase.endswith(": filter") for stage in told.stages):
-        told.assumptions.append(
-            "a Bloom filter is as fast as the small one that was measured; one that fills memory is slower"
-        )
+        told.assumptions.append("a Bloom filter larger than the one that was tried is as fast as that")
     if any(given.pages for given in inputs.values()):
         told.assumptions.append("the process that parses pages, one beside each such task, is not in the memory of a task")
     seconds = sum(phase.seconds for phase in found)
-    cost = sum(phase.cost or 0.0 for phase in found) if cluster.price is not None else None
+    prices = [sum(phase.cost or 0.0 for phase in found) if cluster.price is not None else None, *other_costs(found, cluster)]
+    cost = sum(price for price in prices if price is not None) if any(price is not None for price in prices) else None
     return {
         "recipe": recipe.name,
         "profile": recipe.profile,
@@ -43,6 +42,7 @@ def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) 
             "core_hours": sum(phase.core_seconds for phase in found) / 3600,
             "hours": seconds / 3600,
             "cost": cost,
+            "costs": dict(zip(("nodes", "requests", "storage"), prices, strict=True)),
             "disk": max((phase.disk for phase in found), default=0),
             "memory": max((phase.memory for phase in found), default=0),
             "read": sum(phase.read for phase in found),

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from pipeline.forecast.cluster import OBJECT_STORE
 from pipeline.summary import plain_table
 from stages.units import show_bytes, show_count, show_seconds
 
@@ -50,11 +51,15 @@ def show_plan(found: dict[str, Any], console: Console) -> None:
         else "; the network is not counted"
     )
     price = f", {cluster['price']:g} an hour each" if priced else ""
+    outside = f"; {show_bytes(cluster['outside'])}/s in all from the hub and web servers" if cluster["outside"] else ""
     console.print(
         f"cluster: {cluster['nodes']:,} node{'s' * (cluster['nodes'] > 1)} of {cluster['cores']} cores and "
-        f"{show_bytes(cluster['memory'])}{price}{network}",
+        f"{show_bytes(cluster['memory'])}, {OBJECT_STORE:.0%} of it kept by Ray{price}{network}{outside}",
         highlight=False,
     )
+    told = [f"{name} {value:,.2f}" for name, value in total["costs"].items() if value is not None]
+    if told:
+        _line(console, f"cost: {total['cost']:,.2f} ({', '.join(told)})")
     _line(console, f"core time: measured in {found['rates']}")
     _line(
         console,
