@@ -66,7 +66,7 @@ def calibration(recipe: Recipe, folder: Path, notes: list[str]) -> Recipe:
     data = dump(recipe)
     for name, source in recipe.sources.items():
         pages = any(_is_warc(source.read, path) for path in source.read.paths)
-        data["sources"][name]["read"] = _read(name, pages)
+        data["sources"][name] |= {"read": _read(name, pages), "expected": {}, "allow_empty": True}
         steps = [_step(f"{name}.{step}", step, item, pages, folder, notes) for step, item in source.steps]
         data["sources"][name]["steps"] = [step for step in steps if step is not None]
     data["dedup"] = [_dedup(name, item) for name, item in recipe.dedup]

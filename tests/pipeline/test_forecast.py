@@ -205,6 +205,7 @@ def unreachable() -> Recipe:
             "sources": {
                 "books": {
                     "read": {"paths": ["/nowhere/*.jsonl.gz"]},
+                    "expected": {"files": 1000, "documents": "1B"},
                     "steps": [
                         "gopher_quality",
                         {"decontaminate": {"files": "/nowhere/tasks.jsonl"}},
