@@ -27,6 +27,7 @@ class Input:
     files: list[SourceFile]  # as they are listed, else made up, as many and as large
     pages: bool
     origin: str
+    listed: bool = True
     missing: str = ""  # what a listing said that is not there
 
 
@@ -88,11 +89,8 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | Unlisted, rates
     if isinstance(listed, list):
         size = sum(file.size for file in listed)
         if known is not None:
-            text, documents, origin = (
-                known.text_bytes,
-                known.documents,
-                "its files as listed, documents and text as the recipe expects",
-            )
+            text, documents = known.text_bytes, known.documents
+            origin = "its files as listed, documents and text as the recipe expects"
         elif measured is None:
             raise UserError(
                 f"{name}: how much text is in its files is not known; measure with --measure, or set expected.sources.{name}"
@@ -121,7 +119,7 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | Unlisted, rates
     files = _made_up(suffixed, size, source.expected.files or max(1, -(-size // split_size(size, recipe.run.split_bytes))))
     told = listed.reason if listed.reason.startswith("sources.") else f"{name}: {listed.reason}"
     missing = told if listed.missing else ""
-    return Input(known.documents, known.text_bytes, size, files, pages, origin, missing)
+    return Input(known.documents, known.text_bytes, size, files, pages, origin, listed=False, missing=missing)
 
 
 def _made_up(pattern: str, size: int, count: int) -> list[SourceFile]:
