@@ -10,6 +10,7 @@ import msgspec
 from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import ROUNDS, Rates, Work
 from pipeline.plan.corpus import MIXTURE
+from pipeline.plan.lists import LIST
 from pipeline.plan.node import Node
 from pipeline.plan.parts import segments
 from pipeline.recipe import Recipe
@@ -139,7 +140,7 @@ class Costs:
         segment = self.plans[name][number]
         stage = Stage("read and filter" if number == 0 else f"after dedup {number}", name, len(group))
         stage.documents, stage.bytes_in, stage.read = int(flow.documents), int(flow.bytes), int(flow.files)
-        stage.outside = sum(file.size for file in self.inputs[name].files if _is_outside(file.uri)) if number == 0 else 0
+        stage.outside = stage.read if number == 0 and _is_outside(self.recipe.sources[name].read.paths) else 0
         reading = missing.work(rates.speed("read", name, str(number)) or rates.all("read"), "reading")
         seconds = reading.seconds_per_byte * flow.bytes
         stage.memory = (rates.of("read", name, str(number)) or reading).memory
@@ -329,8 +330,9 @@ def _step(stage: Stage, source: str, name: str, step: Step, flow: Flow, rates: R
     return seconds
 
 
-def _is_outside(uri: str) -> bool:
-    return uri.startswith(("hf://", "http://", "https://"))
+def _is_outside(paths: Sequence[str]) -> bool:
+    """Whether a source lies on the hub or on web servers."""
+    return any(path.removeprefix(LIST).startswith(("hf://", "http://", "https://")) for path in paths)
 
 
 def bytes_per_token(recipe: Recipe, name: str, rates: Rates) -> float:
