@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.folder import MADE_BY
+from pipeline.folder import CLAIM, MADE_BY, RUN, RunMark
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, DroppedReport, without_near_copies
 from pipeline.jobs.tokenize import TokenizeReport
@@ -24,7 +25,7 @@ from pipeline.made import MadeBy, read_made
 from pipeline.manifest import read_corpus
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.plan.parts import Segment, segments
-from pipeline.recipe import Recipe, build_recipe
+from pipeline.recipe import Recipe, at_home, build_recipe
 from stages.errors import UserError
 from stages.parts import read_part
 from stages.steps import STEPS
@@ -108,15 +109,14 @@ class FinishedRun:
 def open_finished(run: str) -> FinishedRun:
     """Open a finished run. Raises UserError where there is none, or where its recipe is not one of this version."""
     manifest = read_corpus(run)
-    uri = storage.join(run, "recipe.json")
-    if not storage.exists(uri):
+    if not storage.exists(storage.join(run, RUN)):
         for name, command in MADE_BY.items():
             if storage.exists(storage.join(run, name)):
                 raise UserError(
                     f"{run} was made by `python -m pipeline {command}` and has no record of documents; name a run's folder"
                 )
         raise UserError(f"{run} holds no recipe.json: the run was made by an older version; run its recipe again")
-    recipe = recipe_of(orjson.loads(storage.read_bytes(uri)), uri)
+    recipe = read_recipe(run)
     sources = {name: SourceParts(name, segments(source)) for name, source in recipe.sources.items()}
     made = read_made(run)
     with Ledger(run) as ledger:
@@ -152,6 +152,14 @@ def _files(entry: Entry, ledger: Ledger) -> PartFiles:
     kept = paths.get("kept")
     report = entry.report_as(DocumentsReport)
     return PartFiles(report, kept or paths.get("measures"), paths.get("dropped"), paths.get("failed"), kept is not None)
+
+
+def read_recipe(run: str) -> Recipe:
+    """The recipe that a finished run was made by, in the folder where it lay then."""
+    uri = storage.join(run, RUN)
+    claimed = storage.join(run, CLAIM)
+    mark = msgspec.json.decode(storage.read_bytes(claimed), type=RunMark) if storage.exists(claimed) else None
+    return at_home(recipe_of(orjson.loads(storage.read_bytes(uri)), uri), mark.folder if mark else None)
 
 
 def recipe_of(data: dict[str, Any], name: str) -> Recipe:

@@ -49,7 +49,9 @@ class Bounds(Settings):
     """A document passes when min <= measure <= max; a bound left out does not limit."""
 
     min: float | None = None
+    """The least value that passes."""
     max: float | None = None
+    """The greatest value that passes."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Bounds:
@@ -71,6 +73,7 @@ class Labels(Settings):
     """A document passes when its (string) measure is one of `keep`."""
 
     keep: tuple[str, ...]
+    """The values that pass."""
 
     def decide(self, values: pa.Array) -> dict[str, np.ndarray]:
         """Which documents are dropped: {"keep": mask}. Null passes."""
@@ -91,6 +94,8 @@ def _read_limit(value: Any) -> Any:
         return {"min": value[0], "max": value[1]}
     if value is None:
         return {}
+    if isinstance(value, str):
+        raise ValueError("a limit is a number, or two in brackets: [min, max]")
     return value
 
 

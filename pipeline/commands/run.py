@@ -84,6 +84,7 @@ def _call(args: argparse.Namespace) -> int:
 def default_out(path: str, name: str, profile: str | None, asked: str | None) -> str:
     """runs/NAME for a recipe's first profile, runs/NAME-PROFILE where another one is asked for."""
     from pipeline.overrides import read_yaml
+    from pipeline.shipped import find_recipe
 
-    first = next(iter(read_yaml(path).get("profiles") or [None]), None)
+    first = next(iter(read_yaml(find_recipe(path)).get("profiles") or [None]), None)
     return f"runs/{name}" if profile in (None, first) else f"runs/{name}-{profile}"

@@ -26,7 +26,7 @@ def look_up(recipe: Recipe, run: str, files: Mapping[str, list[SourceFile]] | No
     Raises UserError, with the recipe's key, for one that is not there.
     """
     named, sizes = named_versions(recipe, inline)
-    return Inputs(run, files or list_all(recipe.sources), named, sizes)
+    return Inputs(run, files or list_all(recipe), named, sizes)
 
 
 def named_versions(recipe: Recipe, inline: bool = False) -> tuple[dict[str, Named], dict[str, int]]:

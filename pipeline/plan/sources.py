@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +12,8 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.jobs.cut import Range
 from pipeline.jobs.inputs import SourceFile
-from pipeline.recipe import Source
+from pipeline.recipe import Recipe
+from pipeline.storage.uri import as_written, located
 from stages.cache import cache_root
 from stages.errors import UserError
 from stages.read import ReadSpec
@@ -24,17 +27,17 @@ def sample_folder() -> Path:
     return cache_root() / "sample"
 
 
-def list_files(source: str, paths: Sequence[str]) -> list[SourceFile]:
+def list_files(source: str, paths: Sequence[str], folder: str | None = None) -> list[SourceFile]:
     """All files of a source in canonical order: patterns as the recipe orders them, names sorted within each.
 
-    Raises UserError for a pattern that matches nothing: a source that silently is empty ruins a mixture.
+    folder: of the recipe, that relative paths are relative to; documents name files without it. Raises UserError for a
+    pattern that matches nothing: a source that silently is empty ruins a mixture.
     """
     files: dict[str, SourceFile] = {}
     for pattern in paths:
-        found = _list_sample(pattern) if pattern.startswith(SAMPLE) else _list_stored(pattern)
+        found = _list_sample(pattern) if pattern.startswith(SAMPLE) else _list_stored(pattern, folder)
         if not found:
-            shown = storage.public_name(pattern)
-            raise UserError(f"sources.{source}.read.paths: nothing found at {shown}; check the path or pattern")
+            raise UserError(f"sources.{source}.read.paths: nothing found at {_where(pattern, folder)}")
         for file in found:
             known = files.setdefault(file.name, file)
             if known.uri != file.uri and known.version != file.version:
@@ -66,8 +69,29 @@ def _fixed_folder(pattern: str, files: Mapping[str, SourceFile]) -> str:
     return fixed[: fixed.rfind("/") + 1]
 
 
-def _list_stored(pattern: str) -> list[SourceFile]:
-    return [SourceFile(e.uri, e.name, e.size, e.version, e.witness) for e in storage.list_files(pattern)]
+def _list_stored(pattern: str, folder: str | None) -> list[SourceFile]:
+    full = located(pattern, folder)
+    if full == pattern or folder is None:
+        return [SourceFile(e.uri, e.name, e.size, e.version, e.witness) for e in storage.list_files(pattern)]
+    if not storage.local_path(full).exists():  # a pattern, which the folder's own name is none of
+        full = located(pattern, re.sub(r"[*?\[{]", r"[\g<0>]", folder))
+    found = storage.list_files(full)
+    return [SourceFile(e.uri, as_written(e.name, folder), e.size, e.version, e.witness) for e in found]
+
+
+def _where(pattern: str, folder: str | None) -> str:
+    """A path that leads nowhere, where that is, and what may be meant."""
+    shown, full = storage.public_name(pattern), located(pattern, folder)
+    if folder is None or full == pattern:
+        return f"{shown}; check the path or pattern"
+    text = f"{shown} in {folder}, the recipe's folder, which its paths are relative to"
+    if storage.list_files(pattern):
+        return f"{text}; it is there in the current folder: write {os.path.relpath(pattern, folder)}"
+    head, _, name = full.rpartition("/")
+    if not Path(head).is_dir():
+        return f"{text}; there is no folder {head}" if not re.search(r"[*?\[{]", head) else f"{text}; check the pattern"
+    near = difflib.get_close_matches(name, [path.name for path in Path(head).iterdir()], 1)
+    return f"{text}" + (f"; did you mean {pattern.removesuffix(name)}{near[0]}?" if near else "; check the path or pattern")
 
 
 def _list_sample(pattern: str) -> list[SourceFile]:
@@ -132,6 +156,6 @@ def by_content(files: Mapping[str, Sequence[SourceFile]], run: str) -> dict[str,
     }
 
 
-def list_all(sources: dict[str, Source]) -> dict[str, list[SourceFile]]:
+def list_all(recipe: Recipe) -> dict[str, list[SourceFile]]:
     """`list_files` for every source."""
-    return {name: list_files(name, source.read.paths) for name, source in sources.items()}
+    return {name: list_files(name, source.read.paths, recipe.folder) for name, source in recipe.sources.items()}

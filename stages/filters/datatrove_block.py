@@ -38,7 +38,9 @@ class DatatroveBlock(Step):
     step: ClassVar[str] = "datatrove"
 
     block: str = Field(min_length=1)
+    """The class: its name in datatrove.pipeline.filters or .formatters, or a dotted path to one elsewhere."""
     args: dict[str, Any] = Field(default_factory=dict)
+    """Its arguments."""
     keep: Limit = limit(min=1)
     """The filter's answer as a number. `keep: null` only measures: nothing is dropped."""
 

@@ -42,8 +42,8 @@ class Decontaminate(Step):
     @model_validator(mode="before")
     @classmethod
     def _name_files(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("files") and not values.get("names"):
-            files = values["files"]
+        files = values.get("files") if isinstance(values, dict) else None
+        if isinstance(files, str | list | tuple) and files and not values.get("names"):
             return values | {"names": _differences([files] if isinstance(files, str) else list(files))}
         return values
 

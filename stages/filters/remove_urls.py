@@ -29,6 +29,7 @@ class RemoveUrls(Step):
     """`as_dclm`: URLs go only from texts that begin with a top-level domain's name (as `The` begins with `th`): this is
     what the original does, whose test is `match` where `search` was meant. `all`: from all texts."""
     ip_addresses: bool = True
+    """Cut out IPv4 addresses too."""
 
     def edit(self, docs: pa.RecordBatch) -> tuple[pa.RecordBatch, Measures]:
         """The batch without URLs; measure `removed`: how many URLs and addresses were cut out (int64)."""
