@@ -13,6 +13,8 @@ from stages.errors import UserError
 EPILOG = "Each command tells more with --help. Start with: python -m pipeline run configs/dclm_mix.yaml"
 # In the order of --help: a file each in pipeline/commands/.
 COMMANDS = (
+    "steps",
+    "schema",
     "run",
     "plan",
     "status",

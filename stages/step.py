@@ -107,8 +107,10 @@ def _read_labels(value: Any) -> Any:
     return value
 
 
-Limit = Annotated[Bounds, BeforeValidator(_read_limit)]
-OneOf = Annotated[Labels, BeforeValidator(_read_labels)]
+Limit = Annotated[
+    Bounds, BeforeValidator(_read_limit, json_schema_input_type=Bounds | float | tuple[float | None, float | None] | None)
+]
+OneOf = Annotated[Labels, BeforeValidator(_read_labels, json_schema_input_type=Labels | str | list[str])]
 
 
 class Step(Settings):
@@ -116,6 +118,7 @@ class Step(Settings):
 
     step: ClassVar[str]
     takes_pages: ClassVar[bool] = False  # True for a step that makes text of `html`, which is gone after it
+    other_measures: ClassVar[Mapping[str, str]] = {}  # measures without a limit, each with its meaning
     tallies: ClassVar[tuple[str, ...]] = ()  # measures whose sum over all documents is told in a run's summary
     version: ClassVar[int] = 1  # raise it when the same settings give other results than before
 

@@ -194,8 +194,11 @@ class Bff(_Dedup):
 
 
 class Substring(_Dedup):
-    """Exact repeated substrings, by a suffix array (Lee et al. 2022, "Deduplicating Training Data Makes Language Models
-    Better", which sets 50 tokens): a run of `length` units that stood in the corpus before is cut out."""
+    """Repeated substrings: a run of `length` units that stood in the corpus before is cut out.
+
+    Found exactly, by a suffix array (Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better", which
+    sets 50 tokens).
+    """
 
     method: Literal["substring"]
     """`substring`."""

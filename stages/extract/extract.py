@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -19,6 +20,7 @@ from stages.errors import DocumentsFailed
 from stages.extract import blocks, supervisor
 from stages.extract.page_metadata import add_page_metadata
 from stages.step import Bounds, Labels, Limit, Measures, Step, limit
+from stages.units import Bytes
 from stages.user_code import code_digest
 
 _LOCK = threading.Lock()
@@ -36,6 +38,7 @@ class Extract(Step):
     """
 
     step: ClassVar[str] = "extract"
+    other_measures: ClassVar[Mapping[str, str]] = {"page_bytes": "Bytes of the page; the key `max_page_bytes` limits it."}
     takes_pages: ClassVar[bool] = True
     version: ClassVar[int] = 2
     tallies: ClassVar[tuple[str, ...]] = ("replaced",)
@@ -73,7 +76,7 @@ class Extract(Step):
     """How bytes become characters. `declared`: as UTF-8, then as header and page declare, as browsers do, then by a
     detector. `as_dclm`: by Resiliparse's detector alone, which takes damaged UTF-8 for other things."""
 
-    max_page_bytes: PositiveInt = 16 << 20
+    max_page_bytes: Bytes = Field(default=16 << 20, gt=0)
     """Larger pages are dropped unread; the measure is `page_bytes`."""
     page_seconds: PositiveFloat = 10.0
     """CPU time after which a page is given up."""

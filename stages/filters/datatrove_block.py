@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import inspect
 import traceback
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,6 +37,7 @@ class DatatroveBlock(Step):
     """
 
     step: ClassVar[str] = "datatrove"
+    other_measures: ClassVar[Mapping[str, str]] = {"reason": "The filter's own reason; null where it gives none."}
 
     block: str = Field(min_length=1)
     """The class: its name in datatrove.pipeline.filters or .formatters, or a dotted path to one elsewhere."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ class Decontaminate(Step):
     """
 
     step: ClassVar[str] = "decontaminate"
+    other_measures: ClassVar[Mapping[str, str]] = {"hit": "The set and its record, `name:record`, with most hits; null for none."}
 
     overlap: Limit = limit(max=0)
     """Share of the document's n-grams, repeated ones too, that an evaluation set has; NaN for fewer words than one."""

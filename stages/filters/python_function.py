@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -31,6 +31,7 @@ class PythonFunction(Step):
     model_config = ConfigDict(populate_by_name=True)  # `measure` in recipes: as an attribute, that is the method
 
     step: ClassVar[str] = "python"
+    other_measures: ClassVar[Mapping[str, str]] = {"MEASURE": "What the function returned; `measure` gives its name."}
 
     function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`package.module:name`, found as Python finds modules, and in the recipe's folder."""

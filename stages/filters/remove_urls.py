@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ class RemoveUrls(Step):
     """
 
     step: ClassVar[str] = "remove_urls"
+    other_measures: ClassVar[Mapping[str, str]] = {"removed": "URLs and addresses that were cut out."}
 
     urls: Literal["as_dclm", "all", "none"] = "as_dclm"
     """`as_dclm`: URLs go only from texts that begin with a top-level domain's name (as `The` begins with `th`): this is

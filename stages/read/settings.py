@@ -11,6 +11,7 @@ from stages.errors import InputError
 from stages.read.compression import SUFFIXES, Compression
 from stages.read.names import suffixes
 from stages.step import Settings
+from stages.units import Bytes
 
 Format = Literal["warc", "jsonl", "parquet", "csv", "text"]
 RecordType = Literal["response", "resource", "conversion", "metadata"]
@@ -39,7 +40,7 @@ class ReadSpec(Settings):
     """What the files hold; left out, their names tell."""
     compression: Compression | None = None
     """How they are compressed; left out, the first bytes tell, and the name where they do not."""
-    max_record_bytes: PositiveInt = 64 << 20
+    max_record_bytes: Bytes = Field(default=64 << 20, gt=0)
     """A line, row or page of more bytes is dropped (`max_record_bytes`)."""
 
     text_field: str = "text"
