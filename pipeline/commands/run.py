@@ -33,6 +33,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="read all files of the run first, and make again what is damaged"
     )
+    parser.add_argument(
+        "--train", metavar="CONFIG", help="afterwards train a model on the tokens: a trainer's configuration, such as olmoe_tiny"
+    )
     parser.add_argument("--yes", action="store_true", help="start a run that is large for this machine")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -41,6 +44,7 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     gc.disable()  # what is imported stays: there is nothing to collect in it
+    from pipeline.program import check_trainer, train_command, trainer
     from pipeline.progress import Progress
     from pipeline.ray_start import ray_address
     from pipeline.recipe import load_recipe
@@ -53,6 +57,10 @@ def _call(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers}: at least 1 is needed")
     recipe = load_recipe(args.recipe, args.profile, args.set)
+    if args.train and args.json:
+        raise UserError("--train and --json are both given: the run's result is printed as JSON, and nothing after it")
+    if args.train:
+        check_trainer(args.train)
     out = args.out or default_out(args.recipe, recipe.name, recipe.profile, args.profile)
     if not args.yes:
         check_size(recipe, None if args.inline else ray_address(args.address, args.workers))
@@ -73,11 +81,14 @@ def _call(args: argparse.Namespace) -> int:
         return 0
     if summary.unchanged:
         print(f"{out} is up to date with {args.recipe}: nothing to do")
-        print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
-        return 0
-    show(printable_all(summary.to_json()), console())
-    print(f"wrote {out}/manifest.json")
-    print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
+    else:
+        show(printable_all(summary.to_json()), console())
+        print(f"wrote {out}/manifest.json")
+    if args.train:
+        trained = f"runs/train/{recipe.name}"
+        print(f"now: {train_command(out, args.train)} --out {trained} --resume", flush=True)
+        return trainer(["train", args.train, "--data", out, "--out", trained, "--resume"])
+    print(f"next: {train_command(out)}")
     return 0
 
 
