@@ -6,6 +6,7 @@ has to run, so a run that is done already needs no cluster.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import closing
@@ -74,17 +75,21 @@ class Failures:
 
     def check(self, title: str, allowed: Allowed, done: int, total: int) -> None:
         """Raise TooManyFailures at the end of a stage, and on the way once so much failed that the end cannot be better."""
-        if self.files > allowed.files:
-            raise TooManyFailures(
-                f"{self.files} source files could not be read to their end (allowed: {allowed.files}, "
-                f"run.failures.files); the first: {self.file_cause}"
-            )
         expected = self.seen * total / max(done, 1)  # documents of the whole stage, by those seen
-        if done >= ENOUGH_TO_JUDGE * total and self.documents > allowed.documents * expected:
+        too_many = done >= ENOUGH_TO_JUDGE * total and self.documents > allowed.documents * expected
+        share = f"{self.documents} of {self.seen} documents failed, over the share of {allowed.documents:g} that "
+        share += "run.failures.documents allows"
+        if self.files > allowed.files:
+            needed = f"run.failures.files={self.files}"
+            if too_many:
+                needed += f" run.failures.documents={math.ceil(100 * self.documents / self.seen) / 100:g}"
             raise TooManyFailures(
-                f"{title}: {self.documents} of {self.seen} documents failed, over the share of "
-                f"{allowed.documents:g} that run.failures.documents allows; the first: {self.cause}"
+                f"{self.files} source files could not be read to their end, and run.failures.files allows {allowed.files}"
+                f"{f', and {share}' if too_many else ''}; the first: {self.file_cause}; get it again if it was cut on its way, "
+                f"or leave out what cannot be read: --set {needed}"
             )
+        if too_many:
+            raise TooManyFailures(f"{title}: {share}; the first: {self.cause}")
 
 
 @dataclass

@@ -25,6 +25,7 @@ from pipeline.made import MadeBy, read_made
 from pipeline.manifest import read_corpus
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.plan.parts import Segment, segments
+from pipeline.program import program
 from pipeline.recipe import Recipe, at_home, build_recipe
 from stages.errors import UserError
 from stages.parts import read_part
@@ -67,13 +68,33 @@ class SourceParts:
 
 @dataclass
 class FinishedRun:
-    """A finished run, opened for questions about its documents."""
+    """A finished run, opened for questions about its documents.
+
+    missing: parts that should be in its folder (`run.keep: all`), and are not.
+    """
 
     uri: str
     recipe: Recipe
     manifest: Manifest
     sources: dict[str, SourceParts]
     entries: list[Entry] = field(default_factory=list)  # of the ledger, one a task that the run is made by
+    missing: tuple[str, ...] = ()
+
+    def gone(self, what: str) -> str:
+        """Why something that parts hold is not there, and what brings it back."""
+        if self.missing:
+            more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
+            return f"{what}: {self.uri}/{self.missing[0]}{more} is missing; `{self._again()}` makes it again"
+        return f"{what}: parts were let go (run.keep is {self.recipe.run.keep}); `{self._again()} --set run.keep=measures` keeps them"
+
+    def _again(self) -> str:
+        profile = f" --profile {self.recipe.profile}" if self.recipe.profile else ""
+        return f"{program()} run {self.recipe.file or 'RECIPE'}{profile} --out {self.uri}"
+
+    def check_whole(self) -> None:
+        """Raise UserError where parts are missing: figures made of the others would be of another corpus."""
+        if self.missing:
+            raise UserError(self.gone("the run's parts are not all there"))
 
     def rows(
         self, path: str, columns: list[str] | None = None, batch_bytes: int = 8 << 20
@@ -134,7 +155,14 @@ def open_finished(run: str) -> FinishedRun:
         keys = dict.fromkeys([*(key for _, key in made.nodes), *made.others])
         entries = [entry for key in keys if (entry := ledger.entry(key))]
         entries = [entry for entry in entries if entry.ref.kind not in CONCLUSIONS]
-    return FinishedRun(run, recipe, manifest, sources, entries)
+        missing = _missing(entries, ledger) if recipe.run.keep == "all" else ()
+    return FinishedRun(run, recipe, manifest, sources, entries, missing)
+
+
+def _missing(entries: list[Entry], ledger: Ledger) -> tuple[str, ...]:
+    """Parts of documents that were written, and are not there."""
+    paths = (output.path for entry in entries if entry.ref.kind in ("documents", "tokenize") for output in entry.outputs)
+    return tuple(path for path in paths if path.endswith(".parquet") and ledger.size_of(path) is None)
 
 
 def _documents_of(made: MadeBy) -> dict[tuple[str, int], list[str]]:
@@ -159,7 +187,9 @@ def read_recipe(run: str) -> Recipe:
     uri = storage.join(run, RUN)
     claimed = storage.join(run, CLAIM)
     mark = msgspec.json.decode(storage.read_bytes(claimed), type=RunMark) if storage.exists(claimed) else None
-    return at_home(recipe_of(orjson.loads(storage.read_bytes(uri)), uri), mark.folder if mark else None)
+    recipe = at_home(recipe_of(orjson.loads(storage.read_bytes(uri)), uri), mark.folder if mark else None)
+    recipe._file = mark.file if mark else None
+    return recipe
 
 
 def recipe_of(data: dict[str, Any], name: str) -> Recipe:

@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     gc.disable()  # what is imported stays: there is nothing to collect in it
-    from pipeline.program import check_trainer, train_command, trainer
+    from pipeline.program import check_trainer, train_command
     from pipeline.progress import Progress
     from pipeline.ray_start import ray_address
     from pipeline.recipe import load_recipe
@@ -85,11 +85,24 @@ def _call(args: argparse.Namespace) -> int:
         show(printable_all(summary.to_json()), console())
         print(f"wrote {out}/manifest.json")
     if args.train:
-        trained = f"runs/train/{recipe.name}"
-        print(f"now: {train_command(out, args.train)} --out {trained} --resume", flush=True)
-        return trainer(["train", args.train, "--data", out, "--out", trained, "--resume"])
+        return _train(args.train, recipe.name, out)
     print(f"next: {train_command(out)}")
     return 0
+
+
+def _train(config: str, name: str, out: str) -> int:
+    """Train on the run's tokens. Other tokens, or another configuration, have a folder of their own; the same go on."""
+    from pathlib import Path
+
+    from pipeline.manifest import read_manifest
+    from pipeline.program import train_command, trainer, trainer_program
+
+    folder = f"runs/train/{name}-{Path(config).stem}-{read_manifest(out)['fingerprint'][:8]}"
+    print(f"now: {train_command(out, config)} --out {folder} --resume", flush=True)
+    status = trainer(["train", config, "--data", out, "--out", folder, "--resume"])
+    if status == 0:
+        print(f'next: {trainer_program()} sample {folder} --prompt "..."')
+    return status
 
 
 def default_out(path: str, name: str, profile: str | None, asked: str | None) -> str:

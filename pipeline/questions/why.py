@@ -88,7 +88,7 @@ def _measures_note(run: FinishedRun, hit: Hit, kind: str) -> str | None:
     if kind == "failed":
         return "a document that failed is on record with its cause and payload, without measures"
     if hit.stage < 0:
-        return f"its measures were let go (run.keep is {run.recipe.run.keep})"
+        return run.gone("its measures are not there")
     return None
 
 
