@@ -85,7 +85,7 @@ class Failures:
                 needed += f" run.failures.documents={math.ceil(100 * self.documents / self.seen) / 100:g}"
             raise TooManyFailures(
                 f"{self.files} source files could not be read to their end, and run.failures.files allows {allowed.files}"
-                f"{f', and {share}' if too_many else ''}; the first: {self.file_cause}; get it again if it was cut on its way, "
+                f"{f', and {share}' if too_many else ''}; the first: {self.file_cause}; mend or replace it, "
                 f"or leave out what cannot be read: --set {needed}"
             )
         if too_many:

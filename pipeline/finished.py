@@ -85,7 +85,8 @@ class FinishedRun:
         if self.missing:
             more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
             return f"{what}: {self.uri}/{self.missing[0]}{more} is missing; `{self._again()}` makes it again"
-        return f"{what}: parts were let go (run.keep is {self.recipe.run.keep}); `{self._again()} --set run.keep=measures` keeps them"
+        keep = self.recipe.run.keep
+        return f"{what}: parts were let go (run.keep is {keep}); `{self._again()} --set run.keep=measures` keeps them"
 
     def _again(self) -> str:
         profile = f" --profile {self.recipe.profile}" if self.recipe.profile else ""

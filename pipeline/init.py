@@ -95,10 +95,11 @@ def _files(places: Sequence[str], notes: list[str]) -> Iterator[SourceFile]:
         listed = storage.list_files(place)
         if not listed:
             raise UserError(f"{place}: there is no such file or folder" if not storage.exists(place) else f"{place}: is empty")
-        runs = {str(PurePosixPath(e.uri).parent) for e in listed if storage.name_of(e.uri) in (CLAIM, *MADE_BY)}
+        names = {entry.uri: entry.name.removeprefix("./") for entry in listed}
+        runs = {str(PurePosixPath(name).parent) for name in names.values() if storage.name_of(name) in (CLAIM, *MADE_BY)}
         for entry in listed:
-            name = entry.name.removeprefix("./")
-            if any(entry.uri.startswith(f"{run}/") for run in runs) or storage.name_of(name) in NO_RECORDS:
+            name = names[entry.uri]
+            if any(name.startswith(f"{run}/") for run in runs) or storage.name_of(name) in NO_RECORDS:
                 continue
             try:
                 ReadSpec().format_of(name)
@@ -133,8 +134,8 @@ def _paths(files: Sequence[SourceFile], others: Sequence[SourceFile], home: Path
     endings = {"".join(f".{s.lstrip('.')}" for s in suffixes(file.name)) for file in files}
     if len(files) > 1 and all(PurePosixPath(file.name).name.endswith(tuple(endings)) for file in files):
         patterns = [str(folder / f"*{ending}") for ending in sorted(endings)]
-        taken = {entry.uri for pattern in patterns for entry in storage.list_files(pattern)}
-        whole = {file.uri for file in files} == taken and not taken & {file.uri for file in others}
+        taken = {entry.name for pattern in patterns for entry in storage.list_files(pattern)}
+        whole = {file.name for file in files} == taken and not taken & {file.name for file in others}
         if whole or len(files) > LISTED:
             return tuple(_from_home(pattern, home) for pattern in patterns)
     return tuple(_from_home(file.name, home) for file in files)

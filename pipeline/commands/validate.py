@@ -52,7 +52,7 @@ def _source(name: str, found: Checked) -> list[str]:
     from stages.units import show_bytes
 
     source = found.sources[name]
-    lines = ["", f"{name}: {source.files:,} files, {show_bytes(source.bytes)}, {source.format}"]
+    lines = ["", f"{name}: {source.files:,} file{'s' * (source.files > 1)}, {show_bytes(source.bytes)}, {source.format}"]
     lines.append(f"  steps: {', '.join(source.steps) or 'none'}")
     look = source.look
     if look is None:

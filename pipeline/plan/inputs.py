@@ -17,6 +17,7 @@ from pipeline.plan.sources import list_all
 from pipeline.recipe import Recipe
 from stages.errors import UserError
 from stages.marks import named_files
+from stages.step import Step
 from stages.tokens.tokenizer import TokenizerError, check_tokenizer
 
 
@@ -26,7 +27,19 @@ def look_up(recipe: Recipe, run: str, files: Mapping[str, list[SourceFile]] | No
     Raises UserError, with the recipe's key, for one that is not there.
     """
     named, sizes = named_versions(recipe, inline)
+    check_code(recipe)
     return Inputs(run, files or list_all(recipe), named, sizes)
+
+
+def check_code(recipe: Recipe) -> None:
+    """Raise UserError, with the recipe's key, for a function or class of somebody's own that is not found."""
+    for source, settings in recipe.sources.items():
+        for name, step in settings.steps:
+            try:
+                if isinstance(step, Step):
+                    step.code()
+            except UserError as error:
+                raise UserError(f"sources.{source}.steps.{name}: {error}") from None
 
 
 def named_versions(recipe: Recipe, inline: bool = False) -> tuple[dict[str, Named], dict[str, int]]:
