@@ -92,14 +92,9 @@ def _of_model(name: str, kind: Kind, model: type[BaseModel]) -> Page:
 
 def _of_reader(name: str) -> Page:
     module, label = READERS[name]
-    labels = {label for _, label in READERS.values()}
-    taken = []
-    for key in keys(Read):
-        readers = labels & set(key.meaning.partition(":")[0].split(", "))
-        if not readers or label in readers:
-            taken.append(key)
+    own = tuple(key for key in keys(Read) if label in key.meaning.partition(":")[0].split(", "))
     text = inspect.cleandoc(import_module(module).__doc__ or "")
-    return Page(name, "reader", text, tuple(taken), (), _code(module))
+    return Page(name, "reader", f"{text}\n\nKeys of all readers: sources.read.", own, (), _code(module))
 
 
 def _code(module: str) -> str:
