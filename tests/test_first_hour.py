@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text()
-TEXTS = [text for _, text in sorted(topics.items()) if len(text) > 400]
+TEXTS = [text[:5000] for _, text in sorted(topics.items()) if len(text) > 400]
 PACKED = ("pipeline", "stages", "trainer", "configs", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -142,5 +142,5 @@ def test_what_is_shipped_is_found_by_name_and_the_folders_own_modules_are_left_a
     assert "no mistakes found" in said("headrace validate dclm_mix --json > seen.json; echo no mistakes found", folder, installed)
     assert set(json.loads((folder / "seen.json").read_text())["sources"]) >= {"dclm", "wiki"}
     assert "did you mean dclm_mix" in said("headrace run dclm_mx", folder, installed, status=2)
-    assert "experts" in said("headrace trainer plan olmoe_1b_7b", folder, installed)
+    assert "active; 8 GPUs" in said("headrace trainer plan olmoe_1b_7b", folder, installed)
     assert "a module of my own" in said("python -m pipeline --version", folder, installed, status=1)
