@@ -28,6 +28,7 @@ COMMANDS = (
     "why",
     "sweep",
     "clusters",
+    "contamination",
     "report",
     "mix",
     "export",

@@ -32,6 +32,9 @@ from stages.parts import read_part
 from stages.steps import STEPS
 from stages.tokens.shard_format import Manifest
 
+Row = dict[str, Any]
+"""A row of a part by its columns: what names the document, its text, and whatever the recipe's steps measured."""
+
 
 @dataclass
 class PartFiles:
@@ -84,7 +87,7 @@ class FinishedRun:
         """Why something that parts hold is not there, and what brings it back."""
         if self.missing:
             more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
-            return f"{what}: {self.uri}/{self.missing[0]}{more} is missing; `{self._again()}` makes it again"
+            return f"{what}: {self.uri}/{next(iter(self.missing))}{more} is missing; `{self._again()}` makes it again"
         keep = self.recipe.run.keep
         return f"{what}: parts were let go (run.keep is {keep}); `{self._again()} --set run.keep=measures` keeps them"
 
@@ -108,7 +111,7 @@ class FinishedRun:
                 stream.seek(0)
             yield from read_part(stream, batch_bytes, columns)
 
-    def row(self, path: str, number: int) -> dict[str, Any]:
+    def row(self, path: str, number: int) -> Row:
         """One row of a part, all columns; of the part, one row group is read."""
         with storage.open_random(storage.join(self.uri, path)) as stream, pq.ParquetFile(stream) as part:
             for group in range(part.num_row_groups):

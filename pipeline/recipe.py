@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
+from pipeline.attempts import Tasks
 from pipeline.explain import explain, nested, validate
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
 from pipeline.shipped import find_recipe, is_shipped
@@ -174,6 +175,8 @@ class Run(Settings):
     """Which interim files stay: all, the measures of every document, or who was dropped and why."""
     check_inputs: HowMuch[Literal["version", "content"]] = "version"
     """What tells an input from another: its version (date, size, ETag), or its bytes."""
+    tasks: Tasks = Tasks()
+    """How tasks get along with machines and servers that fail."""
     failures: Failures = Failures()
     """What may fail before the run stops."""
 

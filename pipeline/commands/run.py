@@ -50,7 +50,8 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.recipe import load_recipe
     from pipeline.run import Options, run_recipe
     from pipeline.size import check_size
-    from pipeline.summary import console, show
+    from pipeline.summary import show
+    from pipeline.tables import console
     from pipeline.terminal import print_json, printable_all
 
     gc.enable()
@@ -82,7 +83,7 @@ def _call(args: argparse.Namespace) -> int:
     if summary.unchanged:
         print(f"{out} is up to date with {args.recipe}: nothing to do")
     else:
-        show(printable_all(summary.to_json()), console())
+        show(printable_all(summary), console())
         print(f"wrote {out}/manifest.json")
     if args.train:
         return _train(args.train, recipe.name, out)
