@@ -62,11 +62,11 @@ def test_a_name_that_is_none_is_answered_with_the_nearest(capsys: pytest.Capture
 
 def settings_of(name: str, folder: Path) -> dict:
     """What a step needs besides its defaults."""
-    (folder / "evaluation.jsonl").write_text(json.dumps({"request": {"context": "one two three", "continuation": "four"}}))
+    (folder / "evaluation.jsonl").write_text(json.dumps({"question": "Which of the eight wheels of the old mill turns first in spring?"}))
     (folder / "lengths_of_texts.py").write_text("def length(text):\n    return len(text)\n")
     return {
         "datatrove": {"block": "GopherQualityFilter"},
-        "decontaminate": {"files": [str(folder / "evaluation.jsonl")], "ngram": 2},
+        "decontaminate": {"files": [str(folder / "evaluation.jsonl")]},
         "python": {"function": "lengths_of_texts:length", "measure": "MEASURE".lower()},
         "token_repeats": {"tokenizer": str(folder / "tokenizer.json")},
         "url_filter": {"domains": ["example.com"]},
