@@ -15,6 +15,7 @@ from pipeline.plan.corpus import Inputs
 from pipeline.plan.node import Named
 from pipeline.plan.sources import list_all
 from pipeline.recipe import Recipe
+from pipeline.storage.uri import as_written
 from stages.errors import UserError
 from stages.marks import named_files
 from stages.step import Step
@@ -61,8 +62,15 @@ def named_versions(recipe: Recipe, inline: bool = False) -> tuple[dict[str, Name
                     tokens = (recipe.tokenizer.eos_token, recipe.tokenizer.pad_token) if of_run else ()
                     check_tokenizer(path, *tokens, keep=inline and of_run)
         except (storage.StorageError, TokenizerError) as error:
-            raise UserError(f"{key}: {error}") from None
+            raise UserError(f"{key}: {error}{_relative(uri, recipe, error)}") from None
     return named, sizes
+
+
+def _relative(uri: str, recipe: Recipe, error: Exception) -> str:
+    """What to say of a file that is missing under a path relative to the recipe."""
+    if not isinstance(error, storage.MissingError) or as_written(uri, recipe.folder) == uri:
+        return ""
+    return f"; paths in a recipe are relative to its folder, {recipe.folder}"
 
 
 def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -162,10 +162,12 @@ MISTAKES = {
         "      - extract\n", "sources.web.steps.extract", "data/docs.jsonl holds none", "take the step out"
     ),
     "a tokenizer that is not there": Mistake(
-        ("tokenizer.path", "/tok.json", "no such file"), "{train: {vocab_size: 300}}", "{path: tok.json}"
+        ("tokenizer.path", "/tok.json", "no such file", "relative to its folder"),
+        "{train: {vocab_size: 300}}",
+        "{path: tok.json}",
     ),
     "a model that is not there": steps(
-        "      - quality: {model: good.bin}\n", "sources.web.steps.quality.model", "/good.bin", "no such file"
+        "      - quality: {model: good.bin}\n", "sources.web.steps.quality.model", "/good.bin", "no such file", "its folder"
     ),
     "a function that is not there": steps(
         "      - python: {function: 'my_rules:length', measure: length, max: 9}\n",
