@@ -42,14 +42,14 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.terminal import print_json
 
     known = pages()
-    if args.name is not None and args.name not in known:
+    if args.name is not None and args.name != "dedup" and args.name not in known:
         raise UserError(f"steps {args.name}: there is none of this name{nearest(args.name, list(known))}")
-    chosen = [known[args.name]] if args.name else list(known.values())
+    chosen = [page for page in known.values() if args.name in (None, page.name, page.kind)]
     if args.json:
         print_json([dataclasses.asdict(page) for page in chosen])
     elif args.markdown:
         sys.stdout.write(markdown())
-    elif args.name:
+    elif len(chosen) == 1:
         print("\n".join(_told(chosen[0], _width())))
     else:
         print("\n".join(_listed(chosen, _width())))
@@ -64,8 +64,8 @@ def _listed(pages: list[Page], width: int) -> list[str]:
     """Everything, a line each, under its kind."""
     lines = []
     name_width = max(len(page.name) for page in pages)
-    for kind, title in TITLES.items():
-        lines += ["", title, ""]
+    for kind in dict.fromkeys(page.kind for page in pages):
+        lines += ["", TITLES[kind], ""]
         for page in pages:
             if page.kind == kind:
                 line = textwrap.shorten(page.line, width - name_width - 4, placeholder=" ...")

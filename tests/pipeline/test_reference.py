@@ -55,6 +55,12 @@ def test_one_is_told_with_all_its_keys_on_80_columns(
         assert f"\n  {name}:" in told
 
 
+def test_the_methods_of_dedup_are_told_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["steps", "dedup"]) == 0
+    told = capsys.readouterr().out
+    assert "\n  minhash " in told and "gopher_quality" not in told
+
+
 def test_a_name_that_is_none_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["steps", "gopher"]) == 2
     assert "did you mean gopher_quality?" in capsys.readouterr().err
@@ -62,7 +68,8 @@ def test_a_name_that_is_none_is_answered_with_the_nearest(capsys: pytest.Capture
 
 def settings_of(name: str, folder: Path) -> dict:
     """What a step needs besides its defaults."""
-    (folder / "evaluation.jsonl").write_text(json.dumps({"question": "Which of the eight wheels of the old mill turns first in spring?"}))
+    question = "Which of the eight wheels of the old mill turns first in spring?"
+    (folder / "evaluation.jsonl").write_text(json.dumps({"question": question}))
     (folder / "lengths_of_texts.py").write_text("def length(text):\n    return len(text)\n")
     return {
         "datatrove": {"block": "GopherQualityFilter"},
