@@ -216,8 +216,9 @@ def _steps(one: Found, asked: Asked) -> list[str]:
     wanted = language not in (None, "any") and _has_model()
     label = language if language not in (None, "any") else one.language or "en"
     lines.append(("" if wanted else "# ") + _step(f"language: {{label: [{label}]}}", "language"))
-    for name in ("gopher_quality", "repetition"):
-        lines.append(("" if web else "# ") + _step(name, name))
+    # Gopher's stop words are English ones: of another language no document would have them.
+    quality = "gopher_quality" if label == "en" else "gopher_quality: {stop_words: 0}"
+    lines += [("" if web else "# ") + _step(text, text.partition(":")[0]) for text in (quality, "repetition")]
     method = "minhash" if web else "exact"
     return [*lines, _step(f"dedup: {{method: {method}}}", method)]
 

@@ -19,8 +19,8 @@ TEXTS = [text for _, text in sorted(topics.items()) if len(text) > 1000][:12]
 PAGE = "<html><body><article>" + "".join(f"<p>{part}</p>" for part in TEXTS[0].split("\n\n")) + "</article></body></html>"
 
 
-def warc() -> bytes:
-    http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{PAGE}".encode()
+def warc(page: str = PAGE) -> bytes:
+    http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{page}".encode()
     head = "WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:1>\r\nWARC-Target-URI: http://a.example/\r\n"
     head += f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
     return head.encode() + http + b"\r\n\r\n"
@@ -87,6 +87,14 @@ def test_init_takes_files_and_a_tokenizer_by_name(folder: Path, capsys: pytest.C
     }
     assert recipe.tokenizer.hub == "org/model"
     assert [name for name, _ in recipe.sources["table"].steps] == ["dedup"]
+
+
+def test_what_is_not_english_is_not_measured_by_english_words(folder: Path) -> None:
+    text = "Der Müller öffnet das Wehr, und das Wasser des Flusses dreht das Rad, das die Steine der Mühle treibt. " * 20
+    Path("de.warc").write_bytes(warc(f"<html><body><article><p>{text}</p></article></body></html>"))
+    assert main(["init", "de.warc", "--out", "de.yaml"]) == 0
+    steps = dict(load_recipe("de.yaml").sources["de"].steps)
+    assert steps["language"].label.keep == ("de",) and steps["gopher_quality"].stop_words.min == 0
 
 
 def test_what_init_writes_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
