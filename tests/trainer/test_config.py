@@ -84,6 +84,8 @@ def test_refuses_missing_file_and_malformed_setting(tmp_path):
         load(tmp_path / "c.yaml", ["name.x=1"])
     with pytest.raises(TrainerError, match=r"--set train\.token=1: unknown key train\.token; did you mean train\.tokens\?"):
         load(tmp_path / "c.yaml", ["train.token=1"])
+    with pytest.raises(TrainerError, match=r"unknown key trin\.tokens; did you mean train\.tokens\?"):
+        load(tmp_path / "c.yaml", ["trin.tokens=1"])
     with pytest.raises(TrainerError, match=r"model = 3: is a section"):
         load(tmp_path / "c.yaml", ["model=3"])
     (tmp_path / "c.yaml").write_text("name: c\ntrain: {tokens: 1, tokens: 2}\n")
