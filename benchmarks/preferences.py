@@ -182,7 +182,7 @@ def _adapted(
     options: argparse.Namespace, name: str, settings: dict[str, Any], start: Path, data: Path, seed: int, rate: float
 ) -> Path:
     out = options.out / name
-    length = LENGTH if settings["method"] == "sft" else 2 * LENGTH
+    length = LENGTH if settings["method"] == "sft" else 3 * LENGTH  # two pairs, or two answers with a mismatched one
     values: dict[str, Any] = {
         "name": name,
         "adapt": settings,
