@@ -18,6 +18,8 @@ NAMES = (
     "extraction",
     "main_text",
     "fineweb",
+    "decontamination",
+    "pii",
     "memory",
     "ledger",
     "trainer",

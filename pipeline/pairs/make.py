@@ -203,7 +203,10 @@ class _Making:
         if not self.options.decontaminate:
             return batch
         step = Decontaminate(
-            files=self.options.decontaminate, fields=self.options.decontaminate_fields, ngram=self.options.ngram
+            files=self.options.decontaminate,
+            match="ngrams",
+            fields=self.options.decontaminate_fields,
+            ngram=self.options.ngram,
         )
         measures = step.measure(batch)
         hits = np.nan_to_num(measures["overlap"]) > 0

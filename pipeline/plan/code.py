@@ -19,6 +19,7 @@ from pathlib import Path
 
 # Import name -> distribution, of libraries whose version may change the bytes of a result.
 LIBRARIES = {
+    "chardetng_py": "chardetng-py",
     "datatrove": "datatrove",
     "endec": "endec",
     "fastokens": "fastokens",
