@@ -107,6 +107,11 @@ def test_preferences_want_answers_that_are_right_or_wrong(taught, base, tokenize
     asked[3] = str(plain)
     assert main([*asked, "--samples", "2", "--preferences", file]) == 2
     assert "has neither final nor tests" in capsys.readouterr().err
+    rows = [{"prompt": f"Say {n}", "answer": str(n), "final": "never"} for n in range(20)]
+    asked[3] = str(pair_runs.write_pairs(tmp_path / "never", rows, tokenizer))
+    assert main([*asked, "--samples", "2", "--limit", "2", "--preferences", file]) == 2
+    assert "no prompt has both right and wrong answers" in capsys.readouterr().err
+    assert not Path(file).exists()
 
 
 def test_conversations_of_several_turns_are_left_out_and_counted(taught, tokenizer, tmp_path, capsys) -> None:
