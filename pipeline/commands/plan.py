@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         "Core time is measured on this machine, never assumed: from a finished run (--rates), or by a small run of the recipe's "
         "own steps over sample text (--measure, some 20 s). Without either, the recipe's own run under runs/ is taken.",
     )
-    parser.add_argument("recipe", help="YAML file")
+    parser.add_argument("recipe", help="a YAML file, or a recipe that comes with Headrace, by name: dclm_mix")
     parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
     parser.add_argument("--rates", metavar="DIR|FILE", help="a finished run, or a file that --save wrote")

@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "run", help="carry out a recipe", description="Carry out a recipe, or what is left of it."
     )
-    parser.add_argument("recipe", help="YAML file")
+    parser.add_argument("recipe", help="a YAML file, or a recipe that comes with Headrace, by name: dclm_mix")
     parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
     parser.add_argument(
