@@ -22,7 +22,7 @@ from requests import Response
 
 from pipeline.storage import http, hub_cache, pace
 from pipeline.storage.entry import Entry, Stat
-from pipeline.storage.errors import Broken, ChangedError, MissingError, StorageError, redact
+from pipeline.storage.errors import Broken, ChangedError, MissingError, StorageError, TransientError, redact
 
 ENDPOINT = "https://huggingface.co"
 TARGET_SECONDS = 1800.0
@@ -133,7 +133,7 @@ def stat(uri: str) -> Stat:
     try:
         response, _ = _get("HEAD", url, uri)
     except Broken as broken:
-        raise StorageError(f"{uri}: {broken}; {broken.fix}") from None
+        raise broken.given_up(uri) from None
     if commit := response.headers.get("X-Repo-Commit"):
         _commits[parse(uri).root.rstrip("/")] = commit
     etag = _etag(response)
@@ -253,9 +253,9 @@ def _tree(folder: str, place: Place, recursive: bool) -> Iterator[tuple[str, Sta
     except HfHubHTTPError as error:
         code, status = error.response.headers.get("X-Error-Code", ""), error.response.status_code
         refused = _reason(folder, code, status)
-        raise refused or StorageError(f"{folder}: the hub answers {status} to a listing; try again later") from None
+        raise refused or TransientError(f"{folder}: the hub answers {status} to a listing; try again later") from None
     except (transport, ValueError) as error:
-        raise StorageError(f"{folder}: listing broke off ({http.cause(error)}); check the network and HF_ENDPOINT") from None
+        raise TransientError(f"{folder}: listing broke off ({http.cause(error)}); check the network and HF_ENDPOINT") from None
 
 
 def _commit(folder: str, place: Place) -> str:
@@ -265,7 +265,7 @@ def _commit(folder: str, place: Place) -> str:
         with http.request("GET", url, folder, _headers(), refused=_refused) as response:
             commit = response.json()["sha"]
     except Broken as broken:
-        raise StorageError(f"{folder}: {broken}; {broken.fix}") from None
+        raise broken.given_up(folder) from None
     except (ValueError, KeyError, TypeError):
         raise StorageError(f"{folder}: {redact(endpoint())} does not answer like a hub; check HF_ENDPOINT") from None
     _commits[place.root.rstrip("/")] = commit
