@@ -18,7 +18,6 @@ class Progress:
         self.terminal = sys.stderr.isatty() and not quiet
         self.quiet = quiet
         self.lines = not self.terminal and not quiet
-        self._began = time.monotonic()
         self._phase = ""
         self._width = 0
         self._compiling = False
