@@ -52,10 +52,15 @@ class _Walk:
         for node in stage.nodes:
             place = node.ref.stage if node.ref.kind != "shard" else ""
             groups.setdefault((node.ref.kind, node.ref.source, place), []).append(node)
+        before = self._core_seconds()
         for (kind, _, _), group in groups.items():
             self._price(kind, group)
+        self.outline.core_seconds.append(self._core_seconds() - before)
         self.answers.nodes = Counter((node.ref.kind, node.ref.source, node.ref.stage) for node in stage.nodes)
         return [self.answers.of(node) for node in stage.nodes]
+
+    def _core_seconds(self) -> float:
+        return sum(stage.core_seconds for stage in self.costs.stages.values())
 
     def _price(self, kind: str, group: list[Node]) -> None:
         if kind == "tokenizer":

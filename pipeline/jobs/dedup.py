@@ -43,7 +43,7 @@ class EditedPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DedupShard(msgspec.Struct, frozen=True, kw_only=True):
-    """What a shard of a dedup did: by a Bloom filter (bff: n-grams that came, were there, were entered), or suffixes (substring)."""
+    """What a shard of a dedup did: by a Bloom filter (n-grams that came, were there, were entered), or by suffixes."""
 
     shard: int
     documents: int | UnsetType = UNSET
