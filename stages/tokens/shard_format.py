@@ -22,7 +22,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, NotRequired, TypedDict
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -32,18 +32,7 @@ FORMAT, VERSION = "headrace", 1
 UINT16_VOCABULARY = 65_536  # the largest vocabulary whose ids fit into uint16
 
 Manifest = dict[str, Any]
-
-
-class ShardEntry(TypedDict):
-    """What a manifest says of a shard: paths relative to its folder, counts, and the SHA-256 of its files."""
-
-    path: str
-    index: NotRequired[str]  # all but instances in training order have one
-    tokens: int
-    documents: int
-    text_bytes: int
-    sha256: str
-    index_sha256: NotRequired[str]
+ShardEntry = dict[str, Any]  # what a manifest says of one shard
 
 
 class ShardError(Exception):
