@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
@@ -24,6 +24,8 @@ from stages.tokens.mixture import Mixture, MixtureError, check_mixture
 from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
 from stages.user_code import add_folder
+
+Chosen = TypeVar("Chosen", bound=BaseModel)
 
 
 class Read(ReadSpec):
@@ -373,6 +375,14 @@ def build_recipe(
         return Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{name}: {explain(error, Recipe)}") from None
+
+
+def settings_of(model: type[Chosen], assignments: Sequence[str]) -> Chosen:
+    """A command's settings, from its `--set`. Raises RecipeError."""
+    try:
+        return model.model_validate(apply_set({}, assignments))
+    except ValidationError as error:
+        raise RecipeError(f"--set: {explain(error, model)}") from None
 
 
 def parse_step(kind: str, settings: Mapping[str, Any]) -> Step:
