@@ -71,6 +71,7 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
             if recipe.run.check_inputs == "content":
                 inputs = replace(inputs, files=by_content(inputs.files, inputs.run))
             engine.progress.ahead = lambda: _ahead(recipe, inputs)
+            engine.log.begin()
             with engine:
                 if options.verify:
                     _forget_damaged(engine)
@@ -122,6 +123,7 @@ def _finish(recipe: Recipe, manifest: Manifest, summary: Summary, engine: Engine
         storage.write_bytes(storage.join(run, SUMMARY), summary.to_bytes())
         write_made(run, engine.walked, engine.used)
         storage.write_bytes(target, data)
+    engine.log.end()
     engine.ledger.sweep(engine.used)
 
 

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 import orjson
@@ -50,13 +50,6 @@ class Conclusion(Report, kw_only=True):
 
     outputs: dict[str, list[Output]] = {}
     made_by: list[str] = []
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """A file that a task reads: what decides the bytes that come out of it."""
-
-    def identity(self) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +233,8 @@ def _marked(job: Job, mark: Mark) -> Iterator[Any]:
 
 
 def _identity(value: Any) -> Any:
-    """What of an InFile field's value decides bytes: the identity of each file in it, and all other values."""
-    if isinstance(value, Readable):
+    """What of an InFile field's value decides bytes: all values, and of what has an identity (a file), that alone."""
+    if hasattr(type(value), "identity"):
         return value.identity()
     if isinstance(value, Mapping):
         return {str(key): _identity(item) for key, item in value.items()}
