@@ -20,6 +20,7 @@ NAMES = (
     "fineweb",
     "memory",
     "ledger",
+    "engine",
     "trainer",
     "gpu",
 )
