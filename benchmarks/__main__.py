@@ -18,13 +18,15 @@ NAMES = (
     "extraction",
     "main_text",
     "fineweb",
+    "decontamination",
+    "pii",
     "memory",
     "ledger",
     "engine",
     "trainer",
     "gpu",
 )
-LONG = ("imitation",)  # run only when they are named
+LONG = ("imitation", "preferences")  # run only when they are named
 
 
 def main() -> None:

@@ -52,8 +52,17 @@ class Conclusion(Report, kw_only=True):
     made_by: list[str] = []
 
 
+class Readable:
+    """A file that a task reads: what decides the bytes that come out of it."""
+
+    __slots__ = ()
+
+    def identity(self) -> Any:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Readable):
     """A file of the run's folder, by its path and the digest of its bytes."""
 
     path: str
@@ -64,7 +73,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class Named(Readable):
     """A file that the recipe names for a step (a model, a list, a tokenizer), by its URI and its version.
 
     witness: what readers compare (`storage.open_stream`); "" for a file of a run, whose version is its digest.
@@ -233,8 +242,8 @@ def _marked(job: Job, mark: Mark) -> Iterator[Any]:
 
 
 def _identity(value: Any) -> Any:
-    """What of an InFile field's value decides bytes: all values, and of what has an identity (a file), that alone."""
-    if hasattr(type(value), "identity"):
+    """What of an InFile field's value decides bytes: the identity of each file in it, and all other values."""
+    if isinstance(value, Readable):
         return value.identity()
     if isinstance(value, Mapping):
         return {str(key): _identity(item) for key, item in value.items()}
