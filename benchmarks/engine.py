@@ -26,7 +26,7 @@ from pipeline.ledger import Ledger, Ref
 from pipeline.place import Placement
 from pipeline.plan.node import Job, Node, Report, Stage
 from pipeline.progress import Progress
-from stages.marks import Setting
+from stages.marks import InFile
 
 MILLISECONDS, MEGABYTES = 2.0, 1000.0
 GOALS_FOR = 100_000  # tasks
@@ -37,7 +37,7 @@ DRIVER = ("python -m benchmarks.engine", "python", "python3")
 class Nothing(Job):
     """Does nothing, and is told from the others by its number."""
 
-    number: Setting[int]
+    number: InFile[int]  # as what tells tasks of a run from one another is what they read
 
     def modules(self) -> tuple[str, ...]:
         return ("pipeline.jobs.context",)
