@@ -123,7 +123,6 @@ def _finish(recipe: Recipe, manifest: Manifest, summary: Summary, engine: Engine
         storage.write_bytes(storage.join(run, SUMMARY), summary.to_bytes())
         write_made(run, engine.walked, engine.used)
         storage.write_bytes(target, data)
-    engine.log.end()
     engine.ledger.sweep(engine.used)
 
 

@@ -36,7 +36,7 @@ class RunLog:
             storage.delete_tree(storage.join(self.run, LOGS))
 
     def end(self) -> None:
-        """The run is whole: how far it is needs no telling any more."""
+        """All is done: how far it is needs no telling any more."""
         with suppress(StorageError):
             storage.delete(storage.join(self.run, PROGRESS))
 

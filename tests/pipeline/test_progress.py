@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline import progress, run_log
-from pipeline.cli import main
 from pipeline.engine import Engine
 from pipeline.forecast.usual import phases_ahead
 from pipeline.jobs.context import Context
@@ -18,7 +18,7 @@ from pipeline.ledger import Ledger, Ref
 from pipeline.place import Placement
 from pipeline.plan.node import Job, Node, Report, Stage
 from pipeline.progress import Ahead, Progress
-from pipeline.questions.status import Status, status
+from pipeline.questions.status import Status, show_status, status
 from pipeline.recipe import build_recipe
 from pipeline.storage import RunLock
 from stages.books import Amount, StepBooks
@@ -80,9 +80,9 @@ def test_where_there_is_no_terminal_lines_tell_it(
         lines[2],
     )
     assert re.fullmatch(rf"phase 3 of 3: tokenize +4/4 tasks  \S+ k?M?B/s  36 of 40 documents kept  {number}", lines[-1])
-    assert main(["status", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    assert re.search(r"phase 3 of 3: tokenize +\d/4 tasks .*; told .* ago\n", printed)
+    show_status(SEEN[-1], Console())
+    assert re.search(r"phase 3 of 3: tokenize +3/4 tasks .*; told .* ago\n", capsys.readouterr().out)
+    assert not (tmp_path / "logs/progress.json").exists()  # all is done
 
 
 def test_the_phases_of_a_recipe_are_known_before_it_runs(tmp_path: Path) -> None:
