@@ -22,6 +22,7 @@ NAMES = (
     "pii",
     "memory",
     "ledger",
+    "engine",
     "trainer",
     "gpu",
 )
