@@ -58,8 +58,8 @@ Steps = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_parse_steps)]
 class ExpectedInput(Settings):
     """How much a source is known to have; fewer is an error."""
 
-    files: Count | None = None
-    documents: Count | None = None  # read, before any step
+    files: Count | None = Field(default=None, ge=0)
+    documents: Count | None = Field(default=None, ge=0)  # read, before any step
 
 
 class Source(Settings):
