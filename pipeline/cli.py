@@ -21,6 +21,7 @@ COMMANDS = (
     "why",
     "sweep",
     "clusters",
+    "contamination",
     "report",
     "mix",
     "export",

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.jobs.context import Context
 from pipeline.plan.code import code_of_all
-from pipeline.plan.node import Named, Stored
+from pipeline.plan.node import Named, Readable, Stored
 from stages.marks import in_key, named_files
 from stages.parts import read_part, without_rows
 from stages.step import Step
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(Readable):
     """One source file, some row groups of a Parquet file, or a range of a plain JSON lines file.
 
     name: as documents and errors name it. label: the file in ids of documents that have none of their own. version: changes

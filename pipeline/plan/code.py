@@ -110,6 +110,7 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     return whole.hexdigest(), tuple(found)
 
 
+@cache
 def _is_module(name: str) -> bool:
     if not name.startswith(("stages.", "pipeline.jobs.")):
         return False
@@ -127,6 +128,7 @@ def _root(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))).parent
 
 
+@cache
 def _source(module: str) -> Path:
     path = _root(module) / Path(*module.split("."))
     file = path.with_suffix(".py")

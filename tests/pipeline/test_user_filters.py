@@ -11,6 +11,7 @@ from pydoc_data.topics import topics
 
 import pyarrow.parquet as pq
 import pytest
+from told import as_json
 
 from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
@@ -56,7 +57,7 @@ def test_the_example_in_the_docs_does_what_the_docs_say(example: Path) -> None:
     ):
         assert share == pytest.approx(text.count("?") / sum(map(text.count, ".!?")))
         assert length == pytest.approx(len(text) / (text.count("\n") + 1))
-    swept = sweep(str(example / "out"), "python.question_share", values=[0.4, 1])["sources"]["docs"]["limits"]
+    swept = as_json(sweep(str(example / "out"), "python.question_share", values=[0.4, 1]))["sources"]["docs"]["limits"]
     assert [row["new"]["documents"] for row in swept] == [0, 1]
 
 
