@@ -295,6 +295,18 @@ def test_a_damaged_row_group_costs_its_rows():
     assert "row group 1 cannot be read" in events[0].reason
 
 
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_page_that_its_checksum_contradicts_costs_its_rows(compression):
+    """A byte that changed within a text, which nothing else would tell."""
+    options = {"use_dictionary": False, "compression": compression, "write_page_checksum": True}
+    raw = bytearray(write({"text": [f"{i} " * 300 for i in range(30)]}, row_group_size=10, **options))
+    column = pq.ParquetFile(io.BytesIO(bytes(raw))).metadata.row_group(1).column(0)
+    raw[column.data_page_offset + column.total_compressed_size - 5] ^= 1
+    rows, events, _ = read(bytes(raw))
+    assert [row["record"] for row in rows] == [*range(1, 11), *range(21, 31)]
+    assert [(event.record, event.documents, event.damage) for event in events] == [(11, 10, True)]
+
+
 def test_an_error_of_the_disk_is_no_damage():
     class Failing(io.BytesIO):
         reads = 0
