@@ -15,6 +15,7 @@ NAMES = (
     "documents",
     "dedup",
     "charsets",
+    "large_inputs",
     "extraction",
     "main_text",
     "fineweb",
