@@ -19,6 +19,7 @@ NAMES = (
     "extraction",
     "main_text",
     "fineweb",
+    "datatrove_words",
     "decontamination",
     "pii",
     "memory",
