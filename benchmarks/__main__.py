@@ -15,6 +15,7 @@ NAMES = (
     "documents",
     "dedup",
     "charsets",
+    "large_inputs",
     "extraction",
     "main_text",
     "fineweb",
@@ -23,6 +24,7 @@ NAMES = (
     "pii",
     "memory",
     "ledger",
+    "engine",
     "trainer",
     "gpu",
 )

@@ -48,7 +48,7 @@ MORE = ("books", "c4", "quality-labels", "wiki-en", "wiki-es", "wiki-fr", "wikip
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure both steps and print the table."""
-    parser = argparse.ArgumentParser("python -m benchmarks classifiers", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser("python -m benchmarks classifiers", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--limit", type=int, default=None, help="only so many pages of each WARC file")
     parser.add_argument("--repeats", type=int, default=3, help="warm rounds; medians are shown")
     parser.add_argument("--core", type=int, default=None, help="number of the core to use")
