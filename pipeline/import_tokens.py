@@ -26,6 +26,7 @@ from pipeline.plan.graph import Plan
 from pipeline.plan.node import Done, Named, Node, Stage
 from pipeline.plan.tokens import SplitShards, shard
 from pipeline.plan.training import copied_tokenizer
+from pipeline.program import program
 from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.step import content_key
@@ -356,4 +357,4 @@ def show_import(found: ImportDone, console: Console) -> None:
         console.print(f"{found.ended:,} of {documents:,} documents did not end in token {eos}: it was added{doubt}")
     if some := found.without_index:
         console.print(f"{len(some):,} files have no index (the first: {some[0]}); documents end at token {eos} there")
-    console.print(f"join it with others: python -m pipeline mix {found.out} OTHER... --out NEW")
+    console.print(f"join it with others: {program()} mix {found.out} OTHER... --out NEW")

@@ -21,9 +21,12 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status; an error that the user can mend is one line and status 2."""
-    options = _parser().parse_args(_each_set(sys.argv[1:] if arguments is None else arguments))
+def main(arguments: Sequence[str] | None = None, program: str = "python -m trainer") -> int:
+    """Run one command. Returns the exit status; an error that the user can mend is one line and status 2.
+
+    program: what the user typed to come here, for help and usage.
+    """
+    options = _parser(program).parse_args(_each_set(sys.argv[1:] if arguments is None else arguments))
     sys.stdout.reconfigure(line_buffering=True)
     try:
         return options.run(options)
@@ -77,8 +80,8 @@ def _bytes(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description="Train, evaluate and look into models on a run's tokens.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a model on the shards of a finished run")

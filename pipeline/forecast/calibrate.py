@@ -76,7 +76,7 @@ def calibration(recipe: Recipe, folder: Path, notes: list[str]) -> Recipe:
     data["run"] |= {"split_bytes": SPLIT_BYTES, "failures": {"documents": 1.0, "files": 0}}
     data["expected"] = None
     small = recipe_of(data, "calibration")
-    small._file = recipe._file
+    small._file, small._folder = recipe.file, recipe.folder
     return small
 
 

@@ -11,7 +11,7 @@ from pipeline.forecast.rates import Rates
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.inputs import named_files_of
 from pipeline.plan.sources import list_files, split_size
-from pipeline.recipe import Recipe, Source
+from pipeline.recipe import Recipe
 from stages.errors import InputError, UserError
 
 LISTERS = 8
@@ -43,7 +43,7 @@ def inputs_of(recipe: Recipe, rates: Rates, offline: bool = False) -> dict[str, 
     """Every source's input. Raises UserError for a source whose files cannot be listed and that the recipe says nothing of."""
     with ThreadPoolExecutor(LISTERS) as pool:
         listed = dict(
-            zip(recipe.sources, pool.map(lambda s: _list(s[0], s[1], offline), recipe.sources.items()), strict=True)
+            zip(recipe.sources, pool.map(lambda name: _list(name, recipe, offline), recipe.sources), strict=True)
         )
     return {name: _input(recipe, name, listed[name], rates) for name in recipe.sources}
 
@@ -65,12 +65,12 @@ def _missing(key: str, uri: str) -> str:
     return ""
 
 
-def _list(name: str, source: Source, offline: bool) -> list[SourceFile] | Unlisted:
+def _list(name: str, recipe: Recipe, offline: bool) -> list[SourceFile] | Unlisted:
     """The source's files, or why they cannot be listed."""
     if offline:
         return Unlisted("--offline", False)
     try:
-        return list_files(name, source.read.paths)
+        return list_files(name, recipe.sources[name].read.paths, recipe.folder)
     except UserError as error:
         unreachable = isinstance(error, storage.StorageError) and not isinstance(error, storage.MissingError)
         return Unlisted(re.sub(r"^\w+://\S+: ", "", str(error)), not unreachable)

@@ -128,6 +128,7 @@ def sweep(
     Raises UserError for a run, source, step or measure that is not there, and where `run.keep` removed the measures.
     """
     finished = open_finished(run)
+    finished.check_whole()
     asked = _asked(finished, measure, source, side)
     return Sweep(run, measure, {one.source.name: _sweep_source(finished, one, values) for one in asked})
 
@@ -203,10 +204,7 @@ def _parts(run: FinishedRun, asked: Asked) -> Iterator[tuple[PartFiles, pa.Array
 def _reached(run: FinishedRun, asked: Asked, files: PartFiles) -> Iterator[_Docs]:
     """The documents of a part that reached the step, as its files hold them."""
     if files.kept is None:
-        raise UserError(
-            f"{run.uri}: the measures of documents that were kept were let go (run.keep is {run.recipe.run.keep}); "
-            "run the recipe again with --set run.keep=measures, or all"
-        )
+        raise UserError(run.gone("the measures of documents that were kept are not there"))
     later = asked.source.plan[asked.stage].steps[asked.position + 1 :]
     edited = next((f"{name}.bytes_in" for name, step in later if is_edit(step)), None)
     measures = [f"{asked.name}.{m}" for m in asked.step.limits()]

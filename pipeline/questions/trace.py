@@ -20,6 +20,7 @@ from rich.text import Text
 from pipeline import storage
 from pipeline.folder import PAIRS, RUN
 from pipeline.manifest import SPLITS, read_corpus, run_tokenizer, shards_of
+from pipeline.program import program
 from pipeline.tables import line
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
@@ -115,7 +116,7 @@ def has_records(run: str) -> bool:
 def why_command(run: str, document: Found) -> str:
     """The command that shows a document's way through the run: its measures, edits and copies."""
     query = f"{document.file}:{document.record}" if document.record else document.id
-    return shlex.join(["python", "-m", "pipeline", "why", run, query])
+    return f"{program()} {shlex.join(['why', run, query])}"
 
 
 def find_shard(run: str, manifest: Manifest, name: str) -> tuple[str, str, dict[str, Any]]:

@@ -113,6 +113,7 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -
     Raises UserError where there is no finished run, or it was made by an older version.
     """
     finished = open_finished(run)
+    finished.check_whole()
     summary = msgspec.json.decode(storage.read_bytes(storage.join(run, SUMMARY)), type=_Summary)
     ordinals = {name: _chosen(source, parts) for name, source in finished.sources.items()}
     sources = {
