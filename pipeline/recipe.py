@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
@@ -24,6 +24,8 @@ from stages.tokens.mixture import Mixture, MixtureError, check_mixture
 from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
 from stages.user_code import add_folder
+
+Chosen = TypeVar("Chosen", bound=BaseModel)
 
 
 class Read(ReadSpec):
@@ -78,9 +80,9 @@ Dedups = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_parse_dedups)]
 class ExpectedInput(Settings):
     """How much a source is known to have; fewer is an error."""
 
-    files: Count | None = None
+    files: Count | None = Field(default=None, ge=0)
     """Files that its paths name."""
-    documents: Count | None = None
+    documents: Count | None = Field(default=None, ge=0)
     """Documents that are read, before any step."""
 
 
@@ -373,6 +375,14 @@ def build_recipe(
         return Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{name}: {explain(error, Recipe)}") from None
+
+
+def settings_of(model: type[Chosen], assignments: Sequence[str]) -> Chosen:
+    """A command's settings, from its `--set`. Raises RecipeError."""
+    try:
+        return model.model_validate(apply_set({}, assignments))
+    except ValidationError as error:
+        raise RecipeError(f"--set: {explain(error, model)}") from None
 
 
 def parse_step(kind: str, settings: Mapping[str, Any]) -> Step:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.arguments import tell
+from pipeline.commands.arguments import add_recipe, tell
 from stages.errors import UserError
 
 
@@ -19,9 +19,7 @@ def add(commands: Any) -> None:
         "Core time is measured on this machine, never assumed: from a finished run (--rates), or by a small run of the recipe's "
         "own steps over sample text (--measure, some 20 s). Without either, the recipe's own run under runs/ is taken.",
     )
-    parser.add_argument("recipe", help="YAML file")
-    parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
+    add_recipe(parser)
     parser.add_argument("--rates", metavar="DIR|FILE", help="a finished run, or a file that --save wrote")
     parser.add_argument("--measure", action="store_true", help="measure now, on one core")
     parser.add_argument("--save", metavar="FILE", help="with --measure: write the rates to a .json file for --rates")

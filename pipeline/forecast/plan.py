@@ -6,16 +6,12 @@ import msgspec
 
 from pipeline.forecast.cluster import Cluster, Phase, other_costs, phases
 from pipeline.forecast.inputs import inputs_of, missing_files
-from pipeline.forecast.rates import Rates, Work
+from pipeline.forecast.rates import Rates
 from pipeline.forecast.stages import SourceForecast, Stage
+from pipeline.forecast.usual import usual_rates
 from pipeline.forecast.walk import forecast
 from pipeline.recipe import Recipe
 
-# Where nothing was measured: figures that decide no stage, and only counts of tasks that are not told then.
-UNMEASURED = {
-    ("files", "", ""): Work(documents_in=1, bytes_in=1, bytes_out=1),
-    ("tokens", "", ""): Work(bytes_in=4, bytes_out=1),
-}
 BY_AMOUNT = ("dedup", "held out", "shard")  # kinds of tasks of which there are as many as there is text
 
 
@@ -80,7 +76,7 @@ class Foretold(Tree, frozen=True, kw_only=True):
 
 def tree(recipe: Recipe, offline: bool = False) -> Tree:
     """The stages of a recipe's plan, for which nothing need be measured. Raises UserError for files that cannot be listed."""
-    rates = Rates("nothing", dict(UNMEASURED))
+    rates = usual_rates()  # they decide no stage, and only counts of tasks that are not told
     inputs = inputs_of(recipe, rates, offline)
     _, outline = forecast(recipe, inputs, rates)
     unlisted = {name for name, given in inputs.items() if not given.listed}
