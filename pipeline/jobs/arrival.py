@@ -29,6 +29,9 @@ class Piece:
     failed: pa.RecordBatch | None = None
 
 
+DAMAGED = "file that could not be read to its end"  # of notes
+
+
 @dataclass
 class Arrival:
     """The books of the documents' arrival, and what was noticed on the way."""
@@ -81,6 +84,8 @@ def read_files(
             if pieces:
                 yield pieces
         arrival.failed_files += damaged
+        if damaged:
+            arrival.notes[DAMAGED] = arrival.notes.get(DAMAGED, 0) + 1
 
 
 def read_part_rows(part: PartInput, arrival: Arrival, context: Context, batch_bytes: int) -> Iterator[list[Piece]]:
