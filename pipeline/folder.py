@@ -28,12 +28,16 @@ def absolute(folder: str) -> str:
 
 
 class RunMark(msgspec.Struct):
-    """What a run's folder says from the start of whose it is. file: the recipe's file; None for one made from data."""
+    """What a run's folder says from the start of whose it is. file: the recipe's file; None for one made from data.
+
+    folder: what paths in the recipe are relative to.
+    """
 
     recipe: str
     profile: str | None
     file: str | None
     content: str
+    folder: str | None = None
 
 
 def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
@@ -44,7 +48,7 @@ def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
     """
     check_kind(out, RUN)
     uri = storage.join(out, CLAIM)
-    mark = RunMark(recipe.name, recipe.profile, recipe.file, recipe.content())
+    mark = RunMark(recipe.name, recipe.profile, recipe.file, recipe.content(), recipe.folder)
     if storage.exists(uri):
         there = msgspec.json.decode(storage.read_bytes(uri), type=RunMark)
         other = _differs(there, mark)
