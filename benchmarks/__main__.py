@@ -19,10 +19,12 @@ NAMES = (
     "extraction",
     "main_text",
     "fineweb",
+    "datatrove_words",
     "decontamination",
     "pii",
     "memory",
     "ledger",
+    "engine",
     "trainer",
     "gpu",
 )
