@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
@@ -24,6 +24,8 @@ from stages.tokens.mixture import Mixture, MixtureError, check_mixture
 from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
 from stages.user_code import add_folder
+
+Chosen = TypeVar("Chosen", bound=BaseModel)
 
 
 class Read(ReadSpec):
@@ -161,8 +163,8 @@ class Failures(Settings):
 class Run(Settings):
     """How the work is cut and bounded. Nothing here changes a byte of the result, but for `failures`."""
 
-    split_bytes: HowMuch[Bytes] = Field(default=256 * 2**20, gt=0)
-    """What one task reads, about; the first cut of a source stays."""
+    split_bytes: HowMuch[Bytes | None] = Field(default=None, gt=0)
+    """What one task reads, about; None: by the source's size. The first cut of a source stays."""
     batch_bytes: HowMuch[Bytes] = Field(default=8 * 2**20, gt=0)
     """Text of one batch, about."""
     task_memory: HowMuch[Bytes] = Field(default=1536 * 2**20, gt=0)
@@ -373,6 +375,14 @@ def build_recipe(
         return Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{name}: {explain(error, Recipe)}") from None
+
+
+def settings_of(model: type[Chosen], assignments: Sequence[str]) -> Chosen:
+    """A command's settings, from its `--set`. Raises RecipeError."""
+    try:
+        return model.model_validate(apply_set({}, assignments))
+    except ValidationError as error:
+        raise RecipeError(f"--set: {explain(error, model)}") from None
 
 
 def parse_step(kind: str, settings: Mapping[str, Any]) -> Step:

@@ -6,6 +6,7 @@ import argparse
 import gc
 from typing import Any
 
+from pipeline.commands.arguments import add_recipe, add_workers, carried_out
 from stages.errors import UserError
 
 
@@ -13,15 +14,11 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "run", help="carry out a recipe", description="Carry out a recipe, or what is left of it."
     )
-    parser.add_argument("recipe", help="a YAML file, or a recipe that comes with Headrace, by name: dclm_mix")
-    parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
+    add_recipe(parser)
     parser.add_argument(
         "--out", help="output folder or s3:// prefix (default: runs/NAME, runs/NAME-PROFILE for other profiles)"
     )
-    parser.add_argument("--address", help="a running Ray cluster (default: RAY_ADDRESS, else this machine)")
-    parser.add_argument("--workers", type=int, help="Ray workers on this machine (default: all cores)")
-    parser.add_argument("--inline", action="store_true", help="no Ray: all tasks in this process, one after the other")
+    add_workers(parser)
     parser.add_argument(
         "--take-over", action="store_true", help="go on in a folder that holds another recipe's run: what is not this one's goes"
     )
@@ -37,15 +34,12 @@ def add(commands: Any) -> None:
         "--train", metavar="CONFIG", help="afterwards train a model on the tokens: a trainer's configuration, such as olmoe_tiny"
     )
     parser.add_argument("--yes", action="store_true", help="start a run that is large for this machine")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.set_defaults(call=_call)
 
 
 def _call(args: argparse.Namespace) -> int:
     gc.disable()  # what is imported stays: there is nothing to collect in it
     from pipeline.program import check_trainer, train_command
-    from pipeline.progress import Progress
     from pipeline.ray_start import ray_address
     from pipeline.recipe import load_recipe
     from pipeline.run import Options, run_recipe
@@ -55,8 +49,6 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.terminal import print_json, printable_all
 
     gc.enable()
-    if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers {args.workers}: at least 1 is needed")
     recipe = load_recipe(args.recipe, args.profile, args.set)
     if args.train and args.json:
         raise UserError("--train and --json are both given: the run's result is printed as JSON, and nothing after it")
@@ -65,17 +57,8 @@ def _call(args: argparse.Namespace) -> int:
     out = args.out or default_out(args.recipe, recipe.name, recipe.profile, args.profile)
     if not args.yes:
         check_size(recipe, None if args.inline else ray_address(args.address, args.workers))
-    progress = Progress(quiet=args.quiet or args.json)
-    options = Options(
-        out,
-        workers=args.workers,
-        address=args.address,
-        inline=args.inline,
-        progress=progress,
-        take_over=args.take_over,
-        reuse_other_code=args.reuse_other_code,
-        verify=args.verify,
-    )
+    flags = {name: getattr(args, name) for name in ("take_over", "reuse_other_code", "verify")}
+    options = Options(out, **flags, **carried_out(args))
     summary = run_recipe(recipe, options)
     if args.json:
         print_json(summary.to_json())

@@ -11,7 +11,7 @@ from pipeline.ledger import Ref
 from pipeline.plan.graph import Conclude, Plan, Recall
 from pipeline.plan.node import Done, Node, Stage
 from pipeline.plan.parts import Part
-from pipeline.plan.sources import is_cut, splits
+from pipeline.plan.sources import is_cut, split_size, splits
 from pipeline.recipe import Recipe, Source
 from stages.errors import UserError
 from stages.read import ReadSpec
@@ -75,7 +75,8 @@ def _splits(work: Work, read: ReadSpec, files: list[SourceFile]) -> Plan[list[tu
     """The source's files in splits. The size that they were cut to first stays, for it decides no byte."""
     remembered = Node(Ref("cut size", work.source, "", 0), CutSize(work.source, tuple(files)))
     known: Done[CutSizeReport] | None = yield Recall(remembered)
-    size = known.report.split_bytes if known else work.recipe.run.split_bytes
+    wanted = split_size(sum(file.size for file in files), work.recipe.run.split_bytes)
+    size = known.report.split_bytes if known else wanted
     large = [file for file in files if is_cut(file, read, size)]
     ranges: dict[str, list[Range]] = {}
     if large:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.jobs.cut import Range
 from pipeline.jobs.inputs import SourceFile
+from pipeline.plan.lists import LIST, parse_list, read_list, root_of
 from pipeline.recipe import Recipe
 from pipeline.storage.uri import as_written, located
 from stages.cache import cache_root
@@ -20,6 +21,8 @@ from stages.read import ReadSpec
 from stages.read.compression import compression_of
 
 SAMPLE = "sample:"
+SPLITS = 1024
+LEAST_SPLIT, MOST_SPLIT = 8 << 20, 256 << 20  # bytes
 
 
 def sample_folder() -> Path:
@@ -35,7 +38,7 @@ def list_files(source: str, paths: Sequence[str], folder: str | None = None) -> 
     """
     files: dict[str, SourceFile] = {}
     for pattern in paths:
-        found = _list_sample(pattern) if pattern.startswith(SAMPLE) else _list_stored(pattern, folder)
+        found = _list_pattern(source, pattern, folder)
         if not found:
             raise UserError(f"sources.{source}.read.paths: nothing found at {_where(pattern, folder)}")
         for file in found:
@@ -60,6 +63,8 @@ def common_folder(folders: Sequence[str]) -> str:
 
 def _fixed_folder(pattern: str, files: Mapping[str, SourceFile]) -> str:
     """The folder, with its slash, below which all files of a pattern lie, as documents name files."""
+    if pattern.startswith(LIST):  # the same for every part of a list
+        return root_of(parse_list(pattern).uri)
     pattern = pattern.removeprefix("file://")
     wild = re.search(r"[*?\[{]", pattern)
     fixed = pattern[: wild.start()] if wild else pattern
@@ -69,14 +74,40 @@ def _fixed_folder(pattern: str, files: Mapping[str, SourceFile]) -> str:
     return fixed[: fixed.rfind("/") + 1]
 
 
+def _list_pattern(source: str, pattern: str, folder: str | None) -> list[SourceFile]:
+    if pattern.startswith(SAMPLE):
+        return _list_sample(pattern)
+    return _list_named(source, pattern, folder) if pattern.startswith(LIST) else _list_stored(pattern, folder)
+
+
+def _list_named(source: str, pattern: str, folder: str | None) -> list[SourceFile]:
+    """The files that a list of paths names. Raises UserError where one is not there."""
+    wanted = parse_list(pattern)
+    full = located(wanted.uri, folder)
+    uris = read_list(wanted._replace(uri=full))
+    found = storage.find_files(uris)
+    missing = [uri for uri, entry in zip(uris, found, strict=True) if entry is None]
+    if missing:
+        raise UserError(
+            f"sources.{source}.read.paths: of {len(uris):,} paths in {storage.public_name(pattern)}, {len(missing):,} lead to no "
+            f"file, the first to {storage.public_name(missing[0])}; check the list, or the address before it"
+        )
+    return [_source_file(entry, folder if full != wanted.uri else None) for entry in found if entry is not None]
+
+
 def _list_stored(pattern: str, folder: str | None) -> list[SourceFile]:
     full = located(pattern, folder)
     if full == pattern or folder is None:
-        return [SourceFile(e.uri, e.name, e.size, e.version, e.witness) for e in storage.list_files(pattern)]
+        return [_source_file(entry) for entry in storage.list_files(pattern)]
     if not storage.local_path(full).exists():  # a pattern, which the folder's own name is none of
         full = located(pattern, re.sub(r"[*?\[{]", r"[\g<0>]", folder))
-    found = storage.list_files(full)
-    return [SourceFile(e.uri, as_written(e.name, folder), e.size, e.version, e.witness) for e in found]
+    return [_source_file(entry, folder) for entry in storage.list_files(full)]
+
+
+def _source_file(entry: storage.Entry, folder: str | None = None) -> SourceFile:
+    """folder: which documents' file names go without."""
+    name = as_written(entry.name, folder)
+    return SourceFile(entry.uri, name, entry.size, entry.version, entry.witness, whole=entry.size)
 
 
 def _where(pattern: str, folder: str | None) -> str:
@@ -104,6 +135,15 @@ def _list_sample(pattern: str) -> list[SourceFile]:
     found = storage.list_files(f"{folder}/{pattern.removeprefix(SAMPLE)}")
     names = {entry.uri: entry.uri.removeprefix(f"{folder}/") for entry in found}
     return [SourceFile(e.uri, SAMPLE + names[e.uri], e.size, digests[names[e.uri]], e.witness) for e in found]
+
+
+def split_size(total: int, wanted: int | None) -> int:
+    """Bytes that one task reads, about, of a source of `total` bytes: as the recipe wants it, else a thousandth of the source.
+
+    So a source of a gigabyte or more keeps hundreds of cores busy to its end; a task is not so small that its start counts,
+    nor so large that what a lost node had in hand does.
+    """
+    return wanted or min(MOST_SPLIT, max(LEAST_SPLIT, total // SPLITS))
 
 
 def is_cut(file: SourceFile, read: ReadSpec, split_bytes: int) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import deepcopy
 
 from msgspec import Struct, field
 
 from pipeline.finished import FinishedRun, SourceParts
-from stages.books import Amount, StepBooks, imbalances
+from stages.books import Amount, StepBooks, add_up, imbalances
 
 MOST_REASONS = 60  # of a source that are listed; a step of a user's own may name any number
 
@@ -74,16 +73,11 @@ class Totals(Sums, frozen=True, kw_only=True):
 
 def chain_of(source: SourceParts) -> list[StepBooks]:
     """The books of a source's steps in order, of all its tasks together."""
-    chain: dict[tuple[int, int], StepBooks] = {}
+    chain: dict[tuple[int, ...], StepBooks] = {}
     stages = [[files.report.books for files in parts] for parts in source.parts]
     for stage, tasks in enumerate([*stages, [report.books for report in source.tokens]]):
         for task in tasks:
-            for position, books in enumerate(task):
-                place = (stage, position)
-                if place in chain:
-                    chain[place].add(books)
-                else:
-                    chain[place] = deepcopy(books)  # the reports stay as they are
+            add_up(chain, (stage,), task)
     return [chain[place] for place in sorted(chain)]
 
 

@@ -20,6 +20,7 @@ from pipeline.report.distributions import LabelFigures, NumberFigures, measures_
 from pipeline.report.lengths import Lengths, lengths_of
 from pipeline.report.samples import Samples, samples_of
 from pipeline.report.work import Failures, Speed, failures, speed
+from stages.tokens.shard_format import ShardEntry
 
 PARTS = 64  # of a source that are read for measures, lengths and samples, unless more are asked for
 EACH = 2  # documents shown for a reason
@@ -190,7 +191,7 @@ def _mixture(run: FinishedRun) -> MixtureFigures:
     return MixtureFigures(total, mixture["seed"], members)
 
 
-def _shards(shards: list[dict[str, Any]]) -> Shards:
+def _shards(shards: list[ShardEntry]) -> Shards:
     tokens = np.array([shard["tokens"] for shard in shards], np.int64)
     if not len(tokens):
         return Shards(0, 0, 0, [])
