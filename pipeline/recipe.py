@@ -80,9 +80,9 @@ Dedups = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_parse_dedups)]
 class ExpectedInput(Settings):
     """How much a source is known to have; fewer is an error."""
 
-    files: Count | None = None
+    files: Count | None = Field(default=None, ge=0)
     """Files that its paths name."""
-    documents: Count | None = None
+    documents: Count | None = Field(default=None, ge=0)
     """Documents that are read, before any step."""
 
 

@@ -71,6 +71,7 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
             if recipe.run.check_inputs == "content":
                 inputs = replace(inputs, files=by_content(inputs.files, inputs.run))
             engine.progress.ahead = lambda: _ahead(recipe, inputs)
+            engine.log.begin()
             with engine:
                 if options.verify:
                     _forget_damaged(engine)

@@ -30,6 +30,16 @@ class RunLog:
         self._texts: dict[str, str] = {}
         self._told = time.monotonic()
 
+    def begin(self) -> None:
+        """Remove what an earlier run told: it is of no use to this one's reader."""
+        with suppress(StorageError):
+            storage.delete_tree(storage.join(self.run, LOGS))
+
+    def end(self) -> None:
+        """All is done: how far it is needs no telling any more."""
+        with suppress(StorageError):
+            storage.delete(storage.join(self.run, PROGRESS))
+
     @property
     def folder(self) -> str:
         """Where attempts that failed are told of."""

@@ -11,6 +11,7 @@ from stages.filters.gopher_quality import GopherQuality
 from stages.filters.gopher_quality_datatrove import GopherQualityDatatrove
 from stages.filters.limit_newlines import LimitNewlines
 from stages.filters.mask_pii import MaskPii
+from stages.filters.permissions import Permissions
 from stages.filters.python_function import PythonFunction
 from stages.filters.refinedweb_lines import RefinedWebLines
 from stages.filters.remove_urls import RemoveUrls
@@ -34,6 +35,7 @@ CLASSES: tuple[type[Step], ...] = (
     Language,
     LimitNewlines,
     MaskPii,
+    Permissions,
     PythonFunction,
     Quality,
     RemoveUrls,

@@ -29,6 +29,5 @@ def _call(args: argparse.Namespace) -> int:
 
     if args.top < 0:
         raise UserError(f"--top {args.top}: a number of items, 0 for none")
-    found = contamination(args.dir, args.source)
-    tell(args, found, show_contamination, args.top)
+    tell(args, contamination(args.dir, args.source), show_contamination, args.top)
     return 0

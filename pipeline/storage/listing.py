@@ -32,7 +32,8 @@ def list_files(pattern: str | Path) -> list[Entry]:
     Files of a folder are named as the folder was given ("./runs/a" -> "./runs/a/x"); matches of a glob at file:// or ~
     are plain paths; a local file whose name is no UTF-8 is named by its file:// address, percent-encoded. HTTP servers
     have no listing, so there a pattern is always one file. MissingError for a bucket or hub repository that does not
-    exist. StorageError where some alternatives of {a,b} name files and another names none.
+    exist. StorageError where some alternatives of {a,b} name files and another names none, and for local links to nothing,
+    pipes and devices.
     """
     text = str(pattern)
     kind = scheme(text)
@@ -57,6 +58,9 @@ def _list(text: str, kind: str) -> list[Entry]:
         found = list(_glob(storage, str(local_path(text)) + ("/" if text.endswith("/") else "")))
     else:
         found = list(_glob(storage, text))
+    if kind == "file":
+        for entry in found:
+            local.check_file(entry.uri, entry.stat)
     return sorted(map(_named, found), key=lambda entry: entry.uri)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from stages.document import text_buffers
+from stages.filters.english_rules import Splitter, word_spans
 from stages.kernels.repetition_datatrove import MEASURES, repetition_datatrove
 from stages.kernels.unicode_tables import code_points
 from stages.step import Limit, Measures, Step, limit
@@ -15,10 +16,9 @@ from stages.step import Limit, Measures, Step, limit
 class RepetitionDatatrove(Step):
     """Drops texts that repeat themselves, by datatrove's reading of Gopher's rules.
 
-    Equal to datatrove's GopherRepetitionFilter (after Rae et al. 2021, appendix A1.1, table A1), limits in its order, but for
-    words: here the segments of UAX #29 that are not white space, where datatrove asks a tokenizer of the language. It differs
-    from `repetition` (DCLM's): the first of equal lines or n-grams does not count as repeated, and all shares are of all the
-    text's characters.
+    Equal to datatrove's GopherRepetitionFilter (after Rae et al. 2021, appendix A1.1, table A1) for English, limits in
+    its order. It differs from `repetition` (DCLM's): the first of equal lines or n-grams does not count as repeated, and
+    all shares are of all the text's characters.
     """
 
     step: ClassVar[str] = "repetition_datatrove"
@@ -52,7 +52,11 @@ class RepetitionDatatrove(Step):
     duplicate_10grams: Limit = limit(max=0.10)
     """The same of 10 words."""
 
+    splitter: Splitter = "english"
+    """What words are: spaCy's rules for English, which datatrove goes by, or the segments of UAX #29 that are no white space."""
+
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """One value of each of the above a document; NaN for all but `characters` where the text is empty."""
-        values = repetition_datatrove(*text_buffers(docs.column("text")), code_points())
+        spans = word_spans(docs.column("text"), self.splitter)
+        values = repetition_datatrove(*text_buffers(docs.column("text")), code_points(), *spans)
         return {name: values[:, column] for column, name in enumerate(MEASURES)}

@@ -16,6 +16,7 @@ from stages.units import Bytes
 Format = Literal["warc", "jsonl", "parquet", "csv", "text"]
 RecordType = Literal["response", "resource", "conversion", "metadata"]
 
+OTHER_COMPRESSIONS = frozenset({".br", ".lz4", ".lzo", ".snappy", ".sz", ".z", ".zip", ".7z", ".rar", ".tar", ".tgz"})  # not read
 PLAIN_TEXT = "text/plain"
 TEXT_TYPE = re.compile(r"text/(?!html\b|xml\b)|application/(?:.*\+)?json\Z")  # media types read as text, not as pages
 
@@ -87,6 +88,9 @@ class ReadSpec(Settings):
         if self.format is not None:
             return self.format
         found = [suffix for suffix in suffixes(file) if suffix not in SUFFIXES]
+        if found and found[-1] in OTHER_COMPRESSIONS:
+            read = ", ".join(sorted(SUFFIXES))
+            raise InputError(file, f"it is packed in a way that is not read ({read} are): unpack it, or pack it anew")
         if not found or found[-1] not in _FORMATS:
             known = ", ".join(sorted(_FORMATS))
             raise InputError(file, f"its name does not say what it holds ({known}): set `format` under `read`")
