@@ -41,10 +41,12 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     gc.disable()  # what is imported stays: there is nothing to collect in it
+    from pipeline.carry_out import Options, run_recipe
+    from pipeline.folder import default_out
+    from pipeline.overrides import read_yaml
     from pipeline.progress import Progress
     from pipeline.ray_start import ray_address
     from pipeline.recipe import load_recipe
-    from pipeline.run import Options, run_recipe
     from pipeline.size import check_size
     from pipeline.summary import console, show
     from pipeline.terminal import print_json, printable_all
@@ -53,7 +55,7 @@ def _call(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers}: at least 1 is needed")
     recipe = load_recipe(args.recipe, args.profile, args.set)
-    out = args.out or default_out(args.recipe, recipe.name, recipe.profile, args.profile)
+    out = args.out or default_out(read_yaml(args.recipe), recipe)
     if not args.yes:
         check_size(recipe, None if args.inline else ray_address(args.address, args.workers))
     progress = Progress(quiet=args.quiet or args.json)
@@ -79,11 +81,3 @@ def _call(args: argparse.Namespace) -> int:
     print(f"wrote {out}/manifest.json")
     print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
     return 0
-
-
-def default_out(path: str, name: str, profile: str | None, asked: str | None) -> str:
-    """runs/NAME for a recipe's first profile, runs/NAME-PROFILE where another one is asked for."""
-    from pipeline.overrides import read_yaml
-
-    first = next(iter(read_yaml(path).get("profiles") or [None]), None)
-    return f"runs/{name}" if profile in (None, first) else f"runs/{name}-{profile}"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import storage
+from pipeline.carry_out import Options, run_recipe
 from pipeline.finished import recipe_of
 from pipeline.forecast.rates import Rates, rates_of_run
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, dump
-from pipeline.run import Options, run_recipe
 from pipeline.train_classifier import train
 from stages.errors import InputError
 from stages.marks import named_files

@@ -12,6 +12,7 @@ import pytest
 from ledgers import entries
 from token_run import write_run
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.forecast.calibrate import calibrate, calibration
 from pipeline.forecast.cluster import Cluster, phases
@@ -20,7 +21,6 @@ from pipeline.forecast.rates import Rates, Work, read_rates
 from pipeline.forecast.stages import Forecast, Stage
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, build_recipe
-from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 

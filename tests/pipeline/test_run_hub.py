@@ -13,9 +13,9 @@ import zstandard
 from fake_hub import FakeHub
 from web_server import running_web_server
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
 from pipeline.recipe import load_recipe
-from pipeline.run import Options, run_recipe
 from stages.quality.settings import TrainSettings
 from stages.quality.train import train_classifier
 from stages.tokens.shard_format import load_manifest

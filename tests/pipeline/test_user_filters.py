@@ -12,10 +12,10 @@ from pydoc_data.topics import topics
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
 from pipeline.recipe import load_recipe
-from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
 from stages.errors import UserError
 

@@ -18,6 +18,7 @@ import pytest
 from ledgers import entries
 
 from pipeline import storage
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.finished import open_finished
 from pipeline.jobs.documents import DocumentsReport
@@ -28,7 +29,6 @@ from pipeline.recipe import build_recipe
 from pipeline.report.distributions import FATES, edges_of
 from pipeline.report.gather import gather
 from pipeline.report.page import page
-from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 from stages.step import Bounds
 
