@@ -214,7 +214,7 @@ def run(
     if isinstance(recipe, Mapping):
         data, built = dict(recipe), build_recipe(dict(recipe), profile, changes)
     else:
-        data, built = read_yaml(recipe), load_recipe(str(recipe), profile, changes)
+        data, built = read_yaml(str(recipe)), load_recipe(str(recipe), profile, changes)
     if workers is not None and workers < 1:
         raise UserError(f"workers = {workers}: at least 1 is needed")
     if not yes:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.folder import MADE_BY
+from pipeline.folder import MADE_BY, add_recipe_folder
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, DroppedReport, without_near_copies
 from pipeline.jobs.tokenize import TokenizeReport
@@ -27,7 +27,7 @@ from pipeline.plan.parts import Segment, segments
 from pipeline.recipe import Recipe, build_recipe
 from stages.errors import UserError
 from stages.parts import read_part
-from stages.steps import STEPS
+from stages.steps import step_class
 from stages.tokens.shard_format import Manifest
 
 
@@ -116,6 +116,7 @@ def open_finished(run: str) -> FinishedRun:
                     f"{run} was made by `python -m pipeline {command}` and has no record of documents; name a run's folder"
                 )
         raise UserError(f"{run} holds no recipe.json: the run was made by an older version; run its recipe again")
+    add_recipe_folder(run)
     recipe = recipe_of(orjson.loads(storage.read_bytes(uri)), uri)
     sources = {name: SourceParts(name, segments(source)) for name, source in recipe.sources.items()}
     made = read_made(run)
@@ -166,5 +167,8 @@ def recipe_of(data: dict[str, Any], name: str) -> Recipe:
 
 
 def _step(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    known = name in STEPS or name == "dedup"
+    settings = dict(settings)
+    if path := settings.pop("class", None):
+        return {path: settings}
+    known = name == "dedup" or step_class(name) is not None
     return {name if known else re.sub(r"_\d+$", "", name): settings}

@@ -6,6 +6,7 @@ Each kind but a run has a file of its own name in it, so that no command writes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import orjson
 from pipeline import storage
 from pipeline.recipe import Recipe
 from stages.errors import UserError
+from stages.user_code import add_folder
 
 RUN, IMPORT, MIXTURE, EXPORT, PAIRS = "recipe.json", "import.json", "mixture.json", "export.json", "pairs.json"
 CLAIM = "run.json"  # whose a run's folder is, from its start
@@ -64,6 +66,13 @@ def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
     else:
         check_empty(out)
     storage.write_bytes(uri, msgspec.json.format(msgspec.json.encode(mark), indent=2) + b"\n")
+
+
+def add_recipe_folder(run: str) -> None:
+    """Let what a run's recipe names be found beside its file, where that is still there."""
+    uri = storage.join(run, CLAIM)
+    if storage.exists(uri) and (file := msgspec.json.decode(storage.read_bytes(uri), type=RunMark).file):
+        add_folder(Path(file).parent)
 
 
 def _differs(there: RunMark, mark: RunMark) -> str | None:

@@ -12,11 +12,12 @@ from pydantic_core import PydanticCustomError
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
 from pipeline.storage.public import public
 from stages.dedup.spec import Dedup
+from stages.errors import UserError
 from stages.marks import HowMuch, in_key, named_files
 from stages.read import ReadSpec
 from stages.read.format import RECORD_COPIES
 from stages.step import Settings, Step, content_key
-from stages.steps import STEPS
+from stages.steps import STEPS, import_path, step_class
 from stages.tokens.mixture import Mixture, MixtureError, check_mixture
 from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
@@ -45,11 +46,18 @@ def _parse_steps(items: Any) -> Any:
         kind, settings = (item, {}) if isinstance(item, str) else next(iter(item.items()))
         if kind == "dedup":
             parsed.append((name, _validate(Dedup, settings or {}, [name])))
-        elif kind in STEPS:
-            parsed.append((name, _validate(STEPS[kind], settings or {}, [name])))
+        elif (found := _step_class(str(kind), name)) is not None:
+            parsed.append((name, _validate(found, settings or {}, [name])))
         else:
             raise _nested([name], settings, "no such step" + nearest(str(kind), ["dedup", *STEPS]))
     return tuple(parsed)
+
+
+def _step_class(kind: str, name: str) -> type[Step] | None:
+    try:
+        return step_class(kind)
+    except UserError as error:
+        raise _nested([name], None, str(error)) from None
 
 
 Steps = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_parse_steps)]
@@ -224,9 +232,10 @@ def _content_of(steps: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def dump(value: Any) -> Any:
-    """Recipe data as plain JSON values; steps become one-key mappings again."""
+    """Recipe data as plain JSON values; of steps by a user's class with its import path as `class`."""
     if isinstance(value, BaseModel):
-        return {name: dump(getattr(value, name)) for name in type(value).model_fields}
+        path = import_path(type(value)) if isinstance(value, Step) else None
+        return ({"class": path} if path else {}) | {name: dump(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
         return {k: dump(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -244,9 +253,10 @@ def load_recipe(path: str | Path, profile: str | None = None, assignments: Seque
 
     The profile is `profile`, else the recipe's first one; a recipe without profiles is used as it stands.
     """
-    recipe = build_recipe(read_yaml(path), profile, assignments, str(path))
-    recipe._file = str(Path(path).resolve())
-    add_folder(Path(recipe._file).parent)
+    data, file = read_yaml(path), Path(path).resolve()
+    add_folder(file.parent)
+    recipe = build_recipe(data, profile, assignments, str(path))
+    recipe._file = str(file)
     return recipe
 
 
@@ -274,7 +284,9 @@ def build_recipe(
 
 def parse_step(kind: str, settings: Mapping[str, Any]) -> Step:
     """A step from its recipe name and its settings (as `dump` gives them)."""
-    return STEPS[kind].model_validate(dict(settings))
+    found = step_class(kind)
+    assert found is not None
+    return found.model_validate(dict(settings))
 
 
 def _validate(model: Any, settings: Any, path: list) -> Any:

@@ -58,7 +58,7 @@ def _texts(name: str, paths: Sequence[str], metadata: bool = False) -> Iterator[
             raise event.error()
 
     for file in list_files(name, paths):
-        random = spec.format_of(file.name) == "parquet"
+        random = spec.seeks(file.name)
         opened = storage.open_random if random else storage.open_stream
         with opened(file.uri, version=file.witness) as stream:
             yield from read_batches(stream, file.name, spec, on_event=refuse)

@@ -156,7 +156,8 @@ def _schema(run: FinishedRun, source: SourceParts, wanted: Wanted) -> pa.Schema:
             fields.setdefault(field.name, pa.field(field.name, kind))
             text |= {"text": pa.field("text", pa.large_string())} if field.name in ("text", "payload") else {}
     fields |= text
-    names = [name for name in fields if name not in OUTCOME.names and name not in INNER and not name.endswith((TEXT_IN, BYTES_IN))]
+    inner = (*OUTCOME.names, *INNER)
+    names = [name for name in fields if name not in inner and not name.endswith((TEXT_IN, BYTES_IN))]
     order = [name for name in ("id", "text", "url") if name in names]
     order += [*OUTCOME.names, *(name for name in names if name not in order)]
     if wanted.columns is not None:
