@@ -282,11 +282,12 @@ def build_recipe(
         raise RecipeError(f"{name}: {explain(error, Recipe)}") from None
 
 
-def parse_step(kind: str, settings: Mapping[str, Any]) -> Step:
-    """A step from its recipe name and its settings (as `dump` gives them)."""
-    found = step_class(kind)
-    assert found is not None
-    return found.model_validate(dict(settings))
+def read_steps(items: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
+    """Steps as a recipe lists them, each with its name. Raises RecipeError."""
+    try:
+        return TypeAdapter(Steps).validate_python(list(items))
+    except ValidationError as error:
+        raise RecipeError(f"steps: {explain(error, Recipe)}") from None
 
 
 def _validate(model: Any, settings: Any, path: list) -> Any:
@@ -375,4 +376,4 @@ def _unwrap(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-__all__ = ["Count", "Recipe", "RecipeError", "build_recipe", "dump", "explain", "load_recipe", "parse_step"]
+__all__ = ["Count", "Recipe", "RecipeError", "build_recipe", "dump", "explain", "load_recipe", "read_steps"]
