@@ -76,7 +76,7 @@ def _in_process(side: str, work: Path) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def _one_side(side: str, work: Path) -> dict[str, Any]:

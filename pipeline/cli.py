@@ -21,6 +21,7 @@ COMMANDS = (
     "why",
     "sweep",
     "clusters",
+    "compare",
     "report",
     "mix",
     "export",

@@ -6,13 +6,14 @@ from copy import deepcopy
 from typing import Any
 
 from pipeline.finished import FinishedRun, SourceParts
+from pipeline.plan.parts import dedups_before
 from stages.books import Amount, StepBooks, imbalances
 
 MOST_REASONS = 60  # of a source that are listed; a step of a user's own may name any number
 
 
-def chain_of(source: SourceParts) -> list[StepBooks]:
-    """The books of a source's steps in order, of all its tasks together."""
+def chain_of(source: SourceParts) -> dict[tuple[int, int], StepBooks]:
+    """The books of a source's steps in order, of all its tasks together, by stage and position."""
     chain: dict[tuple[int, int], StepBooks] = {}
     stages = [[files.report.books for files in parts] for parts in source.parts]
     for stage, tasks in enumerate([*stages, [report.books for report in source.tokens]]):
@@ -23,12 +24,29 @@ def chain_of(source: SourceParts) -> list[StepBooks]:
                     chain[place].add(books)
                 else:
                     chain[place] = deepcopy(books)  # the reports stay as they are
-    return [chain[place] for place in sorted(chain)]
+    return {place: chain[place] for place in sorted(chain)}
+
+
+def named(chain: dict[tuple[int, int], StepBooks], source: SourceParts, mixture: list[str]) -> list[StepBooks]:
+    """The books in order, where documents arrive from a dedup under that dedup's name. mixture: the dedups over all sources.
+
+    Where none stands before the tokenizer, there is nothing to tell of the arrival there, and it is left out.
+    """
+    found, last = [], len(source.parts)
+    for (stage, position), books in chain.items():
+        if position == 0 and stage > 0:
+            names = dedups_before(source.plan, stage if stage < last else len(source.plan))
+            names += [f"mixture {name}" for name in mixture] if stage == last else []
+            if not names and books.into == books.out:
+                continue
+            books.step = " and ".join(names) or books.step
+        found.append(books)
+    return found
 
 
 def source_books(run: FinishedRun, source: SourceParts) -> dict[str, Any]:
     """One source's amounts ({"documents", "bytes"} each), steps, reasons (most documents first) and what is wrong with them."""
-    chain = chain_of(source)
+    chain = named(chain_of(source), source, [name for name, _ in run.recipe.dedup])
     dropped: dict[str, Amount] = {}
     for books in chain:
         for reason, amount in books.dropped.items():

@@ -115,6 +115,32 @@ def _shown(v: Any) -> str:
     return clip(v) if isinstance(v, str) else value(v)
 
 
+def domains(data: dict[str, Any]) -> list[Any]:
+    """Of each source whose documents have URLs a card: the domains with the most tokens."""
+    cards = [_domains_card(name, s["domains"]) for name, s in data["sources"].items() if s["domains"]["domains"]]
+    if not cards:
+        return [tag("p", "No kept document in the parts that were read has a URL.", class_="soft")]
+    return [tag("p", "Domains of the kept documents by their tokens."), tag("div", cards, class_="cards")]
+
+
+def _domains_card(name: str, found: dict[str, Any]) -> Html:
+    others, without = found["others"], found["without"]
+    total = sum(d["tokens"] for d in found["domains"]) + others["tokens"] + without["tokens"]
+    listed = [(clip(d["domain"]), d) for d in found["domains"]]
+    listed += [(many(others["domains"], "other"), others)] if others["domains"] else []
+    listed += [("without a URL", without)] if without["documents"] else []
+    rows = [
+        tag(
+            "tr",
+            tag("th", breakable(label), scope="row"),
+            tag("td", bar([(d["tokens"], "k")], max(total, 1)), class_="b"),
+            (tag("td", cell) for cell in (count(d["documents"]), count(d["tokens"]), share(d["tokens"], total))),
+        )
+        for label, d in listed
+    ]
+    return tag("article", tag("h3", name), table(heads("domain", "|", "documents", "tokens", "share"), rows), class_="card")
+
+
 def dedups(data: dict[str, Any], chars: int) -> list[Any]:
     """Of each dedup: what it removed, sizes of clusters, which source lost to which, and the largest clusters."""
     if not data["dedups"]:

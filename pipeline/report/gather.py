@@ -15,8 +15,10 @@ import orjson
 from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts, open_finished
 from pipeline.questions.clusters import SUMMARY, clusters
+from pipeline.recipe_text import recipe_text
 from pipeline.report.books import source_books, totals
 from pipeline.report.distributions import measures_of
+from pipeline.report.domains import domains_of
 from pipeline.report.lengths import lengths_of
 from pipeline.report.samples import samples_of
 from pipeline.report.work import failures, speed
@@ -50,6 +52,7 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -
         "dtype": manifest["dtype"],
         "tokenizer": manifest["tokenizer"],
         "keep": finished.recipe.run.keep,
+        "recipe": recipe_text(finished.recipe),
         "balances": not any(source["problems"] for source in sources.values()),
         "totals": totals(finished, sources),
         "sources": sources,
@@ -79,6 +82,7 @@ def _source(run: FinishedRun, source: SourceParts, ordinals: list[int], each: in
         "measures": measures,
         "lengths": lengths,
         "samples": samples,
+        "domains": domains_of(run, source, ordinals),
         "missing": [*no_measures, *no_lengths, *no_samples],
     }
 

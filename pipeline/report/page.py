@@ -39,11 +39,13 @@ def _page(data: dict[str, Any], chars: int, pictures: int) -> Html:
         ("languages", "Languages", shapes.languages(data)),
         ("lengths", "Lengths", shapes.lengths(data)),
         ("documents", "Documents", documents.documents(data, chars)),
+        ("domains", "Domains", documents.domains(data)),
         ("dedup", "Dedup", documents.dedups(data, chars)),
         ("mixture", "Mixture", product.mixture(data)),
         ("shards", "Shards", product.shards(data)),
         ("speed", "Speed", product.speed(data)),
         ("failures", "Failures", documents.failed(data)),
+        ("recipe", "Recipe", product.recipe(data)),
     ]
     links = (tag("li", tag("a", title, href=f"#{name}")) for name, title, _ in sections)
     body = [

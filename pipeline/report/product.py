@@ -24,11 +24,13 @@ def mixture(data: dict[str, Any]) -> list[Any]:
         name = rest[0]["source"] if len(rest) == 1 else f"{len(rest)} others"
         entries.append((f"c{COLOURS - 1}", f"{name} {share(sum(s['budget'] for s in rest), mix['tokens'])}"))
     most = max((s["repeats"] for s in ranked), default=0) or 1
+    available, held = sum(s["available"] for s in ranked), sum(s["held_out"] for s in ranked)
     rows = [
         tag(
             "tr",
             tag("th", tag("i", class_=f"swatch {colour[s['source']]}"), " ", s["source"], scope="row"),
             tag("td", count(s["available"])),
+            tag("td", share(s["available"], available)),
             tag("td", count(s["budget"])),
             tag("td", share(s["budget"], mix["tokens"])),
             tag("td", bar([(min(s["repeats"], 1), "k"), (max(s["repeats"] - 1, 0), "d")], max(most, 1)), class_="b"),
@@ -38,23 +40,29 @@ def mixture(data: dict[str, Any]) -> list[Any]:
         )
         for s in mix["sources"]
     ]
-    available, held = sum(s["available"] for s in ranked), sum(s["held_out"] for s in ranked)
+    there = "100%" if available else "–"
     whole = (f"{mix['tokens'] / available:.2f}" if available else "–", "", count(held))
     foot = tag(
         "tr",
         tag("th", "all", scope="row"),
         (
             tag("td", cell)
-            for cell in (count(available), count(mix["tokens"]), "100%" if mix["tokens"] else "–", "", *whole)
+            for cell in (count(available), there, count(mix["tokens"]), "100%" if mix["tokens"] else "–", "", *whole)
         ),
     )
-    head = heads("source", "tokens there", "tokens in training", "share", "|", "repeats", "at most", "held out")
+    head = heads("source", "tokens there", "share of them", "tokens in training", "share", "|", "repeats", "at most", "held out")
     return [
         tag("p", f"Training sees {count(mix['tokens'])} tokens. Held-out tokens are never among them."),
         _whole(ranked, colour, mix["tokens"]),
         legend(entries),
         tag("div", table(head, rows, foot), legend([("k", "seen once"), ("d", "seen again")]), class_="card"),
     ]
+
+
+def recipe(data: dict[str, Any]) -> list[Any]:
+    """The recipe that made the run."""
+    words = "What the run was made by, its profile and changes in it, without what is a default."
+    return [tag("p", words), tag("pre", data["recipe"], tabindex="0", class_="card")]
 
 
 def _whole(ranked: list[dict[str, Any]], colour: dict[str, str], tokens: int) -> Html:

@@ -133,6 +133,8 @@ def test_the_examples_of_the_docs_run(corpus: Path, monkeypatch: pytest.MonkeyPa
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {row["id"] for row in read(corpus / "dropped")} == {"short", "loop"}
-    assert {row["metadata"]["representative"] for row in read(corpus / "copies")} == {"d3"}
-    assert len(read(corpus / "out")) == len(LONG) and "example.org" not in str(read(corpus / "out"))
+    dropped, copies = ({row["id"] for row in read(corpus / name)} for name in ("dropped", "copies"))
+    assert {"short", "loop"} <= dropped and "copy" in dropped | copies
+    left = {row["id"] for row in read(corpus / "in")} - dropped - copies
+    assert {row["id"] for row in read(corpus / "out")} == left and len(left) > 10
+    assert "example.org" not in str(read(corpus / "out"))
