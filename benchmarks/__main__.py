@@ -19,12 +19,14 @@ NAMES = (
     "extraction",
     "main_text",
     "fineweb",
+    "decontamination",
+    "pii",
     "memory",
     "ledger",
     "trainer",
     "gpu",
 )
-LONG = ("imitation",)  # run only when they are named
+LONG = ("imitation", "preferences")  # run only when they are named
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from pipeline.manifest import SPLITS, shards_of
 from pipeline.overrides import read_yaml
 from pipeline.progress import Progress
 from pipeline.questions.documents import Wanted, documents, source_of
-from pipeline.questions.why import why
+from pipeline.questions.why import Why, why
 from pipeline.ray_start import ray_address
 from pipeline.recipe import Recipe, build_recipe, load_recipe
 from pipeline.size import check_size
@@ -157,7 +157,7 @@ class Run:
         columns = schema(np.dtype(self.manifest["dtype"]), with_text=False)
         return pa.RecordBatchReader.from_batches(columns, self._token_batches(source, split))
 
-    def why(self, document: str) -> Any:
+    def why(self, document: str) -> Why:
         """What became of a document, by its id, URL or FILE:RECORD: as `python -m pipeline why` tells it."""
         return why(self.out, document)
 

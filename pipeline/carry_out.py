@@ -25,6 +25,7 @@ from pipeline.plan.corpus import Corpus, Inputs, corpus
 from pipeline.plan.inputs import look_up
 from pipeline.plan.sources import by_content, unversioned
 from pipeline.plan.tokens import manifest_of
+from pipeline.progress import Ahead
 from pipeline.recipe import Recipe, public_dump
 from pipeline.summary import Summary, summarise
 from pipeline.verify import damaged_files
@@ -57,7 +58,8 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
     began = time.monotonic()
     inputs = look_up(recipe, absolute(options.out), files, inline=options.inline)
     check_files(recipe.sources, inputs.files)
-    placement = replace(options, task_memory=recipe.run.task_memory, cache_bytes=recipe.run.cache_bytes)
+    run = recipe.run
+    placement = replace(options, task_memory=run.task_memory, cache_bytes=run.cache_bytes, tasks=run.tasks)
     with storage.RunLock(inputs.run) as lock:
         claim(inputs.run, recipe, options.take_over)
         storage.clear_scratch(inputs.run)
@@ -68,6 +70,7 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
                 engine.progress.line(note)
             if recipe.run.check_inputs == "content":
                 inputs = replace(inputs, files=by_content(inputs.files, inputs.run))
+            engine.progress.ahead = lambda: _ahead(recipe, inputs)
             with engine:
                 if options.verify:
                     _forget_damaged(engine)
@@ -79,6 +82,13 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
         if engine.executed:
             storage.clear_scratch(inputs.run)  # what killed workers left, whose tasks ran again
         return summary
+
+
+def _ahead(recipe: Recipe, inputs: Inputs) -> list[Ahead]:
+    """The run's phases before they begin, for what is told of it: asked once there is something to be told."""
+    from pipeline.forecast.usual import phases_ahead
+
+    return phases_ahead(recipe, inputs.files)
 
 
 def _walk(recipe: Recipe, inputs: Inputs, engine: Engine) -> Corpus:

@@ -22,6 +22,7 @@ COMMANDS = (
     "sweep",
     "clusters",
     "compare",
+    "contamination",
     "report",
     "mix",
     "export",

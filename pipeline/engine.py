@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pipeline import storage
-from pipeline.execute import Finished
+from pipeline.attempts import Failed
+from pipeline.execute import Finished, WrongCode
+from pipeline.failures import Allowed, FailedTasks, Failures, TasksFailed, TooManyFailures
 from pipeline.ledger import Entry, Ledger, report_of
 from pipeline.place import Placement, Workplace
 from pipeline.plan.graph import Conclude, Plan, Recall, Release, Request
-from pipeline.plan.node import INTERIM, Conclusion, Done, Node, Report, Stage, files_read, files_written
+from pipeline.plan.node import INTERIM, Conclusion, Done, Node, Stage, files_read, files_written
+from pipeline.run_log import RunLog
 from pipeline.why_again import why_again
 from stages.books import imbalances
-from stages.errors import UserError
 
-ENOUGH_TO_JUDGE = 0.1  # share of a stage from which on it is told how many documents it will have in all
 MANIFEST = "manifest.json"
 
 T = TypeVar("T")
@@ -32,59 +33,12 @@ class BooksError(Exception):
     """The books of a task do not balance: documents were lost, and that is never the user's fault."""
 
 
-class TooManyFailures(UserError):
-    """More documents or files failed than the recipe allows."""
-
-
 class InputsGone(Exception):
     """Tasks need files that were let go after their use: the tasks that made them (`keys`) must run again."""
 
     def __init__(self, keys: set[str]) -> None:
         super().__init__(f"{len(keys)} tasks must run again for their parts")
         self.keys = keys
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """How much may fail: a share of the documents of a stage, and source files that cannot be read to their end."""
-
-    documents: float = 0.0
-    files: int = 0
-
-
-@dataclass
-class Failures:
-    """What failed in a stage so far, and the first causes."""
-
-    seen: int = 0
-    documents: int = 0
-    files: int = 0
-    cause: str = "no cause on record"
-    file_cause: str = "no cause on record"
-
-    def add(self, report: Report) -> None:
-        """Count a finished task's report in."""
-        if report.first_failure and not self.documents:
-            self.cause = report.first_failure
-        if report.first_failure and not self.files and report.failed_files:
-            self.file_cause = report.first_failure
-        self.documents += report.failed_documents
-        self.files += report.failed_files
-        self.seen += report.books[0].into.docs if report.books else 0
-
-    def check(self, title: str, allowed: Allowed, done: int, total: int) -> None:
-        """Raise TooManyFailures at the end of a stage, and on the way once so much failed that the end cannot be better."""
-        if self.files > allowed.files:
-            raise TooManyFailures(
-                f"{self.files} source files could not be read to their end (allowed: {allowed.files}, "
-                f"run.failures.files); the first: {self.file_cause}"
-            )
-        expected = self.seen * total / max(done, 1)  # documents of the whole stage, by those seen
-        if done >= ENOUGH_TO_JUDGE * total and self.documents > allowed.documents * expected:
-            raise TooManyFailures(
-                f"{title}: {self.documents} of {self.seen} documents failed, over the share of "
-                f"{allowed.documents:g} that run.failures.documents allows; the first: {self.cause}"
-            )
 
 
 @dataclass
@@ -99,7 +53,7 @@ class Engine:
     ledger: Ledger
     placement: Placement
     lock: storage.RunLock | None = None
-    allowed: Allowed = Allowed()
+    allowed: Allowed = field(default_factory=Allowed)
     reuse_other_code: bool = False
     used: dict[str, None] = field(default_factory=dict)
     walked: list[Node] = field(default_factory=list)
@@ -109,6 +63,8 @@ class Engine:
         token = None if self.lock is None else self.lock.token
         self.workplace = Workplace(self.run_uri, self.placement, token)
         self.progress = self.placement.progress
+        self.log = RunLog(self.run_uri)
+        self.progress.tell = self.log.standing
         self.still_ours: Callable[[], None] = (lambda: None) if self.lock is None else self.lock.check
 
     def __enter__(self) -> Engine:
@@ -166,16 +122,39 @@ class Engine:
         self.progress.begin(stage.title, len(nodes), len(done), sum(node.weight for node in waiting))
         if waiting:
             self._make_room(waiting)
-            # Closed before an error goes on: its tasks are to be stopped while Ray still runs.
-            with closing(self.workplace.carry_out([self._lent(node) for node in waiting])) as results:
-                for node, finished in results:
-                    done[node.key] = one = self._accept(node, finished)
-                    failures.add(one.report)
-                    self.progress.done(node.weight, one.report)
-                    failures.check(stage.title, self.allowed, len(done), len(nodes))
-        failures.check(stage.title, self.allowed, len(nodes), len(nodes))
+            self._carry_out(stage.title, waiting, done, failures, len(nodes))
+        if error := failures.wrong(stage.title, self.allowed, len(nodes), len(nodes)):
+            raise error
         self.progress.end(stage.title)
         return [done[node.key] for node in stage.nodes]
+
+    def _carry_out(
+        self, title: str, waiting: list[Node], done: dict[str, Done[Any]], failures: Failures, total: int
+    ) -> None:
+        """Run tasks, each into `done`; where one fails, what is begun still ends, and then all that failed is raised."""
+        failed, stop = FailedTasks(), None
+        work = self.workplace.carry_out([self._lent(node) for node in waiting])
+        # Closed before an error goes on: its tasks are to be stopped while Ray still runs.
+        with closing(work.results()) as results:
+            for node, found in results:
+                if isinstance(found, Finished) and (wrong := _out_of_balance(node, found)):
+                    found = Failed(wrong, 1)
+                if isinstance(found, Failed):
+                    if isinstance(found.error, WrongCode):
+                        raise found.error
+                    failed.add(node, found)
+                    self.log.failed(node, found)
+                    self.progress.failed(found.again)
+                else:
+                    done[node.key] = one = self._accept(node, found)
+                    failed.settle(node)
+                    failures.add(one.report)
+                    self.progress.done(node.weight, one.report)
+                    stop = stop or failures.wrong(title, self.allowed, len(done), total)
+                if stop or failed.hopeless():
+                    work.stop()
+        if error := stop or failed.error(title, total, self.log.folder):
+            raise error
 
     def _make_room(self, waiting: list[Node]) -> None:
         """Before tasks run: the run is still ours, what they read is there, and nothing vouches for what they write over."""
@@ -198,9 +177,7 @@ class Engine:
         return Node(node.ref, job, node.weight, node.memory)
 
     def _accept(self, node: Node, finished: Finished) -> Done[Any]:
-        """Enter a finished task into the ledger. Raises BooksError where its books do not balance."""
-        if wrong := imbalances(finished.report.books):
-            raise BooksError(f"the books of {node.ref} do not balance: {'; '.join(wrong)}")
+        """Enter a finished task into the ledger."""
         self._enter(node, finished)
         self.executed += 1
         return Done(node.key, finished.outputs, finished.report)
@@ -295,8 +272,14 @@ class Engine:
         self.ledger.release(found.items())
 
 
+def _out_of_balance(node: Node, finished: Finished) -> BooksError | None:
+    """The error for a task whose books do not balance."""
+    wrong = imbalances(finished.report.books)
+    return BooksError(f"the books of {node.ref} do not balance: {'; '.join(wrong)}") if wrong else None
+
+
 def _done(node: Node, entry: Entry) -> Done[Any]:
     return Done(entry.key, entry.outputs, entry.report_as(node.job.report))
 
 
-__all__ = ["Allowed", "BooksError", "Engine", "InputsGone", "Placement", "TooManyFailures"]
+__all__ = ["Allowed", "BooksError", "Engine", "InputsGone", "Placement", "TasksFailed", "TooManyFailures"]

@@ -27,6 +27,10 @@ from stages.kernels.warm import ensure_warm
 OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
 
+class WrongCode(UserError):
+    """This machine has other code or libraries than the one that started the run."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What a task is told besides its node: the run's folder, where relative paths begin, the cache's size, the lock's token."""
@@ -103,10 +107,10 @@ def execute(node: Node, key: str, around: Surroundings) -> Finished:
 
 
 def _check_code(node: Node, key: str) -> None:
-    """Raise UserError where the key comes out otherwise here: this machine has other code, or other libraries."""
+    """Raise WrongCode where the key comes out otherwise here: this machine has other code, or other libraries."""
     here = key_of(node.job)
     if here.key != key:
-        raise UserError(
+        raise WrongCode(
             f"task {node.ref}: {socket.gethostname()} has another version of Headrace, of a library or of your own functions "
             "than the machine that started the run; install the same versions on every node"
         )

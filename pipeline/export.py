@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 from rich.console import Console
 
 from pipeline import storage
@@ -18,7 +21,7 @@ from pipeline.place import Placement
 from pipeline.plan.graph import Plan
 from pipeline.plan.node import Done, Named, Node, Stage
 from pipeline.plan.training import copied_tokenizer
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.tokens.formats.jsonl import SUFFIXES
 from stages.tokens.manifest import TOKENIZER_PATH, shard_names
@@ -44,7 +47,53 @@ class ExportOptions(Placement):
     compression: str = "zst"  # of jsonl: zst, gz or none
 
 
-def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
+class WrittenFile(Struct, frozen=True):
+    """A file, and its size."""
+
+    path: str
+    bytes: int
+
+
+class ExportedShard(Struct, frozen=True):
+    """One shard in the other format."""
+
+    shard: str
+    documents: int
+    tokens: int
+    files: list[WrittenFile]
+
+
+class ExportedSource(Struct):
+    """The shards of one source, and their sums."""
+
+    documents: int = 0
+    tokens: int = 0
+    files: list[ExportedShard] = []
+
+
+class ExportedRun(Struct, frozen=True):
+    """What was exported."""
+
+    name: str
+    profile: str
+    fingerprint: str
+
+
+class Exported(Struct, frozen=True, kw_only=True):
+    """What `export.json` says. ended: whether every document ends in the end token. tokenizer: the manifest's entry."""
+
+    format: ExportFormat
+    split: str
+    run: ExportedRun
+    dtype: str
+    tokenizer: Mapping[str, Any]
+    sources: dict[str, ExportedSource] = {}
+    ended: bool
+    finished: bool | UnsetType = UNSET  # in the folder alone
+    out: str | UnsetType = UNSET  # as the user named it
+
+
+def export(run: str, out: str, options: ExportOptions) -> Exported:
     """Write the shards of a finished run to `out` in another format; returns what `export.json` there says.
 
     An export that was broken off is gone on with. Raises UserError for a folder that holds something else, an unknown
@@ -60,49 +109,42 @@ def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
     with storage.RunLock(out) as lock:
         check_fresh(out, EXPORT)
         rules = token_rules(run, options.sources or manifest["mixture"]["sources"])
-        facts = _facts(manifest, options) | {"ended": all(rule["ends"] for rule in rules.values())}
-        write_mark(out, EXPORT, facts | {"finished": False})
+        facts = Exported(
+            format=options.format,
+            split=options.split,
+            run=ExportedRun(manifest["name"], manifest["profile"], manifest["fingerprint"]),
+            dtype=manifest["dtype"],
+            tokenizer=manifest["tokenizer"] | {"path": TOKENIZER_PATH},
+            ended=all(rule["ends"] for rule in rules.values()),
+        )
+        write_mark(out, EXPORT, replace(facts, finished=False))
         storage.clear_scratch(out)
         with Ledger(out, writable=True, still_ours=lock.check) as ledger, Engine(out, ledger, options, lock) as engine:
-            facts["sources"] = engine.walk(_plan(run, manifest, options))
+            facts = replace(facts, sources=engine.walk(_plan(run, manifest, options)))
             ledger.sweep(engine.used)
-        write_mark(out, EXPORT, facts | {"finished": True})
+        write_mark(out, EXPORT, replace(facts, finished=True))
         storage.delete_tree(storage.join(out, FOLDER))  # only now: until then it is what a second start goes on from
         storage.clear_scratch(out)
-    return facts | {"out": given}
+    return replace(facts, out=given)
 
 
-def _facts(manifest: Manifest, options: ExportOptions) -> dict[str, Any]:
-    return {
-        "format": options.format,
-        "split": options.split,
-        "run": {key: manifest[key] for key in ("name", "profile", "fingerprint")},
-        "dtype": manifest["dtype"],
-        "tokenizer": manifest["tokenizer"] | {"path": TOKENIZER_PATH},
-        "sources": {},
-    }
-
-
-def _plan(run: str, manifest: Manifest, options: ExportOptions) -> Plan[dict[str, Any]]:
+def _plan(run: str, manifest: Manifest, options: ExportOptions) -> Plan[dict[str, ExportedSource]]:
     """The tokenizer, and a task a shard; what was written of each source."""
     known = manifest["tokenizer"]
     yield from copied_tokenizer(Named(storage.join(run, known["path"]), known["sha256"]))
     tokenizer = TokenizerOfRun(**{name: known[name] for name in ("path", "sha256", "vocab_size", "eos_id")})
-    nodes, found = [], {}
-    for source in options.sources or manifest["mixture"]["sources"]:
+    nodes, found = [], {source: ExportedSource() for source in options.sources or manifest["mixture"]["sources"]}
+    for source in found:
         entry = manifest["sources"][source]
         shards = entry["shards"] if options.split == "train" else entry["held_out"]["shards"]
         nodes += [_node(run, manifest["dtype"], tokenizer, options, source, *one) for one in enumerate(shards)]
-        found[source] = {"documents": 0, "tokens": 0, "files": []}
     done: list[Done[ExportReport]] = yield Stage("export", nodes)
     for node, one in zip(nodes, done, strict=True):
-        source = found[node.ref.source]
-        counts = {"documents": one.report.documents, "tokens": one.report.tokens}
-        files = [{"path": output.path, "bytes": output.bytes} for output in one.outputs]
-        shard = {"shard": node.job.shard.path, **counts, "files": sorted(files, key=lambda f: f["path"])}
-        source["files"].append(shard)
-        for key, count in counts.items():
-            source[key] += count
+        source, report = found[node.ref.source], one.report
+        files = sorted((WrittenFile(output.path, output.bytes) for output in one.outputs), key=lambda file: file.path)
+        source.files.append(ExportedShard(node.job.shard.path, report.documents, report.tokens, files))
+        source.documents += report.documents
+        source.tokens += report.tokens
     return found
 
 
@@ -128,22 +170,17 @@ def _node(
     return Node(Ref("export", source, options.split, number), job, shard["tokens"] * (2 if dtype == "uint16" else 4))
 
 
-def show_export(found: dict[str, Any], console: Console) -> None:
+def show_export(found: Exported, console: Console) -> None:
     """Print what `export` did."""
-    console.print(f"{found['out']}: {found['format']}, {found['split']}, {found['dtype']} tokens", style="bold", markup=False)
-    table = plain_table("")
-    table.add_column("source")
-    for heading in ("documents", "tokens", "files", "bytes"):
-        table.add_column(heading, justify="right")
-    for name, source in found["sources"].items():
-        files = [file for shard in source["files"] for file in shard["files"]]
-        size = sum(file["bytes"] for file in files)
-        table.add_row(
-            name, f"{source['documents']:,}", show_count(source["tokens"]), f"{len(files):,}", show_bytes(size)
-        )
+    console.print(f"{found.out}: {found.format}, {found.split}, {found.dtype} tokens", style="bold", markup=False)
+    table = plain_table("", "source~", "documents", "tokens", "files", "bytes")
+    for name, source in found.sources.items():
+        sizes = [file.bytes for shard in source.files for file in shard.files]
+        counts = (f"{source.documents:,}", show_count(source.tokens), f"{len(sizes):,}")
+        table.add_row(name, *counts, show_bytes(sum(sizes)))
     console.print(table)
-    known = found["tokenizer"]
-    ends = "documents end" if found["ended"] else "not every document ends"
+    known = found.tokenizer
+    ends = "documents end" if found.ended else "not every document ends"
     console.print(
         f"{ends} in token {known['eos_id']}; {known['path']} is the tokenizer, with {known['vocab_size']:,} entries"
     )

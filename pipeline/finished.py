@@ -30,6 +30,9 @@ from stages.parts import read_part
 from stages.steps import step_class
 from stages.tokens.shard_format import Manifest
 
+Row = dict[str, Any]
+"""A row of a part by its columns: what names the document, its text, and whatever the recipe's steps measured."""
+
 
 @dataclass
 class PartFiles:
@@ -85,7 +88,7 @@ class FinishedRun:
                 stream.seek(0)
             yield from read_part(stream, batch_bytes, columns)
 
-    def row(self, path: str, number: int) -> dict[str, Any]:
+    def row(self, path: str, number: int) -> Row:
         """One row of a part, all columns; of the part, one row group is read."""
         with storage.open_random(storage.join(self.uri, path)) as stream, pq.ParquetFile(stream) as part:
             for group in range(part.num_row_groups):

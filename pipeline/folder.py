@@ -65,7 +65,7 @@ def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
             return
     else:
         check_empty(out)
-    storage.write_bytes(uri, msgspec.json.format(msgspec.json.encode(mark), indent=2) + b"\n")
+    write_mark(out, CLAIM, mark)
 
 
 def add_recipe_folder(run: str) -> None:
@@ -114,9 +114,9 @@ def held_out_salt(recipe: dict[str, Any]) -> str:
     return recipe["shards"].get("held_out_salt") or f"{recipe['name']}/{recipe['seed']}"
 
 
-def write_mark(out: str, kind: str, facts: dict[str, Any]) -> None:
-    """Write the folder's own file, atomically."""
-    storage.write_bytes(storage.join(out, kind), orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
+def write_mark(out: str, kind: str, facts: object) -> None:
+    """Write the folder's own file (a struct, or JSON values), atomically."""
+    storage.write_bytes(storage.join(out, kind), msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
 
 
 def check_fresh(out: str, kind: str, allowed: Sequence[str] = ("run.lock",)) -> None:

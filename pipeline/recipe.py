@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.attempts import Tasks
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
 from pipeline.storage.public import public
 from stages.dedup.spec import Dedup
@@ -135,6 +136,7 @@ class Run(Settings):
     stage_inputs: HowMuch[bool] = False  # copy remote inputs to the node's cache before reading; else they are streamed
     keep: Literal["all", "measures", "none"] = "all"  # which interim files stay
     check_inputs: HowMuch[Literal["version", "content"]] = "version"  # what tells an input from another; content: its bytes
+    tasks: Tasks = Tasks()
     failures: Failures = Failures()
 
 

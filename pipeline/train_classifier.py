@@ -17,7 +17,7 @@ from pipeline.overrides import apply_set
 from pipeline.plan.sources import list_files
 from pipeline.recipe import RecipeError, explain
 from pipeline.storage.errors import from_os_error
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.quality.classifier import good_probability
 from stages.quality.fasttext_model import load_model
@@ -88,11 +88,10 @@ def judge(model: str | Path, settings: TrainSettings, labelled: str) -> dict[str
     }
 
 
-def show(card: dict[str, Any], out: str, console: Console) -> None:
+def show(card: dict[str, Any], console: Console, out: str) -> None:
     """Print what training found."""
-    table = plain_table(f"classifier {out}")
-    for heading in ("judged on", "documents", "precision at 0.5", "recall at 0.5", "area under ROC", "top 10% begins at"):
-        table.add_column(heading, justify="left" if heading == "judged on" else "right", no_wrap=True)
+    columns = ("judged on<", "documents", "precision at 0.5", "recall at 0.5", "area under ROC", "top 10% begins at")
+    table = plain_table(f"classifier {out}", *columns)
     held = sum(card["documents"][kind]["held_out"] for kind in ("positive", "negative"))
     for name, documents, scores in (
         ("held-out documents", held, card["held_out"]),

@@ -144,6 +144,10 @@ class Step(Settings):
         """The batch with documents changed (same rows, same order), and measures of what was done."""
         return docs, self.measure(docs)
 
+    def edits(self) -> bool:
+        """Whether the step changes documents. One that does so by some settings alone overrides this."""
+        return type(self).edit is not Step.edit
+
     def limits(self) -> dict[str, Bounds | Labels]:
         """Measure name -> the limit that the recipe sets on it, in the order in which they decide."""
         return {

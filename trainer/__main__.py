@@ -107,7 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     analyze_commands.add(commands)
 
     evaluate = commands.add_parser("eval", help="held-out bits per byte, tasks from request files, answers to pairs")
-    evaluate.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
+    evaluate.add_argument(
+        "checkpoints", type=Path, nargs="+", help="checkpoints, or trainings' folders (the newest); several make a table"
+    )
+    evaluate.add_argument("--all", action="store_true", help="of a training's folder all checkpoints that it keeps")
+    evaluate.add_argument("--png", type=Path, help="the picture of several (eval.png in the last one's training's folder)")
     evaluate.add_argument("--data", type=Path, help="a run's folder: score its held-out shards")
     evaluate.add_argument("--tasks", type=Path, help="a folder of tasks (config.json, requests.jsonl.gz), at any depth")
     evaluate.add_argument("--limit", type=_count, help="at most this many instances of a source, documents of a task")
@@ -189,6 +193,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
+    from trainer.compare import compare_checkpoints
+    from trainer.inference import all_or_newest
     from trainer.report import PairsAsked, evaluate_checkpoint
 
     if options.data is None and options.tasks is None and options.pairs is None:
@@ -197,9 +203,12 @@ def _eval(options: argparse.Namespace) -> int:
     if options.pairs is not None:
         sampling = adapt_commands.sampling_of(options)
         pairs = PairsAsked(options.pairs, options.split, sampling, options.judge)
-    evaluate_checkpoint(
-        options.checkpoint, options.data, options.tasks, options.limit, options.json, options.device, pairs
-    )
+    paths = [one for path in options.checkpoints for one in (all_or_newest(path) if options.all else [path])]
+    asked = (options.data, options.tasks, options.limit, options.json, options.device, pairs)
+    if len(paths) == 1 and options.png is None:
+        evaluate_checkpoint(paths[0], *asked)
+    else:
+        compare_checkpoints(paths, *asked, options.png)
     return 0
 
 

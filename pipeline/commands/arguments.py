@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import Any
 
 from stages.errors import UserError
+
+
+def tell(args: argparse.Namespace, found: object, show: Callable[..., None], *more: Any) -> None:
+    """Print what a command found: as JSON (--json), or by `show(found, console, *more)` for people."""
+    from pipeline.tables import console
+    from pipeline.terminal import print_json, printable_all
+
+    if args.json:
+        print_json(found)
+    else:
+        show(printable_all(found), console(), *more)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

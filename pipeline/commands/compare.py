@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -23,15 +25,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    import msgspec
+    from pipeline.questions.compare import compare, show_compare
 
-    from pipeline.questions.compare import Comparison, compare, show_compare
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
-
-    found = msgspec.to_builtins(compare(args.one, args.two, args.by))
-    if args.json:
-        print_json(found)
-    else:
-        show_compare(msgspec.convert(printable_all(found), Comparison), console())
+    tell(args, compare(args.one, args.two, args.by), show_compare)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipeline.commands.arguments import add_workers, carried_out
+from pipeline.commands.arguments import add_workers, carried_out, tell
 
 
 def add(commands: Any) -> None:
@@ -31,15 +31,10 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.export import ExportOptions, export, show_export
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     options = ExportOptions(
         args.format, args.source, args.split, not args.no_text, args.tokens, args.compression, **carried_out(args)
     )
     found = export(args.dir, args.out, options)
-    if args.json:
-        print_json(found)
-    else:
-        show_export(printable_all(found), console())
+    tell(args, found, show_export)
     return 0

@@ -7,8 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from pipeline.commands.arguments import tell
 from stages.errors import UserError
 
 
@@ -34,32 +33,30 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--bandwidth", type=float, metavar="MB/s", help="between a node and the storage (default: not counted)"
     )
-    parser.add_argument("--tree", action="store_true", help="print the plan itself: its stages, and the tasks of each")
+    parser.add_argument("--tree", action="store_true", help="print the plan itself, its stages and tasks; needs no rates")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(call=_call)
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.forecast.plan import plan
+    from pipeline.forecast.plan import plan, tree
     from pipeline.forecast.show import show_plan, show_tree
     from pipeline.recipe import load_recipe
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     recipe = load_recipe(args.recipe, args.profile, args.set)
-    cluster = _cluster(args)
-    found = plan(recipe, _rates(args, recipe), cluster, args.offline)
-    if args.json:
-        print_json(found)
-    elif args.tree:
-        show_tree(printable_all(found), console())
-    else:
-        show_plan(printable_all(found), console())
-    return 1 if found["problems"] else 0
+    cluster, rates = _cluster(args), _rates(args, recipe)
+    if rates is None:
+        tell(args, tree(recipe, args.offline), show_tree)
+        return 0
+    found = plan(recipe, rates, cluster, args.offline)
+    tell(args, found, show_tree if args.tree else show_plan)
+    return 1 if found.problems else 0
 
 
 def _rates(args: argparse.Namespace, recipe: Any) -> Any:
-    from pipeline.forecast.plan import calibrate, read_rates
+    """The rates that are asked for, else those of the recipe's own run; None for a tree where there is none."""
+    from pipeline.forecast.calibrate import calibrate
+    from pipeline.forecast.rates import read_rates
     from pipeline.progress import Progress
 
     if args.save and not args.measure:
@@ -73,10 +70,12 @@ def _rates(args: argparse.Namespace, recipe: Any) -> Any:
     if args.measure:
         rates = calibrate(recipe, Progress(quiet=args.json))
         if args.save:
-            Path(args.save).write_bytes(orjson.dumps(rates.to_json(), option=orjson.OPT_INDENT_2))
+            rates.write(args.save)
         return rates
     known = f"runs/{recipe.name}"
     if not Path(known, "manifest.json").exists():
+        if args.tree:
+            return None
         raise UserError(f"no rates: name a finished run with --rates, or measure with --measure ({known} is not there)")
     return read_rates(known)
 

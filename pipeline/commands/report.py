@@ -46,6 +46,6 @@ def _call(args: argparse.Namespace) -> int:
         data = page(found)
         storage.write_bytes(out, data)
         if not args.json:
-            balance = "the ledger balances" if found["balances"] else "the ledger does not balance"
+            balance = "the ledger balances" if found.balances else "the ledger does not balance"
             print(f"wrote {out} ({show_bytes(len(data))}); {balance}")
-    return 0 if found["balances"] else 1
+    return 0 if found.balances else 1

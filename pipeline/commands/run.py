@@ -48,7 +48,8 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.ray_start import ray_address
     from pipeline.recipe import load_recipe
     from pipeline.size import check_size
-    from pipeline.summary import console, show
+    from pipeline.summary import show
+    from pipeline.tables import console
     from pipeline.terminal import print_json, printable_all
 
     gc.enable()
@@ -77,7 +78,7 @@ def _call(args: argparse.Namespace) -> int:
         print(f"{out} is up to date with {args.recipe}: nothing to do")
         print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
         return 0
-    show(printable_all(summary.to_json()), console())
+    show(printable_all(summary), console())
     print(f"wrote {out}/manifest.json")
     print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {out}")
     return 0

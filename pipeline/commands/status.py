@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -17,12 +19,7 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.questions.status import show_status, status
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     found = status(args.dir)
-    if args.json:
-        print_json(found)
-    else:
-        show_status(printable_all(found), console())
+    tell(args, found, show_status)
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -26,13 +28,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
     from pipeline.train_classifier import show, train
 
-    card = train(args.positive, args.negative, args.out, args.set, args.evaluate)
-    if args.json:
-        print_json(card)
-    else:
-        show(printable_all(card), args.out, console())
+    tell(args, train(args.positive, args.negative, args.out, args.set, args.evaluate), show, args.out)
     return 0

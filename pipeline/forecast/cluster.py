@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
-from typing import Any
+
+import msgspec
 
 from pipeline.forecast.stages import Forecast, Stage
 from pipeline.size import machine_memory
 from stages.units import show_bytes
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(msgspec.Struct, frozen=True):
     """nodes with so many cores and bytes of memory each; price of a node-hour; bytes a second between node and storage."""
 
     nodes: int
@@ -21,16 +20,12 @@ class Cluster:
     price: float | None = None
     bandwidth: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def this_machine() -> Cluster:
     return Cluster(1, os.cpu_count() or 1, machine_memory())
 
 
-@dataclass
-class Phase:
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
     """Stages of several sources that run side by side."""
 
     name: str
@@ -63,11 +58,10 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
                 )
         slots = _slots(max(stage.memory for stage in stages), cluster)
         core = sum(stage.core_seconds for stage in stages)
-        tasks = sum(stage.tasks for stage in stages)
         longest = max(stage.core_seconds / max(stage.tasks, 1) for stage in stages)
         compute = max(core / slots, longest)
-        moved = sum(stage.read + stage.written for stage in stages)
-        network = moved / (cluster.bandwidth * cluster.nodes) if cluster.bandwidth else 0.0
+        read, written = sum(stage.read for stage in stages), sum(stage.written for stage in stages)
+        network = (read + written) / (cluster.bandwidth * cluster.nodes) if cluster.bandwidth else 0.0
         seconds, bound = max(compute, network), "cores"
         if network > compute:
             bound = "network"
@@ -75,21 +69,20 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
             bound = "few tasks"
         elif slots < cluster.nodes * cluster.cores:
             bound = "memory"
-        written = sum(stage.written for stage in stages)
         found.append(
             Phase(
-                name,
-                tasks,
-                sum(stage.bytes_in for stage in stages),
-                sum(stage.bytes_out for stage in stages),
-                sum(stage.read for stage in stages),
-                written,
-                max(stage.memory for stage in stages),
-                live + written,
-                core,
-                seconds,
-                bound,
-                seconds / 3600 * cluster.nodes * cluster.price if cluster.price is not None else None,
+                name=name,
+                tasks=sum(stage.tasks for stage in stages),
+                bytes_in=sum(stage.bytes_in for stage in stages),
+                bytes_out=sum(stage.bytes_out for stage in stages),
+                read=read,
+                written=written,
+                memory=max(stage.memory for stage in stages),
+                disk=live + written,
+                core_seconds=core,
+                seconds=seconds,
+                bound=bound,
+                cost=seconds / 3600 * cluster.nodes * cluster.price if cluster.price is not None else None,
             )
         )
         live += written - sum(stage.releases for stage in stages)

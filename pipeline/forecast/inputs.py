@@ -26,6 +26,7 @@ class Input:
     files: list[SourceFile]  # as they are listed, else made up, as many and as large
     pages: bool
     origin: str
+    listed: bool = True
 
 
 def inputs_of(recipe: Recipe, rates: Rates, offline: bool = False) -> dict[str, Input]:
@@ -59,11 +60,8 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | str, rates: Rat
     if isinstance(listed, list):
         size = sum(file.size for file in listed)
         if known is not None:
-            text, documents, origin = (
-                known.text_bytes,
-                known.documents,
-                "its files as listed, documents and text as the recipe expects",
-            )
+            text, documents = known.text_bytes, known.documents
+            origin = "its files as listed, documents and text as the recipe expects"
         elif measured is None:
             raise UserError(
                 f"{name}: how much text is in its files is not known; measure with --measure, or set expected.sources.{name}"
@@ -90,7 +88,7 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | str, rates: Rat
     )
     name = names[0] if _format(read, names[0]) else "listed.jsonl.zst"  # of what nothing can be told
     files = _made_up(name, size, recipe.run.split_bytes)
-    return Input(known.documents, known.text_bytes, size, files, pages, origin)
+    return Input(known.documents, known.text_bytes, size, files, pages, origin, listed=False)
 
 
 def _made_up(pattern: str, size: int, each: int) -> list[SourceFile]:

@@ -7,10 +7,11 @@ process waits for that, so its time counts in whole.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+import msgspec
 import orjson
 
 from pipeline import storage
@@ -31,14 +32,12 @@ from stages.books import StepBooks
 from stages.errors import UserError
 from stages.step import Step
 
-FORMAT = "headrace-rates-1"
 ENOUGH = 2_000_000  # bytes of text from which on a source's own rate is taken
 
 ROUNDS = ("large", "small")  # the rounds of a dedup's `components`
 
 
-@dataclass
-class Work:
+class Work(msgspec.Struct):
     """What some tasks, or one step in them, took: core seconds, and documents and bytes of text that went in and came out.
 
     written: bytes of the files with what goes on; aside: of those with what was dropped or failed. Peak memory of a task.
@@ -99,24 +98,31 @@ class Rates:
             whole.add(work)
         return whole
 
-    def to_json(self) -> dict[str, Any]:
-        rows = [[*key, asdict(work)] for key, work in sorted(self.work.items())]
-        return {"format": FORMAT, "origin": self.origin, "notes": self.notes, "work": rows}
+    def write(self, path: str | Path) -> None:
+        """Write a file for `read_rates`."""
+        rows = [(*key, work) for key, work in sorted(self.work.items())]
+        data = msgspec.json.encode(RatesFile(origin=self.origin, notes=self.notes, work=rows))
+        Path(path).write_bytes(msgspec.json.format(data, indent=2))
+
+
+class RatesFile(msgspec.Struct, kw_only=True):
+    """Rates as a file holds them."""
+
+    format: Literal["headrace-rates-1"] = "headrace-rates-1"
+    origin: str
+    notes: list[str]
+    work: list[tuple[str, str, str, Work]]
 
 
 def read_rates(where: str) -> Rates:
     """Rates from a finished run's folder, or from a file that `plan --measure --save` wrote. Raises UserError."""
     if where.endswith(".json"):
-        path = Path(where)
         try:
-            data = orjson.loads(path.read_bytes())
-            if data["format"] != FORMAT:
-                raise ValueError(f"its format is {data['format']!r}")
-            work = {(kind, source, name): Work(**facts) for kind, source, name, facts in data["work"]}
-            return Rates(data["origin"], work, data["notes"])
+            found = msgspec.json.decode(Path(where).read_bytes(), type=RatesFile)
+            return Rates(found.origin, {(kind, source, name): work for kind, source, name, work in found.work}, found.notes)
         except OSError as error:
             raise UserError(f"--rates {where}: cannot be read ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except msgspec.MsgspecError as error:
             raise UserError(
                 f"--rates {where}: holds no rates ({error}); make them with: plan RECIPE --measure --save FILE"
             ) from None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+
+import msgspec
 
 from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import ROUNDS, Rates, Work
@@ -19,8 +20,18 @@ from stages.step import Step
 READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers"}  # phases that read parts
 
 
-@dataclass
-class Stage:
+class StepCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step of a stage takes. measured_kept: the share of its bytes that it left where it was measured."""
+
+    step: str
+    bytes_in: int
+    bytes_out: int
+    core_seconds: float
+    bytes_per_core_second: float | None
+    measured_kept: float
+
+
+class Stage(msgspec.Struct):
     """Work of one kind over one source: what can run side by side. bytes_in: of text; read, written: of files."""
 
     phase: str
@@ -34,7 +45,7 @@ class Stage:
     memory: int = 0  # of one task
     core_seconds: float = 0.0
     releases: int = 0  # bytes of files that are let go when the phase is done
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[StepCost] = []
 
 
 @dataclass
@@ -49,12 +60,30 @@ class Flow:
     kept_now: float | None = None  # the same, once it is taken off
 
 
+class SourceForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """One source: what goes in, what its steps leave, its tokens and place in the mixture. *origin: where a figure is from."""
+
+    documents: int
+    text_bytes: int
+    file_bytes: int
+    origin: str
+    documents_kept: int
+    bytes_kept: int
+    kept_origin: str
+    bytes_per_token: float
+    bytes_per_token_origin: str
+    tokens: int
+    budget_tokens: int | None  # None where the mixture cannot be had
+    repeats: float | None
+    core_seconds: float
+
+
 @dataclass
 class Forecast:
     """All stages in order, what comes out, and what was assumed or could not be told."""
 
     stages: list[Stage]
-    sources: dict[str, dict[str, Any]]
+    sources: dict[str, SourceForecast]
     mixture_tokens: int
     problems: list[str]
     assumptions: list[str]
@@ -283,16 +312,15 @@ def _step(stage: Stage, source: str, name: str, step: Step, flow: Flow, rates: R
         flow.documents *= own.share("documents")
         flow.bytes *= own.share("bytes")
     flow.pages = flow.pages and not step.takes_pages
-    rate = found.bytes_in / found.seconds if found.seconds else None
     stage.steps.append(
-        {
-            "step": name,
-            "bytes_in": int(before),
-            "bytes_out": int(flow.bytes),
-            "core_seconds": seconds,
-            "bytes_per_core_second": rate,
-            "measured_kept": own.share("bytes"),
-        }
+        StepCost(
+            step=name,
+            bytes_in=int(before),
+            bytes_out=int(flow.bytes),
+            core_seconds=seconds,
+            bytes_per_core_second=found.bytes_in / found.seconds if found.seconds else None,
+            measured_kept=own.share("bytes"),
+        )
     )
     return seconds
 

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline import storage
 from pipeline.jobs.context import Context
 from pipeline.jobs.tokenize import SPLITS, HeldOut, TokenFilesReport, store_tokens
-from pipeline.plan.node import Job, Named, Report, Stored
+from pipeline.plan.node import Job, Named, Readable, Report, Stored
 from stages.errors import UserError
 from stages.marks import HowMuch, InFile, OutFile, Setting
 from stages.tokens.adopt import adopt
@@ -29,7 +29,7 @@ ImportFormat = Literal["olmo", "datatrove", "megatron", "parquet", "jsonl"]
 
 
 @dataclass(frozen=True)
-class ShardOfRun:
+class ShardOfRun(Readable):
     """A shard of a finished run, as its manifest has it; index_version: of the index, which the manifest does not vouch for."""
 
     path: str
@@ -51,7 +51,7 @@ class ShardOfRun:
 
 
 @dataclass(frozen=True)
-class TokenizerOfRun:
+class TokenizerOfRun(Readable):
     """A finished run's tokenizer, as its manifest has it."""
 
     path: str

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.jobs.context import Context
 from pipeline.plan.code import code_of_all, code_used_by
-from pipeline.plan.node import Named, Stored
+from pipeline.plan.node import Named, Readable, Stored
 from stages.marks import in_key, named_files
 from stages.parts import read_part, without_rows
 from stages.step import Step
@@ -23,7 +23,7 @@ from stages.user_code import code_digest, load
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(Readable):
     """One source file, some row groups of a Parquet file, or a range of a plain JSON lines file.
 
     name: as documents and errors name it. label: the file in ids of documents that have none of their own. version: changes

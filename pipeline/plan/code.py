@@ -21,6 +21,7 @@ from stages.user_code import source_of
 
 # Import name -> distribution, of libraries whose version may change the bytes of a result.
 LIBRARIES = {
+    "chardetng_py": "chardetng-py",
     "datatrove": "datatrove",
     "endec": "endec",
     "fastokens": "fastokens",
@@ -121,6 +122,7 @@ def _imports(text: str, package: str) -> dict[str, None]:
     return found
 
 
+@cache
 def _is_module(name: str) -> bool:
     if not name.startswith(("stages.", "pipeline.jobs.")):
         return False
@@ -138,6 +140,7 @@ def _root(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))).parent
 
 
+@cache
 def _source(module: str) -> Path:
     path = _root(module) / Path(*module.split("."))
     file = path.with_suffix(".py")

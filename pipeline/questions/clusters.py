@@ -24,7 +24,7 @@ from pipeline import storage
 from pipeline.jobs.dedup import DedupSummary
 from pipeline.manifest import read_manifest
 from pipeline.overrides import nearest
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.dedup.address import pack, read_rows, row_of
 from stages.errors import UserError
 from stages.kernels.hashing import partition_of_document
@@ -279,22 +279,16 @@ def show_clusters(found: Clusters, console: Console) -> None:
             continue
         cuts = dedup.method in PIECES
         console.print("size: the document that stays, and what was removed for it", highlight=False)
-        sizes = plain_table("clusters by size")
-        for heading in ("size", "clusters", "pieces" if cuts else "documents"):
-            sizes.add_column(heading, justify="right")
+        sizes = plain_table("clusters by size", "size", "clusters", "pieces" if cuts else "documents")
         for name, count, documents in size_ranges(dedup.sizes):
             if count:
                 sizes.add_row(name, f"{count:,}", f"{documents:,}")
         console.print(sizes)
-        lost = plain_table("lost by a source")
-        lost.add_column("source")
-        lost.add_column("to")
-        lost.add_column("documents", justify="right")
-        if dedup.paragraphs:
-            lost.add_column(pieces, justify="right")
+        columns = ("source~", "to~", "documents", *([pieces] if dedup.paragraphs else []))
+        lost = plain_table("lost by a source", *columns)
         for source, kept, documents, paragraphs in dedup.lost:
             cells = [source, kept or NOBODY, f"{documents:,}", f"{paragraphs:,}"]
-            lost.add_row(*cells[: len(lost.columns)])
+            lost.add_row(*cells[: len(columns)])
         console.print(lost)
         for one in dedup.largest:
             sources = ", ".join(f"{count:,} of {source}" for source, count in one.by_source.items())

@@ -22,7 +22,7 @@ from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts, open_finished
 from pipeline.questions.measured import document_keys
 from pipeline.recipe import public_dump
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels.hashing import hash_texts
@@ -245,16 +245,12 @@ def _tokens(run: FinishedRun, name: str) -> tuple[int, int, int]:
 def show_compare(found: Comparison, console: Console) -> None:
     """Print what `compare` found."""
     console.print(f"one: {found.one}\ntwo: {found.two}", markup=False)
-    recipe = plain_table("recipe")
-    for heading in ("key", "one", "two"):
-        recipe.add_column(heading, overflow="fold")
+    recipe = plain_table("recipe", "key~", "one~", "two~")
     for difference in found.recipe:
         recipe.add_row(difference.key, *(_shown(value) for value in (difference.one, difference.two)))
     console.print(recipe if found.recipe else "the recipes are the same", markup=False)
-    table = plain_table("documents kept, and tokens")
-    table.add_column("source", no_wrap=True)
-    for heading in ("one", "two", "both", "overlap", "tokens one", "tokens two", "share one", "share two"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("source<", "one", "two", "both", "overlap", "tokens one", "tokens two", "share one", "share two")
+    table = plain_table("documents kept, and tokens", *headings)
     budgets = [sum(source.budget[side] for source in found.sources.values()) or 1 for side in (0, 1)]
     for name, source in found.sources.items():
         shares = [f"{source.budget[side] / budgets[side]:.2%}" for side in (0, 1)]
@@ -262,11 +258,8 @@ def show_compare(found: Comparison, console: Console) -> None:
         table.add_row(name, *counts, f"{source.overlap:.1%}", *(show_count(tokens) for tokens in source.tokens), *shares)
     console.print(table)
     for kept_by, dropped_by, side in (("one", "two", "only_one"), ("two", "one", "only_two")):
-        reasons = plain_table(f"kept by {kept_by} alone, by what {dropped_by} says of them")
-        reasons.add_column("source", no_wrap=True)
-        reasons.add_column("reason", no_wrap=True)
-        reasons.add_column("documents", justify="right", no_wrap=True)
-        reasons.add_column("such as", overflow="fold")
+        title = f"kept by {kept_by} alone, by what {dropped_by} says of them"
+        reasons = plain_table(title, "source<", "reason<", "documents", "such as~")
         for name, source in found.sources.items():
             for lost in getattr(source, side):
                 reasons.add_row(name, lost.reason, f"{lost.documents:,}", lost.examples[0])

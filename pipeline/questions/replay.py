@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import tempfile
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.finished import Row
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import localise_step
 from pipeline.plan.sources import SAMPLE, sample_folder
@@ -29,13 +30,21 @@ BATCH_BYTES = 1 << 20
 DIFF_LINES = 400  # of one edit; a longer diff is cut, and says so
 
 
+class Edit(msgspec.Struct, frozen=True):
+    """What a step did to a document's text. diff: a unified diff of lines; None where a page became text."""
+
+    step: str
+    bytes_before: int
+    bytes_after: int
+    diff: str | None
+
+
 def edits_of(
-    steps: list[tuple[str, Step]], read: ReadSpec, document: dict[str, Any], stored: str | None
-) -> tuple[list[dict[str, Any]], str | None]:
+    steps: list[tuple[str, Step]], read: ReadSpec, document: Row, stored: str | None
+) -> tuple[list[Edit], str | None]:
     """What each editing step of `steps` did to a document, and a note where that is not known, or not surely.
 
     document: its file, record and offset. stored: the text on record after the last of `steps`, None where there is none.
-    An edit is {"step", "bytes_before", "bytes_after", "diff"}: a unified diff of lines, or None where a page became text.
     """
     if not any(is_edit(step) for _, step in steps):
         return [], None
@@ -43,19 +52,13 @@ def edits_of(
         batch = read_record(read, document["file"], document["record"], document["offset"])
         if batch is None:
             return [], f"{document['file']} has no record {document['record']} now: the file changed since the run"
-        edits = _replay(steps, batch)
+        edits, last = _replay(steps, batch)
     except UserError as error:
         return [], f"the edits cannot be shown, as the document cannot be made again: {error}"
     except Exception as error:  # a step that fails on this document fails here too: that is no reason to say nothing
         return [], f"the edits cannot be shown: {type(error).__name__}: {error}"
-    last = edits[-1].pop("text")
-    for edit in edits[:-1]:
-        edit.pop("text")
     if stored is not None and last != stored:
-        return (
-            edits,
-            "made again, the text is not the one on record: the source file, a model or the code changed since",
-        )
+        return edits, "made again, the text is not the one on record: the source file, a model or the code changed since"
     return edits, None
 
 
@@ -98,8 +101,9 @@ def read_record(read: ReadSpec, file: str, record: int, offset: int | None) -> p
     return None
 
 
-def _replay(steps: list[tuple[str, Step]], batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    edits = []
+def _replay(steps: list[tuple[str, Step]], batch: pa.RecordBatch) -> tuple[list[Edit], str]:
+    """The edits of a document, and its text after the last of them."""
+    edits, after = [], ""
     cache = storage.Cache(storage.cache_folder(), 20 << 30)
     with tempfile.TemporaryDirectory() as scratch:
         context = Context("", Path(scratch), cache)
@@ -113,9 +117,8 @@ def _replay(steps: list[tuple[str, Step]], batch: pa.RecordBatch) -> list[dict[s
             batch, _ = step.edit(batch)
             after = batch.column("text")[0].as_py()
             diff = None if page and not before else unified(before, after, name)
-            found = {"step": name, "bytes_before": size, "bytes_after": int(payload_sizes(batch)[0]), "diff": diff}
-            edits.append(found | {"text": after})
-    return edits
+            edits.append(Edit(name, size, int(payload_sizes(batch)[0]), diff))
+    return edits, after
 
 
 def unified(before: str, after: str, name: str) -> str:

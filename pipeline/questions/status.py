@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import msgspec
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.ledger import Entry, Ledger
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.plan.node import Report
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.units import show_bytes, show_seconds
 
@@ -67,17 +67,7 @@ def status(run: str) -> Status:
 
 def show_status(found: Status, console: Console) -> None:
     """Print what `status` found."""
-    table = plain_table(found.run)
-    columns: tuple[tuple[str, JustifyMethod], ...] = (
-        ("work", "left"),
-        ("tasks done", "right"),
-        ("documents in", "right"),
-        ("out", "right"),
-        ("core time", "right"),
-        ("memory", "right"),
-    )
-    for heading, justify in columns:
-        table.add_column(heading, justify=justify)
+    table = plain_table(found.run, "work~", "tasks done", "documents in", "out", "core time", "memory")
     for name, work in found.phases.items():
         table.add_row(
             name,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts
@@ -18,12 +18,32 @@ MOST = 200_000  # domains that are counted at a time: beyond, those with the few
 _HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?:www\.)?(?P<host>[^/:?#]+)"
 
 
-def domains_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> dict[str, Any]:
-    """{"domains": [{"domain", "documents", "tokens"}, ...], "others": {"domains", "documents", "tokens"}, "without": {...}}.
+class Domain(Struct, frozen=True):
+    """A host's name without `www.`, with its documents and their tokens, held-out ones included."""
 
-    Sorted by tokens. without: documents that have no URL. A domain is the host's name without `www.`; tokens include held-out
-    ones. Documents whose part was let go are not counted.
-    """
+    domain: str
+    documents: int
+    tokens: int
+
+
+class OtherDomains(Struct, frozen=True):
+    """So many domains that are not listed, and what they hold."""
+
+    domains: int
+    documents: int
+    tokens: int
+
+
+class Domains(Struct, frozen=True):
+    """Domains by their tokens, and the documents without a URL (0 or 1 domain)."""
+
+    domains: list[Domain]
+    others: OtherDomains
+    without: OtherDomains
+
+
+def domains_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> Domains:
+    """The domains of a source's kept documents in the parts named; those whose part was let go are not counted."""
     found: defaultdict[str | None, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
     rest = np.zeros(3, np.int64)  # domains, documents, tokens
     for ordinal in ordinals:
@@ -46,11 +66,9 @@ def domains_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> di
     without = found.pop(None, np.zeros(2, np.int64))
     rest += _cut(found, SHOWN)
     ranked = sorted(found.items(), key=lambda item: (-item[1][1], str(item[0])))
-    return {
-        "domains": [{"domain": host, "documents": int(n[0]), "tokens": int(n[1])} for host, n in ranked],
-        "others": dict(zip(("domains", "documents", "tokens"), rest.tolist(), strict=True)),
-        "without": {"documents": int(without[0]), "tokens": int(without[1])},
-    }
+    listed = [Domain(str(host), int(n[0]), int(n[1])) for host, n in ranked]
+    others, nameless = OtherDomains(*rest.tolist()), OtherDomains(int(without[0] > 0), *without.tolist())
+    return Domains(listed, others, nameless)
 
 
 def _tokens(run: FinishedRun, source: SourceParts, ordinal: int) -> tuple[pa.Array, np.ndarray]:

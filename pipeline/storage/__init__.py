@@ -8,7 +8,7 @@ from pipeline.storage.cache import Cache, fetch, pinned
 from pipeline.storage.content import ContentDigests, digest_of
 from pipeline.storage.digest import file_digest, is_digest
 from pipeline.storage.entry import Entry, Stat, is_size_only
-from pipeline.storage.errors import ChangedError, DamagedError, MissingError, StorageError, redact
+from pipeline.storage.errors import ChangedError, DamagedError, MissingError, StorageError, TransientError, redact
 from pipeline.storage.listing import exists, list_files
 from pipeline.storage.local import cache_folder, scratch_folder
 from pipeline.storage.lock import RunLock, check_token, lock_holder
@@ -39,6 +39,7 @@ __all__ = [
     "RunLock",
     "Stat",
     "StorageError",
+    "TransientError",
     "cache_folder",
     "check_token",
     "clear_scratch",

@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.utils import parse_timestamp
 
 from pipeline.storage.errors import StorageError, redact
+from pipeline.storage.retry import asked_to_wait, delay
 from pipeline.storage.s3_errors import from_boto_error
 
 CONNECT_TIMEOUT = 10
@@ -76,11 +77,25 @@ def _make(uri: str) -> Any:
         if session.get_credentials() is None:
             options["signature_version"] = UNSIGNED
         region = session.region_name or "us-east-1"
-        return session.client("s3", region_name=region, config=Config(**options))
+        made = session.client("s3", region_name=region, config=Config(**options))
+        made.meta.events.register_first("needs-retry.s3", _wait_as_asked)
+        return made
     except BotoCoreError as error:
         raise from_boto_error(error, uri, "reach", None) from None
     except ValueError as error:  # an endpoint that is no URL
         raise StorageError(f"{uri}: {redact(str(error))}; correct AWS_ENDPOINT_URL") from None
+
+
+def _wait_as_asked(response: tuple[Any, dict[str, Any]] | None, attempts: int, **_: Any) -> float | None:
+    """Seconds before the next attempt where the server is busy and says for how long; botocore itself does not look.
+
+    None leaves it to botocore's own rules, as after ATTEMPTS.
+    """
+    answer = response[0] if response else None
+    if answer is None or answer.status_code not in (429, 503) or attempts >= ATTEMPTS:
+        return None
+    asked = asked_to_wait(answer.headers)
+    return asked + delay(attempts) if asked else None
 
 
 def _timestamp(text: str) -> datetime:

@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from stages.charset import NOT_COUNTED, as_dclm, decode
 from stages.document import DOCUMENT, text_array, text_buffers
 from stages.errors import DocumentsFailed
-from stages.extract import blocks, supervisor
-from stages.extract.page_metadata import add_page_metadata
+from stages.extract import supervisor
 from stages.step import Bounds, Labels, Limit, Measures, Step, limit
 from stages.user_code import code_digest
+
+if TYPE_CHECKING:  # its kernels are imported by the runs that use them
+    from stages.extract import blocks
 
 _LOCK = threading.Lock()
 _RUNNING: dict[tuple[int, supervisor.Settings], supervisor.Supervisor] = {}
@@ -78,6 +80,8 @@ class Extract(Step):
 
     def prepare(self) -> None:
         if self.engine == "blocks":
+            from stages.extract import blocks
+
             blocks.prepare()
             return
         with _LOCK:
@@ -96,10 +100,10 @@ class Extract(Step):
         others = docs.drop_columns(["html", "charset"])
         done: supervisor.Texts | blocks.Extracted
         if self.engine == "blocks":
-            text_of = decode if self.charset == "declared" else as_dclm
-            pages = (text_of(data[start:stop].tobytes(), charset) for start, stop, charset in spans)
-            done = blocks.extract_pages(pages, blocks.Options(self.math, self.headline))
+            done = self._by_blocks(data, spans)
             if self.page_metadata:
+                from stages.extract.page_metadata import add_page_metadata
+
                 others = add_page_metadata(others, rows, done.metadata)
         else:
             with _LOCK:
@@ -119,6 +123,13 @@ class Extract(Step):
         stay = pa.array(kept)
         measures = {name: pa.array(values).filter(stay) for name, values in measures.items()}
         raise DocumentsFailed(failures, (batch.filter(stay), measures), np.flatnonzero(kept))
+
+    def _by_blocks(self, data: np.ndarray, spans: list[tuple[int, int, str | None]]) -> blocks.Extracted:
+        from stages.extract import blocks
+
+        text_of = decode if self.charset == "declared" else as_dclm
+        pages = (text_of(data[start:stop].tobytes(), charset) for start, stop, charset in spans)
+        return blocks.extract_pages(pages, blocks.Options(self.math, self.headline))
 
     def _supervisor(self) -> supervisor.Supervisor:
         """This process's parsing process for these settings; a forked process starts its own."""

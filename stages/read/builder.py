@@ -97,13 +97,16 @@ class BatchBuilder:
 
 
 class DocumentBuilder:
-    """Rows of one file of records, as `BatchBuilder`, but of strings: nothing is copied before the batch is made."""
+    """Rows of one file of records, as `BatchBuilder`, but of strings; a text may be UTF-8 already.
+
+    A text that is not ASCII is best added as UTF-8: as a string it would be held in both forms once the batch is made.
+    """
 
     def __init__(self, file: str, batch_bytes: int) -> None:
         self.file, self.batch_bytes = file, batch_bytes
         self.size = 0  # characters of text, bytes of metadata, and ROW_BYTES for each row
         self.ids: list[str] = []
-        self.texts: list[str] = []
+        self.texts: list[str | bytes] = []
         self.urls: list[str | None] = []
         self.records: list[int] = []
         self.offsets: list[int | None] = []
@@ -134,7 +137,7 @@ class DocumentBuilder:
         string = pa.large_string()
         columns = [
             pa.array(self.ids, string),
-            pa.array(self.texts, string),
+            pa.array(self.texts, pa.large_binary()).view(string),
             pa.array(self.urls, string),
             pa.repeat(pa.scalar(self.file, string), len(self.ids)),
             pa.array(self.records, pa.int64()),

@@ -11,12 +11,13 @@ import orjson
 import pytest
 from ledgers import entries
 from token_run import write_run
+from told import as_json
 
 from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
+from pipeline.forecast import plan as foretelling
 from pipeline.forecast.calibrate import calibrate, calibration
 from pipeline.forecast.cluster import Cluster, phases
-from pipeline.forecast.plan import plan
 from pipeline.forecast.rates import Rates, Work, read_rates
 from pipeline.forecast.stages import Forecast, Stage
 from pipeline.progress import Progress
@@ -27,6 +28,11 @@ from stages.tokens.shard_format import load_manifest
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split()]
 HERE = Cluster(1, 2, 8 << 30)
+
+
+def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) -> dict[str, Any]:
+    """What is foretold, as `plan --json` prints it."""
+    return as_json(foretelling.plan(recipe, rates, cluster, offline))
 
 
 def text_of(number: int) -> str:
@@ -205,7 +211,7 @@ def test_rates_are_measured_by_a_small_run_of_the_recipe(unreachable: Recipe, tm
     for key in (("step:gopher_quality", "books", "gopher_quality"), ("step:quality", "books", "quality")):
         assert rates.work[key].seconds > 0 and rates.work[key].bytes_in > 500_000
     assert rates.work["dedup:bff", "books/dedup", "filter"].tasks == 1
-    (tmp_path / "rates.json").write_bytes(orjson.dumps(rates.to_json()))
+    rates.write(tmp_path / "rates.json")
     again = read_rates(str(tmp_path / "rates.json"))
     assert again == rates
     found = plan(unreachable, again, Cluster(50, 64, 512 << 30, price=4.0))
@@ -277,7 +283,7 @@ def test_the_command(
 def test_the_full_profile_is_planned_without_network(
     rates: Rates, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "rates.json").write_bytes(orjson.dumps(rates.to_json()))
+    rates.write(tmp_path / "rates.json")
     recipe = str(ROOT / "configs/dclm_mix.yaml")
     assert (
         main(["plan", recipe, "--profile", "full", "--offline", "--rates", str(tmp_path / "rates.json"), "--json"]) == 1

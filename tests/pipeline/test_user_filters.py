@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from told import as_json
 
 import pipeline
 from pipeline.carry_out import Options, run_recipe
@@ -80,8 +81,8 @@ def test_an_edit_a_class_and_a_reader_do_what_the_docs_say(example: Path, worker
         assert (stored, reason, changed) == (text, None, i % 2) and json.loads(metadata)["year"] >= 1980
     assert rows["loud.eml"][1] == "Capitals.share.max" and rows["loud.eml"][4] > 0.9
     assert done.summary.sources["mails"].notes["record that the reader passed over"] == 1
-    (told,) = why(str(example / "mails"), "1.eml")["documents"]
-    assert "John Q. Public" in str(told["edits"])
+    (told,) = why(str(example / "mails"), "1.eml").documents
+    assert "John Q. Public" in str(told.edits)
 
 
 def test_an_edited_class_or_reader_runs_again_and_a_limit_alone_does_not(example: Path) -> None:
@@ -158,7 +159,7 @@ def test_the_example_in_the_docs_does_what_the_docs_say(example: Path) -> None:
     ):
         assert share == pytest.approx(text.count("?") / sum(map(text.count, ".!?")))
         assert length == pytest.approx(len(text) / (text.count("\n") + 1))
-    swept = sweep(str(example / "out"), "python.question_share", values=[0.4, 1])["sources"]["docs"]["limits"]
+    swept = as_json(sweep(str(example / "out"), "python.question_share", values=[0.4, 1]))["sources"]["docs"]["limits"]
     assert [row["new"]["documents"] for row in swept] == [0, 1]
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from told import as_json
 
 from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
@@ -69,7 +70,7 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def one(out: Path, query: str) -> dict[str, Any]:
-    found = why(str(out), query)
+    found = as_json(why(str(out), query))
     assert found["found"] == 1
     return found["documents"][0]
 

@@ -48,22 +48,22 @@ def tokens(run: pipeline.Run) -> dict[str, int]:
 @pytest.mark.parametrize("most", [200_000, 2])
 def test_domains_are_counted_by_their_tokens(run: pipeline.Run, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(domains, "MOST", most)
-    found = gather(run.out)["sources"]["docs"]["domains"]
+    found = gather(run.out).sources["docs"].domains
     counts = tokens(run)
     wanted: Counter[str] = Counter()
     for i in range(len(LONG)):
         wanted[["python.org", "docs.python.org", "example.org", "example.org"][i % 4]] += counts[f"d{i}"]
-    listed = {entry["domain"]: entry["tokens"] for entry in found["domains"]}
-    assert sum(listed.values()) + found["others"]["tokens"] == sum(wanted.values())
-    assert found["without"] == {"documents": 1, "tokens": counts["none"]}
+    listed = {one.domain: one.tokens for one in found.domains}
+    assert sum(listed.values()) + found.others.tokens == sum(wanted.values())
+    assert (found.without.documents, found.without.tokens) == (1, counts["none"])
     if most > 2:
-        assert listed == wanted and [entry["domain"] for entry in found["domains"]] == [name for name, _ in wanted.most_common()]
+        assert listed == wanted and [one.domain for one in found.domains] == [name for name, _ in wanted.most_common()]
 
 
 def test_documents_without_text_are_dropped_by_tokenize_and_a_dedup_is_told_once(run: pipeline.Run) -> None:
     found = gather(run.out)
-    assert found["balances"]
-    steps = {name: {step["step"]: step["dropped"]["documents"] for step in s["steps"]} for name, s in found["sources"].items()}
+    assert found.balances
+    steps = {name: {step.step: step.dropped.documents for step in source.steps} for name, source in found.sources.items()}
     assert steps == {"docs": {"read": 0, "dedup": 1, "tokenize": 1}, "plain": {"read": 0, "tokenize": 1}}
     assert run.summary.sources["docs"].dropped["tokenize.skip_empty"].documents == 1
 

@@ -1,7 +1,9 @@
 import hashlib
 import io
 import logging
+import pickle
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -348,3 +350,23 @@ def test_reasons_of_the_server(code, words):
     error = ClientError({"Error": {"Code": code, "Message": "because"}}, "GetObject")
     text = str(s3_errors.from_boto_error(error, "s3://b/k", "read", None))
     assert text.startswith("s3://b/k: ") and words in text
+
+
+def test_what_may_pass_is_told_from_what_will_not():
+    def kind(code: str, status: int = 400) -> type:
+        error = ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")  # type: ignore[arg-type]
+        return type(pickle.loads(pickle.dumps(s3_errors.from_boto_error(error, "s3://b/k", "write", None))))
+
+    assert {kind("SlowDown"), kind("IncompleteBody"), kind("Odd", 502), kind("429", 429)} == {storage.TransientError}
+    assert {kind("AccessDenied", 403), kind("Odd"), kind("ExpiredToken")} == {storage.StorageError}
+
+
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(web, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", web.address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    web.files["bucket/x"] = b"abc"
+    web.failures = [(503, {"Retry-After": "2"})]
+    began = time.monotonic()
+    assert storage.read_bytes("s3://bucket/x") == b"abc"
+    assert time.monotonic() - began >= 2  # a lower bound: botocore's own first wait is below one second

@@ -1,16 +1,16 @@
-"""Elements of HTML and SVG as text, everything escaped that is not an element; and numbers as the page shows them."""
+"""How the page's templates show numbers, names and texts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from html import escape
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from stages.units import show_bytes, show_count, show_seconds
 
-VOID = frozenset(("br", "col", "link", "meta", "wbr"))
 THIN = "\u202f"  # narrow no-break space: between groups of digits, and before a unit
+NAME_CHARS = 300  # of an id, a URL or a value that is a string
 
 # What a document may hold and a page should not act on: C0 controls are shown by their pictures, other controls, marks that
 # turn the writing direction, surrogates and noncharacters by the replacement character.
@@ -18,56 +18,35 @@ _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t
 _UNWANTED = re.compile("[\x80-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
-class Html(str):
-    """Markup that may stand in the page as it is."""
-
-    __slots__ = ()
-
-
-Child = Any  # Html, text or a number (escaped), None (nothing), or an iterable of these
-
-
-def visible(text: str) -> str:
-    """Text without characters that act instead of being seen."""
-    return _UNWANTED.sub("\ufffd", text.translate(_PICTURES))
+def visible(value: Any) -> Any:
+    """Text without characters that act instead of being seen, nothing for None; markup and all else as it is."""
+    if value is None:
+        return ""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _UNWANTED.sub("\ufffd", value.translate(_PICTURES))
+    return value
 
 
-def render(child: Child) -> Html:
-    """Anything that may stand in an element, as markup."""
-    if isinstance(child, Html):
-        return child
-    if child is None:
-        return Html("")
-    if isinstance(child, str):
-        return Html(escape(visible(child), quote=True))
-    if isinstance(child, Iterable):
-        return Html("".join(map(render, child)))
-    return Html(escape(str(child), quote=True))
-
-
-def tag(name: str, /, *children: Child, **attributes: Any) -> Html:
-    """An element. `class_` is class, `_` in a name is `-`; an attribute that is None or False is left out, True stands alone."""
-    parts = [name]
-    for key, value in attributes.items():
-        key = key.rstrip("_").replace("_", "-")
-        if value is True:
-            parts.append(key)
-        elif value is not None and value is not False:
-            parts.append(f'{key}="{render(str(value))}"')
-    opening = " ".join(parts)
-    if name in VOID:
-        return Html(f"<{opening}>")
-    return Html(f"<{opening}>{render(children)}</{name}>")
-
-
-def breakable(name: str) -> list[Html]:
+def breakable(name: str) -> Markup:
     """A name of steps and measures that may be broken after its dots and underscores."""
-    return [Html(f"{render(piece)}<wbr>") for piece in re.findall(r"[^._/]*[._/]?", name) if piece]
+    return Markup("").join(escape(visible(piece)) + Markup("<wbr>") for piece in re.findall(r"[^._/]*[._/]?", name) if piece)
 
 
 def anchor(*names: str) -> str:
     """A fragment's name of letters, digits and hyphens."""
     return "-".join(re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") for name in names)
+
+
+def clip(text: str, chars: int = NAME_CHARS) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= chars else text[:chars] + "…"
+
+
+def shown(v: Any) -> str:
+    """A measured value or a side of its limit, whatever its kind."""
+    if isinstance(v, list):
+        return clip(" or ".join(map(str, v)))
+    return clip(v) if isinstance(v, str) else value(v)
 
 
 def count(n: float) -> str:
@@ -118,3 +97,8 @@ def value(n: float | str | None) -> str:
     if 1000 <= abs(n) < 1e15 or (abs(n) < 1000 and float(n).is_integer()):
         return count(n)
     return f"{n:.4g}"
+
+
+def rate(amount: int | None, time: float) -> str:
+    """Bytes a second."""
+    return f"{size(amount / time)}/s" if amount is not None and time > 0 else "–"
