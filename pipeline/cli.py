@@ -24,6 +24,7 @@ COMMANDS = (
     "compare",
     "contamination",
     "report",
+    "card",
     "mix",
     "export",
     "import_tokens",

@@ -78,6 +78,8 @@ class Source(Settings):
     steps: Steps = ()
     allow_empty: bool = False  # else a source of which no document is read or left is an error
     expected: ExpectedInput = ExpectedInput()
+    license: HowMuch[str | None] = None  # of its documents, as the dataset card names it (`odc-by`)
+    citation: HowMuch[str | None] = None  # for the dataset card
 
 
 class TrainTokenizer(Settings):
