@@ -23,6 +23,7 @@ from pipeline.questions.documents import Wanted, documents, source_of
 from pipeline.questions.why import Why, why
 from pipeline.ray_start import ray_address
 from pipeline.recipe import Recipe, build_recipe, load_recipe
+from pipeline.shipped import find_recipe
 from pipeline.size import check_size
 from stages.chain import BYTES_IN, TEXT_IN
 from stages.errors import UserError
@@ -214,7 +215,7 @@ def run(
     if isinstance(recipe, Mapping):
         data, built = dict(recipe), build_recipe(dict(recipe), profile, changes)
     else:
-        data, built = read_yaml(str(recipe)), load_recipe(str(recipe), profile, changes)
+        data, built = read_yaml(find_recipe(str(recipe))), load_recipe(str(recipe), profile, changes)
     if workers is not None and workers < 1:
         raise UserError(f"workers = {workers}: at least 1 is needed")
     if not yes:

@@ -32,7 +32,7 @@ from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.tokens.formats.jsonl import SUFFIXES
 from stages.tokens.manifest import TOKENIZER_PATH, shard_names
-from stages.tokens.shard_format import Manifest
+from stages.tokens.shard_format import Manifest, ShardEntry
 from stages.units import show_bytes, show_count
 
 ENDINGS = {
@@ -170,7 +170,7 @@ def _plan(run: str, manifest: Manifest, options: ExportOptions) -> Plan[dict[str
 
 
 def _node(
-    run: str, dtype: str, tokenizer: TokenizerOfRun, options: ExportOptions, source: str, number: int, shard: dict[str, Any]
+    run: str, dtype: str, tokenizer: TokenizerOfRun, options: ExportOptions, source: str, number: int, shard: ShardEntry
 ) -> Node:
     name = shard_names(source, number, options.split)[0].removeprefix("tokens/").removesuffix(".npy")
     endings = ENDINGS.get(options.format, (SUFFIXES.get(options.compression, ""),))

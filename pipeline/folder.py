@@ -6,7 +6,6 @@ Each kind but a run has a file of its own name in it, so that no command writes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +14,6 @@ import orjson
 from pipeline import storage
 from pipeline.recipe import Recipe
 from stages.errors import UserError
-from stages.user_code import add_folder
 
 RUN, IMPORT, MIXTURE, EXPORT, PAIRS = "recipe.json", "import.json", "mixture.json", "export.json", "pairs.json"
 CLAIM = "run.json"  # whose a run's folder is, from its start
@@ -36,12 +34,16 @@ def default_out(data: Mapping[str, Any], recipe: Recipe) -> str:
 
 
 class RunMark(msgspec.Struct):
-    """What a run's folder says from the start of whose it is. file: the recipe's file; None for one made from data."""
+    """What a run's folder says from the start of whose it is. file: the recipe's file; None for one made from data.
+
+    folder: what paths in the recipe are relative to.
+    """
 
     recipe: str
     profile: str | None
     file: str | None
     content: str
+    folder: str | None = None
 
 
 def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
@@ -52,7 +54,7 @@ def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
     """
     check_kind(out, RUN)
     uri = storage.join(out, CLAIM)
-    mark = RunMark(recipe.name, recipe.profile, recipe.file, recipe.content())
+    mark = RunMark(recipe.name, recipe.profile, recipe.file, recipe.content(), recipe.folder)
     if storage.exists(uri):
         there = msgspec.json.decode(storage.read_bytes(uri), type=RunMark)
         other = _differs(there, mark)
@@ -66,13 +68,6 @@ def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
     else:
         check_empty(out)
     write_mark(out, CLAIM, mark)
-
-
-def add_recipe_folder(run: str) -> None:
-    """Let what a run's recipe names be found beside its file, where that is still there."""
-    uri = storage.join(run, CLAIM)
-    if storage.exists(uri) and (file := msgspec.json.decode(storage.read_bytes(uri), type=RunMark).file):
-        add_folder(Path(file).parent)
 
 
 def _differs(there: RunMark, mark: RunMark) -> str | None:

@@ -39,10 +39,6 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises RecipeError naming the file, line and cause."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = difflib.get_close_matches(Path(path).name, [p.name for p in Path(path).parent.glob("*.yaml")], 1)
-        hint = f"; did you mean {Path(path).parent / near[0]}?" if near else ""
-        raise RecipeError(f"recipe {path} does not exist{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from None
     return parse_yaml(text, str(path))

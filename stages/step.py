@@ -50,7 +50,9 @@ class Bounds(Settings):
     """A document passes when min <= measure <= max; a bound left out does not limit."""
 
     min: float | None = None
+    """The least value that passes."""
     max: float | None = None
+    """The greatest value that passes."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Bounds:
@@ -72,6 +74,7 @@ class Labels(Settings):
     """A document passes when its (string) measure is one of `keep`."""
 
     keep: tuple[str, ...]
+    """The values that pass."""
 
     def decide(self, values: pa.Array) -> dict[str, np.ndarray]:
         """Which documents are dropped: {"keep": mask}. Null passes."""
@@ -92,6 +95,8 @@ def _read_limit(value: Any) -> Any:
         return {"min": value[0], "max": value[1]}
     if value is None:
         return {}
+    if isinstance(value, str):
+        raise ValueError("a limit is a number, or two in brackets: [min, max]")
     return value
 
 
@@ -103,8 +108,10 @@ def _read_labels(value: Any) -> Any:
     return value
 
 
-Limit = Annotated[Bounds, BeforeValidator(_read_limit)]
-OneOf = Annotated[Labels, BeforeValidator(_read_labels)]
+Limit = Annotated[
+    Bounds, BeforeValidator(_read_limit, json_schema_input_type=Bounds | float | tuple[float | None, float | None] | None)
+]
+OneOf = Annotated[Labels, BeforeValidator(_read_labels, json_schema_input_type=Labels | str | list[str])]
 
 
 class Step(Settings):
@@ -112,6 +119,7 @@ class Step(Settings):
 
     step: ClassVar[str]
     takes_pages: ClassVar[bool] = False  # True for a step that makes text of `html`, which is gone after it
+    other_measures: ClassVar[Mapping[str, str]] = {}  # measures without a limit, each with its meaning
     tallies: ClassVar[tuple[str, ...]] = ()  # measures whose sum over all documents is told in a run's summary
     version: ClassVar[int] = 1  # raise it when the same settings give other results than before
 

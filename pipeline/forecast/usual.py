@@ -13,6 +13,7 @@ from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import Rates, read_rates
 from pipeline.forecast.walk import forecast
 from pipeline.jobs.inputs import SourceFile
+from pipeline.plan.sources import split_size
 from pipeline.progress import Ahead
 from pipeline.recipe import Recipe
 from stages.errors import UserError
@@ -29,7 +30,7 @@ def phases_ahead(recipe: Recipe, files: Mapping[str, Sequence[SourceFile]]) -> l
     """The phases of the recipe's run over these files, in order; none where they cannot be told."""
     rates = usual_rates()
     largest = max((sum(file.size for file in found) for found in files.values()), default=0)
-    cut = max(recipe.run.split_bytes, -(-largest // TASKS))
+    cut = max(split_size(largest, recipe.run.split_bytes), -(-largest // TASKS))
     coarse = recipe.model_copy(update={"run": recipe.run.model_copy(update={"split_bytes": cut})})
     try:
         _, outline = forecast(coarse, {name: _input(recipe, name, found, cut, rates) for name, found in files.items()}, rates)

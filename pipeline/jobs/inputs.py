@@ -29,6 +29,7 @@ class SourceFile(Readable):
     name: as documents and errors name it. label: the file in ids of documents that have none of their own. version: changes
     when the content does; keys hold it. witness: what readers compare, so that they read the listed version or none
     (`storage.open_stream`). lines: of a range: its offset, its length in bytes, and the ordinal of its first line.
+    whole: bytes of the whole file, where a listing told them.
     """
 
     uri: str
@@ -39,6 +40,7 @@ class SourceFile(Readable):
     label: str = ""
     row_groups: tuple[int, ...] | None = None
     lines: tuple[int, int, int] | None = None
+    whole: int | None = None
 
     def identity(self) -> list[Any]:
         """What of it decides the documents that are read."""
@@ -83,6 +85,20 @@ class PartInput:
     edited: int = 0
 
 
+def open_listed(file: SourceFile, offset: int = 0, length: int | None = None) -> BinaryIO:
+    """`storage.open_stream` of the version that was listed, by what the listing told of it."""
+    return storage.open_stream(file.uri, offset, length, version=file.witness, stat=_listed(file))
+
+
+def open_listed_random(file: SourceFile) -> BinaryIO:
+    """`storage.open_random` of the version that was listed, by what the listing told of it."""
+    return storage.open_random(file.uri, version=file.witness, stat=_listed(file))
+
+
+def _listed(file: SourceFile) -> storage.Stat | None:
+    return storage.listed(file.uri, file.whole, file.witness) if file.whole is not None else None
+
+
 @contextmanager
 def open_source(file: SourceFile, staged: bool, random: bool, context: Context) -> Iterator[BinaryIO]:
     """A source file as a stream: from the disk it lies on, from the node's cache, or over the network.
@@ -98,10 +114,10 @@ def open_source(file: SourceFile, staged: bool, random: bool, context: Context) 
         ):
             yield stream
     elif random:
-        with storage.open_random(file.uri, version=file.witness) as stream:
+        with open_listed_random(file) as stream:
             yield stream
     else:
-        with storage.open_stream(file.uri, offset, length, version=file.witness) as stream:
+        with open_listed(file, offset, length) as stream:
             yield stream
 
 

@@ -22,6 +22,7 @@ from pipeline.report.domains import Domains, domains_of
 from pipeline.report.lengths import Lengths, lengths_of
 from pipeline.report.samples import Samples, samples_of
 from pipeline.report.work import Failures, Speed, failures, speed
+from stages.tokens.shard_format import ShardEntry
 
 PARTS = 64  # of a source that are read for measures, lengths and samples, unless more are asked for
 EACH = 2  # documents shown for a reason
@@ -117,6 +118,7 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -
     Raises UserError where there is no finished run, or it was made by an older version.
     """
     finished = open_finished(run)
+    finished.check_whole()
     summary = msgspec.json.decode(storage.read_bytes(storage.join(run, SUMMARY)), type=_Summary)
     ordinals = {name: _chosen(source, parts) for name, source in finished.sources.items()}
     sources = {
@@ -195,7 +197,7 @@ def _mixture(run: FinishedRun) -> MixtureFigures:
     return MixtureFigures(total, mixture["seed"], members)
 
 
-def _shards(shards: list[dict[str, Any]]) -> Shards:
+def _shards(shards: list[ShardEntry]) -> Shards:
     tokens = np.array([shard["tokens"] for shard in shards], np.int64)
     if not len(tokens):
         return Shards(0, 0, 0, [])

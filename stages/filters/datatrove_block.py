@@ -7,6 +7,7 @@ import importlib.metadata
 import inspect
 import re
 import traceback
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,9 +41,12 @@ class DatatroveBlock(Step):
     """
 
     step: ClassVar[str] = "datatrove"
+    other_measures: ClassVar[Mapping[str, str]] = {"reason": "The filter's own reason; null where it gives none."}
 
     block: str = Field(min_length=1)
+    """The class: its name in datatrove.pipeline.filters or .formatters, or a dotted path to one elsewhere."""
     args: dict[str, Any] = Field(default_factory=dict)
+    """Its arguments."""
     keep: Limit = limit(min=1)
     """The filter's answer as a number. `keep: null` only measures: nothing is dropped."""
     limits_of: dict[str, Limit] = Field(default_factory=dict, alias="limits")

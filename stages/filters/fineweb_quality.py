@@ -25,6 +25,7 @@ class FineWebQuality(Step):
     step: ClassVar[str] = "fineweb_quality"
 
     lines: Limit = limit(min=1)
+    """Lines that hold more than white space."""
     line_punctuation: Limit = limit(min=0.12)
     """Share of the lines that end in a character that ends sentences (in any script)."""
     short_lines: Limit = limit(max=0.67)
@@ -32,7 +33,9 @@ class FineWebQuality(Step):
     duplicate_chars: Limit = limit(max=0.01)
     """Characters of lines that stood before in the text, over all characters but line feeds."""
     newlines_per_word: Limit = limit(max=0.3)
+    """Line feeds for each word."""
     short_line: int = Field(default=30, ge=0)
+    """Characters up to which `short_lines` counts a line."""
     ignore_no_punctuation: bool = False
     """Do not measure `line_punctuation` where no line at all ends a sentence (datatrove's line_punct_exclude_zero)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,10 +27,14 @@ class PythonEdit(Step):
 
     step: ClassVar[str] = "python_edit"
     tallies: ClassVar[tuple[str, ...]] = ("changed",)
+    other_measures: ClassVar[Mapping[str, str]] = {"changed": "1 where the text is another one"}
 
     function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """The function, as `package.module:name`."""
     per: Literal["document", "batch"] = "document"
+    """What it is called with: one document's text, or a batch of documents."""
     edition: int = 1
+    """Raise it when something that the function uses, and that is no module beside it, has changed."""
 
     _function: Callable[[Any], Any] | None = PrivateAttr(default=None)
 

@@ -24,6 +24,7 @@ class RepetitionDatatrove(Step):
     step: ClassVar[str] = "repetition_datatrove"
 
     characters: Limit = limit(min=1)
+    """Characters of the text."""
     duplicate_paragraphs: Limit = limit(max=0.3)
     """Share of the paragraphs (parted by two or more line feeds) that stood before."""
     duplicate_paragraph_chars: Limit = limit(max=0.2)
@@ -31,17 +32,25 @@ class RepetitionDatatrove(Step):
     duplicate_lines: Limit = limit(max=0.3)
     """Share of the lines (parted by one or more line feeds) that stood before."""
     duplicate_line_chars: Limit = limit(max=0.2)
+    """Their characters, as a share of the text's."""
     top_2gram: Limit = limit(max=0.20)
     """Length of the commonest pair of words times its count."""
     top_3gram: Limit = limit(max=0.18)
+    """The same of three words."""
     top_4gram: Limit = limit(max=0.16)
+    """The same of four words."""
     duplicate_5grams: Limit = limit(max=0.15)
     """Five words that stood before, from left to right and without overlap."""
     duplicate_6grams: Limit = limit(max=0.14)
+    """The same of 6 words."""
     duplicate_7grams: Limit = limit(max=0.13)
+    """The same of 7 words."""
     duplicate_8grams: Limit = limit(max=0.12)
+    """The same of 8 words."""
     duplicate_9grams: Limit = limit(max=0.11)
+    """The same of 9 words."""
     duplicate_10grams: Limit = limit(max=0.10)
+    """The same of 10 words."""
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """One value of each of the above a document; NaN for all but `characters` where the text is empty."""

@@ -11,6 +11,7 @@ from stages.errors import InputError
 from stages.read.compression import SUFFIXES, Compression
 from stages.read.names import suffixes
 from stages.step import Settings
+from stages.units import Bytes
 from stages.user_code import installed
 
 Format = Literal["warc", "jsonl", "parquet", "csv", "text"]
@@ -38,30 +39,39 @@ _FORMATS: dict[str, Format] = {
 class ReadSpec(Settings):
     """How the files of a source are read. Fields of nested objects are named with dots: `metadata.url`."""
 
-    # None: by the file's name. Else one of FORMATS or READERS, a reader of an installed package (entry points of the group
-    # `headrace.readers`), or one of the user's as `package.module:function` (stages/read/user_reader.py).
     format: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)  # what such a reader is called with
-    compression: Compression | None = None  # None: by the file's first bytes, and its name where they do not tell
-    max_record_bytes: PositiveInt = 64 << 20  # a line, row or page larger than this is left out (`max_record_bytes`)
+    """What the files hold: warc, jsonl, parquet, csv, text, datatrove (one of its readers), or a reader of your own as
+    module:function; left out, their names tell."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What datatrove's reader, or one of your own, is called with."""
+    compression: Compression | None = None
+    """How they are compressed; left out, the first bytes tell, and the name where they do not."""
+    max_record_bytes: Bytes = Field(default=64 << 20, gt=0)
+    """A line, row or page of more bytes is dropped (`max_record_bytes`)."""
 
-    # JSON, Parquet and CSV
     text_field: str = "text"
-    id_field: str | None = "id"  # where a record has none, its id is "<file>:<record>"
+    """JSON, Parquet, CSV: the field that holds the text."""
+    id_field: str | None = "id"
+    """JSON, Parquet, CSV: the field that holds the id; a record without one is called FILE:RECORD."""
     url_field: str | None = "url"
-    metadata: bool = True  # keep all other fields, as a JSON object
-    strict: bool = False  # refuse texts with invalid UTF-8, and JSON with numbers that it has not, instead of mending
+    """JSON, Parquet, CSV: the field that holds the URL."""
+    metadata: bool = True
+    """JSON, Parquet, CSV: keep all other fields, as a JSON object."""
+    strict: bool = False
+    """Refuse texts that are no valid UTF-8, and numbers that JSON does not have, instead of mending them."""
 
-    # CSV: None: a tab in .tsv, else a comma
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """CSV: what parts the fields; left out, a tab in .tsv and else a comma."""
 
-    # Plain text: whether a file is one document, or each of its lines
     document: Literal["file", "line"] = "file"
+    """Plain text: whether a file is one document, or each of its lines."""
 
-    # WARC
-    record_types: tuple[RecordType, ...] | None = Field(default=None, min_length=1)  # None: response; conversion in a .wet file
-    mime_types: tuple[str, ...] | None = None  # None: HTML and XHTML; text/plain in a .wet file
-    status: tuple[int, ...] = (200,)  # HTTP status codes of the responses to keep
+    record_types: tuple[RecordType, ...] | None = Field(default=None, min_length=1)
+    """WARC: types of the records to read; left out, `response`, and `conversion` in a .wet file."""
+    mime_types: tuple[str, ...] | None = None
+    """WARC: media types to keep; left out, HTML and XHTML, and text/plain in a .wet file."""
+    status: tuple[int, ...] = (200,)
+    """WARC: HTTP status codes of the responses to keep."""
 
     @model_validator(mode="after")
     def _known(self) -> ReadSpec:

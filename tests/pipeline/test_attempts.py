@@ -108,7 +108,7 @@ def test_where_all_tasks_fail_the_rest_is_not_begun(tmp_path: Path, inline: bool
 
 
 def test_the_error_of_one_task_is_told_as_it_is(tmp_path: Path) -> None:
-    with engine(tmp_path / "run", inline=True) as one, pytest.raises(StorageError, match="^s3://b/t2: these AWS"):
+    with engine(tmp_path / "run", inline=True) as one, pytest.raises(StorageError, match=r"^s3://b/t2: these AWS"):
         one.run(Stage("reading", nodes(tmp_path / "tries", 5, {2: (9, "forbidden")})))
     assert len(list((tmp_path / "tries").iterdir())) == 5
 

@@ -205,7 +205,7 @@ def test_an_error_in_the_function_quarantines_the_document(example: Path) -> Non
             "has no question_shar; it has question_share, characters_a_line",
         ),
         ("function=nowhere_at_all:f", "no module nowhere_at_all on Python's path or in the recipe's folder"),
-        ("function=nowhere", "String should match pattern"),
+        ("function=nowhere", "write it as module:function"),
         ("min=2", "min 2 is above max 0.4"),
     ],
 )
