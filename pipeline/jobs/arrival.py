@@ -111,7 +111,7 @@ def _guarded(
     file: SourceFile, read: ReadSpec, reading: Reading, context: Context, events: list[Event]
 ) -> Iterator[pa.RecordBatch]:
     """The batches of one file; a file in which nothing can be read is an event like any other damage."""
-    random = read.format_of(file.name) == "parquet"
+    random = read.seeks(file.name)
     with open_source(file, reading.staged, random, context) as stream:
         try:
             yield from read_batches(

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import place as places
+from pipeline.carry_out import Options, run_recipe
 from pipeline.engine import TooManyFailures
 from pipeline.execute import Finished
 from pipeline.plan.node import Node
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
 from stages.errors import UserError
 from stages.filters.gopher_quality import GopherQuality

@@ -21,10 +21,10 @@ import yaml
 from ledgers import entries
 
 from pipeline import storage
+from pipeline.carry_out import Options, run_recipe
 from pipeline.engine import TooManyFailures
 from pipeline.questions.status import status
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
