@@ -10,6 +10,7 @@ from importlib import import_module
 
 NAMES = (
     "kernels",
+    "datatrove_blocks",
     "classifiers",
     "tokens",
     "documents",

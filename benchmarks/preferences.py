@@ -198,14 +198,19 @@ def _adapted(
 
 
 def _result(options: argparse.Namespace, method: str, seed: int, out: Path, answers: Path, cpu_s: float) -> Result:
+    kept = out / "result.json"  # a run that goes on does not judge again
+    if kept.is_file():
+        return Result(**json.loads(kept.read_text()))
     sampling = Sampling(tokens=24, samples=options.samples, seed=seed, batch=64)
     scores = judge(open_trained(out, "cpu"), answers, "held_out", None, sampling, "final")["scores"]
-    found = [line for line in metrics.read(out / "metrics.jsonl") if line["kind"] == "eval"]
-    before, after = ({"margin": np.nan, "good_reward": np.nan, "bad_reward": np.nan} | found[at] for at in (0, -1))
+    lines = [line for line in metrics.read(out / "metrics.jsonl") if line["kind"] == "eval"]
+    before, after = ({"margin": np.nan, "good_reward": np.nan, "bad_reward": np.nan} | lines[at] for at in (0, -1))
     share = scores["exact_match"]
     rewards = (after["good_reward"], after["bad_reward"])
     told = (share["mean"], share["standard_error"], scores["entropy"]["mean"], round(cpu_s, 1))
-    return Result(method, seed, before["margin"], after["margin"], *rewards, *told)
+    found = Result(method, seed, before["margin"], after["margin"], *rewards, *told)
+    kept.write_text(json.dumps(asdict(found)))
+    return found
 
 
 def show(results: list[Result]) -> None:
@@ -215,7 +220,7 @@ def show(results: list[Result]) -> None:
     rows = []
     for one in results:
         share = f"{one.share:.3f} ({one.standard_error:.3f})"
-        told = [f"{getattr(one, name):+.3f}" for name in columns[:3]]
+        told = [_told([getattr(one, name)]) for name in columns[:3]]
         rows.append([f"{one.method}, seed {one.seed}", *told, share, f"{one.entropy:.3f}", f"{one.cpu_s:.0f}"])
     show_table("runs", ["", "margin", "right's reward", "wrong's", "share right (s.e.)", "entropy", "CPU s"], rows)
     rows = []
@@ -223,7 +228,7 @@ def show(results: list[Result]) -> None:
         own = [one for one in results if one.method == method]
         values = {name: [getattr(one, name) for one in own] for name in columns}
         change = [one.share - before[one.seed] for one in own]
-        told = [f"{np.mean(v):+.3f} ± {np.std(v):.3f}" for v in values.values()]
+        told = [_told(one) for one in values.values()]
         rows.append([method, *told, f"{np.mean(change):+.3f}"])
     headings = [
         "mean ± deviation over seeds",
@@ -235,6 +240,13 @@ def show(results: list[Result]) -> None:
         "change of share",
     ]
     show_table("", headings, rows)
+
+
+def _told(values: list[float]) -> str:
+    """Their mean, with the deviation of several; nothing for the start, which has no margin."""
+    if np.isnan(values).any():
+        return ""
+    return f"{np.mean(values):+.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ from pipeline.program import program
 from pipeline.recipe import Recipe, at_home, build_recipe
 from stages.errors import UserError
 from stages.parts import read_part
-from stages.steps import STEPS
+from stages.steps import step_class
 from stages.tokens.shard_format import Manifest
+from stages.user_code import add_folder
 
 Row = dict[str, Any]
 """A row of a part by its columns: what names the document, its text, and whatever the recipe's steps measured."""
@@ -191,6 +192,8 @@ def read_recipe(run: str) -> Recipe:
     uri = storage.join(run, RUN)
     claimed = storage.join(run, CLAIM)
     mark = msgspec.json.decode(storage.read_bytes(claimed), type=RunMark) if storage.exists(claimed) else None
+    if mark and mark.folder:
+        add_folder(mark.folder)
     recipe = at_home(recipe_of(orjson.loads(storage.read_bytes(uri)), uri), mark.folder if mark else None)
     recipe._file = mark.file if mark else None
     return recipe
@@ -208,5 +211,8 @@ def recipe_of(data: dict[str, Any], name: str) -> Recipe:
 
 
 def _step(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    known = name in STEPS or name == "dedup"
+    settings = dict(settings)
+    if path := settings.pop("class", None):
+        return {path: settings}
+    known = name == "dedup" or step_class(name) is not None
     return {name if known else re.sub(r"_\d+$", "", name): settings}

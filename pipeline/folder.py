@@ -5,7 +5,7 @@ Each kind but a run has a file of its own name in it, so that no command writes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +25,12 @@ def absolute(folder: str) -> str:
     if storage.is_local(folder) and not folder.startswith("file:"):
         return str(storage.local_path(folder).absolute())
     return folder
+
+
+def default_out(data: Mapping[str, Any], recipe: Recipe) -> str:
+    """Where a recipe runs to: runs/NAME for its first profile, runs/NAME-PROFILE for another. data: as its file holds it."""
+    first = next(iter(data.get("profiles") or [None]), None)
+    return f"runs/{recipe.name}" if recipe.profile in (None, first) else f"runs/{recipe.name}-{recipe.profile}"
 
 
 class RunMark(msgspec.Struct):

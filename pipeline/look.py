@@ -68,7 +68,7 @@ def look(file: SourceFile, read: ReadSpec, extract: Extract | None = None, shown
 
 
 def _first_batches(file: SourceFile, read: ReadSpec, events: list[Event]) -> Iterator[pa.RecordBatch]:
-    random = read.format_of(file.name) == "parquet"
+    random = read.seeks(file.name)
     with storage.open_random(file.uri) if random else storage.open_stream(file.uri) as stream:
         found = read_batches(stream, file.name, read, batch_bytes=BATCH, on_event=events.append, memory=MEMORY)
         rows = 0

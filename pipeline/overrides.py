@@ -91,11 +91,11 @@ def is_step_list(value: Any) -> bool:
 
 
 def step_names(items: Sequence[Any]) -> list[str]:
-    """A name for each entry of a step list: its own, with `_2`, `_3` behind it where it comes again."""
+    """A name for each entry of a step list: its own, of `module:Class` the class's; `_2`, `_3` behind it where it comes again."""
     names: list[str] = []
     counts: dict[str, int] = {}
     for item in items:
-        name = item if isinstance(item, str) else str(next(iter(item)))
+        name = (item if isinstance(item, str) else str(next(iter(item)))).rpartition(":")[2]
         counts[name] = counts.get(name, 0) + 1
         names.append(name if counts[name] == 1 else f"{name}_{counts[name]}")
     return names

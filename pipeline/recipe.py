@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
 from pipeline.attempts import Tasks
 from pipeline.explain import explain, nested, validate
@@ -15,11 +15,12 @@ from pipeline.shipped import find_recipe, is_shipped
 from pipeline.storage.public import public
 from pipeline.storage.uri import as_written, located
 from stages.dedup.spec import METHODS, Dedup
+from stages.errors import UserError
 from stages.marks import HowMuch, in_key, named_files
 from stages.read import ReadSpec
 from stages.read.format import RECORD_COPIES
 from stages.step import Settings, Step, content_key
-from stages.steps import STEPS
+from stages.steps import STEPS, import_path, step_class
 from stages.tokens.mixture import Mixture, MixtureError, check_mixture
 from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
@@ -55,13 +56,20 @@ def _parse_steps(items: Any) -> Any:
         kind, settings = (item, {}) if isinstance(item, str) else next(iter(item.items()))
         if kind == "dedup":
             parsed.append((name, validate(Dedup, settings or {}, [name])))
-        elif kind in STEPS:
-            parsed.append((name, validate(STEPS[kind], settings or {}, [name])))
+        elif (found := _step_class(str(kind), name)) is not None:
+            parsed.append((name, validate(found, settings or {}, [name])))
         elif kind in METHODS:
             raise nested([name], None, f"is a method of dedup: write `dedup: {{method: {kind}}}`")
         else:
             raise nested([name], settings, "no such step" + nearest(str(kind), ["dedup", *STEPS]))
     return tuple(parsed)
+
+
+def _step_class(kind: str, name: str) -> type[Step] | None:
+    try:
+        return step_class(kind)
+    except UserError as error:
+        raise nested([name], None, str(error)) from None
 
 
 def _parse_dedups(items: Any) -> Any:
@@ -97,6 +105,10 @@ class Source(Settings):
     """Let it be empty; else a source of which no document is read or left is an error."""
     expected: ExpectedInput = ExpectedInput()
     """What it is known to have."""
+    license: HowMuch[str | None] = None
+    """The licence of its documents, as the dataset card names it (`odc-by`)."""
+    citation: HowMuch[str | None] = None
+    """What to cite for it, for the dataset card."""
 
 
 class TrainTokenizer(Settings):
@@ -298,9 +310,10 @@ def _content_of(steps: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def dump(value: Any) -> Any:
-    """Recipe data as plain JSON values; steps become one-key mappings again."""
+    """Recipe data as plain JSON values; of steps by a user's class with its import path as `class`."""
     if isinstance(value, BaseModel):
-        return {name: dump(getattr(value, name)) for name in type(value).model_fields}
+        path = import_path(type(value)) if isinstance(value, Step) else None
+        return ({"class": path} if path else {}) | {name: dump(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
         return {k: dump(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -320,10 +333,10 @@ def load_recipe(path: str | Path, profile: str | None = None, assignments: Seque
     without profiles is used as it stands. Paths in a recipe are relative to its folder; in a shipped one to the current.
     """
     file = find_recipe(path)
-    recipe = build_recipe(read_yaml(file), profile, assignments, str(path))
-    recipe._file = str(file.resolve())
     folder = str(Path.cwd() if is_shipped(file) else file.resolve().parent)
     add_folder(folder)
+    recipe = build_recipe(read_yaml(file), profile, assignments, str(path))
+    recipe._file = str(file.resolve())
     return at_home(recipe, folder)
 
 
@@ -377,6 +390,14 @@ def build_recipe(
         raise RecipeError(f"{name}: {explain(error, Recipe)}") from None
 
 
+def read_steps(items: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
+    """Steps as a recipe lists them, each with its name. Raises RecipeError."""
+    try:
+        return TypeAdapter(Steps).validate_python(list(items))
+    except ValidationError as error:
+        raise RecipeError(f"steps: {explain(error, Recipe)}") from None
+
+
 def settings_of(model: type[Chosen], assignments: Sequence[str]) -> Chosen:
     """A command's settings, from its `--set`. Raises RecipeError."""
     try:
@@ -385,9 +406,4 @@ def settings_of(model: type[Chosen], assignments: Sequence[str]) -> Chosen:
         raise RecipeError(f"--set: {explain(error, model)}") from None
 
 
-def parse_step(kind: str, settings: Mapping[str, Any]) -> Step:
-    """A step from its recipe name and its settings (as `dump` gives them)."""
-    return STEPS[kind].model_validate(dict(settings))
-
-
-__all__ = ["Count", "Recipe", "RecipeError", "build_recipe", "dump", "explain", "load_recipe", "parse_step"]
+__all__ = ["Count", "Recipe", "RecipeError", "build_recipe", "dump", "explain", "load_recipe", "read_steps"]

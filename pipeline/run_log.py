@@ -36,9 +36,12 @@ class RunLog:
             storage.delete_tree(storage.join(self.run, LOGS))
 
     def end(self) -> None:
-        """All is done: how far it is needs no telling any more."""
+        """All is done: how far it is needs no telling any more. What failed on the way stays."""
         with suppress(StorageError):
-            storage.delete(storage.join(self.run, PROGRESS))
+            if self._texts:
+                storage.delete(storage.join(self.run, PROGRESS))
+            else:
+                storage.delete_tree(storage.join(self.run, LOGS))
 
     @property
     def folder(self) -> str:

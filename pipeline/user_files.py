@@ -19,7 +19,7 @@ def batches_of(what: str, paths: Sequence[str], spec: ReadSpec) -> Iterator[tupl
             raise event.error()
 
     for file in list_files(what, paths):
-        opened = storage.open_random if spec.format_of(file.name) == "parquet" else storage.open_stream
+        opened = storage.open_random if spec.seeks(file.name) else storage.open_stream
         with opened(file.uri, version=file.witness) as stream:
             for batch in read_batches(stream, file.name, spec, on_event=refuse):
                 yield file.name, batch

@@ -39,10 +39,13 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     gc.disable()  # what is imported stays: there is nothing to collect in it
+    from pipeline.carry_out import Options, run_recipe
+    from pipeline.folder import default_out
+    from pipeline.overrides import read_yaml
     from pipeline.program import check_trainer, train_command
     from pipeline.ray_start import ray_address
     from pipeline.recipe import load_recipe
-    from pipeline.run import Options, run_recipe
+    from pipeline.shipped import find_recipe
     from pipeline.size import check_size
     from pipeline.summary import show
     from pipeline.tables import console
@@ -54,7 +57,7 @@ def _call(args: argparse.Namespace) -> int:
         raise UserError("--train and --json are both given: the run's result is printed as JSON, and nothing after it")
     if args.train:
         check_trainer(args.train)
-    out = args.out or default_out(args.recipe, recipe.name, recipe.profile, args.profile)
+    out = args.out or default_out(read_yaml(find_recipe(args.recipe)), recipe)
     if not args.yes:
         check_size(recipe, None if args.inline else ray_address(args.address, args.workers))
     flags = {name: getattr(args, name) for name in ("take_over", "reuse_other_code", "verify")}
@@ -87,12 +90,3 @@ def _train(config: str, name: str, out: str) -> int:
     if status == 0:
         print(f'next: {trainer_program()} sample {folder} --prompt "..."')
     return status
-
-
-def default_out(path: str, name: str, profile: str | None, asked: str | None) -> str:
-    """runs/NAME for a recipe's first profile, runs/NAME-PROFILE where another one is asked for."""
-    from pipeline.overrides import read_yaml
-    from pipeline.shipped import find_recipe
-
-    first = next(iter(read_yaml(find_recipe(path)).get("profiles") or [None]), None)
-    return f"runs/{name}" if profile in (None, first) else f"runs/{name}-{profile}"

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import storage
+from pipeline.carry_out import Options, run_recipe
 from pipeline.finished import recipe_of
 from pipeline.forecast.filters import price_large_filters, sample_batches
 from pipeline.forecast.rates import Rates, rates_of_run
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, dump
-from pipeline.run import Options, run_recipe
 from pipeline.train_classifier import train
 from stages.errors import InputError
 from stages.filters.token_repeats import TokenRepeats

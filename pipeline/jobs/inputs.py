@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.jobs.context import Context
-from pipeline.plan.code import code_of_all
+from pipeline.plan.code import code_of_all, code_used_by
 from pipeline.plan.node import Named, Readable, Stored
 from stages.marks import in_key, named_files
 from stages.parts import read_part, without_rows
 from stages.step import Step
+from stages.user_code import code_digest, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,20 @@ class NamedStep:
         return {
             "settings": [self.step.step, self.step.settings()],
             "limits": in_key(self.step.limits()),
-            "code": [code_of_all([type(self.step).__module__]), self.step.code()],
+            "code": [_code_of(type(self.step).__module__), self.step.code()],
             "files": [file.version for file in self.files],
         }
+
+
+def code_of_function(path: str) -> list[Any]:
+    """What a key holds of a function by its import path: its own code, and that of the project's modules that it uses."""
+    load(path)
+    module = path.partition(":")[0]
+    return [_code_of(module), None if module.startswith("stages.") else code_digest(path)]
+
+
+def _code_of(module: str) -> dict[str, str]:
+    return code_of_all([module]) if module.startswith("stages.") else code_used_by(module)
 
 
 @dataclass(frozen=True, slots=True)

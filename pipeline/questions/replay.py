@@ -93,7 +93,7 @@ def read_record(
         if group >= len(ends):
             return None
         part = Part(row_groups=(group,))
-    with storage.open_random(uri) if kind == "parquet" else storage.open_stream(uri) as stream:
+    with storage.open_random(uri) if read.seeks(file) else storage.open_stream(uri) as stream:
         for batch in read_batches(stream, file, read, batch_bytes=BATCH_BYTES, on_event=events.append, part=part):
             events.clear()
             records = np.asarray(batch.column("record"))

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from stages.document import text_buffers
-from stages.kernels.english_words import CURRENCY, ICON, LOWER, PUNCTUATION, QUOTE, UPPER, english_words
+from stages.kernels.english_urls import CURRENCY, ICON, LOWER, PUNCTUATION, QUOTE, UPPER
+from stages.kernels.english_words import english_words
 from stages.kernels.item_words import word_hashes
 from stages.kernels.unicode_tables import code_points
 

@@ -9,47 +9,28 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import helper, kernel
+from stages.kernels.english_urls import (
+    CURRENCY,
+    ICON,
+    LOWER,
+    PUNCTUATION,
+    QUOTE,
+    UPPER,
+    is_ascii,
+    is_digit,
+    is_url,
+    kind_at,
+    kind_before,
+)
 from stages.kernels.hashing import hash_word, load_u8
 from stages.kernels.unicode_tables import SPACE
 from stages.kernels.utf8 import decode, properties, step_back
 
-LOWER, UPPER, PUNCTUATION, QUOTE, ICON, CURRENCY = 1, 2, 4, 8, 16, 32
 LETTER = LOWER | UPPER
 LONGEST = 40  # bytes of an exception, at most
 LONGEST_UNIT = 9
 MOST_JOINED = 8  # words that are looked up together
 MOST_SIGNS = 1 << 12  # at the end of one stretch; what is more stays in one word
-
-
-@helper
-def _ascii(data, at, stop, characters):
-    """Whether there is one of up to four ASCII characters, packed into a number, at `at`."""
-    if at >= stop:
-        return False
-    byte = load_u8(data, at)
-    found = False
-    for shift in range(0, 32, 8):
-        found = found or byte == np.uint64((characters >> shift) & 0xFF)
-    return found
-
-
-@helper
-def _digit(data, at, start, stop):
-    return start <= at < stop and 48 <= load_u8(data, at) <= 57
-
-
-@helper
-def _kind(data, at, stop, kinds):
-    """(what the character at `at` is, the position behind it)."""
-    point, after = decode(data, at, stop)
-    return np.int64(kinds[point]), after
-
-
-@helper
-def _kind_before(data, start, at, stop, kinds):
-    if at <= start:
-        return np.int64(0)
-    return _kind(data, step_back(data, start, at), stop, kinds)[0]
 
 
 @helper
@@ -109,11 +90,11 @@ def _prefix(data, start, end, kinds):
     if dash:
         return dash
     if byte == 43:
-        return 0 if _digit(data, start + 1, start, end) else 1
+        return 0 if is_digit(data, start + 1, start, end) else 1
     if byte == 46:
         dots = _dots(data, start, end) - start
         return dots if dots > 1 else 0
-    kind, after = _kind(data, start, end, kinds)
+    kind, after = kind_at(data, start, end, kinds)
     if kind & (PUNCTUATION | QUOTE | CURRENCY | ICON):
         return after - start
     dollar = end  # C$ A$ US$
@@ -128,7 +109,7 @@ def _prefix(data, start, end, kinds):
 def _suffix(data, start, end, kinds, units):
     """Bytes of the sign that a word ends with; 0 for none."""
     last = step_back(data, start, end)
-    kind, _ = _kind(data, last, end, kinds)
+    kind, _ = kind_at(data, last, end, kinds)
     byte = load_u8(data, last)
     if byte == 46:
         first = end
@@ -144,17 +125,17 @@ def _suffix(data, start, end, kinds, units):
         if curly and load_u8(data, last - 1) == 0x99:
             return 4
     if byte == 43:
-        return 1 if _digit(data, last - 1, start, end) else 0
-    if byte == 36 and _digit(data, last - 3, start, end) and load_u8(data, last - 2) == 85 and load_u8(data, last - 1) == 83:
+        return 1 if is_digit(data, last - 1, start, end) else 0
+    if byte == 36 and is_digit(data, last - 3, start, end) and load_u8(data, last - 2) == 85 and load_u8(data, last - 1) == 83:
         return 3
-    if byte == 36 and _digit(data, last - 2, start, end) and (load_u8(data, last - 1) == 67 or load_u8(data, last - 1) == 65):
+    if byte == 36 and is_digit(data, last - 2, start, end) and (load_u8(data, last - 1) == 67 or load_u8(data, last - 1) == 65):
         return 2
     if _is_ellipsis(data, last, end) and last - 3 >= start and _is_ellipsis(data, last - 3, end):  # ……
         return 6
     if kind & (PUNCTUATION | QUOTE | ICON) or _dash(data, last, end):
         return end - last
     if kind & CURRENCY:
-        return end - last if _digit(data, last - 1, start, end) else 0
+        return end - last if is_digit(data, last - 1, start, end) else 0
     return _unit(data, start, end, units)
 
 
@@ -165,91 +146,22 @@ def _dot_goes(data, start, dot, end, kinds):
         return False
     before = step_back(data, start, dot)
     byte = load_u8(data, before)
-    kind, _ = _kind(data, before, dot, kinds)
+    kind, _ = kind_at(data, before, dot, kinds)
     if 48 <= byte <= 57 or byte == 37 or byte == 43 or byte == 45 or byte == 124 or kind & (LOWER | PUNCTUATION | QUOTE):
         return True
     if byte == 0xC2 and load_u8(data, before + 1) == 0xB2:  # ²
         return True
-    return kind & UPPER != 0 and _kind_before(data, start, before, end, kinds) & UPPER != 0
+    return kind & UPPER != 0 and kind_before(data, start, before, end, kinds) & UPPER != 0
 
 
 @helper
 def _unit(data, start, end, units):
     """Bytes of the longest unit that stands behind a digit at the end; 0 for none."""
     for first in range(max(start + 1, end - LONGEST_UNIT), end):
-        if _digit(data, first - 1, start, end) and load_u8(data, first) & 0xC0 != 0x80:
+        if is_digit(data, first - 1, start, end) and load_u8(data, first) & 0xC0 != 0x80:
             if _place(hash_word(data, first, end), units) >= 0:
                 return end - first
     return 0
-
-
-@helper
-def _host_byte(data, at):
-    """1 letter or digit, 2 `_` or `-`, 0 other, of the names of hosts."""
-    byte = load_u8(data, at)
-    if 48 <= byte <= 57 or 97 <= byte | 32 <= 122 or byte >= 0x80:
-        return 1
-    return 2 if byte == 95 or byte == 45 else 0
-
-
-@helper
-def _is_host(data, at, end, kinds):
-    """Whether data[at:end] is a host with a top-level domain, or an IP address, with port and path as may be."""
-    labels = octets = 0
-    while True:
-        first = at
-        numeric = True
-        while at < end and _host_byte(data, at):
-            numeric = numeric and 48 <= load_u8(data, at) <= 57
-            at += 1
-        dot = at < end and load_u8(data, at) == 46
-        if at == first or (dot and (_host_byte(data, first) != 1 or _host_byte(data, at - 1) != 1 or at - first > 64)):
-            return False
-        octets += np.int64(numeric and at - first <= 3)
-        if not dot:
-            break
-        labels += 1
-        at += 1
-    if labels == 3 and octets == 4:
-        pass
-    else:
-        count, i = 0, first
-        while i < at:
-            kind, i = _kind(data, i, end, kinds)
-            if not kind & LOWER:
-                return False
-            count += 1
-        if labels == 0 or count < 2 or count > 63:
-            return False
-    if at + 2 < end and load_u8(data, at) == 58 and _digit(data, at + 1, at, end) and _digit(data, at + 2, at, end):
-        first = at + 1
-        while at + 1 < end and _digit(data, at + 1, at, end):
-            at += 1
-        at += 1
-        if at - first > 5:
-            return False
-    return at == end or _ascii(data, at, end, 47 | 63 << 8 | 35 << 16)
-
-
-@helper
-def _is_url(data, start, end, kinds):
-    dots = False
-    for at in range(start, end):
-        dots = dots or load_u8(data, at) == 46
-    if not dots:
-        return False
-    at = start
-    while at < end and (_host_byte(data, at) or load_u8(data, at) == 43 or load_u8(data, at) == 46):
-        at += 1
-    scheme = at - start >= 2 and at + 3 < end and load_u8(data, at) == 58
-    if scheme and load_u8(data, at + 1) == 47 and load_u8(data, at + 2) == 47:
-        start = at + 3
-    if _is_host(data, start, end, kinds):
-        return True
-    for at in range(start + 1, end - 1):
-        if load_u8(data, at) == 64 and _is_host(data, at + 1, end, kinds):
-            return True
-    return False
 
 
 @helper
@@ -260,16 +172,16 @@ def _infix(data, at, start, end, kinds):
         dots = _dots(data, at, end)
         if dots - at > 1:
             return dots - at
-        before = _kind_before(data, start, at, end, kinds)
-        after = _kind(data, at + 1, end, kinds)[0] if at + 1 < end else np.int64(0)
+        before = kind_before(data, start, at, end, kinds)
+        after = kind_at(data, at + 1, end, kinds)[0] if at + 1 < end else np.int64(0)
         return 1 if before & (LOWER | QUOTE) and after & (UPPER | QUOTE) else 0
     if byte >= 0x80:
-        kind, after = _kind(data, at, end, kinds)
+        kind, after = kind_at(data, at, end, kinds)
         if kind & ICON or _is_ellipsis(data, at, end):
             return after - at
-    digit = _digit(data, at - 1, start, end)
+    digit = is_digit(data, at - 1, start, end)
     operator = byte == 43 or byte == 45 or byte == 42 or byte == 94
-    if digit and operator and (_digit(data, at + 1, start, end) or _ascii(data, at + 1, end, 45)):
+    if digit and operator and (is_digit(data, at + 1, start, end) or is_ascii(data, at + 1, end, 45)):
         return 1
     hyphens = 0
     if byte == 45:
@@ -287,8 +199,8 @@ def _infix(data, at, start, end, kinds):
     if byte == 45 and hyphens > 3:
         return 0
     length = max(hyphens, 1)
-    letter = _kind_before(data, start, at, end, kinds) & LETTER != 0
-    behind = at + length < end and _kind(data, at + length, end, kinds)[0] & LETTER != 0
+    letter = kind_before(data, start, at, end, kinds) & LETTER != 0
+    behind = at + length < end and kind_at(data, at + length, end, kinds)[0] & LETTER != 0
     return length if behind and (letter or (digit and byte != 44)) else 0
 
 
@@ -312,7 +224,7 @@ def _put_exception(out, count, start, end, place, lengths):
 @helper
 def _put_rest(data, out, count, start, end, kinds):
     """What is left of a stretch without the signs around it: whole, or split at signs within."""
-    if _is_url(data, start, end, kinds):
+    if is_url(data, start, end, kinds):
         return _put(out, count, start, end)
     begin = at = start
     while at < end:

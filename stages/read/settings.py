@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from stages.errors import InputError
 from stages.read.compression import SUFFIXES, Compression
 from stages.read.names import suffixes
 from stages.step import Settings
 from stages.units import Bytes
+from stages.user_code import installed
 
 Format = Literal["warc", "jsonl", "parquet", "csv", "text"]
+FORMATS = get_args(Format)
+READERS = {"datatrove": "stages.read.datatrove_reader:read"}  # built as users' readers are
 RecordType = Literal["response", "resource", "conversion", "metadata"]
 
 OTHER_COMPRESSIONS = frozenset({".br", ".lz4", ".lzo", ".snappy", ".sz", ".z", ".zip", ".7z", ".rar", ".tar", ".tgz"})  # not read
@@ -37,8 +40,11 @@ _FORMATS: dict[str, Format] = {
 class ReadSpec(Settings):
     """How the files of a source are read. Fields of nested objects are named with dots: `metadata.url`."""
 
-    format: Format | None = None
-    """What the files hold; left out, their names tell."""
+    format: str | None = None
+    """What the files hold: warc, jsonl, parquet, csv, text, datatrove (one of its readers), or a reader of your own as
+    module:function; left out, their names tell."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What datatrove's reader, or one of your own, is called with."""
     compression: Compression | None = None
     """How they are compressed; left out, the first bytes tell, and the name where they do not."""
     max_record_bytes: Bytes = Field(default=64 << 20, gt=0)
@@ -68,6 +74,25 @@ class ReadSpec(Settings):
     status: tuple[int, ...] = (200,)
     """WARC: HTTP status codes of the responses to keep."""
 
+    @model_validator(mode="after")
+    def _known(self) -> ReadSpec:
+        if self.format is not None and self.format not in FORMATS and self.reader() is None:
+            known = ", ".join((*FORMATS, *READERS))
+            raise ValueError(f"format {self.format}: there are {known}, and readers of your own as module:function")
+        if self.options and self.reader() is None:
+            raise ValueError("options are for a reader that `format` names as datatrove, or as module:function")
+        return self
+
+    def reader(self) -> str | None:
+        """The import path of the reader that `format` names; None for Headrace's own formats."""
+        if self.format is None or self.format in FORMATS:
+            return None
+        return READERS.get(self.format) or (self.format if ":" in self.format else installed("readers", self.format))
+
+    def seeks(self, file: str) -> bool:
+        """Whether the file is read at many places, and so has to be opened with seeking."""
+        return self.format_of(file) not in ("warc", "jsonl", "csv", "text")
+
     def records_of(self, file: str) -> tuple[str, ...]:
         """The WARC record types to read of this file."""
         return self.record_types or (("conversion",) if ".wet" in suffixes(file) else ("response",))
@@ -83,7 +108,7 @@ class ReadSpec(Settings):
         pages = any(not TEXT_TYPE.match(mime) for mime in self.types_of(file))
         return self.format_of(file) == "warc" and pages and set(self.records_of(file)) != {"conversion"}
 
-    def format_of(self, file: str) -> Format:
+    def format_of(self, file: str) -> str:
         """The format of this file: as set, else by its name. Raises InputError where the name does not tell."""
         if self.format is not None:
             return self.format

@@ -14,6 +14,7 @@ from ledgers import entries
 from token_run import write_run
 from told import as_json
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.forecast import plan as foretelling
 from pipeline.forecast.calibrate import calibrate, calibration
@@ -22,7 +23,6 @@ from pipeline.forecast.rates import Rates, Work, read_rates
 from pipeline.forecast.stages import Forecast, Stage
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, build_recipe
-from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 

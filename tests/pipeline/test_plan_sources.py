@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.plan.corpus import Inputs, corpus
 from pipeline.plan.node import Stage
 from pipeline.plan.sources import list_files
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 
 TEXTS = [" ".join(text.split()[:90]) for _, text in sorted(topics.items()) if len(text.split()) > 20][:60]
 

@@ -19,11 +19,11 @@ import zstandard
 from fake_hub import FakeHub
 from web_server import WebServer, running_web_server
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.plan.sources import list_all
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe, load_recipe
-from pipeline.run import Options, run_recipe
 from stages.quality.language import packaged_model
 from stages.quality.settings import TrainSettings
 from stages.quality.train import train_classifier
@@ -151,7 +151,7 @@ def planned(name: str, servers: Servers, changes: list[str], capsys: pytest.Capt
 def first_tasks(name: str, changes: list[str], out: Path) -> Any:
     """Run a full profile over the first file of each source."""
     recipe = load_recipe(CONFIGS / f"{name}.yaml", "full", changes)
-    files = {source: listed[:1] for source, listed in list_all(recipe.sources).items()}
+    files = {source: listed[:1] for source, listed in list_all(recipe).items()}
     return run_recipe(recipe, Options(str(out), inline=True, progress=Progress(quiet=True)), files)
 
 

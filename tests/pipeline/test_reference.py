@@ -70,11 +70,14 @@ def settings_of(name: str, folder: Path) -> dict:
     """What a step needs besides its defaults."""
     question = "Which of the eight wheels of the old mill turns first in spring?"
     (folder / "evaluation.jsonl").write_text(json.dumps({"question": question}))
-    (folder / "lengths_of_texts.py").write_text("def length(text):\n    return len(text)\n")
+    (folder / "lengths_of_texts.py").write_text(
+        "def length(text):\n    return len(text)\n\n\ndef shout(text):\n    return text.upper()\n"
+    )
     return {
         "datatrove": {"block": "GopherQualityFilter"},
         "decontaminate": {"files": [str(folder / "evaluation.jsonl")]},
         "python": {"function": "lengths_of_texts:length", "measure": "MEASURE".lower()},
+        "python_edit": {"function": "lengths_of_texts:shout"},
         "token_repeats": {"tokenizer": str(folder / "tokenizer.json")},
         "url_filter": {"domains": ["example.com"]},
     }.get(name, {})
