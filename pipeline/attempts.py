@@ -6,6 +6,8 @@ import random
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -15,16 +17,21 @@ from pipeline.storage import TransientError
 from stages.marks import HowMuch
 from stages.step import Settings
 
+T = TypeVar("T")
 LONGEST_WAIT = 120.0  # seconds before an attempt, unless a server asks for more
 
 
 class Tasks(Settings):
     """How tasks get along with machines and servers that fail, and with a cluster that changes size."""
 
-    attempts: HowMuch[int] = Field(default=5, ge=1)  # at a task, where what failed may pass
-    wait_seconds: HowMuch[float] = Field(default=5.0, ge=0)  # before the second attempt; three times as long before each further
-    node_seconds: HowMuch[float] = Field(default=900.0, ge=0)  # that tasks wait for a node of a cluster that has room for them
-    copy_seconds: HowMuch[float] = Field(default=60.0, ge=0)  # after which a phase's last tasks run twice, where cores are free
+    attempts: HowMuch[int] = Field(default=5, ge=1)
+    """Attempts at a task, where what failed may pass."""
+    wait_seconds: HowMuch[float] = Field(default=5.0, ge=0)
+    """Seconds before the second attempt; three times as long before each further one."""
+    node_seconds: HowMuch[float] = Field(default=900.0, ge=0)
+    """Seconds that tasks wait for a node of a cluster that has room for them."""
+    copy_seconds: HowMuch[float] = Field(default=60.0, ge=0)
+    """Seconds after which a phase's last tasks run twice, where cores are free."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,18 @@ def wait_before(attempt: int, error: Exception, tasks: Tasks) -> float:
     """Seconds to wait before attempt number `attempt` (2, 3, ...): exponential, with jitter, at least what was asked for."""
     waited = min(tasks.wait_seconds * 3.0 ** (attempt - 2), LONGEST_WAIT) * random.uniform(0.5, 1.5)
     return max(waited, error.asked if isinstance(error, TransientError) else 0.0)
+
+
+def patiently(call: Callable[[], T], tasks: Tasks) -> T:
+    """What a call of the driver's own returns, tried as often as a task is, where what it meets may pass."""
+    for attempt in count(1):
+        try:
+            return call()
+        except TransientError as error:
+            if attempt >= tasks.attempts:
+                raise
+            time.sleep(wait_before(attempt + 1, error, tasks))
+    raise AssertionError("not reached")
 
 
 class InTurn:

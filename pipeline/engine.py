@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pipeline import storage
-from pipeline.attempts import Failed
+from pipeline.attempts import Failed, patiently
 from pipeline.execute import Finished, WrongCode
 from pipeline.failures import Allowed, FailedTasks, Failures, TasksFailed, TooManyFailures
 from pipeline.ledger import Entry, Ledger, report_of
@@ -70,7 +70,9 @@ class Engine:
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.log.end()
         self.close()
 
     def close(self) -> None:
@@ -104,7 +106,7 @@ class Engine:
     def run(self, stage: Stage) -> list[Done[Any]]:
         """Do what is not done yet; what became of every node, in their order."""
         nodes = {node.key: node for node in stage.nodes}  # of parts that hold the same (say, nothing), one does for all
-        entries = {key: entry for key in nodes if (entry := self.ledger.find(key))}
+        entries = self._patiently(lambda: {key: entry for key in nodes if (entry := self.ledger.find(key))})
         waiting = [node for key, node in nodes.items() if key not in entries]
         if self.reuse_other_code and waiting:
             waiting = self._take_over(waiting, entries)
@@ -165,7 +167,7 @@ class Engine:
         written = [path for node in waiting for path in files_written(node.job)]
         if any(self.ledger.size_of(path) is not None for path in written if not path.startswith(f"{INTERIM}/")):
             storage.delete(storage.join(self.run_uri, MANIFEST))
-        self.ledger.make_room(written)
+        self._patiently(lambda: self.ledger.make_room(written))
 
     def _lent(self, node: Node) -> Node:
         """The node with the files of an earlier task, where a part of its result can be taken from them."""
@@ -185,25 +187,27 @@ class Engine:
     def _enter(self, node: Node, finished: Finished, other_code: str = "") -> None:
         """Enter what stands for a node. other_code: the basis of the code that made it, where that is not the code of now."""
         made_of = node.made_of
-        self.ledger.add_basis(made_of.basis, dict(made_of.components))
-        self.ledger.add(
-            Entry(
-                key=node.key,
-                ref=node.ref,
-                basis=other_code or made_of.basis,  # so that its measures are lent to no task of the code of now
-                inputs=made_of.inputs,
-                similar=node.similar,
-                outputs=list(finished.outputs),
-                released=[],
-                seconds=finished.seconds,
-                cpu_seconds=finished.cpu_seconds,
-                peak_memory=finished.peak_memory,
-                host=finished.host,
-                finished=finished.at,
-                other_code=bool(other_code),
-                report=report_of(finished.report),
-            )
+        entry = Entry(
+            key=node.key,
+            ref=node.ref,
+            basis=other_code or made_of.basis,  # so that its measures are lent to no task of the code of now
+            inputs=made_of.inputs,
+            similar=node.similar,
+            outputs=list(finished.outputs),
+            released=[],
+            seconds=finished.seconds,
+            cpu_seconds=finished.cpu_seconds,
+            peak_memory=finished.peak_memory,
+            host=finished.host,
+            finished=finished.at,
+            other_code=bool(other_code),
+            report=report_of(finished.report),
         )
+        self._patiently(lambda: self.ledger.add_basis(made_of.basis, dict(made_of.components)))
+        self._patiently(lambda: self.ledger.add(entry))  # one that is added twice counts once
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        return patiently(call, self.placement.tasks)
 
     def _take_over(self, waiting: list[Node], entries: dict[str, Entry]) -> list[Node]:
         """Of nodes that wait only because code or a library changed, the results of the old code; the others."""

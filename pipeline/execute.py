@@ -19,12 +19,12 @@ from pipeline.jobs.context import Context
 from pipeline.ledger import Entry, Output
 from pipeline.memory import peak, release, reset_peak
 from pipeline.plan.node import Node, Report, key_of
-from pipeline.storage.errors import no_space
+from pipeline.storage.errors import PASSING, TransientError, no_space
 from stages.errors import UserError
 from stages.kernels.warm import ensure_warm
 
 # Errors of a file system that are nobody's bug: one sentence will do.
-OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE}
+OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
 
 
 class WrongCode(UserError):
@@ -94,6 +94,8 @@ def execute(node: Node, key: str, around: Surroundings) -> Finished:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(error.filename or scratch_root, 0) from None
+        if error.errno in PASSING:
+            raise TransientError(f"task {node.ref}: {error.filename or scratch_root}: {os.strerror(error.errno or 0)}") from None
         if error.errno in OF_THE_SYSTEM:
             what = error.filename or f"a file under {scratch_root}"
             raise UserError(f"task {node.ref}: {what}: {os.strerror(error.errno or 0)}; mend it and run again") from None

@@ -90,7 +90,8 @@ class Flight:
         self._queue.clear()
         self._later.clear()
         for number in sorted(self._calls)[max(self.ray.cpus, 1) :]:  # Ray begins them in their order: these still wait
-            self._end(number)
+            if number not in self._ending:
+                self._end(number)
 
     def _send_what_there_is_room_for(self) -> None:
         room = max(2, 2 * self.ray.cpus) + (GROWTH if self.ray.address else 0)
@@ -217,9 +218,9 @@ def _error(outcome: Raised | Lost | NotImported, node: Node) -> Exception:
             f"task {node.ref}: a Ray worker cannot import Headrace: install the same version of it, in the Python that Ray "
             "runs in, on every node"
         )
-    lost = f"task {node.ref}: its {'node' if outcome.node else 'worker'} was lost {LOST_WORKER_RETRIES + 1} times"
     if outcome.node:
-        return TransientError(f"{lost}, the last time with: {outcome.reason}")
+        return TransientError(f"task {node.ref}: its node was lost, or what Ray sends between nodes: {outcome.reason}")
     return UserError(
-        f"{lost}, the last time with: {outcome.reason}; if memory ran out, lower run.batch_bytes or run.split_bytes"
+        f"task {node.ref}: its worker was lost {LOST_WORKER_RETRIES + 1} times, the last time with: {outcome.reason}; "
+        "if memory ran out, lower run.batch_bytes or run.split_bytes"
     )

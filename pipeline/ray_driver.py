@@ -114,7 +114,7 @@ class Raised:
 
 @dataclass(frozen=True)
 class Lost:
-    """From this process: the call's worker died each time that it was tried; node: with its node, the last time."""
+    """From this process: the call's worker died each time that it was tried; node: or its node did, or Ray lost it else."""
 
     number: int
     reason: str
@@ -282,10 +282,8 @@ class _Calls:
             cause = cause if isinstance(cause, Exception) else RuntimeError(str(error))
             return Raised(number, cause, vars(cause).pop(NODE, None))
         words = " ".join(str(error).split())
-        if isinstance(error, known.NodeDiedError | known.LocalRayletDiedError):
-            return Lost(number, words, node=True)
-        if isinstance(error, known.WorkerCrashedError | known.OutOfMemoryError):
-            return Lost(number, words)
+        if isinstance(error, known.RayError):
+            return Lost(number, words, node=not isinstance(error, known.WorkerCrashedError | known.OutOfMemoryError))
         return Raised(number, RuntimeError(f"{type(error).__name__}: {words}"))
 
     def _cancel(self) -> None:

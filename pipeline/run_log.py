@@ -30,6 +30,19 @@ class RunLog:
         self._texts: dict[str, str] = {}
         self._told = time.monotonic()
 
+    def begin(self) -> None:
+        """Remove what an earlier run told: it is of no use to this one's reader."""
+        with suppress(StorageError):
+            storage.delete_tree(storage.join(self.run, LOGS))
+
+    def end(self) -> None:
+        """All is done: how far it is needs no telling any more. What failed on the way stays."""
+        with suppress(StorageError):
+            if self._texts:
+                storage.delete(storage.join(self.run, PROGRESS))
+            else:
+                storage.delete_tree(storage.join(self.run, LOGS))
+
     @property
     def folder(self) -> str:
         """Where attempts that failed are told of."""

@@ -10,7 +10,9 @@ from pipeline.commands.arguments import tell
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "status", help="how far a run is", description="How far a run is, from its ledger; also while it goes on."
+        "status",
+        help="how far a run is",
+        description="How far a run is: while it goes on, of how much, how fast and how long it may still take; and what is done.",
     )
     parser.add_argument("dir", help="a run's folder")
     parser.add_argument("--json", action="store_true")

@@ -17,7 +17,7 @@ from pipeline.progress import Ahead
 from pipeline.recipe import Recipe
 from stages.errors import UserError
 
-TASKS = 300  # of a source, at most: their number decides no cost, and is what a forecast takes its time for
+SIZE = 2e9  # bytes that a run is scaled down to: how its phases compare stays, and a forecast takes its time for tasks
 
 
 def usual_rates() -> Rates:
@@ -28,26 +28,24 @@ def usual_rates() -> Rates:
 def phases_ahead(recipe: Recipe, files: Mapping[str, Sequence[SourceFile]]) -> list[Ahead]:
     """The phases of the recipe's run over these files, in order; none where they cannot be told."""
     rates = usual_rates()
-    largest = max((sum(file.size for file in found) for found in files.values()), default=0)
-    cut = max(recipe.run.split_bytes, -(-largest // TASKS))
-    coarse = recipe.model_copy(update={"run": recipe.run.model_copy(update={"split_bytes": cut})})
+    scale = min(1.0, SIZE / max(1, sum(file.size for found in files.values() for file in found)))
+    inputs = {name: _input(recipe, name, found, scale, rates) for name, found in files.items()}
     try:
-        _, outline = forecast(coarse, {name: _input(recipe, name, found, cut, rates) for name, found in files.items()}, rates)
+        _, outline = forecast(recipe, inputs, rates)
     except UserError:
         return []
     return [Ahead(title, seconds) for (title, _), seconds in zip(outline.stages, outline.core_seconds, strict=True)]
 
 
-def _input(recipe: Recipe, name: str, files: Sequence[SourceFile], cut: int, rates: Rates) -> Input:
-    """A source by the size of its files, as few and large ones of the first one's format."""
+def _input(recipe: Recipe, name: str, files: Sequence[SourceFile], scale: float, rates: Rates) -> Input:
+    """A source by the size of its files, as one file of the first one's format."""
     size = sum(file.size for file in files)
     known = recipe.expected.sources.get(name) if recipe.expected else None
     measured = rates.of("files", name, "")
     assert measured is not None
-    text = known.text_bytes if known else size * measured.bytes_in // measured.bytes_out
-    documents = known.documents if known else size * measured.documents_in // measured.bytes_out
-    count = max(1, -(-size // cut))
+    text = known.text_bytes if known else size * measured.bytes_in / measured.bytes_out
+    documents = known.documents if known else size * measured.documents_in / measured.bytes_out
     first = files[0].name if files else "none.jsonl"
-    made_up = [SourceFile(f"{i}/{first}", f"{i}/{first}", size // count, version="", witness="") for i in range(count)]
+    made_up = SourceFile(first, first, int(size * scale) + 1, version="", witness="")
     pages = bool(files) and recipe.sources[name].read.format_of(first) == "warc"
-    return Input(documents, text, size, made_up, pages, "its files")
+    return Input(int(documents * scale) + 1, int(text * scale) + 1, made_up.size, [made_up], pages, "its files")

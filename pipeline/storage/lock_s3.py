@@ -83,6 +83,8 @@ class S3Lock:
             if found is None:  # let go in between
                 continue
             etag, holder, age = found
+            if holder.get("token") == self._holder["token"]:
+                return etag  # the answer to our write was lost, and the write was not
             self._refuse_if_alive(holder, age)
             try:
                 return self._put(IfMatch=etag)

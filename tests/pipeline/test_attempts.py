@@ -15,7 +15,7 @@ import pytest
 from pipeline.attempts import Tasks, wait_before
 from pipeline.engine import Engine, TasksFailed
 from pipeline.jobs.context import Context
-from pipeline.ledger import Ledger, Ref
+from pipeline.ledger import Entry, Ledger, Ref
 from pipeline.place import Placement
 from pipeline.plan.node import Job, Node, Report, Stage
 from pipeline.progress import Progress
@@ -108,9 +108,26 @@ def test_where_all_tasks_fail_the_rest_is_not_begun(tmp_path: Path, inline: bool
 
 
 def test_the_error_of_one_task_is_told_as_it_is(tmp_path: Path) -> None:
-    with engine(tmp_path / "run", inline=True) as one, pytest.raises(StorageError, match="^s3://b/t2: these AWS"):
+    with engine(tmp_path / "run", inline=True) as one, pytest.raises(StorageError, match=r"^s3://b/t2: these AWS"):
         one.run(Stage("reading", nodes(tmp_path / "tries", 5, {2: (9, "forbidden")})))
     assert len(list((tmp_path / "tries").iterdir())) == 5
+
+
+def test_the_driver_itself_waits_for_its_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger on S3 that cannot be written to for a while costs no task."""
+    add, refused = Ledger.add, iter([True, True, False] + [False] * 9)
+
+    def sometimes(self: Ledger, entry: Entry) -> None:
+        if next(refused):
+            raise TransientError("s3://b/ledger: the server answers 503 Slow Down; try again later")
+        add(self, entry)
+
+    monkeypatch.setattr(Ledger, "add", sometimes)
+    with engine(tmp_path / "run", inline=True) as one:
+        one.run(Stage("reading", nodes(tmp_path / "tries", 3, {})))
+    with Ledger(str(tmp_path / "run")) as ledger:
+        assert ledger.count() == 3
+    assert len(list((tmp_path / "tries").iterdir())) == 3
 
 
 def test_waits_grow_and_are_at_least_what_a_server_asks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,19 @@ def test_a_cluster_without_cores_and_memory_gets_them(tmp_path: Path) -> None:
     status, said, _ = on_a_cluster(tmp_path, cpus=0, then=then, sign="waiting for another node", stage=stage)
     assert status == 0, said
     assert (
-        "task wait/0/00000 needs 2.15 GB of memory, and the largest node offers 0 B: waiting for another node, at most 5 min 00 s "
-        "(run.tasks.node_seconds)"
+        "task wait/0/00000 needs 2.15 GB of memory, and the largest node offers 0 B: waiting for another node, at most "
+        "5 min 00 s (run.tasks.node_seconds)"
     ) in said
+
+
+def test_rays_own_autoscaler_starts_a_cluster_that_has_no_core(tmp_path: Path) -> None:
+    """Two tasks that end once both run: the autoscaler sees that they wait, and starts a node of one core for each."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    status, said = elastic.scaled_from_zero(tmp_path, port, {"seconds": 150.0, "count": 2, "memory": 0})
+    assert status == 0, said
+    assert "the cluster has no node with a free core: waiting for another node" in said
+    assert len({path.suffix for path in (tmp_path / "run/marks").iterdir()}) == 2
 
 
 def test_a_node_that_does_not_come_is_waited_for_no_longer_than_the_recipe_says(tmp_path: Path) -> None:
