@@ -151,7 +151,7 @@ def planned(name: str, servers: Servers, changes: list[str], capsys: pytest.Capt
 def first_tasks(name: str, changes: list[str], out: Path) -> Any:
     """Run a full profile over the first file of each source."""
     recipe = load_recipe(CONFIGS / f"{name}.yaml", "full", changes)
-    files = {source: listed[:1] for source, listed in list_all(recipe.sources).items()}
+    files = {source: listed[:1] for source, listed in list_all(recipe).items()}
     return run_recipe(recipe, Options(str(out), inline=True, progress=Progress(quiet=True)), files)
 
 
