@@ -50,6 +50,8 @@ PREFERRED = 100  # added to the seed: the answers' own seed has held out all pro
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo": ("own", {"method": "dpo"}),
     "kto": ("own", {"method": "kto"}),
+    "dpo, nll 1": ("own", {"method": "dpo", "nll": 1.0}),
+    "kto, nll 1": ("own", {"method": "kto", "nll": 1.0}),
     "dpo, made up": ("made_up", {"method": "dpo"}),
     "dpo, made up, nll 1": ("made_up", {"method": "dpo", "nll": 1.0}),
 }
