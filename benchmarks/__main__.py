@@ -10,14 +10,17 @@ from importlib import import_module
 
 NAMES = (
     "kernels",
+    "datatrove_blocks",
     "classifiers",
     "tokens",
     "documents",
     "dedup",
     "charsets",
+    "large_inputs",
     "extraction",
     "main_text",
     "fineweb",
+    "datatrove_words",
     "decontamination",
     "pii",
     "memory",

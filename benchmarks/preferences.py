@@ -46,11 +46,11 @@ SUMS = ("{n} has {a} {t} and gets {b} more. How many now?", "There are {a} {t} h
 DIFFERENCES = ("{n} had {a} {t} and gave away {b}. How many are left?",)
 MODEL = {"d_model": 64, "n_layers": 2, "n_heads": 4, "n_experts": 8, "top_k": 2, "expert_width": 64}
 LENGTH = 64
+PREFERRED = 100  # added to the seed: the answers' own seed has held out all prompts that it holds out
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo": ("own", {"method": "dpo"}),
     "kto": ("own", {"method": "kto"}),
     "dpo, made up": ("made_up", {"method": "dpo"}),
-    "kto, made up": ("made_up", {"method": "kto"}),
     "dpo, made up, nll 1": ("made_up", {"method": "dpo", "nll": 1.0}),
 }
 
@@ -76,10 +76,10 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks preferences", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("runs/dclm_mix"), help="a finished run to pretrain on")
     parser.add_argument("--out", type=Path, default=Path("runs/preferences"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--prompts", type=int, default=600, help="a fifth of them held out (600)")
-    parser.add_argument("--epochs", type=int, default=20, help="of teaching by likelihood (20)")
-    parser.add_argument("--samples", type=int, default=8, help="answers to each training prompt (8)")
+    parser.add_argument("--epochs", type=int, default=6, help="of teaching by likelihood (6)")
+    parser.add_argument("--samples", type=int, default=6, help="answers to each prompt (6)")
     parser.add_argument("--rate", type=float, default=3e-4, help="peak learning rate of DPO and KTO (3e-4)")
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--preference-epochs", type=int, default=2)
@@ -88,9 +88,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     torch.set_num_threads(1)  # matrices this small are slower on two
     options.out.mkdir(parents=True, exist_ok=True)
     base, results = _pretrained(options), list[Result]()
-    for seed in range(options.seeds):
-        results += _of_seed(options, base, seed)
-        (options.out / "results.json").write_text(json.dumps([asdict(one) for one in results], indent=1))
+    for seed in options.seeds:
+        results += (found := _of_seed(options, base, seed))
+        (options.out / f"results-{seed}.json").write_text(json.dumps([asdict(one) for one in found], indent=1))
     show(results)
 
 
@@ -101,9 +101,8 @@ def _of_seed(options: argparse.Namespace, base: Path, seed: int) -> list[Result]
     taught = _adapted(options, f"taught-{seed}", {"method": "sft", "epochs": options.epochs}, base, answers, seed, 5e-3)
     found = [_result(options, "likelihood", seed, taught, answers, time.process_time() - begun)]
     preferred = {"own": _own(options, taught, answers, seed)}
-    preferred["made_up"] = _pairs(
-        options, f"made_up-{seed}", made_up(options.out / f"own-{seed}.jsonl", seed), seed, 0.1
-    )
+    rows = list(made_up(options.out / f"own-{seed}.jsonl", seed))
+    preferred["made_up"] = _pairs(options, f"made_up-{seed}", rows, PREFERRED + seed, 0.15)
     for name, (kind, settings) in METHODS.items():
         if options.only and name not in options.only:
             continue
@@ -172,17 +171,18 @@ def _pairs(options: argparse.Namespace, name: str, rows: Iterable[dict[str, Any]
 def _own(options: argparse.Namespace, taught: Path, answers: Path, seed: int) -> Path:
     """The model's right answers to the training prompts, preferred to its wrong ones."""
     file = options.out / f"own-{seed}.jsonl"
-    if not file.is_file():
+    if not (file.is_file() and file.stat().st_size):
         sampling = Sampling(tokens=24, samples=options.samples, seed=seed, batch=64)
         write_preferences(taught, answers, "train", None, sampling, "final", file, "cpu")
-    return _pairs(options, f"own-{seed}", map(json.loads, file.read_text().splitlines()), seed, 0.1)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return _pairs(options, f"own-{seed}", rows, PREFERRED + seed, 0.15)
 
 
 def _adapted(
     options: argparse.Namespace, name: str, settings: dict[str, Any], start: Path, data: Path, seed: int, rate: float
 ) -> Path:
     out = options.out / name
-    length = LENGTH if settings["method"] == "sft" else 2 * LENGTH
+    length = LENGTH if settings["method"] == "sft" else 3 * LENGTH  # two pairs, or two answers with a mismatched one
     values: dict[str, Any] = {
         "name": name,
         "adapt": settings,
@@ -198,14 +198,19 @@ def _adapted(
 
 
 def _result(options: argparse.Namespace, method: str, seed: int, out: Path, answers: Path, cpu_s: float) -> Result:
+    kept = out / "result.json"  # a run that goes on does not judge again
+    if kept.is_file():
+        return Result(**json.loads(kept.read_text()))
     sampling = Sampling(tokens=24, samples=options.samples, seed=seed, batch=64)
     scores = judge(open_trained(out, "cpu"), answers, "held_out", None, sampling, "final")["scores"]
-    found = [line for line in metrics.read(out / "metrics.jsonl") if line["kind"] == "eval"]
-    before, after = ({"margin": np.nan, "good_reward": np.nan, "bad_reward": np.nan} | found[at] for at in (0, -1))
+    lines = [line for line in metrics.read(out / "metrics.jsonl") if line["kind"] == "eval"]
+    before, after = ({"margin": np.nan, "good_reward": np.nan, "bad_reward": np.nan} | lines[at] for at in (0, -1))
     share = scores["exact_match"]
     rewards = (after["good_reward"], after["bad_reward"])
     told = (share["mean"], share["standard_error"], scores["entropy"]["mean"], round(cpu_s, 1))
-    return Result(method, seed, before["margin"], after["margin"], *rewards, *told)
+    found = Result(method, seed, before["margin"], after["margin"], *rewards, *told)
+    kept.write_text(json.dumps(asdict(found)))
+    return found
 
 
 def show(results: list[Result]) -> None:
@@ -215,7 +220,7 @@ def show(results: list[Result]) -> None:
     rows = []
     for one in results:
         share = f"{one.share:.3f} ({one.standard_error:.3f})"
-        told = [f"{getattr(one, name):+.3f}" for name in columns[:3]]
+        told = [_told([getattr(one, name)]) for name in columns[:3]]
         rows.append([f"{one.method}, seed {one.seed}", *told, share, f"{one.entropy:.3f}", f"{one.cpu_s:.0f}"])
     show_table("runs", ["", "margin", "right's reward", "wrong's", "share right (s.e.)", "entropy", "CPU s"], rows)
     rows = []
@@ -223,7 +228,7 @@ def show(results: list[Result]) -> None:
         own = [one for one in results if one.method == method]
         values = {name: [getattr(one, name) for one in own] for name in columns}
         change = [one.share - before[one.seed] for one in own]
-        told = [f"{np.mean(v):+.3f} ± {np.std(v):.3f}" for v in values.values()]
+        told = [_told(one) for one in values.values()]
         rows.append([method, *told, f"{np.mean(change):+.3f}"])
     headings = [
         "mean ± deviation over seeds",
@@ -235,6 +240,13 @@ def show(results: list[Result]) -> None:
         "change of share",
     ]
     show_table("", headings, rows)
+
+
+def _told(values: list[float]) -> str:
+    """Their mean, with the deviation of several; nothing for the start, which has no margin."""
+    if np.isnan(values).any():
+        return ""
+    return f"{np.mean(values):+.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

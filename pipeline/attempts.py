@@ -24,10 +24,14 @@ LONGEST_WAIT = 120.0  # seconds before an attempt, unless a server asks for more
 class Tasks(Settings):
     """How tasks get along with machines and servers that fail, and with a cluster that changes size."""
 
-    attempts: HowMuch[int] = Field(default=5, ge=1)  # at a task, where what failed may pass
-    wait_seconds: HowMuch[float] = Field(default=5.0, ge=0)  # before the second attempt; three times as long before each further
-    node_seconds: HowMuch[float] = Field(default=900.0, ge=0)  # that tasks wait for a node of a cluster that has room for them
-    copy_seconds: HowMuch[float] = Field(default=60.0, ge=0)  # after which a phase's last tasks run twice, where cores are free
+    attempts: HowMuch[int] = Field(default=5, ge=1)
+    """Attempts at a task, where what failed may pass."""
+    wait_seconds: HowMuch[float] = Field(default=5.0, ge=0)
+    """Seconds before the second attempt; three times as long before each further one."""
+    node_seconds: HowMuch[float] = Field(default=900.0, ge=0)
+    """Seconds that tasks wait for a node of a cluster that has room for them."""
+    copy_seconds: HowMuch[float] = Field(default=60.0, ge=0)
+    """Seconds after which a phase's last tasks run twice, where cores are free."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
-"""A run's shards in the formats of other tools: one task a shard, each file whole or not there at all."""
+"""A run's shards in the formats of other tools, or its documents as text: each file whole or not there at all."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -11,8 +13,13 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from pipeline import storage
+from pipeline.card import card
 from pipeline.engine import Engine
-from pipeline.folder import EXPORT, absolute, check_fresh, write_mark
+from pipeline.export_documents import document_nodes
+from pipeline.finished import open_finished
+from pipeline.folder import EXPORT, RUN, absolute, check_fresh, write_mark
+from pipeline.hub_upload import HUB, check_target, upload
+from pipeline.jobs.export_documents import ExportDocuments
 from pipeline.jobs.formats import ExportFormat, ExportReport, ExportShard, ShardOfRun, TokenizerOfRun
 from pipeline.ledger import FOLDER, Ledger, Ref
 from pipeline.manifest import read_corpus, token_rules
@@ -25,7 +32,7 @@ from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.tokens.formats.jsonl import SUFFIXES
 from stages.tokens.manifest import TOKENIZER_PATH, shard_names
-from stages.tokens.shard_format import Manifest
+from stages.tokens.shard_format import Manifest, ShardEntry
 from stages.units import show_bytes, show_count
 
 ENDINGS = {
@@ -45,6 +52,8 @@ class ExportOptions(Placement):
     text: bool = True  # parquet, jsonl: the decoded text
     tokens: bool = False  # jsonl: the tokens too
     compression: str = "zst"  # of jsonl: zst, gz or none
+    documents: bool = False  # parquet, jsonl: the documents of the parts as they were, with url, date and metadata
+    measures: tuple[str, ...] = ()  # of these documents; all: every one
 
 
 class WrittenFile(Struct, frozen=True):
@@ -105,6 +114,13 @@ def export(run: str, out: str, options: ExportOptions) -> Exported:
         raise UserError(f"--source {unknown[0]}: no such source{nearest(unknown[0], list(manifest['sources']))}")
     if options.format == "jsonl" and not (options.text or options.tokens):
         raise UserError("neither text nor tokens are wanted: leave out --no-text, or add --tokens")
+    _check_documents(options)
+    if out.startswith(HUB):
+        check_target(out)
+        with tempfile.TemporaryDirectory(prefix="headrace-export-") as folder:
+            found = export(run, folder, options)
+            upload(Path(folder), out)
+        return replace(found, out=out)
     given, run, out = out, absolute(run), absolute(out)
     with storage.RunLock(out) as lock:
         check_fresh(out, EXPORT)
@@ -122,6 +138,7 @@ def export(run: str, out: str, options: ExportOptions) -> Exported:
         with Ledger(out, writable=True, still_ours=lock.check) as ledger, Engine(out, ledger, options, lock) as engine:
             facts = replace(facts, sources=engine.walk(_plan(run, manifest, options)))
             ledger.sweep(engine.used)
+        _write_card(run, out, options)
         write_mark(out, EXPORT, replace(facts, finished=True))
         storage.delete_tree(storage.join(out, FOLDER))  # only now: until then it is what a second start goes on from
         storage.clear_scratch(out)
@@ -134,7 +151,10 @@ def _plan(run: str, manifest: Manifest, options: ExportOptions) -> Plan[dict[str
     yield from copied_tokenizer(Named(storage.join(run, known["path"]), known["sha256"]))
     tokenizer = TokenizerOfRun(**{name: known[name] for name in ("path", "sha256", "vocab_size", "eos_id")})
     nodes, found = [], {source: ExportedSource() for source in options.sources or manifest["mixture"]["sources"]}
-    for source in found:
+    if options.documents:
+        how = (options.split, options.format, options.compression, options.measures)
+        nodes += document_nodes(open_finished(run), list(found), *how)
+    for source in found if not options.documents else ():
         entry = manifest["sources"][source]
         shards = entry["shards"] if options.split == "train" else entry["held_out"]["shards"]
         nodes += [_node(run, manifest["dtype"], tokenizer, options, source, *one) for one in enumerate(shards)]
@@ -142,14 +162,15 @@ def _plan(run: str, manifest: Manifest, options: ExportOptions) -> Plan[dict[str
     for node, one in zip(nodes, done, strict=True):
         source, report = found[node.ref.source], one.report
         files = sorted((WrittenFile(output.path, output.bytes) for output in one.outputs), key=lambda file: file.path)
-        source.files.append(ExportedShard(node.job.shard.path, report.documents, report.tokens, files))
+        read = node.job.part.path if isinstance(node.job, ExportDocuments) else node.job.shard.path
+        source.files.append(ExportedShard(read, report.documents, report.tokens, files))
         source.documents += report.documents
         source.tokens += report.tokens
     return found
 
 
 def _node(
-    run: str, dtype: str, tokenizer: TokenizerOfRun, options: ExportOptions, source: str, number: int, shard: dict[str, Any]
+    run: str, dtype: str, tokenizer: TokenizerOfRun, options: ExportOptions, source: str, number: int, shard: ShardEntry
 ) -> Node:
     name = shard_names(source, number, options.split)[0].removeprefix("tokens/").removesuffix(".npy")
     endings = ENDINGS.get(options.format, (SUFFIXES.get(options.compression, ""),))
@@ -168,6 +189,23 @@ def _node(
         run_uri=run,
     )
     return Node(Ref("export", source, options.split, number), job, shard["tokens"] * (2 if dtype == "uint16" else 4))
+
+
+def _check_documents(options: ExportOptions) -> None:
+    if options.documents and options.format not in ("parquet", "jsonl"):
+        raise UserError(f"--documents: {options.format} holds tokens, and no documents; choose jsonl or parquet")
+    if options.documents and (options.tokens or not options.text):
+        raise UserError("--documents writes texts and no tokens: leave out --tokens and --no-text")
+    if options.measures and not options.documents:
+        raise UserError("--measures are of the documents as they were: add --documents")
+
+
+def _write_card(run: str, out: str, options: ExportOptions) -> None:
+    """README.md beside the files, where a run has made them: imports and mixtures have no record of documents."""
+    if storage.exists(storage.join(run, RUN)):
+        endings = ENDINGS.get(options.format, (SUFFIXES.get(options.compression, ""),))
+        shared = endings[0] if options.format in ("parquet", "jsonl") else ""
+        storage.write_bytes(storage.join(out, "README.md"), card(open_finished(run), shared).encode())
 
 
 def show_export(found: Exported, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from pipeline.attempts import Failed
@@ -52,18 +53,20 @@ class Failures:
 
     def wrong(self, title: str, allowed: Allowed, done: int, total: int) -> TooManyFailures | None:
         """The error at the end of a stage, and on the way once so much failed that the end cannot be better."""
-        if self.files > allowed.files:
-            return TooManyFailures(
-                f"{self.files} source files could not be read to their end (allowed: {allowed.files}, "
-                f"run.failures.files); the first: {self.file_cause}"
-            )
         expected = self.seen * total / max(done, 1)  # documents of the whole stage, by those seen
-        if done >= ENOUGH_TO_JUDGE * total and self.documents > allowed.documents * expected:
+        too_many = done >= ENOUGH_TO_JUDGE * total and self.documents > allowed.documents * expected
+        share = f"{self.documents} of {self.seen} documents failed, over the share of {allowed.documents:g} that "
+        share += "run.failures.documents allows"
+        if self.files > allowed.files:
+            needed = f"run.failures.files={self.files}"
+            if too_many:
+                needed += f" run.failures.documents={math.ceil(100 * self.documents / self.seen) / 100:g}"
             return TooManyFailures(
-                f"{title}: {self.documents} of {self.seen} documents failed, over the share of "
-                f"{allowed.documents:g} that run.failures.documents allows; the first: {self.cause}"
+                f"{self.files} source files could not be read to their end, and run.failures.files allows {allowed.files}"
+                f"{f', and {share}' if too_many else ''}; the first: {self.file_cause}; mend or replace it, "
+                f"or leave out what cannot be read: --set {needed}"
             )
-        return None
+        return TooManyFailures(f"{title}: {share}; the first: {self.cause}") if too_many else None
 
 
 @dataclass

@@ -5,7 +5,7 @@ Each kind but a run has a file of its own name in it, so that no command writes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,13 +27,23 @@ def absolute(folder: str) -> str:
     return folder
 
 
+def default_out(data: Mapping[str, Any], recipe: Recipe) -> str:
+    """Where a recipe runs to: runs/NAME for its first profile, runs/NAME-PROFILE for another. data: as its file holds it."""
+    first = next(iter(data.get("profiles") or [None]), None)
+    return f"runs/{recipe.name}" if recipe.profile in (None, first) else f"runs/{recipe.name}-{recipe.profile}"
+
+
 class RunMark(msgspec.Struct):
-    """What a run's folder says from the start of whose it is. file: the recipe's file; None for one made from data."""
+    """What a run's folder says from the start of whose it is. file: the recipe's file; None for one made from data.
+
+    folder: what paths in the recipe are relative to.
+    """
 
     recipe: str
     profile: str | None
     file: str | None
     content: str
+    folder: str | None = None
 
 
 def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
@@ -44,7 +54,7 @@ def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
     """
     check_kind(out, RUN)
     uri = storage.join(out, CLAIM)
-    mark = RunMark(recipe.name, recipe.profile, recipe.file, recipe.content())
+    mark = RunMark(recipe.name, recipe.profile, recipe.file, recipe.content(), recipe.folder)
     if storage.exists(uri):
         there = msgspec.json.decode(storage.read_bytes(uri), type=RunMark)
         other = _differs(there, mark)

@@ -7,7 +7,7 @@ cut into shards, and the manifest is written last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
@@ -18,14 +18,15 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import MANIFEST, Engine, InputsGone
 from pipeline.folder import IMPORT, RUN, absolute, check_empty, check_kind, held_out_salt, read_mark, write_mark
-from pipeline.jobs.formats import ImportFile, ImportFormat, ImportReport
-from pipeline.jobs.tokenize import SPLITS, HeldOut
+from pipeline.jobs.formats import ImportFile, ImportFormat, ImportReport, ImportSettings
+from pipeline.jobs.tokenize import SPLITS
 from pipeline.ledger import Ledger, Ref
 from pipeline.place import Placement
 from pipeline.plan.graph import Plan
 from pipeline.plan.node import Done, Named, Node, Stage
 from pipeline.plan.tokens import SplitShards, shard
 from pipeline.plan.training import copied_tokenizer
+from pipeline.program import program
 from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.step import content_key
@@ -43,22 +44,6 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "parquet": (".parquet",),
     "jsonl": (".jsonl", ".jsonl.zst", ".json.zst", ".jsonl.gz", ".json.gz", ".jsonl.bz2", ".jsonl.xz"),
 }
-
-
-class ImportSettings(Struct, frozen=True, kw_only=True):
-    """What decides the bytes of an import, besides files and tokenizer. as_run: held out is what a run holds out."""
-
-    format: ImportFormat
-    source: str
-    eos_token: str | None
-    pad_token: str | None
-    append_eos: bool
-    dtype: str | None
-    tokens_field: str | None
-    id_field: str
-    held_out: float
-    salt: str
-    as_run: bool
 
 
 class ImportedSplit(Struct, frozen=True):
@@ -106,7 +91,7 @@ class ImportOptions(Placement):
     eos_token: str | None = None
     pad_token: str | None = None
     append_eos: bool = True
-    dtype: str | None = None  # of raw token files; None: as their metadata says, else by the vocabulary
+    dtype: str | None = None
     tokens_field: str | None = None
     id_field: str = "id"
     held_out: float = 0.005
@@ -114,21 +99,17 @@ class ImportOptions(Placement):
     seed: int = 0
     shard_bytes: int = 2**30
 
-    def held(self) -> tuple[HeldOut, bool]:
-        """Which documents are held out, and whether these are a run's. Raises UserError for no run at `held_out_as`."""
+    def settings(self) -> ImportSettings:
+        """What decides the bytes, besides the files and the tokenizer. Raises UserError for no run at `held_out_as`."""
+        names = ("format", "source", "eos_token", "pad_token", "append_eos", "dtype", "tokens_field", "id_field")
+        known = {name: getattr(self, name) for name in names}
         if self.held_out_as is None:
-            return HeldOut(self.held_out, f"{self.source}/{self.seed}"), False
+            return ImportSettings(**known, held_out=self.held_out, salt=f"{self.source}/{self.seed}", as_run=False)
         recipe = read_mark(self.held_out_as, RUN)
         if recipe is None:
             raise UserError(f"--held-out-as {self.held_out_as}: holds no run (no {RUN})")
-        return HeldOut(recipe["shards"]["held_out"], held_out_salt(recipe)), True
-
-    def settings(self) -> ImportSettings:
-        """What decides the bytes, besides the files and the tokenizer."""
-        names = ("format", "source", "eos_token", "pad_token", "append_eos", "dtype", "tokens_field", "id_field")
-        held_out, as_run = self.held()
-        known = {name: getattr(self, name) for name in names}
-        return ImportSettings(**known, held_out=held_out.share, salt=held_out.salt, as_run=as_run)
+        share = recipe["shards"]["held_out"]
+        return ImportSettings(**known, held_out=share, salt=held_out_salt(recipe), as_run=True)
 
 
 @dataclass(frozen=True)
@@ -260,31 +241,12 @@ def _plan(
 ) -> Plan[tuple[list[Imported], SplitShards, str]]:
     """The tokenizer, a task a file, and the shards."""
     copied = yield from copied_tokenizer(tokenizer)
-    held_out, as_run = options.held()
-    nodes = [
-        Node(
-            Ref("import", options.source, "", number),
-            ImportFile(
-                item.file,
-                storage.public_name(item.file.uri),
-                item.index,
-                item.metadata,
-                copied,
-                options.source,
-                options.format,
-                options.eos_token,
-                options.pad_token,
-                options.append_eos,
-                options.dtype,
-                options.tokens_field,
-                options.id_field,
-                held_out,
-                as_run,
-            ),
-            item.size,
-        )
-        for number, item in enumerate(inputs)
-    ]
+    settings = options.settings()
+    nodes = []
+    for number, item in enumerate(inputs):
+        name = storage.public_name(item.file.uri)
+        job = ImportFile(item.file, name, item.index, item.metadata, copied, settings)
+        nodes.append(Node(Ref("import", options.source, "", number), job, item.size))
     done: list[Imported] = yield Stage("import", nodes)
     shards = yield from shard({options.source: done}, options.shard_bytes)
     return done, shards[options.source], copied.digest
@@ -297,10 +259,11 @@ def _manifest(
     available = sum(one.tokens for one in shards["train"])
     train, held_out = (map(msgspec.structs.asdict, shards[split]) for split in SPLITS)
     files = [[storage.public_name(item.file.uri), item.file.version] for item in inputs]
+    settings = options.settings()
     manifest = build_manifest(
         name=options.source,
         profile="",
-        recipe_hash=content_key(msgspec.to_builtins(options.settings()), tokenizer, files),
+        recipe_hash=content_key(asdict(settings), tokenizer, files),
         seed=options.seed,
         tokenizer_sha256=known.sha256,
         vocab_size=known.vocab_size,
@@ -310,8 +273,7 @@ def _manifest(
         mixture_tokens=available,
         mixture_seed=options.seed,
     )
-    held = options.held()[0]
-    manifest["held_out"] = {"share": held.share, "salt": held.salt}
+    manifest["held_out"] = {"share": settings.held_out, "salt": settings.salt}
     return manifest
 
 
@@ -356,4 +318,4 @@ def show_import(found: ImportDone, console: Console) -> None:
         console.print(f"{found.ended:,} of {documents:,} documents did not end in token {eos}: it was added{doubt}")
     if some := found.without_index:
         console.print(f"{len(some):,} files have no index (the first: {some[0]}); documents end at token {eos} there")
-    console.print(f"join it with others: python -m pipeline mix {found.out} OTHER... --out NEW")
+    console.print(f"join it with others: {program()} mix {found.out} OTHER... --out NEW")

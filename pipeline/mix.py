@@ -23,6 +23,7 @@ from pipeline.engine import MANIFEST
 from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, held_out_salt, read_mark, write_mark
 from pipeline.manifest import SPLITS, read_corpus, token_rules
 from pipeline.overrides import RecipeError, apply_set
+from pipeline.program import train_command
 from pipeline.recipe import dump, explain, load_recipe
 from pipeline.storage.local import sync_folder
 from pipeline.tables import plain_table
@@ -384,6 +385,6 @@ def show_mix(found: Mixed, console: Console) -> None:
         console.print(f"note: {note}", markup=False)
     if found.out:
         console.print(f"wrote {found.out}/{MANIFEST} (fingerprint {found.fingerprint[:16]}); no token was written")
-        console.print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {found.out}")
+        console.print(f"next: {train_command(found.out)}", markup=False)
     else:
         console.print("nothing was written; --out NEW writes a folder with this mixture, whose shards are links")

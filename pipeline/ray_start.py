@@ -55,12 +55,13 @@ class Ray:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {code}"],
                 pass_fds=[theirs.fileno()],
+                cwd=root,  # Ray looks for modules in this folder first, and the user's may hold a pipeline.py
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,
                 stderr=self._said,
             )
         self._connection = Connection(ours.detach())
-        self._send(Start(address, workers, temporary))
+        self._send(Start(address, workers, temporary and str(Path(temporary).absolute())))
         self.cpus = 1  # of all nodes that are up, as they were last looked at
         self.memory: list[int] = []  # bytes that each of them offers
 

@@ -21,7 +21,7 @@ from pipeline.plan.corpus import Corpus
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.recipe import Recipe
 from pipeline.tables import console, plain_table
-from stages.books import Amount, StepBooks, imbalances
+from stages.books import Amount, StepBooks, add_up, imbalances
 from stages.tokens.shard_format import Manifest
 from stages.units import show_bytes, show_count, show_seconds
 
@@ -121,7 +121,7 @@ class Summary:
 
 def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine, seconds: float) -> Summary:
     """Add up the books of all tasks of this run. Raises BooksError where a source's chain does not close."""
-    chains: dict[str, dict[tuple[int, int], StepBooks]] = {source: {} for source in recipe.sources}
+    chains: dict[str, dict[tuple[int, ...], StepBooks]] = {source: {} for source in recipe.sources}
     beside: defaultdict[str, Counter[str]] = defaultdict(Counter)
     notes: dict[str, None] = {}
     peak = 0
@@ -140,12 +140,7 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
         if isinstance(report, DocumentsReport | TokenizeReport):
             beside[node.ref.source].update(report.notes)
         stage = LATE[node.ref.kind] if node.ref.kind in LATE else int(node.ref.stage)
-        chain = chains[node.ref.source]
-        for position, books in enumerate(report.books):
-            if (stage, position) in chain:
-                chain[stage, position].add(books)
-            else:
-                chain[stage, position] = books
+        add_up(chains[node.ref.source], (stage,), report.books)
     sources = []
     for name in recipe.sources:
         books = [chains[name][place] for place in sorted(chains[name])]

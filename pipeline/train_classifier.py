@@ -9,22 +9,20 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-from pydantic import ValidationError
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.overrides import apply_set
-from pipeline.plan.sources import list_files
-from pipeline.recipe import RecipeError, explain
+from pipeline.recipe import settings_of
 from pipeline.storage.errors import from_os_error
 from pipeline.tables import plain_table
+from pipeline.user_files import batches_of
 from stages.errors import UserError
 from stages.quality.classifier import good_probability
 from stages.quality.fasttext_model import load_model
 from stages.quality.scores import precision_recall, roc_auc, top_share_begins
 from stages.quality.settings import TrainSettings
 from stages.quality.train import train_classifier
-from stages.read import Event, Problem, ReadSpec, read_batches
+from stages.read import ReadSpec
 
 
 def train(
@@ -35,10 +33,7 @@ def train(
     `evaluate`: JSON lines of {"text", "label": 0 or 1}, never trained on; what the classifier says of them is put on the
     returned card as `evaluated`. Raises UserError for files that are missing or damaged, and unknown settings.
     """
-    try:
-        settings = TrainSettings.model_validate(apply_set({}, assignments))
-    except ValidationError as error:
-        raise RecipeError(f"--set: {explain(error, TrainSettings)}") from None
+    settings = settings_of(TrainSettings, assignments)
     sources = {"positive": storage.public(list(positive)), "negative": storage.public(list(negative))}
     try:
         card = train_classifier(_texts("positive", positive), _texts("negative", negative), out, settings, sources=sources)
@@ -50,18 +45,8 @@ def train(
 
 
 def _texts(name: str, paths: Sequence[str], metadata: bool = False) -> Iterator[pa.RecordBatch]:
-    """Batches of the documents in the named files. A record that cannot be read is an error: training has no books."""
-    spec = ReadSpec(metadata=metadata)
-
-    def refuse(event: Event) -> None:
-        if isinstance(event, Problem):
-            raise event.error()
-
-    for file in list_files(name, paths):
-        random = spec.format_of(file.name) == "parquet"
-        opened = storage.open_random if random else storage.open_stream
-        with opened(file.uri, version=file.witness) as stream:
-            yield from read_batches(stream, file.name, spec, on_event=refuse)
+    """Batches of the documents in the named files."""
+    return (batch for _, batch in batches_of(name, paths, ReadSpec(metadata=metadata)))
 
 
 def judge(model: str | Path, settings: TrainSettings, labelled: str) -> dict[str, Any]:

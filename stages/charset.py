@@ -35,7 +35,7 @@ RARELY, RARELY_1252 = 0.5, 0.02
 HARDLY, HARDLY_DETECTED = 0.5, 0.25
 # The same, up to which what the detector says is taken for damage: it bears some, and may well be right.
 LIGHTLY = 0.1
-FEW = 12  # characters of several bytes: of fewer it cannot be told that they are no signs of windows-1252
+FEW = 8  # characters of several bytes: of fewer it cannot be told that they are no signs of windows-1252
 PARTS = 8  # of a damaged page, of which each is looked at by itself
 
 # UTF-32 is none of the standard's encodings, but its mark is no sensible beginning of UTF-16: that would be a NUL.
@@ -291,13 +291,13 @@ def _detected(data: bytes) -> tuple[str | None, Decoded]:
         return name if fits else None, first
     other = _firefox(data)
     second, _, other_fits = _tried(data, other)
-    if other_fits and other in _MULTI_BYTE:
+    if other_fits and other in _MULTI_BYTE and len(_foreign(second.text)) >= FEW:
         return other, second
     if fits:
         return name, first
     if voted := _by_parts(data):
         return None, voted
-    if other_fits:
+    if other_fits and other not in _MULTI_BYTE:
         return other, second
     return None, first if strange <= HARDLY_DETECTED else _decode(data, "windows-1252")
 
@@ -327,7 +327,7 @@ def _by_parts(data: bytes) -> Decoded | None:
     if 2 * found[name] < max(1, found.total()):
         return None
     decoded, strange, _ = _tried(data, name)
-    return decoded if strange <= HARDLY_DETECTED else None
+    return decoded if strange <= HARDLY_DETECTED and len(_foreign(decoded.text)) >= FEW else None
 
 
 def _parts(data: bytes) -> Iterator[bytes]:

@@ -12,10 +12,10 @@ from typing import Any
 
 from told import as_json
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
 from pipeline.report.gather import gather
-from pipeline.run import Options, run_recipe
 
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split() if word.isalpha()]  # real prose
 HOSTILE = (

@@ -21,6 +21,13 @@ def tell(args: argparse.Namespace, found: object, show: Callable[..., None], *mo
         show(printable_all(found), console(), *more)
 
 
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """A recipe, and what changes it."""
+    parser.add_argument("recipe", help="a YAML file, or a recipe that comes with Headrace, by name: dclm_mix")
+    parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """The flags that say where tasks run, and what is printed."""
     parser.add_argument("--address", help="a running Ray cluster (default: RAY_ADDRESS, else this machine)")

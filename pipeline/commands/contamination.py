@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
 from stages.errors import UserError
 
 
@@ -25,14 +26,8 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.questions.contamination import contamination, show_contamination
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     if args.top < 0:
         raise UserError(f"--top {args.top}: a number of items, 0 for none")
-    found = contamination(args.dir, args.source)
-    if args.json:
-        print_json(found)
-    else:
-        show_contamination(printable_all(found), args.top, console())
+    tell(args, contamination(args.dir, args.source), show_contamination, args.top)
     return 0

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.arguments import tell
+from pipeline.commands.arguments import add_recipe, tell
 from stages.errors import UserError
 
 
@@ -19,9 +19,7 @@ def add(commands: Any) -> None:
         "Core time is measured on this machine, never assumed: from a finished run (--rates), or by a small run of the recipe's "
         "own steps over sample text (--measure, some 20 s). Without either, the recipe's own run under runs/ is taken.",
     )
-    parser.add_argument("recipe", help="YAML file")
-    parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
+    add_recipe(parser)
     parser.add_argument("--rates", metavar="DIR|FILE", help="a finished run, or a file that --save wrote")
     parser.add_argument("--measure", action="store_true", help="measure now, on one core")
     parser.add_argument("--save", metavar="FILE", help="with --measure: write the rates to a .json file for --rates")
@@ -33,6 +31,17 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--bandwidth", type=float, metavar="MB/s", help="between a node and the storage (default: not counted)"
     )
+    parser.add_argument(
+        "--source-bandwidth", type=float, metavar="MB/s", help="of the whole cluster from the hub and from web servers"
+    )
+    parser.add_argument(
+        "--request-prices",
+        type=float,
+        nargs=2,
+        metavar=("READS", "WRITES"),
+        help="of a million requests to the storage (S3: 0.4 5)",
+    )
+    parser.add_argument("--storage-price", type=float, metavar="X", help="of a TB in the storage for a month (S3: 23)")
     parser.add_argument("--tree", action="store_true", help="print the plan itself, its stages and tasks; needs no rates")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(call=_call)
@@ -84,15 +93,21 @@ def _cluster(args: argparse.Namespace) -> Any:
     from pipeline.forecast.cluster import Cluster, this_machine
 
     here = this_machine()
-    for name in ("nodes", "cores", "memory", "bandwidth"):
+    for name in ("nodes", "cores", "memory", "bandwidth", "source_bandwidth"):
         if (value := getattr(args, name)) is not None and value <= 0:
-            raise UserError(f"--{name} {value:g}: must be above 0")
-    if args.price_per_hour is not None and not 0 <= args.price_per_hour < math.inf:
-        raise UserError(f"--price-per-hour {args.price_per_hour:g}: must be 0 or above")
+            raise UserError(f"--{name.replace('_', '-')} {value:g}: must be above 0")
+    for name in ("price_per_hour", "storage_price", "request_prices"):
+        given = getattr(args, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not 0 <= value < math.inf:
+                raise UserError(f"--{name.replace('_', '-')} {value:g}: must be 0 or above")
     return Cluster(
         args.nodes,
         args.cores or here.cores,
         int(args.memory * 2**30) if args.memory else here.memory,
         args.price_per_hour,
         args.bandwidth * 1e6 if args.bandwidth else None,
+        args.source_bandwidth * 1e6 if args.source_bandwidth else None,
+        tuple(args.request_prices) if args.request_prices else None,
+        args.storage_price,
     )

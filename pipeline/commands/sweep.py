@@ -32,7 +32,8 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.questions.sweep import draw_sweep, show_sweep, sweep
+    from pipeline.questions.sweep import show_sweep, sweep
+    from pipeline.questions.sweep_picture import draw_sweep
 
     found = sweep(args.dir, args.measure, args.source, args.side, args.values)
     if args.png:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from pipeline.forecast.cluster import Cluster, Phase, phases
-from pipeline.forecast.inputs import inputs_of
-from pipeline.forecast.rates import Rates, Work
+from pipeline.forecast.cluster import Cluster, Phase, other_costs, phases
+from pipeline.forecast.inputs import inputs_of, missing_files
+from pipeline.forecast.rates import Rates
 from pipeline.forecast.stages import SourceForecast, Stage
+from pipeline.forecast.usual import usual_rates
 from pipeline.forecast.walk import forecast
 from pipeline.recipe import Recipe
 
-# Where nothing was measured: figures that decide no stage, and only counts of tasks that are not told then.
-UNMEASURED = {
-    ("files", "", ""): Work(documents_in=1, bytes_in=1, bytes_out=1),
-    ("tokens", "", ""): Work(bytes_in=4, bytes_out=1),
-}
 BY_AMOUNT = ("dedup", "held out", "shard")  # kinds of tasks of which there are as many as there is text
 
 
@@ -34,6 +30,19 @@ class Tree(msgspec.Struct, frozen=True):
     plan: list[StageOfPlan]
 
 
+class Costs(msgspec.Struct, frozen=True):
+    """What the nodes cost, requests to the storage, and what lies there while the run goes on; None without a price."""
+
+    nodes: float | None
+    requests: float | None
+    storage: float | None
+
+    def all(self) -> float | None:
+        """The sum of those that have a price; None where none has."""
+        known = [cost for cost in (self.nodes, self.requests, self.storage) if cost is not None]
+        return sum(known) if known else None
+
+
 class Total(msgspec.Struct, frozen=True, kw_only=True):
     """All phases together. disk, memory: at the fullest moment, of the largest task."""
 
@@ -41,6 +50,7 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
     core_hours: float
     hours: float
     cost: float | None
+    costs: Costs
     disk: int
     memory: int
     read: int
@@ -66,7 +76,7 @@ class Foretold(Tree, frozen=True, kw_only=True):
 
 def tree(recipe: Recipe, offline: bool = False) -> Tree:
     """The stages of a recipe's plan, for which nothing need be measured. Raises UserError for files that cannot be listed."""
-    rates = Rates("nothing", dict(UNMEASURED))
+    rates = usual_rates()  # they decide no stage, and only counts of tasks that are not told
     inputs = inputs_of(recipe, rates, offline)
     _, outline = forecast(recipe, inputs, rates)
     unlisted = {name for name, given in inputs.items() if not given.listed}
@@ -86,12 +96,14 @@ def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) 
     inputs = inputs_of(recipe, rates, offline)
     told, outline = forecast(recipe, inputs, rates)
     found, problems = phases(told, cluster)
+    problems += [given.missing for given in inputs.values() if given.missing]
+    problems += [] if offline else missing_files(recipe)
     if any(stage.phase.endswith(": filter") for stage in told.stages):
-        told.assumptions.append(
-            "a Bloom filter is as fast as the small one that was measured; one that fills memory is slower"
-        )
+        told.assumptions.append("a Bloom filter larger than the one that was tried is as fast as that")
     if any(given.pages for given in inputs.values()):
         told.assumptions.append("the process that parses pages, one beside each such task, is not in the memory of a task")
+    nodes = sum(phase.cost or 0.0 for phase in found) if cluster.price is not None else None
+    costs = Costs(nodes, *other_costs(found, cluster))
     return Foretold(
         recipe.name,
         recipe.profile,
@@ -107,7 +119,8 @@ def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) 
             tasks=sum(phase.tasks for phase in found),
             core_hours=sum(phase.core_seconds for phase in found) / 3600,
             hours=sum(phase.seconds for phase in found) / 3600,
-            cost=sum(phase.cost or 0.0 for phase in found) if cluster.price is not None else None,
+            cost=costs.all(),
+            costs=costs,
             disk=max((phase.disk for phase in found), default=0),
             memory=max((phase.memory for phase in found), default=0),
             read=sum(phase.read for phase in found),

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import orjson
 
 from pipeline import storage
-from pipeline.finished import open_finished, recipe_of
+from pipeline.finished import open_finished, read_recipe
 from pipeline.jobs.classifier import ClassifierReport
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, NEAR_COPIES, NearReport
@@ -132,12 +131,11 @@ def read_rates(where: str) -> Rates:
 def rates_of_run(run: str, origin: str | None = None) -> Rates:
     """Rates from the ledger of a finished run. Raises UserError where there is none."""
     manifest = read_manifest(run)
-    uri = storage.join(run, "recipe.json")
-    if not storage.exists(uri):
+    if not storage.exists(storage.join(run, "recipe.json")):
         raise UserError(
             f"{run} holds no run of a recipe, and so no rates: name the folder of a run, or measure with --measure"
         )
-    recipe = recipe_of(orjson.loads(storage.read_bytes(uri)), uri)
+    recipe = read_recipe(run)
     rates = Rates(origin or f"the ledger of {run}")
     plans = {name: segments(source) for name, source in recipe.sources.items()}
     plans[MIXTURE] = [Segment(dedup=item) for item in recipe.dedup]
@@ -178,7 +176,7 @@ def _file_sizes(rates: Rates, recipe: Recipe) -> None:
     for name, source in recipe.sources.items():
         read = rates.work.get(("read", name, "0"))
         try:
-            size = sum(file.size for file in list_files(name, source.read.paths))
+            size = sum(file.size for file in list_files(name, source.read.paths, recipe.folder))
         except (UserError, storage.StorageError) as error:
             rates.notes.append(f"{name}: its files are not there to be measured ({error})")
             continue

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 from rich.console import Console
 from rich.tree import Tree as Branches
 
+from pipeline.forecast.cluster import OBJECT_STORE
 from pipeline.forecast.plan import Foretold, Tree
 from pipeline.forecast.stages import SourceForecast
 from pipeline.tables import line, plain_table
@@ -20,11 +22,16 @@ def show_plan(found: Foretold, console: Console) -> None:
     cluster = found.cluster
     network = f", {show_bytes(cluster.bandwidth)}/s each to storage" if cluster.bandwidth else "; the network is not counted"
     price = f", {cluster.price:g} an hour each" if cluster.price is not None else ""
+    outside = f"; {show_bytes(cluster.outside)}/s in all from the hub and web servers" if cluster.outside else ""
     console.print(
         f"cluster: {cluster.nodes:,} node{'s' * (cluster.nodes > 1)} of {cluster.cores} cores and "
-        f"{show_bytes(cluster.memory)}{price}{network}",
+        f"{show_bytes(cluster.memory)}, {OBJECT_STORE:.0%} of it kept by Ray{price}{network}{outside}",
         highlight=False,
     )
+    if found.total.cost is not None:
+        costs = msgspec.structs.asdict(found.total.costs)
+        told = ", ".join(f"{name} {cost:,.2f}" for name, cost in costs.items() if cost is not None)
+        line(console, f"cost: {found.total.cost:,.2f} ({told})")
     line(console, f"core time: measured in {found.rates}")
     line(console, "memory and files of a dedup: the bounds that it states before it starts; of other tasks: the peak measured")
     for note in found.rate_notes:
@@ -61,7 +68,7 @@ def _phases(found: Foretold, console: Console) -> None:
     table.add_section()
     sizes = map(show_bytes, (total.read, total.written, total.memory, total.disk))
     times = _hours(total.core_hours), show_seconds(total.hours * 3600)
-    table.add_row("all", f"{total.tasks:,}", "", *sizes, *times, "", *([f"{total.cost:,.2f}"] if priced else []))
+    table.add_row("all", f"{total.tasks:,}", "", *sizes, *times, "", *([f"{total.costs.nodes:,.2f}"] if priced else []))
     console.print(table)
 
 

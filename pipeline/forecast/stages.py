@@ -10,6 +10,7 @@ import msgspec
 from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import ROUNDS, Rates, Work
 from pipeline.plan.corpus import MIXTURE
+from pipeline.plan.lists import LIST
 from pipeline.plan.node import Node
 from pipeline.plan.parts import segments
 from pipeline.recipe import Recipe
@@ -45,6 +46,8 @@ class Stage(msgspec.Struct):
     memory: int = 0  # of one task
     core_seconds: float = 0.0
     releases: int = 0  # bytes of files that are let go when the phase is done
+    outside: int = 0  # of `read`, what does not lie in the cluster's own storage: on the hub, on web servers
+    longest: float = 0.0  # the share of the work that the largest task has; 0: all have as much
     steps: list[StepCost] = []
 
 
@@ -114,6 +117,7 @@ class Costs:
         self.flows = {name: self._flow(name, given) for name, given in inputs.items()}
         self.plans = {name: segments(source) for name, source in recipe.sources.items()}
         self.stages: dict[tuple[str, str], Stage] = {}
+        self.last = Stage("", "", 0)  # the one that was entered last
 
     def _flow(self, name: str, given: Input) -> Flow:
         known = self.recipe.expected.sources.get(name) if self.recipe.expected else None
@@ -122,7 +126,7 @@ class Costs:
 
     def add(self, stage: Stage) -> Stage:
         """Enter what a group takes; rounds of one phase are entered together."""
-        there = self.stages.setdefault((stage.phase, stage.source), stage)
+        there = self.last = self.stages.setdefault((stage.phase, stage.source), stage)
         if there is not stage:
             there.tasks += stage.tasks
             there.memory = max(there.memory, stage.memory)
@@ -136,6 +140,7 @@ class Costs:
         segment = self.plans[name][number]
         stage = Stage("read and filter" if number == 0 else f"after dedup {number}", name, len(group))
         stage.documents, stage.bytes_in, stage.read = int(flow.documents), int(flow.bytes), int(flow.files)
+        stage.outside = stage.read if number == 0 and _is_outside(self.recipe.sources[name].read.paths) else 0
         reading = missing.work(rates.speed("read", name, str(number)) or rates.all("read"), "reading")
         seconds = reading.seconds_per_byte * flow.bytes
         stage.memory = (rates.of("read", name, str(number)) or reading).memory
@@ -323,6 +328,11 @@ def _step(stage: Stage, source: str, name: str, step: Step, flow: Flow, rates: R
         )
     )
     return seconds
+
+
+def _is_outside(paths: Sequence[str]) -> bool:
+    """Whether a source lies on the hub or on web servers."""
+    return any(path.removeprefix(LIST).startswith(("hf://", "http://", "https://")) for path in paths)
 
 
 def bytes_per_token(recipe: Recipe, name: str, rates: Rates) -> float:

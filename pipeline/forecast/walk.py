@@ -72,6 +72,9 @@ class _Walk:
             self._check_room(group, f"{source}/{name}", settings)
         else:
             getattr(self.costs, kind.replace(" ", "_"))(group)
+        stage = self.costs.last
+        weights = [node.weight for node in group]
+        stage.longest = max(stage.longest, max(weights) / sum(weights)) if sum(weights) else stage.longest
 
     def _check_room(self, group: list[Node], name: str, settings: Any) -> None:
         """Tell of a filter or suffix array that will be larger than the recipe allows, at which the run would stop."""

@@ -118,7 +118,7 @@ def _describe(run: str, name: str, dedup: DedupSummary, top: int) -> DedupCluste
         for entry in batch.column("representative_source").value_counts():
             lost[dedup.read[ordinal].source, entry["values"].as_py(), kind] += entry["counts"].as_py()
     if dedup.sizes is not None:
-        sizes, heads = dedup.sizes, [(c["part"], c["row"], c["size"]) for c in (dedup.largest or ())[:top]]
+        sizes, heads = dedup.sizes, [(c.part, c.row, c.size) for c in (dedup.largest or ())[:top]]
     else:
         sizes, heads = _count(run, dedup, top)
     pairs = sorted({(source, kept) for source, kept, _ in lost}, key=lambda p: (p[0], p[1] or ""))
@@ -162,7 +162,7 @@ def _count(run: str, dedup: DedupSummary, top: int) -> tuple[list[tuple[int, int
 
     A part of the addresses at a time, chosen by a hash: memory stays within PASS_BYTES, about, however many there are.
     """
-    pieces = dedup.removed + sum(report["paragraphs"] for report in (dedup.reports or {}).values())
+    pieces = dedup.removed + sum(report.paragraphs for report in (dedup.reports or {}).values())
     passes = max(1, -(-pieces * 8 * 3 // PASS_BYTES))
     sizes: Counter[int] = Counter()
     largest: list[tuple[int, int, int]] = []

@@ -25,7 +25,7 @@ from pipeline.tables import line, plain_table
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
-from stages.tokens.shard_format import Manifest, ShardError
+from stages.tokens.shard_format import Manifest, ShardEntry, ShardError
 from stages.tokens.tokenizer import Tokenizer
 from stages.units import show_count
 
@@ -128,7 +128,7 @@ class _Entry:
 
     source: str | None
     split: str
-    shard: dict[str, Any]
+    shard: ShardEntry
 
 
 def inspect(run: str, documents: int = 0, quick: bool = False) -> Inspected:
@@ -239,7 +239,7 @@ def _of_manifest(manifest: Manifest) -> list[str]:
     return wrong
 
 
-def _shard(shard: dict[str, Any], split: str, checked: Checked) -> Shard:
+def _shard(shard: ShardEntry, split: str, checked: Checked) -> Shard:
     known = {name: shard[name] for name in Shard.__struct_fields__ if name in shard}
     return Shard(
         **known,
@@ -300,7 +300,7 @@ def _decoded(run: str, manifest: Manifest, source: str, tokenizer: Tokenizer, dt
             return
 
 
-def _decoded_shard(run: str, shard: dict[str, Any], tokenizer: Tokenizer, dtype: np.dtype) -> Iterator[Sample]:
+def _decoded_shard(run: str, shard: ShardEntry, tokenizer: Tokenizer, dtype: np.dtype) -> Iterator[Sample]:
     index = storage.join(run, shard["index"])
     with storage.open_random(storage.join(run, shard["path"])) as stream:
         for rows in read_index_batches(lambda: storage.open_stream(index), shard["index"]):

@@ -20,6 +20,7 @@ from pipeline.finished import Row
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import localise_step
 from pipeline.plan.sources import SAMPLE, sample_folder
+from pipeline.storage.uri import located
 from stages.chain import is_edit
 from stages.document import payload_sizes
 from stages.errors import UserError
@@ -40,16 +41,17 @@ class Edit(msgspec.Struct, frozen=True):
 
 
 def edits_of(
-    steps: list[tuple[str, Step]], read: ReadSpec, document: Row, stored: str | None
+    steps: list[tuple[str, Step]], read: ReadSpec, document: Row, stored: str | None, folder: str | None
 ) -> tuple[list[Edit], str | None]:
     """What each editing step of `steps` did to a document, and a note where that is not known, or not surely.
 
     document: its file, record and offset. stored: the text on record after the last of `steps`, None where there is none.
+    folder: of the recipe.
     """
     if not any(is_edit(step) for _, step in steps):
         return [], None
     try:
-        batch = read_record(read, document["file"], document["record"], document["offset"])
+        batch = read_record(read, document["file"], document["record"], document["offset"], folder)
         if batch is None:
             return [], f"{document['file']} has no record {document['record']} now: the file changed since the run"
         edits, last = _replay(steps, batch)
@@ -62,18 +64,20 @@ def edits_of(
     return edits, None
 
 
-def source_uri(file: str) -> str:
-    """Where a source file lies that documents name as `file`."""
-    return str(sample_folder() / file.removeprefix(SAMPLE)) if file.startswith(SAMPLE) else file
+def source_uri(file: str, folder: str | None) -> str:
+    """Where a source file lies that documents name as `file`; folder: of the recipe."""
+    return str(sample_folder() / file.removeprefix(SAMPLE)) if file.startswith(SAMPLE) else located(file, folder)
 
 
-def read_record(read: ReadSpec, file: str, record: int, offset: int | None) -> pa.RecordBatch | None:
+def read_record(
+    read: ReadSpec, file: str, record: int, offset: int | None, folder: str | None
+) -> pa.RecordBatch | None:
     """One record of a source file as a batch of one row; None where the file has no such document.
 
     A WARC record is read from its offset, a Parquet row from its row group; JSON lines are read up to the line.
     Raises UserError (StorageError, InputError) where the file is missing or cannot be read.
     """
-    uri = source_uri(file)
+    uri = source_uri(file, folder)
     kind = read.format_of(file)
     events: list[Event] = []
     if kind == "warc" and offset:
@@ -89,7 +93,7 @@ def read_record(read: ReadSpec, file: str, record: int, offset: int | None) -> p
         if group >= len(ends):
             return None
         part = Part(row_groups=(group,))
-    with storage.open_random(uri) if kind == "parquet" else storage.open_stream(uri) as stream:
+    with storage.open_random(uri) if read.seeks(file) else storage.open_stream(uri) as stream:
         for batch in read_batches(stream, file, read, batch_bytes=BATCH_BYTES, on_event=events.append, part=part):
             events.clear()
             records = np.asarray(batch.column("record"))

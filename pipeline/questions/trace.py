@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,10 +19,11 @@ from rich.text import Text
 from pipeline import storage
 from pipeline.folder import PAIRS, RUN
 from pipeline.manifest import SPLITS, read_corpus, run_tokenizer, shards_of
+from pipeline.program import program
 from pipeline.tables import line
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
-from stages.tokens.shard_format import Manifest, ShardError
+from stages.tokens.shard_format import Manifest, ShardEntry, ShardError
 
 CONTEXT = 48  # tokens shown on each side
 SPLIT_CHARACTER = 4  # tokens that one character may be cut into
@@ -115,10 +115,10 @@ def has_records(run: str) -> bool:
 def why_command(run: str, document: Found) -> str:
     """The command that shows a document's way through the run: its measures, edits and copies."""
     query = f"{document.file}:{document.record}" if document.record else document.id
-    return shlex.join(["python", "-m", "pipeline", "why", run, query])
+    return f"{program()} {shlex.join(['why', run, query])}"
 
 
-def find_shard(run: str, manifest: Manifest, name: str) -> tuple[str, str, dict[str, Any]]:
+def find_shard(run: str, manifest: Manifest, name: str) -> tuple[str, str, ShardEntry]:
     """(source, split, entry) of a shard, by its path in the manifest or the end of it. Raises UserError."""
     bare = name.removesuffix(".npy").removesuffix(".csv.gz")
     found = [
@@ -146,7 +146,7 @@ def _example(manifest: Manifest) -> str:
     return "SOURCE/00000"
 
 
-def documents_at(run: str, shard: dict[str, Any], ranges: list[tuple[int, int]]) -> list[list[Found]]:
+def documents_at(run: str, shard: ShardEntry, ranges: list[tuple[int, int]]) -> list[list[Found]]:
     """For each range of a shard's tokens (first, end) the documents in it; the index is read once, and not to its end.
 
     Raises UserError for a damaged index, or one that does not cover a range.
@@ -180,7 +180,7 @@ def documents_at(run: str, shard: dict[str, Any], ranges: list[tuple[int, int]])
 
 
 def _window(
-    run: str, manifest: Manifest, shard: dict[str, Any], document: Found, offset: int, context: int
+    run: str, manifest: Manifest, shard: ShardEntry, document: Found, offset: int, context: int
 ) -> tuple[np.ndarray, int]:
     """The document's tokens around one of them, and the place of the first of these in the shard."""
     dtype = np.dtype(manifest["dtype"])

@@ -136,7 +136,7 @@ def _measures_note(run: FinishedRun, hit: Hit, kind: str) -> str | None:
     if kind == "failed":
         return "a document that failed is on record with its cause and payload, without measures"
     if hit.stage < 0:
-        return f"its measures were let go (run.keep is {run.recipe.run.keep})"
+        return run.gone("its measures are not there")
     return None
 
 
@@ -238,7 +238,7 @@ def _edits(
     cutting = next((i for i, (_, item) in enumerate(taken) if getattr(item, "method", None) in ("bff", "substring")), len(taken))
     steps = [(name, item) for name, item in taken[:cutting] if isinstance(item, Step)]
     text = row.get("text") if kind != "failed" and cutting == len(taken) and stage >= 0 else None
-    edits, note = edits_of(steps, run.recipe.sources[source.name].read, row, text)
+    edits, note = edits_of(steps, run.recipe.sources[source.name].read, row, text, run.recipe.folder)
     if cutting < len(taken) and note is None:
         note = f"what {taken[cutting][0]} cut out, and edits after it, are not shown: a dedup needs all documents"
     return edits, note

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import deepcopy
 
 from msgspec import Struct, field
 
 from pipeline.finished import FinishedRun, SourceParts
-from stages.books import Amount, StepBooks, imbalances
+from pipeline.plan.parts import dedups_before
+from stages.books import Amount, StepBooks, add_up, imbalances
 
 MOST_REASONS = 60  # of a source that are listed; a step of a user's own may name any number
 
@@ -72,24 +72,36 @@ class Totals(Sums, frozen=True, kw_only=True):
     shards: int
 
 
-def chain_of(source: SourceParts) -> list[StepBooks]:
-    """The books of a source's steps in order, of all its tasks together."""
-    chain: dict[tuple[int, int], StepBooks] = {}
+def chain_of(source: SourceParts) -> dict[tuple[int, ...], StepBooks]:
+    """The books of a source's steps in order, of all its tasks together, by stage and position."""
+    chain: dict[tuple[int, ...], StepBooks] = {}
     stages = [[files.report.books for files in parts] for parts in source.parts]
     for stage, tasks in enumerate([*stages, [report.books for report in source.tokens]]):
         for task in tasks:
-            for position, books in enumerate(task):
-                place = (stage, position)
-                if place in chain:
-                    chain[place].add(books)
-                else:
-                    chain[place] = deepcopy(books)  # the reports stay as they are
-    return [chain[place] for place in sorted(chain)]
+            add_up(chain, (stage,), task)
+    return {place: chain[place] for place in sorted(chain)}
+
+
+def named(chain: dict[tuple[int, ...], StepBooks], source: SourceParts, mixture: list[str]) -> list[StepBooks]:
+    """The books in order, where documents arrive from a dedup under that dedup's name. mixture: the dedups over all sources.
+
+    Where none stands before the tokenizer, there is nothing to tell of the arrival there, and it is left out.
+    """
+    found, last = [], len(source.parts)
+    for (stage, position), books in chain.items():
+        if position == 0 and stage > 0:
+            names = dedups_before(source.plan, stage if stage < last else len(source.plan))
+            names += [f"mixture {name}" for name in mixture] if stage == last else []
+            if not names and books.into == books.out:
+                continue
+            books.step = " and ".join(names) or books.step
+        found.append(books)
+    return found
 
 
 def source_books(run: FinishedRun, source: SourceParts) -> SourceBooks:
     """One source's books from end to end."""
-    chain = chain_of(source)
+    chain = named(chain_of(source), source, [name for name, _ in run.recipe.dedup])
     dropped: dict[str, Amount] = {}
     for books in chain:
         for reason, amount in books.dropped.items():

@@ -15,11 +15,14 @@ from msgspec import Struct
 from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts, open_finished
 from pipeline.questions.clusters import SUMMARY, Cluster, DedupClusters, Piece, clusters
+from pipeline.recipe_text import recipe_text
 from pipeline.report.books import SourceBooks, Totals, source_books, totals
 from pipeline.report.distributions import LabelFigures, NumberFigures, measures_of
+from pipeline.report.domains import Domains, domains_of
 from pipeline.report.lengths import Lengths, lengths_of
 from pipeline.report.samples import Samples, samples_of
 from pipeline.report.work import Failures, Speed, failures, speed
+from stages.tokens.shard_format import ShardEntry
 
 PARTS = 64  # of a source that are read for measures, lengths and samples, unless more are asked for
 EACH = 2  # documents shown for a reason
@@ -42,6 +45,7 @@ class SourceFigures(SourceBooks, frozen=True, kw_only=True):
     measures: list[NumberFigures | LabelFigures]
     lengths: Lengths
     samples: Samples
+    domains: Domains
     missing: list[str]
 
 
@@ -89,6 +93,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     dtype: str
     tokenizer: dict[str, Any]
     keep: str
+    recipe: str  # as YAML, without what is a default
     balances: bool
     totals: Totals
     sources: dict[str, SourceFigures]
@@ -113,6 +118,7 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -
     Raises UserError where there is no finished run, or it was made by an older version.
     """
     finished = open_finished(run)
+    finished.check_whole()
     summary = msgspec.json.decode(storage.read_bytes(storage.join(run, SUMMARY)), type=_Summary)
     ordinals = {name: _chosen(source, parts) for name, source in finished.sources.items()}
     sources = {
@@ -123,6 +129,7 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -
         run=storage.redact(run),
         **{name: manifest[name] for name in ("name", "profile", "fingerprint", "recipe_hash", "seed", "dtype", "tokenizer")},
         keep=finished.recipe.run.keep,
+        recipe=recipe_text(finished.recipe),
         balances=not any(source.problems for source in sources.values()),
         totals=totals(finished, sources.values()),
         sources=sources,
@@ -152,6 +159,7 @@ def _source(run: FinishedRun, source: SourceParts, ordinals: list[int], each: in
         measures=measures,
         lengths=lengths,
         samples=samples,
+        domains=domains_of(run, source, ordinals),
         missing=[*no_measures, *no_lengths, *no_samples],
     )
 
@@ -189,7 +197,7 @@ def _mixture(run: FinishedRun) -> MixtureFigures:
     return MixtureFigures(total, mixture["seed"], members)
 
 
-def _shards(shards: list[dict[str, Any]]) -> Shards:
+def _shards(shards: list[ShardEntry]) -> Shards:
     tokens = np.array([shard["tokens"] for shard in shards], np.int64)
     if not len(tokens):
         return Shards(0, 0, 0, [])

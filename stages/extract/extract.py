@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -18,6 +19,7 @@ from stages.document import DOCUMENT, text_array, text_buffers
 from stages.errors import DocumentsFailed
 from stages.extract import supervisor
 from stages.step import Bounds, Labels, Limit, Measures, Step, limit
+from stages.units import Bytes
 from stages.user_code import code_digest
 
 if TYPE_CHECKING:  # its kernels are imported by the runs that use them
@@ -38,37 +40,54 @@ class Extract(Step):
     """
 
     step: ClassVar[str] = "extract"
+    other_measures: ClassVar[Mapping[str, str]] = {"page_bytes": "Bytes of the page; the key `max_page_bytes` limits it."}
     takes_pages: ClassVar[bool] = True
     version: ClassVar[int] = 2
     tallies: ClassVar[tuple[str, ...]] = ("replaced",)
 
-    # "resiliparse", "blocks", or "module:function" for a function that takes HTML as str and returns text (None: empty).
     engine: str = Field(default="resiliparse", pattern=r"^resiliparse$|^blocks$|^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
-    # Options of Resiliparse's extract_plain_text; its defaults but for main_content, as DCLM uses it.
+    """`resiliparse`, `blocks`, or `module:function`, a function of your own from HTML (str) to text (None: empty)."""
     main_content: bool = True
+    """resiliparse: take the main text alone, as DCLM does. This and the next nine are options of its
+    extract_plain_text, with its defaults but for this one."""
     preserve_formatting: bool | Literal["minimal_html"] = True
+    """resiliparse: keep line breaks and the space of blocks."""
     list_bullets: bool = True
+    """resiliparse: put bullets before the items of lists."""
     alt_texts: bool = True
+    """resiliparse: take the texts that stand for images."""
     links: bool = False
+    """resiliparse: write the addresses of links behind them."""
     form_fields: bool = False
+    """resiliparse: take form fields and their values."""
     noscript: bool = False
+    """resiliparse: take what stands in <noscript>."""
     comments: bool = True
+    """resiliparse: treat sections of comments as main text."""
     post_meta: bool = True
+    """resiliparse: keep the data of a post (author, date) in its main text."""
     skip_elements: tuple[str, ...] = ()
-    # Options of the engine `blocks`: what stands around TeX ($ and $$, \( and \[, or nothing), whether the page's first
-    # <h1> is text, and whether title, date, author, language, robots rules and licences go into `metadata`, under `page`.
+    """resiliparse: CSS selectors of elements to leave out."""
     math: Literal["dollars", "brackets", "none"] = "dollars"
+    """blocks: what stands around TeX: $ and $$, \\( and \\[, or nothing."""
     headline: bool = False
+    """blocks: take the page's first <h1> as text."""
     page_metadata: bool = True
-    # How bytes become characters: "declared" takes UTF-8, then what header and page declare, as browsers do, then a
-    # detector (stages/charset.py); "as_dclm" is Resiliparse's detector alone, which takes damaged UTF-8 for other things.
+    """blocks: put title, date, author, language, robots rules and licences into `metadata`, under `page`."""
     charset: Literal["declared", "as_dclm"] = "declared"
+    """How bytes become characters. `declared`: as UTF-8, then as header and page declare, as browsers do, then by a
+    detector. `as_dclm`: by Resiliparse's detector alone, which takes damaged UTF-8 for other things."""
 
-    max_page_bytes: PositiveInt = 16 << 20  # larger pages are dropped unread
-    page_seconds: PositiveFloat = 10.0  # CPU time after which a page is given up
-    memory_mb: PositiveInt | None = 2048  # address space of the parsing process
+    max_page_bytes: Bytes = Field(default=16 << 20, gt=0)
+    """Larger pages are dropped unread; the measure is `page_bytes`."""
+    page_seconds: PositiveFloat = 10.0
+    """CPU time after which a page is given up."""
+    memory_mb: PositiveInt | None = 2048
+    """Address space of the parsing process, in MiB."""
     characters: Limit = limit(min=1)
+    """Characters of the text."""
     replaced: Limit = limit()
+    """Characters of the page put in place of bytes that mean nothing in its encoding; null where nothing was decoded."""
 
     def limits(self) -> dict[str, Bounds | Labels]:
         """Page size is no Limit field, since raising it must extract again; but it drops pages like one."""

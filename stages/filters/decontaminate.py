@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -34,6 +34,11 @@ class Decontaminate(Step):
     """
 
     step: ClassVar[str] = "decontaminate"
+    other_measures: ClassVar[Mapping[str, str]] = {
+        "hit": "The set and its record, `name:record`, with most hits; null for none.",
+        "items": "`match: items`: how many items were found.",
+        "hits": "`match: items`: all that were found, as JSON: [`name:record`, share found, first word, behind the last word].",
+    }
     tallies: ClassVar[tuple[str, ...]] = ("items",)
 
     overlap: Limit = limit(max=0)
@@ -45,6 +50,7 @@ class Decontaminate(Step):
     names: tuple[str, ...] = ()
     """What each file is called in the measure `hit`; left out, that by which their paths differ."""
     match: Literal["items", "ngrams"] = "items"
+    """What is looked for: items of the sets, or any n-gram of words that they have."""
     remove: Literal["document", "paragraphs", "spans"] = "document"
     """What goes: the document; of a document, the lines that hold words of an item; or these words."""
     fields: tuple[str, ...] = ()
@@ -68,8 +74,8 @@ class Decontaminate(Step):
         if not isinstance(values, dict):
             return values
         values = dict(values)
-        if values.get("files") and not values.get("names"):
-            files = values["files"]
+        files = values.get("files")
+        if isinstance(files, str | list | tuple) and files and not values.get("names"):
             values["names"] = _differences([files] if isinstance(files, str) else list(files))
         if values.get("match") == "ngrams" and not values.get("fields"):
             values["fields"] = ("request.context", "request.continuation")

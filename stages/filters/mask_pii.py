@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import ClassVar, Literal
 
@@ -45,6 +46,11 @@ class MaskPii(Step):
     """
 
     step: ClassVar[str] = "mask_pii"
+    other_measures: ClassVar[Mapping[str, str]] = {
+        "emails": "E-mail addresses that were masked.",
+        "phone_numbers": "Phone numbers that were masked.",
+        "ip_addresses": "IP addresses that were masked.",
+    }
 
     items: Limit = limit()
     """All that was masked in the text; no limit unless the recipe sets one."""

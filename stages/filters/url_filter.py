@@ -46,13 +46,21 @@ class UrlFilter(Step):
     """The same with a list of milder words, of which one is let pass."""
 
     domains_files: InFile[Files] = ()
+    """Lists of banned hosts, as files."""
     strict_files: InFile[Files] = ()
+    """Lists of strict substrings, as files."""
     hard_files: InFile[Files] = ()
+    """Lists of hard words, as files."""
     soft_files: InFile[Files] = ()
+    """Lists of soft words, as files."""
     domains: tuple[str, ...] = ()
+    """Banned hosts, besides those in files; so the next three."""
     strict: tuple[str, ...] = ()
+    """Strict substrings."""
     hard: tuple[str, ...] = ()
+    """Hard words."""
     soft: tuple[str, ...] = ()
+    """Soft words."""
     hosts: Literal["as_dclm", "bare"] = "as_dclm"
     """What is looked up in the list of domains. `as_dclm`: the URL's netloc, user and port included, without `www`
     wherever that stands; the dot behind it stays, so `www.example.com` is on the list only as `.example.com`.

@@ -109,7 +109,7 @@ class DocumentBuilder:
         self.texts: list[str | bytes] = []
         self.urls: list[str | None] = []
         self.records: list[int] = []
-        self.offsets: list[int] = []
+        self.offsets: list[int | None] = []
         self.metadata: list[bytes | None] = []
 
     def full(self) -> bool:
@@ -122,7 +122,7 @@ class DocumentBuilder:
         for column in (self.ids, self.texts, self.urls, self.records, self.offsets, self.metadata):
             column.clear()
 
-    def add(self, id: str, text: str, url: str | None, record: int, offset: int, metadata: bytes | None) -> None:
+    def add(self, id: str, text: str, url: str | None, record: int, offset: int | None, metadata: bytes | None) -> None:
         """One row; `metadata` is a JSON object in UTF-8."""
         self.ids.append(id)
         self.texts.append(text)

@@ -159,9 +159,13 @@ class _Records:
         if not line or line.isspace():
             self.empty += 1
             return
-        damage = cut and reason.startswith("not valid JSON") and "Extra data" not in reason
+        # The beginning of a record, or what a copy leaves that reserved the file's whole size and was broken off.
+        begun = line.lstrip()[:1] in (b"{", b"\0")
+        damage = cut and begun and reason.startswith("not valid JSON") and "Extra data" not in reason
         if damage:
             reason = f"the file ends inside this record: {reason}"
+        elif line.strip() in (b"{", b"}"):
+            reason = "its JSON stands over several lines: write one object a line (jq -c . FILE), or one array of objects"
         self.on_event(Problem(self.file, reason, self.record, offset, 1, len(line), damage=damage))
 
 

@@ -106,7 +106,8 @@ def read(
             is_document = frame.record is not None and frame.kind in kinds
             offset = frame.problem_offset if frame.problem_offset is not None else frame.offset
             lost = (1, frame.length) if is_document else (0, 0)
-            builder.report(Problem(file, str(error), frame.record, offset, *lost, _str(key), _str(url)))
+            damage = frame.problem is not None  # of the file; a body that does not decode is what the server sent
+            builder.report(Problem(file, str(error), frame.record, offset, *lost, _str(key), _str(url), damage))
         if builder.full():
             yield builder.take()
     if builder.ids:

@@ -52,8 +52,8 @@ def test_a_cluster_without_cores_and_memory_gets_them(tmp_path: Path) -> None:
     status, said, _ = on_a_cluster(tmp_path, cpus=0, then=then, sign="waiting for another node", stage=stage)
     assert status == 0, said
     assert (
-        "task wait/0/00000 needs 2.15 GB of memory, and the largest node offers 0 B: waiting for another node, "
-        "at most 5 min 00 s (run.tasks.node_seconds)"
+        "task wait/0/00000 needs 2.15 GB of memory, and the largest node offers 0 B: waiting for another node, at most "
+        "5 min 00 s (run.tasks.node_seconds)"
     ) in said
 
 

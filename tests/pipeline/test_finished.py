@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from told import as_json
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.finished import open_finished
 from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
 from pipeline.questions.why import why
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split() if word.isalpha()]  # real prose
 

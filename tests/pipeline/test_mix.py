@@ -11,11 +11,11 @@ import pytest
 from token_runs import TEXTS, documents, train, write_run
 from told import as_json
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.mix import MixOptions, mix
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 from stages.tokens.manifest import build_manifest, source_entry
 from stages.tokens.mixture import MixtureError

@@ -149,7 +149,7 @@ def test_every_shipped_recipe_loads_under_every_profile(path: Path) -> None:
 
 def test_the_full_profile_asks_before_it_starts_here() -> None:
     recipe = load_recipe(CONFIGS / "dclm_mix.yaml", "full")
-    with pytest.raises(UserError, match=r"17.5 TB of text .* core-hours.*--yes"):
+    with pytest.raises(UserError, match=r"17.5 TB of text .*--yes; python -m pipeline plan .*full --measure"):
         check_size(recipe, None)
     check_size(recipe, "auto")
     check_size(load_recipe(CONFIGS / "dclm_mix.yaml"), None)

@@ -183,6 +183,16 @@ def test_a_damaged_byte_of_a_page_that_declares_nothing(name):
             assert around(html, decode(damaged).text) <= 2 * len(text)
 
 
+def test_a_damaged_sign_of_a_page_in_plain_letters():
+    """What is left of it, and the letter behind, would be a character of Chinese."""
+    html = "<html><head><meta charset=utf-8></head><body><p>See who\u2019s on the mill wheel today</p></body></html>"
+    raw = html.encode()
+    at = raw.index(b"\xe2")
+    for gone in range(3):
+        found = decode(raw[: at + gone] + raw[at + gone + 1 :])
+        assert found.text.startswith(html[:30]) and found.text.endswith("s on the mill wheel today</p></body></html>")
+
+
 def test_utf16_without_a_mark():
     for text in ("<p>Plain words", "<p>Große Mühle", "<html><body><p>水車小屋"):
         for name in ("utf-16-le", "utf-16-be"):

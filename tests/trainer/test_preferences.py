@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import token_runs
 import torch
 
+from trainer import metrics
 from trainer.__main__ import main
 from trainer.adapt.config import AdaptConfig
 from trainer.adapt.objectives import OverPreferences, log_probs_of
@@ -105,6 +107,11 @@ def test_preferences_want_answers_that_are_right_or_wrong(taught, base, tokenize
     asked[3] = str(plain)
     assert main([*asked, "--samples", "2", "--preferences", file]) == 2
     assert "has neither final nor tests" in capsys.readouterr().err
+    rows = [{"prompt": f"Say {n}", "answer": str(n), "final": "never"} for n in range(20)]
+    asked[3] = str(pair_runs.write_pairs(tmp_path / "never", rows, tokenizer))
+    assert main([*asked, "--samples", "2", "--limit", "2", "--preferences", file]) == 2
+    assert "no prompt has both right and wrong answers" in capsys.readouterr().err
+    assert not Path(file).exists()
 
 
 def test_conversations_of_several_turns_are_left_out_and_counted(taught, tokenizer, tmp_path, capsys) -> None:
@@ -166,3 +173,31 @@ def test_nll_is_a_setting_of_preferences(base, taught, tmp_path, capsys) -> None
     ]
     assert main([*command, "--device", "cpu", *sets(adapt__nll=0.5)]) == 2
     assert "nll is a setting of dpo and kto, and method is sft" in capsys.readouterr().err
+
+
+def test_fine_tuning_is_watched_too(taught, base, tmp_path, capsys) -> None:
+    """Tasks and routers, as in pretraining, on held-out pairs and in the context of the checkpoint."""
+    _, pairs = taught
+    folder = tmp_path / "tasks" / "word" / "rc_0shot"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"task_config": {"primary_metric": "acc_raw"}}))
+    with gzip.open(folder / "requests.jsonl.gz", "wt") as file:
+        for document in range(4):
+            for choice in range(2):
+                asked = {"context": f"Say {pair_runs.WORDS[document]}", "continuation": f" {choice}"}
+                row = {"request_type": "loglikelihood", "doc_id": document, "idx": choice, "label": document % 2}
+                file.write(json.dumps({**row, "request": asked}) + "\n")
+    out = tmp_path / "out"
+    command = ["adapt", str(CONFIGS / "sft.yaml"), "--from", str(base), "--data", str(pairs), "--out", str(out)]
+    more = {"adapt__epochs": 2, "evaluate__tasks": tmp_path / "tasks", "checkpoint__keep_every_tokens": 1280}
+    more |= {"checkpoint__every_tokens": 1280, "evaluate__every_tokens": 1280}
+    assert main([*command, "--device", "cpu", *sets(**more)]) == 0
+    found = metrics.read(out / "metrics.jsonl")
+    tasks, experts = ([line for line in found if line["kind"] == kind] for kind in ("tasks", "experts"))
+    assert len(tasks) == len(experts) >= 3 and tasks[-1]["macro"]["accuracy"]["score"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert "saturation" not in experts[0] and len(experts[-1]["saturation"]) == 2
+    assert all(0 <= share <= 1 for share in experts[-1]["saturation"] + experts[-1]["coactivation"])
+    capsys.readouterr()
+    assert main(["eval", str(out), "--tasks", str(tmp_path / "tasks"), "--json", "--device", "cpu"]) == 0
+    told = json.loads(capsys.readouterr().out)["tasks"]["word/rc_0shot"]["metrics"]
+    assert told == pytest.approx(tasks[-1]["forms"]["word/rc_0shot"]["metrics"], abs=1e-5)

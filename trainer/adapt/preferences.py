@@ -59,16 +59,19 @@ def write_preferences(
     asked = questions(split_of(open_pairs(folder, trained), split), writer.context, limit)
     out.parent.mkdir(parents=True, exist_ok=True)
     form = chat_form(trained) if trained.data.get("chat_template") is not None else None
-    with out.open("w", encoding="utf-8") as file:
+    beside = out.with_name(f"{out.name}.part")
+    with beside.open("w", encoding="utf-8") as file:
         for question, samples in answered(writer, _once(asked), sampling):
             for line in _of_one(question, samples, task, form, writer, counted):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 counted.pairs += 1
     _tell(counted, out)
     if not counted.pairs:
+        beside.unlink()
         raise TrainerError(
             f"{out}: no prompt has both right and wrong answers; try more --samples, or another --temperature"
         )
+    beside.rename(out)
     return counted
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from told import as_json
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
 from stages.errors import UserError
 

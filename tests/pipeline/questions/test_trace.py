@@ -19,6 +19,7 @@ from token_run import write_run
 from told import as_json
 
 from pipeline import storage
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.progress import Progress
 from pipeline.questions import trace_step
@@ -26,7 +27,6 @@ from pipeline.questions.inspect import inspect
 from pipeline.questions.trace import documents_at, mark, trace
 from pipeline.questions.trace_step import Batches
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 from stages.tokens.index_table import ROWS, write_index_batches
 from stages.tokens.shard_format import load_manifest, open_tokens

@@ -159,7 +159,8 @@ def steps(folder: Path, values: list[bytes]) -> list[Step]:
     names = ("softmax of two", "tree, characters, more labels than dimensions", "quantized, pruned, norms, output")
     trained = [train(KINDS[name], _folder(folder, name))[0] for name in names]
     return [
-        C4Quality(), FineWebQuality(), GopherQuality(), GopherQualityDatatrove(), LimitNewlines(), MaskPii(),
+        C4Quality(), FineWebQuality(), FineWebQuality(splitter="unicode"), GopherQuality(), GopherQualityDatatrove(),
+        GopherQualityDatatrove(splitter="unicode"), RepetitionDatatrove(splitter="unicode"), LimitNewlines(), MaskPii(),
         MaskPii(patterns="strict"),
         RefinedWebLines(), RemoveUrls(), Repetition(), RepetitionDatatrove(), StarCoder(),
         Language(model=str(trained[2]), label="l0", table_mb=1), UrlFilter(**lists), UrlFilter(hosts="bare", **lists),

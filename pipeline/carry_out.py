@@ -22,7 +22,7 @@ from pipeline.made import write_made
 from pipeline.place import Placement
 from pipeline.plan.code import versions
 from pipeline.plan.corpus import Corpus, Inputs, corpus
-from pipeline.plan.inputs import look_up
+from pipeline.plan.inputs import addresses_of, look_up
 from pipeline.plan.sources import by_content, unversioned
 from pipeline.plan.tokens import manifest_of
 from pipeline.progress import Ahead
@@ -78,6 +78,8 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
                 found = _walk(recipe, inputs, engine)
                 manifest = manifest_of(recipe, found.tokens)
                 manifest["made_by"] = {"versions": versions(), "results_of_other_code": engine.of_other_code()}
+                if revisions := storage.revisions(addresses_of(recipe)):
+                    manifest["made_by"]["revisions"] = revisions
                 summary = summarise(recipe, manifest, found, engine, time.monotonic() - began)
                 _finish(recipe, manifest, summary, engine)
         if engine.executed:
