@@ -36,9 +36,9 @@ class FaultyProxy:
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     def fault(self, method: str, path: str) -> str | None:
+        kind = self.choose(method, path)
         with self.guard:
             self.requests += 1
-            kind = self.choose(method, path)
             if kind == SHORT and method != "GET":
                 kind = RESET_BEFORE
             if kind:

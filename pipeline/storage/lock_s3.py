@@ -43,7 +43,7 @@ class S3Lock:
     def __init__(self, run: str, uri: str) -> None:
         self._run, self._uri = run, uri
         self._bucket, self._key = split_file(uri)
-        self._s3 = client(uri)
+        self._s3 = client(uri, soon=True)  # one request that hangs must not cost the lock
         self._holder = {**describe_holder(), **_process(), "beat": 0}
         self.token: str = self._holder["token"]
         self._lost = ""

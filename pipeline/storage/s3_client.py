@@ -34,17 +34,21 @@ CONNECTIONS = 64
 ATTEMPTS = 5
 """Tries of one request, with exponential back-off (unless AWS_MAX_ATTEMPTS says otherwise)."""
 
+SOON_TIMEOUT = 8
+SOON_ATTEMPTS = 3
+"""The same for requests whose answer is worth nothing later: those of a lock's heartbeat."""
+
 _lock = threading.Lock()
-_clients: dict[tuple[int, str], Any] = {}
+_clients: dict[tuple[int, str, bool], Any] = {}
 
 
-def client(uri: str) -> Any:
-    """The client of this process; `uri` is only named in errors."""
-    key = (os.getpid(), _settings())  # a forked child must not share its parent's sockets
+def client(uri: str, soon: bool = False) -> Any:
+    """The client of this process; `uri` is only named in errors. soon: for requests that wait a few seconds at most."""
+    key = (os.getpid(), _settings(), soon)  # a forked child must not share its parent's sockets
     with _lock:
         found = _clients.get(key)
         if found is None:
-            found = _clients[key] = _make(uri)
+            found = _clients[key] = _make(uri, soon)
         return found
 
 
@@ -54,10 +58,10 @@ def _settings() -> str:
     return hashlib.sha256(repr(named).encode()).hexdigest()
 
 
-def _make(uri: str) -> Any:
+def _make(uri: str, soon: bool) -> Any:
     options: dict[str, Any] = {
-        "connect_timeout": CONNECT_TIMEOUT,
-        "read_timeout": READ_TIMEOUT,
+        "connect_timeout": SOON_TIMEOUT if soon else CONNECT_TIMEOUT,
+        "read_timeout": SOON_TIMEOUT if soon else READ_TIMEOUT,
         "max_pool_connections": CONNECTIONS,
         "tcp_keepalive": True,
         # Whole files are checked by this package itself; botocore's check would break resumed streams' last read.
@@ -66,8 +70,8 @@ def _make(uri: str) -> Any:
     retries: dict[str, Any] = {}
     if "AWS_RETRY_MODE" not in os.environ:
         retries["mode"] = "standard"
-    if "AWS_MAX_ATTEMPTS" not in os.environ:
-        retries["total_max_attempts"] = ATTEMPTS
+    if soon or "AWS_MAX_ATTEMPTS" not in os.environ:
+        retries["total_max_attempts"] = SOON_ATTEMPTS if soon else ATTEMPTS
     if retries:
         options["retries"] = retries
     try:
@@ -78,7 +82,8 @@ def _make(uri: str) -> Any:
             options["signature_version"] = UNSIGNED
         region = session.region_name or "us-east-1"
         made = session.client("s3", region_name=region, config=Config(**options))
-        made.meta.events.register_first("needs-retry.s3", _wait_as_asked)
+        if not soon:
+            made.meta.events.register_first("needs-retry.s3", _wait_as_asked)
         return made
     except BotoCoreError as error:
         raise from_boto_error(error, uri, "reach", None) from None
