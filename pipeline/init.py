@@ -24,7 +24,6 @@ from stages.extract.extract import Extract
 from stages.quality.language import packaged_model
 from stages.read import ReadSpec
 from stages.read.names import suffixes
-from stages.read.settings import Format
 from stages.read.sniff import Looks, looks_of
 from stages.units import show_bytes
 
@@ -50,7 +49,7 @@ class Found:
     name: str
     paths: tuple[str, ...]
     files: tuple[SourceFile, ...]
-    format: Format
+    format: str
     looks: Looks | None
     language: str | None
 
@@ -66,7 +65,7 @@ def find(places: Sequence[str], home: Path) -> tuple[list[Found], list[str]]:
     Raises UserError where there is no such file, or none that can be read.
     """
     notes: list[str] = []
-    groups: dict[tuple[str, Format, Looks | None], list[SourceFile]] = {}
+    groups: dict[tuple[str, str, Looks | None], list[SourceFile]] = {}
     for file in _files(places, notes):
         format = cast(Format, ReadSpec().format_of(file.name))  # by its name alone
         try:
@@ -112,12 +111,12 @@ def _files(places: Sequence[str], notes: list[str]) -> Iterator[SourceFile]:
             yield SourceFile(entry.uri, name, entry.size, entry.version, entry.witness)
 
 
-def _looks(file: SourceFile, format: Format) -> Looks:
+def _looks(file: SourceFile, format: str) -> Looks:
     with storage.open_random(file.uri) if format == "parquet" else storage.open_stream(file.uri) as stream:
         return looks_of(stream, file.name, format)
 
 
-def _names(groups: Sequence[tuple[str, Format, list[SourceFile]]]) -> list[str]:
+def _names(groups: Sequence[tuple[str, str, list[SourceFile]]]) -> list[str]:
     """A name for each group, all different: its file's where it has one, else its folder's, or the format's."""
     found: list[str] = []
     for folder, format, files in groups:
@@ -148,7 +147,7 @@ def _from_home(path: str, home: Path) -> str:
     return PurePosixPath(os.path.relpath(path, home)).as_posix()
 
 
-def _language(file: SourceFile, format: Format, looks: Looks | None) -> str | None:
+def _language(file: SourceFile, format: str, looks: Looks | None) -> str | None:
     """The language of most of the first documents; None where it cannot be told."""
     settings = {"delimiter": looks.delimiter, "text_field": looks.text} if looks else {}
     read = ReadSpec.model_validate(settings)

@@ -15,7 +15,6 @@ from stages.errors import InputError
 from stages.read.json_array import begins_array, element_blocks
 from stages.read.lines import Block, Pieces, line_blocks
 from stages.read.names import suffixes
-from stages.read.settings import Format
 
 BLOCK = 256 << 10
 LONGEST = 8 << 20
@@ -39,7 +38,7 @@ class Looks:
     delimiter: str | None = None
 
 
-def looks_of(stream: BinaryIO, file: str, format: Format, count: int = 50) -> Looks:
+def looks_of(stream: BinaryIO, file: str, format: str, count: int = 50) -> Looks:
     """What the first `count` records of JSON lines, CSV or Parquet look like. Raises InputError where there is none."""
     delimiter = None
     if format == "parquet":
