@@ -16,6 +16,7 @@ from stages.filters.evaluation_records import digests
 from stages.filters.machine_arrays import Arrays, machine_arrays
 from stages.kernels.item_search import SEED, fill_filter, find_items, seed_hashes
 from stages.kernels.item_words import word_hashes, word_numbers
+from stages.kernels.stored import module_key
 from stages.step import content_key
 
 RARE = 1.25  # weights of a word of one item that the words of a seed must have together, or else it is a common one,
@@ -80,7 +81,7 @@ class EvaluationItems:
 
 def load_evaluation_items(files: Sequence[str], fields: Sequence[str], answer_fields: Sequence[str]) -> EvaluationItems:
     """Read the files, or map what this machine has kept of them. Raises as `read_items` does."""
-    key = content_key("items", 1, UNICODE_VERSION, list(fields), list(answer_fields), digests(files))
+    key = content_key("items", module_key(__name__), UNICODE_VERSION, list(fields), list(answer_fields), digests(files))
 
     def build() -> Arrays:
         return _build([read_items(file, fields, answer_fields) for file in files])

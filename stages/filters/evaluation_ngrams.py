@@ -17,6 +17,7 @@ from stages.filters.machine_arrays import Arrays, machine_arrays
 from stages.kernels.minhash import ngram_hashes
 from stages.kernels.ngram_lookup import look_up
 from stages.kernels.normalize import DIGIT, EMIT, simplify
+from stages.kernels.stored import module_key
 from stages.step import content_key
 
 CHUNK_BYTES = 4 << 20  # of evaluation text that is hashed at once
@@ -72,7 +73,7 @@ def load_evaluation_ngrams(files: Sequence[str], fields: Sequence[str], ngram: i
 
     Raises UserError for a file that cannot be read or of which no row has an n-gram, InputError for a bad record.
     """
-    key = content_key("ngrams", 1, UNICODE_VERSION, ngram, list(fields), digests(files))
+    key = content_key("ngrams", module_key(__name__), UNICODE_VERSION, ngram, list(fields), digests(files))
     return EvaluationNgrams(machine_arrays(key, lambda: _build(files, fields, ngram)))
 
 

@@ -14,6 +14,7 @@ from pydantic import PrivateAttr, model_validator
 from stages.document import text_buffers
 from stages.errors import InputError, UserError
 from stages.filters.machine_arrays import machine_arrays
+from stages.kernels.stored import module_key
 from stages.kernels.unicode_tables import code_points
 from stages.kernels.url_lists import DROPPED, count_words, hash_lines, known_hosts, map_bytes
 from stages.marks import InFile
@@ -107,7 +108,7 @@ class UrlFilter(Step):
 
         if len(data) < 1 << 16:
             return build()["hashes"]
-        key = content_key("domains", 1, bare, hashlib.blake2b(data, digest_size=20).hexdigest())
+        key = content_key("domains", module_key(__name__), bare, hashlib.blake2b(data, digest_size=20).hexdigest())
         return np.asarray(machine_arrays(key, build)["hashes"])
 
 
