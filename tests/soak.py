@@ -100,7 +100,7 @@ def test_a_run_survives_what_happens_to_clusters(s3: Any, tmp_path: Path, monkey
     faults = f"{proxy.met.total()} of {proxy.requests} requests failed {dict(proxy.met)}"
     print(f"{facts}; {faults}; all is done after {time.monotonic() - began:.0f} s", file=sys.stderr)
     assert set(proxy.met) == set(KINDS)
-    assert facts["drivers_killed"] == 1 and facts["joined"] == 1 and len(facts["nodes_killed"]) >= 8
+    assert facts["drivers_killed"] == 1 and facts["joined"] == 1 and len(facts["nodes_killed"]) >= 6
     assert digests(troubled) == digests(calm)
     assert status(troubled).finished
     assert books(troubled) == books(calm)  # nothing is lost, and nothing counted twice

@@ -16,7 +16,7 @@ from pipeline.ray_driver import RAY_ENVIRONMENT
 PHASE = re.compile(r"^phase (\d+) of \d+: (.*?)  +\d+/\d+ tasks", re.M)
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "memory": 3 << 30}
 SOON = {"health_check_period_ms": 500, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 4}
-LATER = 1.0  # seconds after a phase began at which a node is killed
+LATER = 0.3  # seconds after a phase began at which a node is killed
 
 
 def troubled(arguments: list[str], said: Path, told: Path, seconds: float) -> None:
@@ -35,7 +35,7 @@ def troubled(arguments: list[str], said: Path, told: Path, seconds: float) -> No
         until = time.monotonic() + seconds
         command = [sys.executable, "-m", "pipeline", "run", *arguments, "--address", cluster.address]
         driver = _start(command, said)
-        phases, due = 0, time.monotonic() + 15.0
+        phases, due = 0, time.monotonic() + 6.0
         while (status := driver.poll()) is None:
             time.sleep(0.1)
             if time.monotonic() > until:
@@ -51,7 +51,7 @@ def troubled(arguments: list[str], said: Path, told: Path, seconds: float) -> No
                 for _ in range(1 if facts["joined"] else 2):
                     others.append(cluster.add_node(wait=False, **NODE))
                 facts["joined"] = 1
-                if phases == 1:
+                if phases and not facts["drivers_killed"]:
                     driver.kill()
                     driver.wait()
                     facts["drivers_killed"] += 1
