@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import cast
 
 import orjson
 
@@ -67,7 +66,7 @@ def find(places: Sequence[str], home: Path) -> tuple[list[Found], list[str]]:
     notes: list[str] = []
     groups: dict[tuple[str, str, Looks | None], list[SourceFile]] = {}
     for file in _files(places, notes):
-        format = cast(Format, ReadSpec().format_of(file.name))  # by its name alone
+        format = ReadSpec().format_of(file.name)  # by its name alone
         try:
             looks = None if format in ("warc", "text") else _looks(file, format)
             if looks is not None and looks.text is None:
