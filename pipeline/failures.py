@@ -95,21 +95,30 @@ class FailedTasks:
     def error(self, title: str, total: int, logs: str) -> Exception | None:
         """What the stage ends with; None where no task failed. logs: the folder that tells more.
 
-        One task's own error is told as it is, unless it was tried several times.
+        What one task says, or all of them alike, is told as it is, unless they were tried several times; else each thing that
+        is said once.
         """
         if not self.found:
             return None
         failures = list(self.found.values())
-        if len(failures) == 1 and failures[0][1].attempts == 1:
+        said: dict[str, list[Node]] = {}
+        for node, failed in failures:
+            said.setdefault(_told(failed), []).append(node)
+        if len(said) == 1 and all(failed.attempts == 1 for _, failed in failures):
             return failures[0][1].error
-        lines = [f"  {node.ref}: {_told(failed)}" for node, failed in failures[:SHOWN]]
-        if len(failures) > SHOWN:
-            lines.append(f"  and {len(failures) - SHOWN:,} more")
+        lines = [f"  {_named(nodes)}: {words}" for words, nodes in list(said.items())[:SHOWN]]
+        if len(said) > SHOWN:
+            lines.append(f"  and {len(said) - SHOWN:,} more")
         tasks = "task" if len(failures) == 1 else "tasks"
         return TasksFailed(
             f"{title}: {len(failures):,} {tasks} of {total:,} failed, and what else was begun is done; run again to go on from "
             f"there (each attempt: {logs})\n" + "\n".join(lines)
         )
+
+
+def _named(nodes: list[Node]) -> str:
+    more = len(nodes) - 1
+    return f"{nodes[0].ref}" + (f" and {more:,} more task{'s' * (more > 1)}" if more else "")
 
 
 def _told(failed: Failed) -> str:

@@ -48,6 +48,8 @@ class FakeHub:
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         if parts[0] == "cdn":
             content = {hashlib.sha256(d).hexdigest(): d for files in self.repos.values() for d in files.values()}
+            if parts[1] not in content:
+                return 404, {}, b""
             return 200, {"ETag": '"of-the-store"'}, content[parts[1]]
         if self.token and hit.headers.get("authorization", hit.headers.get("Authorization")) != f"Bearer {self.token}":
             return 401, {"X-Error-Code": "RepoNotFound"}, b""

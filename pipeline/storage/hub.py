@@ -179,8 +179,8 @@ def open_range(uri: str, start: int, stop: int, stat: Stat) -> http.HttpBody | h
     if target and time.monotonic() < until:
         try:
             return http.body_of(http.request("GET", target, uri, span), uri)
-        except StorageError:
-            _targets.pop(key, None)  # it lapsed: the hub gives another
+        except (StorageError, Broken):
+            _targets.pop(key, None)  # it lapsed, or is out of reach: the hub gives another
     response, target = _resolve(uri, span, stat)
     if not target:
         return http.body_of(response, uri)
@@ -198,7 +198,7 @@ def _resolve(uri: str, span: dict[str, str], stat: Stat) -> tuple[Response, str]
     if _etag(response) != stat.version:
         response.close()
         raise ChangedError(
-            f"{uri}: changed on the hub while it was being read; name a revision (@COMMIT), or run again"
+            f"{uri}: changed on the hub while it was being read; name a revision (@COMMIT), or start the run again"
         )
     return response, target
 
