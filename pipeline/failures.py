@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.attempts import Failed
 from pipeline.plan.node import Node, Report
+from pipeline.storage import StorageError
 from stages.errors import UserError
 
 ENOUGH_TO_JUDGE = 0.1  # share of a stage from which on it is told how many documents it will have in all
@@ -95,18 +96,21 @@ class FailedTasks:
     def error(self, title: str, total: int, logs: str) -> Exception | None:
         """What the stage ends with; None where no task failed. logs: the folder that tells more.
 
-        What one task says, or all of them alike, is told as it is, unless they were tried several times; else each thing that
-        is said once.
+        What one task says, or all of them of one file, is told as it is, unless they were tried several times; else what is
+        said first of each file, and each other thing, once.
         """
         if not self.found:
             return None
         failures = list(self.found.values())
-        said: dict[str, list[Node]] = {}
+        said: dict[str, list[tuple[Node, Failed]]] = {}
         for node, failed in failures:
-            said.setdefault(_told(failed), []).append(node)
+            about = _told(failed)
+            if isinstance(failed.error, StorageError):
+                about = about.partition(": ")[0]  # the file
+            said.setdefault(about, []).append((node, failed))
         if len(said) == 1 and all(failed.attempts == 1 for _, failed in failures):
             return failures[0][1].error
-        lines = [f"  {_named(nodes)}: {words}" for words, nodes in list(said.items())[:SHOWN]]
+        lines = [f"  {_named([node for node, _ in alike])}: {_told(alike[0][1])}" for alike in list(said.values())[:SHOWN]]
         if len(said) > SHOWN:
             lines.append(f"  and {len(said) - SHOWN:,} more")
         tasks = "task" if len(failures) == 1 else "tasks"
