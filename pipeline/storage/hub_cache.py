@@ -94,5 +94,7 @@ class FileBody:
 def open_range(place: Place, uri: str, start: int, stat: Stat) -> FileBody:
     path = _file(place, uri)
     if _stat(path).version != stat.version:
-        raise ChangedError(f"{uri}: the hub's cache holds another version of it; name a revision (@COMMIT), or start the run again")
+        raise ChangedError(
+            f"{uri}: the hub's cache holds another version of it; name a revision (@COMMIT), or start the run again"
+        )
     return FileBody(path, start)
