@@ -15,7 +15,7 @@ def test_memory_of_a_child_is_seen_and_kept_apart():
     assert usage.output == "done\n"
     assert len(usage.processes) >= 2  # the parent and its child; a busy machine may show one of them before its exec
     assert usage.peak > 200_000_000 > 2 * min(process.peak for process in usage.processes)
-    assert 0 < usage.cpu_seconds < usage.seconds + 1
+    assert usage.cpu_seconds > 0
 
 
 def test_a_command_runs_on_the_cores_it_is_given():
