@@ -23,7 +23,7 @@ def commands() -> list[list[str]]:
 
 def parsed(package: str, arguments: list[str]) -> argparse.Namespace:
     if package == "trainer":
-        return _parser().parse_args(arguments)
+        return _parser("python -m trainer").parse_args(arguments)
     parser = argparse.ArgumentParser()
     import_module(f"pipeline.commands.{arguments[0]}").add(parser.add_subparsers())
     return parser.parse_args(arguments)
