@@ -255,7 +255,7 @@ def test_plot_draws(out, tmp_path):
     from trainer.plot import plot
 
     written = plot(out)
-    assert [path.name for path in written] == ["loss.png", "load.png"]
+    assert [path.name for path in written] == ["loss.png", "load.png", "experts.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000 for path in written)
     with pytest.raises(TrainerError, match="no training steps"):
         plot(tmp_path)
