@@ -15,7 +15,7 @@ BENCH := $(VENV)-bench
 SECOND_TESTS := tests/pipeline/test_run.py tests/pipeline/test_ray_start.py tests/pipeline/test_engine.py \
 	tests/stages/kernels/test_compile.py tests/stages/dedup/test_clustered.py tests/stages/tokens/test_shard_format.py
 
-.PHONY: run train test test-second lint bench clean
+.PHONY: run train test test-second lint bench soak clean
 
 run: $(READY)
 	$(BIN)/python -m pipeline run configs/dclm_mix.yaml
@@ -33,6 +33,10 @@ test-second: $(SECOND)/.ready
 lint: $(READY_ALL)
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
+
+# A run on a cluster and on storage that fail all the time; HEADRACE_SOAK_BYTES=5e9 for all of it.
+soak: $(READY_ALL)
+	$(BIN)/python -m pytest -s tests/soak.py
 
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m benchmarks

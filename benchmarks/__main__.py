@@ -10,20 +10,26 @@ from importlib import import_module
 
 NAMES = (
     "kernels",
+    "datatrove_blocks",
     "classifiers",
     "tokens",
     "documents",
     "dedup",
     "charsets",
+    "large_inputs",
     "extraction",
     "main_text",
     "fineweb",
+    "datatrove_words",
+    "decontamination",
+    "pii",
     "memory",
     "ledger",
+    "engine",
     "trainer",
     "gpu",
 )
-LONG = ("imitation",)  # run only when they are named
+LONG = ("imitation", "preferences")  # run only when they are named
 
 
 def main() -> None:

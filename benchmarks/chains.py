@@ -28,8 +28,8 @@ FILTERS: list[Any] = [
 ]
 DIFFERENCES = """\
 Both sides: Gopher repetition and quality, C4 (without terminal punctuation, as FineWeb), FineWeb, MinHash of 14 x 8,
-with the same definitions and limits, but for words and sentences: datatrove asks spaCy, headrace takes the segments of
-UAX #29. Headrace computes and keeps all measures of a document; datatrove stops at the first rule that it fails."""
+with the same definitions and limits; words are split by spaCy's rules for English on both sides, sentences by headrace as
+UAX #29 has them. Headrace computes and keeps all measures of a document; datatrove stops at the first rule that it fails."""
 
 
 @dataclass

@@ -138,6 +138,13 @@ class Plain:
         """None."""
         return None
 
+    def watched(self) -> int:
+        """None."""
+        return 0
+
+    def watch(self, model: torch.nn.Module, rows: range) -> Tensor | None:
+        """Nothing."""
+
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Print all of it."""

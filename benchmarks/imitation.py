@@ -5,8 +5,7 @@ fox` and `a grey wolf` are both animals) by maximum likelihood, with an entropy 
 with several seeds. Prompts that are held out are answered several times: the score is the share of right answers,
 diversity is Self-BLEU (lower is more diverse) and entropy; rewards are correlated with being right (Spearman).
 
---out keeps results.json and imitation.png. --update times an update of IQLearn against one of SFT in place of all that;
---preferences goes on from the model fine-tuned by likelihood with DPO and KTO, on right answers against wrong ones.
+--out keeps results.json and imitation.png. --update times an update of IQLearn against one of SFT in place of all that.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ import torch
 from benchmarks.tables import show_table
 from pipeline.pairs.make import make_pairs
 from pipeline.pairs.options import PairOptions
-from trainer import metrics
 from trainer.adapt.answer import answered, open_pairs, questions
 from trainer.adapt.config import AdaptConfig
 from trainer.adapt.generate import Sampling, Writer
@@ -87,15 +85,11 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--only", action="append", default=[], metavar="METHOD", help="leave out the others")
     parser.add_argument("--samples", type=int, default=8, help="answers to each held-out prompt")
     parser.add_argument("--update", action="store_true", help="only time an update of IQLearn against one of SFT")
-    parser.add_argument("--preferences", action="store_true", help="only DPO and KTO, from the model of likelihood")
     options = parser.parse_args(arguments)
     if options.update:
         time_updates()
         return
     base = _pretrained(options)
-    if options.preferences:
-        preferences(options, base)
-        return
     results = []
     for seed in range(options.seeds):
         pairs = _pairs(options, base, seed)
@@ -195,49 +189,6 @@ def is_right(kind: str, answer: str) -> bool:
     """Whether an answer is of the form asked for, and names one of the kind."""
     words = answer.split()
     return len(words) == 3 and words[0] == "a" and words[1] in ADJECTIVES and words[2] in KINDS[kind].split()
-
-
-def preferences(options: argparse.Namespace, base: Path) -> None:
-    """DPO and KTO from each seed's model of likelihood: the margin on held-out pairs, and the share of right answers."""
-    rows = []
-    for seed in range(options.seeds):
-        answers = _pairs(options, base, seed)
-        _run(options, base, answers, "mle", METHODS["mle"], seed)
-        before = _judge(options, options.out / f"mle-{seed}", answers, {})
-        rows.append(["likelihood", str(seed), "", "", f"{before['score']:.3f}", f"{before['entropy']:.3f}"])
-        pairs = _preferred(options, seed)
-        for method in ("dpo", "kto"):
-            out = options.out / f"{method}-{seed}"
-            settings = {"method": method, "epochs": 2, "warmup": 0.1}
-            config = _config(method, settings, 2 * LENGTH, seed, 1e-4)
-            if not (out / "checkpoints").is_dir():
-                with contextlib.redirect_stdout(io.StringIO()):
-                    adapt(config, options.out / f"mle-{seed}", pairs, out, device="cpu")
-            found = [line for line in metrics.read(out / "metrics.jsonl") if line["kind"] == "eval"]
-            after = _judge(options, out, answers, {})
-            margins = [f"{found[place]['margin']:+.3f}" for place in (0, -1)]
-            rows.append([method, str(seed), *margins, f"{after['score']:.3f}", f"{after['entropy']:.3f}"])
-    headings = ["method", "seed", "margin before", "margin after", "share right", "entropy"]
-    show_table("right answers preferred to wrong ones", headings, rows)
-
-
-def _preferred(options: argparse.Namespace, seed: int) -> Path:
-    """Preferences for an answer of the kind that is asked for over one of another kind."""
-    folder = options.out / f"preferences{seed}"
-    if (folder / "manifest.json").is_file():
-        return folder
-    rng, rows, kinds = random.Random(1000 + seed), [], list(KINDS)
-    for line in (options.out / f"pairs{seed}.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        other = rng.choice([kind for kind in kinds if kind != row["kind"]])
-        wrong = f"a {rng.choice(ADJECTIVES)} {rng.choice(KINDS[other].split())}"
-        rows.append({"id": row["id"], "prompt": row["prompt"], "chosen": row["answer"], "rejected": wrong})
-    file = folder.with_suffix(".jsonl")
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tokenizer = options.data / "tokenizer" / "tokenizer.json"
-    asked = PairOptions(str(tokenizer), max_tokens=LENGTH, held_out=0.2, seed=seed, dedup="none")
-    make_pairs([str(file)], str(folder), asked)
-    return folder
 
 
 def _config(name: str, settings: dict[str, Any], length: int, seed: int, rate: float) -> AdaptConfig:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pipeline.plan.graph import Plan
 from pipeline.plan.node import Report, Stage
 from pipeline.recipe import Recipe, Source
-from stages.books import Amount, StepBooks
+from stages.books import Amount, StepBooks, add_up
 from stages.errors import UserError
 
 SHOWN = 3  # reasons in a message
@@ -57,14 +57,13 @@ def checked(plan: Plan[T], recipe: Recipe) -> Plan[T]:
 class SourceBooks:
     """The books of one source as far as they go, by task kind, stage and step, and what was read besides documents."""
 
-    steps: dict[tuple[str, str, int], StepBooks] = field(default_factory=dict)  # in the order in which they came
+    steps: dict[tuple[Any, ...], StepBooks] = field(default_factory=dict)  # in the order in which they came
     notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, kind: str, stage: str, report: Report) -> None:
         """Enter what a task has reported."""
         self.notes.update(getattr(report, "notes", {}))
-        for position, step in enumerate(report.books):
-            self.steps.setdefault((kind, stage, position), StepBooks(step.step)).add(step)
+        add_up(self.steps, (kind, stage), report.books)
 
     def chain(self) -> list[StepBooks]:
         """The books in the order of the steps."""

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
 
+from pipeline.program import INSTALLED, program, trainer
 from stages.errors import UserError
 
-EPILOG = "Each command tells more with --help. Start with: python -m pipeline run configs/dclm_mix.yaml"
 # In the order of --help: a file each in pipeline/commands/.
 COMMANDS = (
+    "init",
+    "validate",
+    "steps",
+    "schema",
     "run",
     "plan",
     "status",
@@ -21,7 +28,10 @@ COMMANDS = (
     "why",
     "sweep",
     "clusters",
+    "compare",
+    "contamination",
     "report",
+    "card",
     "mix",
     "export",
     "import_tokens",
@@ -29,30 +39,62 @@ COMMANDS = (
     "train_classifier",
     "train_extractor",
 )
+TRAINER = ("train", "trainer")  # go to the trainer, which has a command line of its own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["--version"]:
+        print(_version())
+        return 0
+    if given and given[0] in TRAINER:
+        return trainer(given if given[0] == "train" else given[1:])
     parser = argparse.ArgumentParser(
-        "python -m pipeline", description="From text where it lies to token shards.", epilog=EPILOG
+        program(), description="From text where it lies to token shards, and to a trained model.", epilog=_epilog()
     )
+    parser.add_argument("--version", action="store_true", help="the versions of Headrace and Python, and where it lies")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         import_module(f"pipeline.commands.{name}").add(commands)
-    args = _parsed(parser, commands.choices, sys.argv[1:] if arguments is None else list(arguments))
+    commands.add_parser("train", help="train a model on the shards of a run: train CONFIG --data DIR", add_help=False)
+    commands.add_parser("trainer", help="the trainer's other commands: trainer --help", add_help=False)
+    args = _parsed(parser, commands.choices, given)
     try:
         return args.call(args)
     except UserError as error:
         from pipeline.storage.public import without_secrets
         from pipeline.terminal import printable
 
-        print(f"error: {printable(without_secrets(str(error)), lines=True)}", file=sys.stderr)
+        text = printable(without_secrets(str(error)), lines=True)
+        if program() == INSTALLED:
+            text = text.replace("python -m pipeline", INSTALLED).replace("python -m trainer", f"{INSTALLED} trainer")
+        print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; what is done stays done, and the same command goes on from there", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141
+
+
+def console() -> NoReturn:
+    """The command `headrace`, and `python -m pipeline`."""
+    status = main()
+    # Python would look through all modules for garbage once more, which takes longer than to leave them to the system.
+    gc.freeze()
+    sys.exit(status)
+
+
+def _epilog() -> str:
+    return f"Each command tells more with --help. For your own files: {program()} init. A tour: {program()} run dclm_mix."
+
+
+def _version() -> str:
+    from pipeline.plan.code import versions
+
+    found = versions()
+    return f"headrace {found['headrace']}, Python {found['python']}, in {Path(__file__).parents[1]}"
 
 
 def _parsed(

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pipeline import storage
-from pipeline.execute import Finished
+from pipeline.attempts import Failed, patiently
+from pipeline.execute import Finished, WrongCode
+from pipeline.failures import Allowed, FailedTasks, Failures, TasksFailed, TooManyFailures
 from pipeline.ledger import Entry, Ledger, report_of
 from pipeline.place import Placement, Workplace
 from pipeline.plan.graph import Conclude, Plan, Recall, Release, Request
-from pipeline.plan.node import INTERIM, Conclusion, Done, Node, Report, Stage, files_read, files_written
+from pipeline.plan.node import INTERIM, Conclusion, Done, Node, Stage, files_read, files_written
+from pipeline.run_log import RunLog
 from pipeline.why_again import why_again
 from stages.books import imbalances
-from stages.errors import UserError
 
-ENOUGH_TO_JUDGE = 0.1  # share of a stage from which on it is told how many documents it will have in all
 MANIFEST = "manifest.json"
 
 T = TypeVar("T")
@@ -32,59 +33,12 @@ class BooksError(Exception):
     """The books of a task do not balance: documents were lost, and that is never the user's fault."""
 
 
-class TooManyFailures(UserError):
-    """More documents or files failed than the recipe allows."""
-
-
 class InputsGone(Exception):
     """Tasks need files that were let go after their use: the tasks that made them (`keys`) must run again."""
 
     def __init__(self, keys: set[str]) -> None:
         super().__init__(f"{len(keys)} tasks must run again for their parts")
         self.keys = keys
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """How much may fail: a share of the documents of a stage, and source files that cannot be read to their end."""
-
-    documents: float = 0.0
-    files: int = 0
-
-
-@dataclass
-class Failures:
-    """What failed in a stage so far, and the first causes."""
-
-    seen: int = 0
-    documents: int = 0
-    files: int = 0
-    cause: str = "no cause on record"
-    file_cause: str = "no cause on record"
-
-    def add(self, report: Report) -> None:
-        """Count a finished task's report in."""
-        if report.first_failure and not self.documents:
-            self.cause = report.first_failure
-        if report.first_failure and not self.files and report.failed_files:
-            self.file_cause = report.first_failure
-        self.documents += report.failed_documents
-        self.files += report.failed_files
-        self.seen += report.books[0].into.docs if report.books else 0
-
-    def check(self, title: str, allowed: Allowed, done: int, total: int) -> None:
-        """Raise TooManyFailures at the end of a stage, and on the way once so much failed that the end cannot be better."""
-        if self.files > allowed.files:
-            raise TooManyFailures(
-                f"{self.files} source files could not be read to their end (allowed: {allowed.files}, "
-                f"run.failures.files); the first: {self.file_cause}"
-            )
-        expected = self.seen * total / max(done, 1)  # documents of the whole stage, by those seen
-        if done >= ENOUGH_TO_JUDGE * total and self.documents > allowed.documents * expected:
-            raise TooManyFailures(
-                f"{title}: {self.documents} of {self.seen} documents failed, over the share of "
-                f"{allowed.documents:g} that run.failures.documents allows; the first: {self.cause}"
-            )
 
 
 @dataclass
@@ -99,7 +53,7 @@ class Engine:
     ledger: Ledger
     placement: Placement
     lock: storage.RunLock | None = None
-    allowed: Allowed = Allowed()
+    allowed: Allowed = field(default_factory=Allowed)
     reuse_other_code: bool = False
     used: dict[str, None] = field(default_factory=dict)
     walked: list[Node] = field(default_factory=list)
@@ -109,12 +63,16 @@ class Engine:
         token = None if self.lock is None else self.lock.token
         self.workplace = Workplace(self.run_uri, self.placement, token)
         self.progress = self.placement.progress
+        self.log = RunLog(self.run_uri)
+        self.progress.tell = self.log.standing
         self.still_ours: Callable[[], None] = (lambda: None) if self.lock is None else self.lock.check
 
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.log.end()
         self.close()
 
     def close(self) -> None:
@@ -148,7 +106,7 @@ class Engine:
     def run(self, stage: Stage) -> list[Done[Any]]:
         """Do what is not done yet; what became of every node, in their order."""
         nodes = {node.key: node for node in stage.nodes}  # of parts that hold the same (say, nothing), one does for all
-        entries = {key: entry for key in nodes if (entry := self.ledger.find(key))}
+        entries = self._patiently(lambda: {key: entry for key in nodes if (entry := self.ledger.find(key))})
         waiting = [node for key, node in nodes.items() if key not in entries]
         if self.reuse_other_code and waiting:
             waiting = self._take_over(waiting, entries)
@@ -166,16 +124,39 @@ class Engine:
         self.progress.begin(stage.title, len(nodes), len(done), sum(node.weight for node in waiting))
         if waiting:
             self._make_room(waiting)
-            # Closed before an error goes on: its tasks are to be stopped while Ray still runs.
-            with closing(self.workplace.carry_out([self._lent(node) for node in waiting])) as results:
-                for node, finished in results:
-                    done[node.key] = one = self._accept(node, finished)
-                    failures.add(one.report)
-                    self.progress.done(node.weight, one.report)
-                    failures.check(stage.title, self.allowed, len(done), len(nodes))
-        failures.check(stage.title, self.allowed, len(nodes), len(nodes))
+            self._carry_out(stage.title, waiting, done, failures, len(nodes))
+        if error := failures.wrong(stage.title, self.allowed, len(nodes), len(nodes)):
+            raise error
         self.progress.end(stage.title)
         return [done[node.key] for node in stage.nodes]
+
+    def _carry_out(
+        self, title: str, waiting: list[Node], done: dict[str, Done[Any]], failures: Failures, total: int
+    ) -> None:
+        """Run tasks, each into `done`; where one fails, what is begun still ends, and then all that failed is raised."""
+        failed, stop = FailedTasks(), None
+        work = self.workplace.carry_out([self._lent(node) for node in waiting])
+        # Closed before an error goes on: its tasks are to be stopped while Ray still runs.
+        with closing(work.results()) as results:
+            for node, found in results:
+                if isinstance(found, Finished) and (wrong := _out_of_balance(node, found)):
+                    found = Failed(wrong, 1)
+                if isinstance(found, Failed):
+                    if isinstance(found.error, WrongCode):
+                        raise found.error
+                    failed.add(node, found)
+                    self.log.failed(node, found)
+                    self.progress.failed(found.again)
+                else:
+                    done[node.key] = one = self._accept(node, found)
+                    failed.settle(node)
+                    failures.add(one.report)
+                    self.progress.done(node.weight, one.report)
+                    stop = stop or failures.wrong(title, self.allowed, len(done), total)
+                if stop or failed.hopeless():
+                    work.stop()
+        if error := stop or failed.error(title, total, self.log.folder):
+            raise error
 
     def _make_room(self, waiting: list[Node]) -> None:
         """Before tasks run: the run is still ours, what they read is there, and nothing vouches for what they write over."""
@@ -186,7 +167,7 @@ class Engine:
         written = [path for node in waiting for path in files_written(node.job)]
         if any(self.ledger.size_of(path) is not None for path in written if not path.startswith(f"{INTERIM}/")):
             storage.delete(storage.join(self.run_uri, MANIFEST))
-        self.ledger.make_room(written)
+        self._patiently(lambda: self.ledger.make_room(written))
 
     def _lent(self, node: Node) -> Node:
         """The node with the files of an earlier task, where a part of its result can be taken from them."""
@@ -198,9 +179,7 @@ class Engine:
         return Node(node.ref, job, node.weight, node.memory)
 
     def _accept(self, node: Node, finished: Finished) -> Done[Any]:
-        """Enter a finished task into the ledger. Raises BooksError where its books do not balance."""
-        if wrong := imbalances(finished.report.books):
-            raise BooksError(f"the books of {node.ref} do not balance: {'; '.join(wrong)}")
+        """Enter a finished task into the ledger."""
         self._enter(node, finished)
         self.executed += 1
         return Done(node.key, finished.outputs, finished.report)
@@ -208,25 +187,27 @@ class Engine:
     def _enter(self, node: Node, finished: Finished, other_code: str = "") -> None:
         """Enter what stands for a node. other_code: the basis of the code that made it, where that is not the code of now."""
         made_of = node.made_of
-        self.ledger.add_basis(made_of.basis, dict(made_of.components))
-        self.ledger.add(
-            Entry(
-                key=node.key,
-                ref=node.ref,
-                basis=other_code or made_of.basis,  # so that its measures are lent to no task of the code of now
-                inputs=made_of.inputs,
-                similar=node.similar,
-                outputs=list(finished.outputs),
-                released=[],
-                seconds=finished.seconds,
-                cpu_seconds=finished.cpu_seconds,
-                peak_memory=finished.peak_memory,
-                host=finished.host,
-                finished=finished.at,
-                other_code=bool(other_code),
-                report=report_of(finished.report),
-            )
+        entry = Entry(
+            key=node.key,
+            ref=node.ref,
+            basis=other_code or made_of.basis,  # so that its measures are lent to no task of the code of now
+            inputs=made_of.inputs,
+            similar=node.similar,
+            outputs=list(finished.outputs),
+            released=[],
+            seconds=finished.seconds,
+            cpu_seconds=finished.cpu_seconds,
+            peak_memory=finished.peak_memory,
+            host=finished.host,
+            finished=finished.at,
+            other_code=bool(other_code),
+            report=report_of(finished.report),
         )
+        self._patiently(lambda: self.ledger.add_basis(made_of.basis, dict(made_of.components)))
+        self._patiently(lambda: self.ledger.add(entry))  # one that is added twice counts once
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        return patiently(call, self.placement.tasks)
 
     def _take_over(self, waiting: list[Node], entries: dict[str, Entry]) -> list[Node]:
         """Of nodes that wait only because code or a library changed, the results of the old code; the others."""
@@ -295,8 +276,14 @@ class Engine:
         self.ledger.release(found.items())
 
 
+def _out_of_balance(node: Node, finished: Finished) -> BooksError | None:
+    """The error for a task whose books do not balance."""
+    wrong = imbalances(finished.report.books)
+    return BooksError(f"the books of {node.ref} do not balance: {'; '.join(wrong)}") if wrong else None
+
+
 def _done(node: Node, entry: Entry) -> Done[Any]:
     return Done(entry.key, entry.outputs, entry.report_as(node.job.report))
 
 
-__all__ = ["Allowed", "BooksError", "Engine", "InputsGone", "Placement", "TooManyFailures"]
+__all__ = ["Allowed", "BooksError", "Engine", "InputsGone", "Placement", "TasksFailed", "TooManyFailures"]

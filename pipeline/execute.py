@@ -19,12 +19,16 @@ from pipeline.jobs.context import Context
 from pipeline.ledger import Entry, Output
 from pipeline.memory import peak, release, reset_peak
 from pipeline.plan.node import Node, Report, key_of
-from pipeline.storage.errors import no_space
+from pipeline.storage.errors import PASSING, TransientError, no_space
 from stages.errors import UserError
 from stages.kernels.warm import ensure_warm
 
 # Errors of a file system that are nobody's bug: one sentence will do.
-OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE}
+OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
+
+
+class WrongCode(UserError):
+    """This machine has other code or libraries than the one that started the run."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ def execute(node: Node, key: str, around: Surroundings) -> Finished:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(error.filename or scratch_root, 0) from None
+        if error.errno in PASSING:
+            raise TransientError(f"task {node.ref}: {error.filename or scratch_root}: {os.strerror(error.errno or 0)}") from None
         if error.errno in OF_THE_SYSTEM:
             what = error.filename or f"a file under {scratch_root}"
             raise UserError(f"task {node.ref}: {what}: {os.strerror(error.errno or 0)}; mend it and run again") from None
@@ -103,10 +109,10 @@ def execute(node: Node, key: str, around: Surroundings) -> Finished:
 
 
 def _check_code(node: Node, key: str) -> None:
-    """Raise UserError where the key comes out otherwise here: this machine has other code, or other libraries."""
+    """Raise WrongCode where the key comes out otherwise here: this machine has other code, or other libraries."""
     here = key_of(node.job)
     if here.key != key:
-        raise UserError(
+        raise WrongCode(
             f"task {node.ref}: {socket.gethostname()} has another version of Headrace, of a library or of your own functions "
             "than the machine that started the run; install the same versions on every node"
         )

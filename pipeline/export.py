@@ -1,15 +1,25 @@
-"""A run's shards in the formats of other tools: one task a shard, each file whole or not there at all."""
+"""A run's shards in the formats of other tools, or its documents as text: each file whole or not there at all."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 from rich.console import Console
 
 from pipeline import storage
+from pipeline.card import card
 from pipeline.engine import Engine
-from pipeline.folder import EXPORT, absolute, check_fresh, write_mark
+from pipeline.export_documents import document_nodes
+from pipeline.finished import open_finished
+from pipeline.folder import EXPORT, RUN, absolute, check_fresh, write_mark
+from pipeline.hub_upload import HUB, check_target, upload
+from pipeline.jobs.export_documents import ExportDocuments
 from pipeline.jobs.formats import ExportFormat, ExportReport, ExportShard, ShardOfRun, TokenizerOfRun
 from pipeline.ledger import FOLDER, Ledger, Ref
 from pipeline.manifest import read_corpus, token_rules
@@ -18,11 +28,11 @@ from pipeline.place import Placement
 from pipeline.plan.graph import Plan
 from pipeline.plan.node import Done, Named, Node, Stage
 from pipeline.plan.training import copied_tokenizer
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.tokens.formats.jsonl import SUFFIXES
 from stages.tokens.manifest import TOKENIZER_PATH, shard_names
-from stages.tokens.shard_format import Manifest
+from stages.tokens.shard_format import Manifest, ShardEntry
 from stages.units import show_bytes, show_count
 
 ENDINGS = {
@@ -42,9 +52,57 @@ class ExportOptions(Placement):
     text: bool = True  # parquet, jsonl: the decoded text
     tokens: bool = False  # jsonl: the tokens too
     compression: str = "zst"  # of jsonl: zst, gz or none
+    documents: bool = False  # parquet, jsonl: the documents of the parts as they were, with url, date and metadata
+    measures: tuple[str, ...] = ()  # of these documents; all: every one
 
 
-def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
+class WrittenFile(Struct, frozen=True):
+    """A file, and its size."""
+
+    path: str
+    bytes: int
+
+
+class ExportedShard(Struct, frozen=True):
+    """One shard in the other format."""
+
+    shard: str
+    documents: int
+    tokens: int
+    files: list[WrittenFile]
+
+
+class ExportedSource(Struct):
+    """The shards of one source, and their sums."""
+
+    documents: int = 0
+    tokens: int = 0
+    files: list[ExportedShard] = []
+
+
+class ExportedRun(Struct, frozen=True):
+    """What was exported."""
+
+    name: str
+    profile: str
+    fingerprint: str
+
+
+class Exported(Struct, frozen=True, kw_only=True):
+    """What `export.json` says. ended: whether every document ends in the end token. tokenizer: the manifest's entry."""
+
+    format: ExportFormat
+    split: str
+    run: ExportedRun
+    dtype: str
+    tokenizer: Mapping[str, Any]
+    sources: dict[str, ExportedSource] = {}
+    ended: bool
+    finished: bool | UnsetType = UNSET  # in the folder alone
+    out: str | UnsetType = UNSET  # as the user named it
+
+
+def export(run: str, out: str, options: ExportOptions) -> Exported:
     """Write the shards of a finished run to `out` in another format; returns what `export.json` there says.
 
     An export that was broken off is gone on with. Raises UserError for a folder that holds something else, an unknown
@@ -56,58 +114,63 @@ def export(run: str, out: str, options: ExportOptions) -> dict[str, Any]:
         raise UserError(f"--source {unknown[0]}: no such source{nearest(unknown[0], list(manifest['sources']))}")
     if options.format == "jsonl" and not (options.text or options.tokens):
         raise UserError("neither text nor tokens are wanted: leave out --no-text, or add --tokens")
+    _check_documents(options)
+    if out.startswith(HUB):
+        check_target(out)
+        with tempfile.TemporaryDirectory(prefix="headrace-export-") as folder:
+            found = export(run, folder, options)
+            upload(Path(folder), out)
+        return replace(found, out=out)
     given, run, out = out, absolute(run), absolute(out)
     with storage.RunLock(out) as lock:
         check_fresh(out, EXPORT)
         rules = token_rules(run, options.sources or manifest["mixture"]["sources"])
-        facts = _facts(manifest, options) | {"ended": all(rule["ends"] for rule in rules.values())}
-        write_mark(out, EXPORT, facts | {"finished": False})
+        facts = Exported(
+            format=options.format,
+            split=options.split,
+            run=ExportedRun(manifest["name"], manifest["profile"], manifest["fingerprint"]),
+            dtype=manifest["dtype"],
+            tokenizer=manifest["tokenizer"] | {"path": TOKENIZER_PATH},
+            ended=all(rule["ends"] for rule in rules.values()),
+        )
+        write_mark(out, EXPORT, replace(facts, finished=False))
         storage.clear_scratch(out)
         with Ledger(out, writable=True, still_ours=lock.check) as ledger, Engine(out, ledger, options, lock) as engine:
-            facts["sources"] = engine.walk(_plan(run, manifest, options))
+            facts = replace(facts, sources=engine.walk(_plan(run, manifest, options)))
             ledger.sweep(engine.used)
-        write_mark(out, EXPORT, facts | {"finished": True})
+        _write_card(run, out, options)
+        write_mark(out, EXPORT, replace(facts, finished=True))
         storage.delete_tree(storage.join(out, FOLDER))  # only now: until then it is what a second start goes on from
         storage.clear_scratch(out)
-    return facts | {"out": given}
+    return replace(facts, out=given)
 
 
-def _facts(manifest: Manifest, options: ExportOptions) -> dict[str, Any]:
-    return {
-        "format": options.format,
-        "split": options.split,
-        "run": {key: manifest[key] for key in ("name", "profile", "fingerprint")},
-        "dtype": manifest["dtype"],
-        "tokenizer": manifest["tokenizer"] | {"path": TOKENIZER_PATH},
-        "sources": {},
-    }
-
-
-def _plan(run: str, manifest: Manifest, options: ExportOptions) -> Plan[dict[str, Any]]:
+def _plan(run: str, manifest: Manifest, options: ExportOptions) -> Plan[dict[str, ExportedSource]]:
     """The tokenizer, and a task a shard; what was written of each source."""
     known = manifest["tokenizer"]
     yield from copied_tokenizer(Named(storage.join(run, known["path"]), known["sha256"]))
     tokenizer = TokenizerOfRun(**{name: known[name] for name in ("path", "sha256", "vocab_size", "eos_id")})
-    nodes, found = [], {}
-    for source in options.sources or manifest["mixture"]["sources"]:
+    nodes, found = [], {source: ExportedSource() for source in options.sources or manifest["mixture"]["sources"]}
+    if options.documents:
+        how = (options.split, options.format, options.compression, options.measures)
+        nodes += document_nodes(open_finished(run), list(found), *how)
+    for source in found if not options.documents else ():
         entry = manifest["sources"][source]
         shards = entry["shards"] if options.split == "train" else entry["held_out"]["shards"]
         nodes += [_node(run, manifest["dtype"], tokenizer, options, source, *one) for one in enumerate(shards)]
-        found[source] = {"documents": 0, "tokens": 0, "files": []}
     done: list[Done[ExportReport]] = yield Stage("export", nodes)
     for node, one in zip(nodes, done, strict=True):
-        source = found[node.ref.source]
-        counts = {"documents": one.report.documents, "tokens": one.report.tokens}
-        files = [{"path": output.path, "bytes": output.bytes} for output in one.outputs]
-        shard = {"shard": node.job.shard.path, **counts, "files": sorted(files, key=lambda f: f["path"])}
-        source["files"].append(shard)
-        for key, count in counts.items():
-            source[key] += count
+        source, report = found[node.ref.source], one.report
+        files = sorted((WrittenFile(output.path, output.bytes) for output in one.outputs), key=lambda file: file.path)
+        read = node.job.part.path if isinstance(node.job, ExportDocuments) else node.job.shard.path
+        source.files.append(ExportedShard(read, report.documents, report.tokens, files))
+        source.documents += report.documents
+        source.tokens += report.tokens
     return found
 
 
 def _node(
-    run: str, dtype: str, tokenizer: TokenizerOfRun, options: ExportOptions, source: str, number: int, shard: dict[str, Any]
+    run: str, dtype: str, tokenizer: TokenizerOfRun, options: ExportOptions, source: str, number: int, shard: ShardEntry
 ) -> Node:
     name = shard_names(source, number, options.split)[0].removeprefix("tokens/").removesuffix(".npy")
     endings = ENDINGS.get(options.format, (SUFFIXES.get(options.compression, ""),))
@@ -128,22 +191,34 @@ def _node(
     return Node(Ref("export", source, options.split, number), job, shard["tokens"] * (2 if dtype == "uint16" else 4))
 
 
-def show_export(found: dict[str, Any], console: Console) -> None:
+def _check_documents(options: ExportOptions) -> None:
+    if options.documents and options.format not in ("parquet", "jsonl"):
+        raise UserError(f"--documents: {options.format} holds tokens, and no documents; choose jsonl or parquet")
+    if options.documents and (options.tokens or not options.text):
+        raise UserError("--documents writes texts and no tokens: leave out --tokens and --no-text")
+    if options.measures and not options.documents:
+        raise UserError("--measures are of the documents as they were: add --documents")
+
+
+def _write_card(run: str, out: str, options: ExportOptions) -> None:
+    """README.md beside the files, where a run has made them: imports and mixtures have no record of documents."""
+    if storage.exists(storage.join(run, RUN)):
+        endings = ENDINGS.get(options.format, (SUFFIXES.get(options.compression, ""),))
+        shared = endings[0] if options.format in ("parquet", "jsonl") else ""
+        storage.write_bytes(storage.join(out, "README.md"), card(open_finished(run), shared).encode())
+
+
+def show_export(found: Exported, console: Console) -> None:
     """Print what `export` did."""
-    console.print(f"{found['out']}: {found['format']}, {found['split']}, {found['dtype']} tokens", style="bold", markup=False)
-    table = plain_table("")
-    table.add_column("source")
-    for heading in ("documents", "tokens", "files", "bytes"):
-        table.add_column(heading, justify="right")
-    for name, source in found["sources"].items():
-        files = [file for shard in source["files"] for file in shard["files"]]
-        size = sum(file["bytes"] for file in files)
-        table.add_row(
-            name, f"{source['documents']:,}", show_count(source["tokens"]), f"{len(files):,}", show_bytes(size)
-        )
+    console.print(f"{found.out}: {found.format}, {found.split}, {found.dtype} tokens", style="bold", markup=False)
+    table = plain_table("", "source~", "documents", "tokens", "files", "bytes")
+    for name, source in found.sources.items():
+        sizes = [file.bytes for shard in source.files for file in shard.files]
+        counts = (f"{source.documents:,}", show_count(source.tokens), f"{len(sizes):,}")
+        table.add_row(name, *counts, show_bytes(sum(sizes)))
     console.print(table)
-    known = found["tokenizer"]
-    ends = "documents end" if found["ended"] else "not every document ends"
+    known = found.tokenizer
+    ends = "documents end" if found.ended else "not every document ends"
     console.print(
         f"{ends} in token {known['eos_id']}; {known['path']} is the tokenizer, with {known['vocab_size']:,} entries"
     )

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.folder import MADE_BY
+from pipeline.folder import CLAIM, MADE_BY, RUN, RunMark
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, DroppedReport, without_near_copies
 from pipeline.jobs.tokenize import TokenizeReport
@@ -24,11 +25,16 @@ from pipeline.made import MadeBy, read_made
 from pipeline.manifest import read_corpus
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.plan.parts import Segment, segments
-from pipeline.recipe import Recipe, build_recipe
+from pipeline.program import program
+from pipeline.recipe import Recipe, at_home, build_recipe
 from stages.errors import UserError
 from stages.parts import read_part
-from stages.steps import STEPS
+from stages.steps import step_class
 from stages.tokens.shard_format import Manifest
+from stages.user_code import add_folder
+
+Row = dict[str, Any]
+"""A row of a part by its columns: what names the document, its text, and whatever the recipe's steps measured."""
 
 
 @dataclass
@@ -66,13 +72,34 @@ class SourceParts:
 
 @dataclass
 class FinishedRun:
-    """A finished run, opened for questions about its documents."""
+    """A finished run, opened for questions about its documents.
+
+    missing: parts that should be in its folder (`run.keep: all`), and are not.
+    """
 
     uri: str
     recipe: Recipe
     manifest: Manifest
     sources: dict[str, SourceParts]
     entries: list[Entry] = field(default_factory=list)  # of the ledger, one a task that the run is made by
+    missing: tuple[str, ...] = ()
+
+    def gone(self, what: str) -> str:
+        """Why something that parts hold is not there, and what brings it back."""
+        if self.missing:
+            more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
+            return f"{what}: {self.uri}/{next(iter(self.missing))}{more} is missing; `{self._again()}` makes it again"
+        keep = self.recipe.run.keep
+        return f"{what}: parts were let go (run.keep is {keep}); `{self._again()} --set run.keep=measures` keeps them"
+
+    def _again(self) -> str:
+        profile = f" --profile {self.recipe.profile}" if self.recipe.profile else ""
+        return f"{program()} run {self.recipe.file or 'RECIPE'}{profile} --out {self.uri}"
+
+    def check_whole(self) -> None:
+        """Raise UserError where parts are missing: figures made of the others would be of another corpus."""
+        if self.missing:
+            raise UserError(self.gone("the run's parts are not all there"))
 
     def rows(
         self, path: str, columns: list[str] | None = None, batch_bytes: int = 8 << 20
@@ -85,7 +112,7 @@ class FinishedRun:
                 stream.seek(0)
             yield from read_part(stream, batch_bytes, columns)
 
-    def row(self, path: str, number: int) -> dict[str, Any]:
+    def row(self, path: str, number: int) -> Row:
         """One row of a part, all columns; of the part, one row group is read."""
         with storage.open_random(storage.join(self.uri, path)) as stream, pq.ParquetFile(stream) as part:
             for group in range(part.num_row_groups):
@@ -108,15 +135,14 @@ class FinishedRun:
 def open_finished(run: str) -> FinishedRun:
     """Open a finished run. Raises UserError where there is none, or where its recipe is not one of this version."""
     manifest = read_corpus(run)
-    uri = storage.join(run, "recipe.json")
-    if not storage.exists(uri):
+    if not storage.exists(storage.join(run, RUN)):
         for name, command in MADE_BY.items():
             if storage.exists(storage.join(run, name)):
                 raise UserError(
                     f"{run} was made by `python -m pipeline {command}` and has no record of documents; name a run's folder"
                 )
         raise UserError(f"{run} holds no recipe.json: the run was made by an older version; run its recipe again")
-    recipe = recipe_of(orjson.loads(storage.read_bytes(uri)), uri)
+    recipe = read_recipe(run)
     sources = {name: SourceParts(name, segments(source)) for name, source in recipe.sources.items()}
     made = read_made(run)
     with Ledger(run) as ledger:
@@ -134,7 +160,14 @@ def open_finished(run: str) -> FinishedRun:
         keys = dict.fromkeys([*(key for _, key in made.nodes), *made.others])
         entries = [entry for key in keys if (entry := ledger.entry(key))]
         entries = [entry for entry in entries if entry.ref.kind not in CONCLUSIONS]
-    return FinishedRun(run, recipe, manifest, sources, entries)
+        missing = _missing(entries, ledger) if recipe.run.keep == "all" else ()
+    return FinishedRun(run, recipe, manifest, sources, entries, missing)
+
+
+def _missing(entries: list[Entry], ledger: Ledger) -> tuple[str, ...]:
+    """Parts of documents that were written, and are not there."""
+    paths = (output.path for entry in entries if entry.ref.kind in ("documents", "tokenize") for output in entry.outputs)
+    return tuple(path for path in paths if path.endswith(".parquet") and ledger.size_of(path) is None)
 
 
 def _documents_of(made: MadeBy) -> dict[tuple[str, int], list[str]]:
@@ -154,6 +187,18 @@ def _files(entry: Entry, ledger: Ledger) -> PartFiles:
     return PartFiles(report, kept or paths.get("measures"), paths.get("dropped"), paths.get("failed"), kept is not None)
 
 
+def read_recipe(run: str) -> Recipe:
+    """The recipe that a finished run was made by, in the folder where it lay then."""
+    uri = storage.join(run, RUN)
+    claimed = storage.join(run, CLAIM)
+    mark = msgspec.json.decode(storage.read_bytes(claimed), type=RunMark) if storage.exists(claimed) else None
+    if mark and mark.folder:
+        add_folder(mark.folder)
+    recipe = at_home(recipe_of(orjson.loads(storage.read_bytes(uri)), uri), mark.folder if mark else None)
+    recipe._file = mark.file if mark else None
+    return recipe
+
+
 def recipe_of(data: dict[str, Any], name: str) -> Recipe:
     """The recipe that `dump` wrote into a run's folder: its steps are [name, settings], the kind being in the name."""
     data = dict(data)
@@ -166,5 +211,8 @@ def recipe_of(data: dict[str, Any], name: str) -> Recipe:
 
 
 def _step(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    known = name in STEPS or name == "dedup"
+    settings = dict(settings)
+    if path := settings.pop("class", None):
+        return {path: settings}
+    known = name == "dedup" or step_class(name) is not None
     return {name if known else re.sub(r"_\d+$", "", name): settings}

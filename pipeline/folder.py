@@ -5,7 +5,7 @@ Each kind but a run has a file of its own name in it, so that no command writes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,13 +27,23 @@ def absolute(folder: str) -> str:
     return folder
 
 
+def default_out(data: Mapping[str, Any], recipe: Recipe) -> str:
+    """Where a recipe runs to: runs/NAME for its first profile, runs/NAME-PROFILE for another. data: as its file holds it."""
+    first = next(iter(data.get("profiles") or [None]), None)
+    return f"runs/{recipe.name}" if recipe.profile in (None, first) else f"runs/{recipe.name}-{recipe.profile}"
+
+
 class RunMark(msgspec.Struct):
-    """What a run's folder says from the start of whose it is. file: the recipe's file; None for one made from data."""
+    """What a run's folder says from the start of whose it is. file: the recipe's file; None for one made from data.
+
+    folder: what paths in the recipe are relative to.
+    """
 
     recipe: str
     profile: str | None
     file: str | None
     content: str
+    folder: str | None = None
 
 
 def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
@@ -44,7 +54,7 @@ def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
     """
     check_kind(out, RUN)
     uri = storage.join(out, CLAIM)
-    mark = RunMark(recipe.name, recipe.profile, recipe.file, recipe.content())
+    mark = RunMark(recipe.name, recipe.profile, recipe.file, recipe.content(), recipe.folder)
     if storage.exists(uri):
         there = msgspec.json.decode(storage.read_bytes(uri), type=RunMark)
         other = _differs(there, mark)
@@ -57,7 +67,7 @@ def claim(out: str, recipe: Recipe, take_over: bool = False) -> None:
             return
     else:
         check_empty(out)
-    storage.write_bytes(uri, msgspec.json.format(msgspec.json.encode(mark), indent=2) + b"\n")
+    write_mark(out, CLAIM, mark)
 
 
 def _differs(there: RunMark, mark: RunMark) -> str | None:
@@ -99,9 +109,9 @@ def held_out_salt(recipe: dict[str, Any]) -> str:
     return recipe["shards"].get("held_out_salt") or f"{recipe['name']}/{recipe['seed']}"
 
 
-def write_mark(out: str, kind: str, facts: dict[str, Any]) -> None:
-    """Write the folder's own file, atomically."""
-    storage.write_bytes(storage.join(out, kind), orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
+def write_mark(out: str, kind: str, facts: object) -> None:
+    """Write the folder's own file (a struct, or JSON values), atomically."""
+    storage.write_bytes(storage.join(out, kind), msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
 
 
 def check_fresh(out: str, kind: str, allowed: Sequence[str] = ("run.lock",)) -> None:

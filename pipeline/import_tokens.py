@@ -7,24 +7,27 @@ cut into shards, and the manifest is written last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 from rich.console import Console
 
 from pipeline import storage
 from pipeline.engine import MANIFEST, Engine, InputsGone
 from pipeline.folder import IMPORT, RUN, absolute, check_empty, check_kind, held_out_salt, read_mark, write_mark
-from pipeline.jobs.formats import ImportFile, ImportFormat, ImportReport
-from pipeline.jobs.tokenize import SPLITS, HeldOut
+from pipeline.jobs.formats import ImportFile, ImportFormat, ImportReport, ImportSettings
+from pipeline.jobs.tokenize import SPLITS
 from pipeline.ledger import Ledger, Ref
 from pipeline.place import Placement
 from pipeline.plan.graph import Plan
 from pipeline.plan.node import Done, Named, Node, Stage
 from pipeline.plan.tokens import SplitShards, shard
 from pipeline.plan.training import copied_tokenizer
-from pipeline.summary import plain_table
+from pipeline.program import program
+from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.step import content_key
 from stages.tokens.manifest import build_manifest, source_entry
@@ -43,6 +46,41 @@ ENDINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+class ImportedSplit(Struct, frozen=True):
+    """What was taken into training, or held out."""
+
+    documents: int
+    tokens: int
+    text_bytes: int
+    shards: int
+
+
+class ImportBegun(Struct, frozen=True, kw_only=True):
+    """What `import.json` says from the start."""
+
+    format: ImportFormat
+    source: str
+    read_from: list[str] = msgspec.field(name="from")
+    settings: ImportSettings
+    finished: bool
+
+
+class ImportDone(ImportBegun, frozen=True, kw_only=True):
+    """What `import.json` says at the end, and where it is and how many tasks ran. tokenizer: the manifest's entry."""
+
+    files: int
+    without_index: list[str]  # their documents were told by the end token
+    documents_in: int
+    skip_empty: int
+    ended: int  # documents that were given the end token
+    tokenizer: dict[str, Any]
+    dtype: str
+    fingerprint: str
+    splits: dict[str, ImportedSplit]
+    out: str | UnsetType = UNSET
+    tasks_run: int | UnsetType = UNSET
+
+
 @dataclass
 class ImportOptions(Placement):
     """What is taken in and how; `settings` are what decides the bytes, with the files and the tokenizer."""
@@ -53,7 +91,7 @@ class ImportOptions(Placement):
     eos_token: str | None = None
     pad_token: str | None = None
     append_eos: bool = True
-    dtype: str | None = None  # of raw token files; None: as their metadata says, else by the vocabulary
+    dtype: str | None = None
     tokens_field: str | None = None
     id_field: str = "id"
     held_out: float = 0.005
@@ -61,21 +99,17 @@ class ImportOptions(Placement):
     seed: int = 0
     shard_bytes: int = 2**30
 
-    def held(self) -> tuple[HeldOut, bool]:
-        """Which documents are held out, and whether these are a run's. Raises UserError for no run at `held_out_as`."""
+    def settings(self) -> ImportSettings:
+        """What decides the bytes, besides the files and the tokenizer. Raises UserError for no run at `held_out_as`."""
+        names = ("format", "source", "eos_token", "pad_token", "append_eos", "dtype", "tokens_field", "id_field")
+        known = {name: getattr(self, name) for name in names}
         if self.held_out_as is None:
-            return HeldOut(self.held_out, f"{self.source}/{self.seed}"), False
+            return ImportSettings(**known, held_out=self.held_out, salt=f"{self.source}/{self.seed}", as_run=False)
         recipe = read_mark(self.held_out_as, RUN)
         if recipe is None:
             raise UserError(f"--held-out-as {self.held_out_as}: holds no run (no {RUN})")
-        return HeldOut(recipe["shards"]["held_out"], held_out_salt(recipe)), True
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the bytes, besides the files and the tokenizer."""
-        names = ("format", "source", "eos_token", "pad_token", "append_eos", "dtype", "tokens_field", "id_field")
-        held_out, as_run = self.held()
-        held = {"held_out": held_out.share, "salt": held_out.salt, "as_run": as_run}
-        return {name: getattr(self, name) for name in names} | held
+        share = recipe["shards"]["held_out"]
+        return ImportSettings(**known, held_out=share, salt=held_out_salt(recipe), as_run=True)
 
 
 @dataclass(frozen=True)
@@ -88,7 +122,7 @@ class TokenInput:
     metadata: Named | None = None
 
 
-def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> dict[str, Any]:
+def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> ImportDone:
     """Take in the files that `sources` (files, folders, globs) name; returns what `import.json` in `out` says.
 
     Done again with the same settings it does nothing; broken off, it goes on. Raises UserError.
@@ -112,8 +146,14 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
             if storage.exists(storage.join(out, MANIFEST)):
                 raise UserError(f"{out} holds a run; choose another --out")
             check_empty(out)
-        mark: dict[str, Any] = {"format": options.format, "source": options.source, "from": storage.public(list(sources))}
-        write_mark(out, IMPORT, mark | {"settings": settings, "finished": False})
+        mark = ImportBegun(
+            format=options.format,
+            source=options.source,
+            read_from=storage.public(list(sources)),
+            settings=settings,
+            finished=False,
+        )
+        write_mark(out, IMPORT, mark)
         storage.clear_scratch(out)
         with Ledger(out, writable=True, still_ours=lock.check) as ledger, Engine(out, ledger, options, lock) as engine:
             done, manifest = _until_done(inputs, tokenizer, options, engine)
@@ -121,10 +161,10 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> d
             ledger.release((one.key, [file.file.path for file in one.report.files.values()]) for one in done)
             storage.write_bytes(storage.join(out, MANIFEST), manifest_bytes(manifest))
             ledger.sweep(engine.used)
-        facts = mark | {"settings": settings, "finished": True} | _counts(done, inputs, manifest, options)
+        facts = _told(replace(mark, finished=True), done, inputs, manifest, options)
         write_mark(out, IMPORT, facts)
         storage.clear_scratch(out)  # what killed workers left, whose tasks ran again
-    return facts | {"out": given, "tasks_run": engine.executed}
+    return replace(facts, out=given, tasks_run=engine.executed)
 
 
 def _tokenizer_uri(named: str) -> str:
@@ -201,31 +241,12 @@ def _plan(
 ) -> Plan[tuple[list[Imported], SplitShards, str]]:
     """The tokenizer, a task a file, and the shards."""
     copied = yield from copied_tokenizer(tokenizer)
-    held_out, as_run = options.held()
-    nodes = [
-        Node(
-            Ref("import", options.source, "", number),
-            ImportFile(
-                item.file,
-                storage.public_name(item.file.uri),
-                item.index,
-                item.metadata,
-                copied,
-                options.source,
-                options.format,
-                options.eos_token,
-                options.pad_token,
-                options.append_eos,
-                options.dtype,
-                options.tokens_field,
-                options.id_field,
-                held_out,
-                as_run,
-            ),
-            item.size,
-        )
-        for number, item in enumerate(inputs)
-    ]
+    settings = options.settings()
+    nodes = []
+    for number, item in enumerate(inputs):
+        name = storage.public_name(item.file.uri)
+        job = ImportFile(item.file, name, item.index, item.metadata, copied, settings)
+        nodes.append(Node(Ref("import", options.source, "", number), job, item.size))
     done: list[Imported] = yield Stage("import", nodes)
     shards = yield from shard({options.source: done}, options.shard_bytes)
     return done, shards[options.source], copied.digest
@@ -238,10 +259,11 @@ def _manifest(
     available = sum(one.tokens for one in shards["train"])
     train, held_out = (map(msgspec.structs.asdict, shards[split]) for split in SPLITS)
     files = [[storage.public_name(item.file.uri), item.file.version] for item in inputs]
+    settings = options.settings()
     manifest = build_manifest(
         name=options.source,
         profile="",
-        recipe_hash=content_key(options.settings(), tokenizer, files),
+        recipe_hash=content_key(asdict(settings), tokenizer, files),
         seed=options.seed,
         tokenizer_sha256=known.sha256,
         vocab_size=known.vocab_size,
@@ -251,56 +273,49 @@ def _manifest(
         mixture_tokens=available,
         mixture_seed=options.seed,
     )
-    held = options.held()[0]
-    manifest["held_out"] = {"share": held.share, "salt": held.salt}
+    manifest["held_out"] = {"share": settings.held_out, "salt": settings.salt}
     return manifest
 
 
-def _counts(
-    done: list[Imported], inputs: list[TokenInput], manifest: Manifest, options: ImportOptions
-) -> dict[str, Any]:
+def _told(
+    mark: ImportBegun, done: list[Imported], inputs: list[TokenInput], manifest: Manifest, options: ImportOptions
+) -> ImportDone:
+    """What is told of an import, and written down."""
     source = manifest["sources"][options.source]
     splits = {"train": source, "held_out": source["held_out"]}
     books = [one.report.books[0] for one in done]
     lacking = [item.file.uri for item in inputs if options.format in ("olmo", "datatrove") and not item.index]
-    return {
-        "files": len(inputs),
-        "without_index": storage.public(lacking),  # their documents were told by the end token
-        "documents_in": sum(one.into.docs for one in books),
-        "skip_empty": sum(one.dropped[EMPTY].docs for one in books if EMPTY in one.dropped),
-        "ended": sum(one.report.ended for one in done),  # documents that were given the end token
-        "tokenizer": manifest["tokenizer"],
-        "dtype": manifest["dtype"],
-        "fingerprint": manifest["fingerprint"],
-        "splits": {
-            name: {key: split[key] for key in ("documents", "tokens", "text_bytes")} | {"shards": len(split["shards"])}
+    return ImportDone(
+        **msgspec.structs.asdict(mark),
+        files=len(inputs),
+        without_index=storage.public(lacking),
+        documents_in=sum(one.into.docs for one in books),
+        skip_empty=sum(one.dropped[EMPTY].docs for one in books if EMPTY in one.dropped),
+        ended=sum(one.report.ended for one in done),
+        tokenizer=manifest["tokenizer"],
+        dtype=manifest["dtype"],
+        fingerprint=manifest["fingerprint"],
+        splits={
+            name: ImportedSplit(split["documents"], split["tokens"], split["text_bytes"], len(split["shards"]))
             for name, split in splits.items()
         },
-    }
+    )
 
 
-def show_import(found: dict[str, Any], console: Console) -> None:
+def show_import(found: ImportDone, console: Console) -> None:
     """Print what `import_tokens` did."""
-    console.print(f"{found['out']}: {found['source']}, {found['files']:,} {found['format']} files", style="bold", markup=False)
-    table = plain_table("")
-    table.add_column("split")
-    for heading in ("documents", "tokens", "text", "shards"):
-        table.add_column(heading, justify="right")
-    for name, split in found["splits"].items():
-        size = show_bytes(split["text_bytes"])
-        table.add_row(name, f"{split['documents']:,}", show_count(split["tokens"]), size, f"{split['shards']:,}")
+    console.print(f"{found.out}: {found.source}, {found.files:,} {found.format} files", style="bold", markup=False)
+    table = plain_table("", "split~", "documents", "tokens", "text", "shards")
+    for name, split in found.splits.items():
+        counts = (f"{split.documents:,}", show_count(split.tokens), show_bytes(split.text_bytes), f"{split.shards:,}")
+        table.add_row(name, *counts)
     console.print(table)
-    known, documents = found["tokenizer"], found["documents_in"]
-    if found["skip_empty"]:
-        console.print(f"{found['skip_empty']:,} of {documents:,} documents have no tokens, and were left out")
-    if found["ended"]:
-        doubt = "; is --eos-token right?" if 2 * found["ended"] > documents else ""
-        console.print(
-            f"{found['ended']:,} of {documents:,} documents did not end in token {known['eos_id']}: it was added{doubt}"
-        )
-    if found["without_index"]:
-        some = found["without_index"]
-        console.print(
-            f"{len(some):,} files have no index (the first: {some[0]}); documents end at token {known['eos_id']} there"
-        )
-    console.print(f"join it with others: python -m pipeline mix {found['out']} OTHER... --out NEW")
+    eos, documents = found.tokenizer["eos_id"], found.documents_in
+    if found.skip_empty:
+        console.print(f"{found.skip_empty:,} of {documents:,} documents have no tokens, and were left out")
+    if found.ended:
+        doubt = "; is --eos-token right?" if 2 * found.ended > documents else ""
+        console.print(f"{found.ended:,} of {documents:,} documents did not end in token {eos}: it was added{doubt}")
+    if some := found.without_index:
+        console.print(f"{len(some):,} files have no index (the first: {some[0]}); documents end at token {eos} there")
+    console.print(f"join it with others: {program()} mix {found.out} OTHER... --out NEW")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, PAIRS, RUN, read_mark
 from pipeline.ledger import FOLDER
 from stages.errors import UserError
-from stages.tokens.shard_format import Manifest, ShardError, parse_manifest
+from stages.tokens.shard_format import Manifest, ShardEntry, ShardError, parse_manifest
 from stages.tokens.tokenizer import Tokenizer, load_tokenizer
 
 SPLITS = ("train", "held_out")
@@ -52,7 +51,7 @@ def _no_manifest(run: str) -> str:
     return f"{nothing}, nor one that was begun; is the folder's name right?"
 
 
-def shards_of(manifest: Manifest, source: str, split: str) -> list[dict[str, Any]]:
+def shards_of(manifest: Manifest, source: str, split: str) -> list[ShardEntry]:
     """The manifest's entries of a source's shards, training or held out."""
     entry = manifest["sources"][source]
     return entry["shards"] if split == "train" else entry["held_out"]["shards"]

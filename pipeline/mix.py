@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
 import orjson
 from pydantic import ValidationError
 from rich.console import Console
@@ -22,9 +23,10 @@ from pipeline.engine import MANIFEST
 from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, held_out_salt, read_mark, write_mark
 from pipeline.manifest import SPLITS, read_corpus, token_rules
 from pipeline.overrides import RecipeError, apply_set
+from pipeline.program import train_command
 from pipeline.recipe import dump, explain, load_recipe
 from pipeline.storage.local import sync_folder
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.step import content_key
 from stages.tokens.manifest import TOKENIZER_PATH, build_manifest, shard_names, source_entry
@@ -60,7 +62,41 @@ class MixOptions:
     files: Files = "link"
 
 
-def mix(runs: Sequence[str], options: MixOptions) -> dict[str, Any]:
+class HeldOutRule(msgspec.Struct, frozen=True, array_like=True):
+    """By which a folder holds documents out: a salt, a share."""
+
+    salt: str
+    share: float
+    folder: str
+
+
+class MixedSource(msgspec.Struct, frozen=True, kw_only=True):
+    """One source of the mixture: tokens there are, tokens asked for, tokens held out."""
+
+    run: str
+    available: int
+    asked: int
+    repeats: float
+    max_repeats: float
+    share: float
+    held_out: int
+
+
+class Mixed(msgspec.Struct, frozen=True, kw_only=True):
+    """A mixture. tokenizer: the manifest's entry; mixture: as a recipe would say it."""
+
+    out: str | None
+    name: str
+    fingerprint: str
+    tokenizer: dict[str, Any]
+    dtype: str
+    mixture: dict[str, Any]
+    tokens: int
+    notes: list[str]
+    sources: dict[str, MixedSource]
+
+
+def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
     """Compile a mixture of the sources in these folders and, where `options.out` names a folder, write it there.
 
     Raises UserError: different tokenizers, one name for two sources, a mixture that cannot be had (MixtureError, with
@@ -76,28 +112,28 @@ def mix(runs: Sequence[str], options: MixOptions) -> dict[str, Any]:
     rules = _held_out_rules(list(manifests))
     if options.out is not None:
         _write(options.out, members, manifests, manifest, mixture, options.files, rules)
-    return {
-        "out": options.out,
-        "name": manifest["name"],
-        "fingerprint": manifest["fingerprint"],
-        "tokenizer": first["tokenizer"],
-        "dtype": first["dtype"],
-        "mixture": dump(mixture),
-        "tokens": manifest["mixture"]["tokens"],
-        "notes": [_held_out_note(rules)] if len(rules) > 1 else [],
-        "sources": {
-            member.name: {
-                "run": member.run,
-                "available": budget.available,
-                "asked": budget.asked,
-                "repeats": budget.repeats,
-                "max_repeats": budget.max_repeats,
-                "share": budget.share,
-                "held_out": member.entry["held_out"]["tokens"],
-            }
+    return Mixed(
+        out=options.out,
+        name=manifest["name"],
+        fingerprint=manifest["fingerprint"],
+        tokenizer=first["tokenizer"],
+        dtype=first["dtype"],
+        mixture=dump(mixture),
+        tokens=manifest["mixture"]["tokens"],
+        notes=[_held_out_note(rules)] if len(rules) > 1 else [],
+        sources={
+            member.name: MixedSource(
+                run=member.run,
+                available=budget.available,
+                asked=budget.asked,
+                repeats=budget.repeats,
+                max_repeats=budget.max_repeats,
+                share=budget.share,
+                held_out=member.entry["held_out"]["tokens"],
+            )
             for member, budget in zip(members, budgets, strict=True)
         },
-    }
+    )
 
 
 def asked_of(runs: Sequence[str], options: MixOptions) -> Mixture:
@@ -123,27 +159,26 @@ def _mixture_of(run: str) -> dict[str, Any]:
     return (mark or recipe).get("mixture", {})
 
 
-def _held_out_rules(runs: Sequence[str]) -> list[list[Any]]:
-    """By what rules these folders hold documents out, [salt, share, a folder] each; a folder that tells nothing has none."""
-    known: list[list[Any]] = []
+def _held_out_rules(runs: Sequence[str]) -> list[HeldOutRule]:
+    """By what rules these folders hold documents out, each with the first folder that has it; one that tells nothing has none."""
+    known: list[HeldOutRule] = []
     for run in runs:
         if (mark := read_mark(run, MIXTURE)) is not None:
-            known += mark.get("held_out", [])
+            known += msgspec.convert(mark.get("held_out", []), list[HeldOutRule])
         elif (mark := read_mark(run, IMPORT)) is not None:
-            known.append([mark["settings"]["salt"], mark["settings"]["held_out"], run])
+            known.append(HeldOutRule(mark["settings"]["salt"], mark["settings"]["held_out"], run))
         elif (mark := read_mark(run, RUN)) is not None:
-            known.append([held_out_salt(mark), mark["shards"]["held_out"], run])
-    found: dict[tuple[str, float], list[Any]] = {}
+            known.append(HeldOutRule(held_out_salt(mark), mark["shards"]["held_out"], run))
+    found: dict[tuple[str, float], HeldOutRule] = {}
     for rule in known:
-        found.setdefault((rule[0], rule[1]), rule)
+        found.setdefault((rule.salt, rule.share), rule)
     return list(found.values())
 
 
-def _held_out_note(rules: list[list[Any]]) -> str:
-    first, other = rules[0][2], rules[1][2]
+def _held_out_note(rules: list[HeldOutRule]) -> str:
     return (
-        f"{first} and {other} hold out by rules of their own: a text that is in both may be held out of one and trained on "
-        "from the other; `import --held-out-as` lets an import hold out what a run does"
+        f"{rules[0].folder} and {rules[1].folder} hold out by rules of their own: a text that is in both may be held out of one "
+        "and trained on from the other; `import --held-out-as` lets an import hold out what a run does"
     )
 
 
@@ -253,7 +288,7 @@ def _write(
     manifest: Manifest,
     mixture: Mixture,
     files: Files,
-    rules: list[list[Any]],
+    rules: list[HeldOutRule],
 ) -> None:
     """Put the shards, the tokenizer and last the manifest under `out`. Raises UserError where a shard is not whole."""
     out = absolute(out)
@@ -317,47 +352,39 @@ def _place(source: str, target: str, files: Files) -> None:
         ) from None
 
 
-def show_mix(found: dict[str, Any], console: Console) -> None:
+def show_mix(found: Mixed, console: Console) -> None:
     """Print the mixture."""
-    sources = found["sources"]
-    several = len({source["run"] for source in sources.values()}) > 1
-    console.print(f"{found['name']}: a mixture of {show_count(found['tokens'])} tokens", style="bold", markup=False)
-    table = plain_table("")
-    table.add_column("source")
-    if several:
-        table.add_column("from")
-    for heading in ("available", "asked", "repeats", "at most", "share"):
-        table.add_column(heading, justify="right")
-    for name, source in sources.items():
+    several = len({source.run for source in found.sources.values()}) > 1
+    console.print(f"{found.name}: a mixture of {show_count(found.tokens)} tokens", style="bold", markup=False)
+    columns = ("available", "asked", "repeats", "at most", "share")
+    table = plain_table("", "source~", *(["from~"] if several else []), *columns)
+    for name, source in found.sources.items():
         table.add_row(
             name,
-            *([source["run"]] if several else []),
-            show_count(source["available"]),
-            show_count(source["asked"]),
-            f"{source['repeats']:.4g}",
-            f"{source['max_repeats']:g}",
-            f"{source['share']:.2%}",
+            *([source.run] if several else []),
+            show_count(source.available),
+            show_count(source.asked),
+            f"{source.repeats:.4g}",
+            f"{source.max_repeats:g}",
+            f"{source.share:.2%}",
         )
-    available = sum(source["available"] for source in sources.values())
+    available = sum(source.available for source in found.sources.values())
     table.add_section()
-    times = f"{found['tokens'] / available:.4g}" if available else ""
-    columns = (show_count(available), show_count(found["tokens"]), times, "", "100.00%")
-    table.add_row("all", *([""] if several else []), *columns)
+    times = f"{found.tokens / available:.4g}" if available else ""
+    cells = (show_count(available), show_count(found.tokens), times, "", "100.00%")
+    table.add_row("all", *([""] if several else []), *cells)
     console.print(table)
-    mixture = found["mixture"]
-    size = show_bytes(found["tokens"] * (2 if found["dtype"] == "uint16" else 4))
-    last = mixture["reshuffle_last_tokens"]
+    size = show_bytes(found.tokens * (2 if found.dtype == "uint16" else 4))
+    last = found.mixture["reshuffle_last_tokens"]
     console.print(
-        f"seed {mixture['seed']}; each epoch of a source in an order of its own"
+        f"seed {found.mixture['seed']}; each epoch of a source in an order of its own"
         + (f", the last {show_count(last)} tokens in another" if last else "")
         + f"; {size} are read in training"
     )
-    for note in found["notes"]:
+    for note in found.notes:
         console.print(f"note: {note}", markup=False)
-    if found["out"]:
-        console.print(
-            f"wrote {found['out']}/{MANIFEST} (fingerprint {found['fingerprint'][:16]}); no token was written"
-        )
-        console.print(f"next: python -m trainer train configs/trainer/olmoe_tiny.yaml --data {found['out']}")
+    if found.out:
+        console.print(f"wrote {found.out}/{MANIFEST} (fingerprint {found.fingerprint[:16]}); no token was written")
+        console.print(f"next: {train_command(found.out)}", markup=False)
     else:
         console.print("nothing was written; --out NEW writes a folder with this mixture, whose shards are links")

@@ -39,10 +39,6 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises RecipeError naming the file, line and cause."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = difflib.get_close_matches(Path(path).name, [p.name for p in Path(path).parent.glob("*.yaml")], 1)
-        hint = f"; did you mean {Path(path).parent / near[0]}?" if near else ""
-        raise RecipeError(f"recipe {path} does not exist{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from None
     return parse_yaml(text, str(path))
@@ -95,11 +91,11 @@ def is_step_list(value: Any) -> bool:
 
 
 def step_names(items: Sequence[Any]) -> list[str]:
-    """A name for each entry of a step list: its own, with `_2`, `_3` behind it where it comes again."""
+    """A name for each entry of a step list: its own, of `module:Class` the class's; `_2`, `_3` behind it where it comes again."""
     names: list[str] = []
     counts: dict[str, int] = {}
     for item in items:
-        name = item if isinstance(item, str) else str(next(iter(item)))
+        name = (item if isinstance(item, str) else str(next(iter(item)))).rpartition(":")[2]
         counts[name] = counts.get(name, 0) + 1
         names.append(name if counts[name] == 1 else f"{name}_{counts[name]}")
     return names

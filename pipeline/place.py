@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.execute import Finished, Surroundings, execute
+from pipeline.attempts import InTurn, Tasks
+from pipeline.execute import Surroundings, execute
+from pipeline.flight import Flight
 from pipeline.plan.node import Node
 from pipeline.progress import Progress
-from pipeline.ray_driver import LOST_WORKER_RETRIES, NotImported, Raised, Result
-from pipeline.ray_start import Outcome, Ray, start_ray
+from pipeline.ray_start import Ray, start_ray
 from pipeline.size import machine_memory
 from stages.errors import UserError
 from stages.kernels.stored import kernel_root
@@ -31,6 +32,7 @@ class Placement:
     progress: Progress = field(default_factory=Progress)
     task_memory: int = 1536 * 2**20
     cache_bytes: int = 20 * 2**30
+    tasks: Tasks = field(default_factory=Tasks)
 
 
 class Workplace:
@@ -40,7 +42,6 @@ class Workplace:
         self.placement, self.progress = placement, placement.progress
         self.around = Surroundings(run, str(Path.cwd()), placement.cache_bytes, token)
         self._ray: Ray | None = None
-        self._calls = 0
 
     def prepare(self) -> None:
         """What must be there before tasks run: compiled kernels, and Ray."""
@@ -54,43 +55,22 @@ class Workplace:
         if not self.placement.inline:
             self._start_ray()
 
-    def carry_out(self, nodes: list[Node]) -> Generator[tuple[Node, Finished]]:
-        """Run tasks; each with what it left, in the order in which they end."""
+    def carry_out(self, nodes: list[Node]) -> InTurn | Flight:
+        """Run tasks: `results()` tells of each, `stop()` begins no more. Raises UserError where one has no room anywhere."""
+        tasks, task_memory = self.placement.tasks, self.placement.task_memory
         if self.placement.inline:
             self._check_memory(nodes, [machine_memory()], "this machine has")
-            return ((node, execute(node, node.key, self.around)) for node in nodes)
-        return self._on_ray(nodes)
+            return InTurn(nodes, lambda node: execute(node, node.key, self.around), tasks)
+        ray = self._start_ray()
+        if not ray.address:  # a cluster may get larger nodes yet
+            self._check_memory(nodes, ray.memory, "the largest Ray node offers")
+        return Flight(ray, nodes, self.around, tasks, task_memory, self.progress)
 
     def close(self) -> None:
         """Stop Ray where it was started here."""
         if self._ray is not None:
             self._ray.close()
             self._ray = None
-
-    def _on_ray(self, nodes: list[Node]) -> Generator[tuple[Node, Finished]]:
-        ray = self._start_ray()
-        self._check_memory(nodes, ray.memory, "the largest Ray node offers")
-        in_flight = max(2, 2 * ray.cpus)
-        queue = iter(nodes)
-        running: dict[int, Node] = {}
-        try:
-            while True:
-                while len(running) < in_flight and (node := next(queue, None)) is not None:
-                    self._calls += 1
-                    running[self._calls] = node
-                    needs = node.memory if node.memory > self.placement.task_memory else 0
-                    ray.call(self._calls, f"{execute.__module__}:execute", (node, node.key, self.around), needs)
-                if not running:
-                    return
-                found = ray.outcomes(1.0)
-                self.progress.tick()
-                for outcome in found:
-                    node = running.pop(outcome.number, None)
-                    if node is not None:  # else of a call that was given up
-                        yield node, _result(outcome, node)
-        finally:
-            if running:
-                ray.cancel()
 
     def _check_memory(self, nodes: list[Node], offered: Sequence[float], whose: str) -> None:
         """Raise UserError where a task of the stage needs more memory than there is anywhere."""
@@ -106,19 +86,3 @@ class Workplace:
             self._ray = start_ray(self.placement.address, self.placement.workers, self.progress)
         return self._ray
 
-
-def _result(outcome: Outcome, node: Node) -> Finished:
-    """What a task on Ray left. Raises what it raised, and UserError where its worker was lost time and again."""
-    if isinstance(outcome, Result):
-        return outcome.value
-    if isinstance(outcome, Raised):
-        raise outcome.error
-    if isinstance(outcome, NotImported):
-        raise UserError(
-            f"task {node.ref}: a Ray worker cannot import Headrace: install the same version of it, in the Python that Ray "
-            "runs in, on every node"
-        )
-    raise UserError(
-        f"task {node.ref}: its worker or node was lost {LOST_WORKER_RETRIES + 1} times, the last time with: {outcome.reason}; "
-        "if memory ran out, lower run.batch_bytes or run.split_bytes"
-    )

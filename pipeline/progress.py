@@ -5,30 +5,90 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
 
 from pipeline.plan.node import Report
 from pipeline.terminal import printable
 from stages.units import show_bytes, show_count, show_seconds
 
+LINE_SECONDS = 30.0  # between lines, where no terminal shows one that is rewritten
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A phase of a run before it begins: its title, and about how much core time it takes beside the others."""
+
+    title: str
+    core_seconds: float
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run is. number, phases: of the phase, and about how many there are; 0 where that is not known.
+
+    tasks, done: of the phase, those that were done before included. bytes, done_bytes: of input of the tasks that were not.
+    seconds: since the phase began. left, run_left: seconds that the phase and the run may still take; None: nothing tells.
+    """
+
+    phase: str
+    number: int
+    phases: int
+    tasks: int
+    done: int
+    tried_again: int = 0
+    failed: int = 0
+    bytes: int = 0
+    done_bytes: int = 0
+    seconds: float = 0.0
+    left: float | None = None
+    run_left: float | None = None
+    at: float = 0.0  # seconds since 1970
+
+    def words(self) -> list[str]:
+        """The same for people, from what matters most on."""
+        place = f"phase {self.number} of {self.phases}: " if self.phases else ""
+        parts = [f"{place}{self.phase:<26} {self.done:>5}/{self.tasks} tasks"]
+        if self.done_bytes:
+            parts.append(f"{show_bytes(self.done_bytes / max(self.seconds, 1e-3))}/s")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.tried_again:
+            parts.append(f"{self.tried_again} tried again")
+        if self.left is not None:
+            run = "" if self.run_left is None else f", about {show_seconds(self.run_left)} of the run"
+            parts.append(f"{show_seconds(self.left)} left{run}")
+        return parts
+
 
 class Progress:
-    """One line, rewritten, on a terminal; one line a phase elsewhere when `verbose`; nothing when quiet."""
+    """One line, rewritten, on a terminal; elsewhere a line a phase and one every 30 s; nothing when quiet.
+
+    ahead: gives the phases of the run, asked once, when something is to be told. tell: takes where the run stands, often.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.terminal = sys.stderr.isatty() and not quiet
         self.quiet = quiet
         self.lines = not self.terminal and not quiet
+        self.ahead: Callable[[], list[Ahead]] = list
+        self.tell: Callable[[Callable[[], Standing]], None] = lambda standing: None
         self._began = time.monotonic()
-        self._phase = ""
+        self._phases: list[Ahead] | None = None
+        self._titles: list[str] = []  # of the phases that began
+        self._worked = 0.0  # core time of phases that ended, as `ahead` has it, and the time that they took
+        self._spent = 0.0
         self._width = 0
         self._compiling = False
 
     def begin(self, phase: str, tasks: int, already: int, weight: int) -> None:
         """A phase starts: so many tasks, so many of them done before, so many bytes to go."""
-        self._phase, self._tasks, self._already, self._weight = phase, tasks, already, weight
+        self._titles.append(phase)
+        self._tasks, self._already, self._weight = tasks, already, weight
         self._done, self._bytes, self._kept, self._seen = 0, 0, 0, 0
-        self._phase_began = time.monotonic()
-        self._shown = 0.0
+        self._failed, self._again = 0, 0
+        self._phase_began = self._shown = time.monotonic()
         if tasks > already:
             self.tick(force=True)
 
@@ -41,25 +101,36 @@ class Progress:
             self._kept += report.books[-1].out.docs
         self.tick()
 
+    def failed(self, again: bool) -> None:
+        """A task failed; again: it will be tried once more."""
+        self._again += again
+        self._failed += not again
+        self.tick()
+
     def tick(self, force: bool = False) -> None:
-        """Show where things stand, at most five times a second."""
+        """Show where things stand, at most five times a second; a line every 30 s where there is no terminal."""
+        self.tell(self.standing)
         now = time.monotonic()
-        if not self.terminal or (not force and now - self._shown < 0.2):
-            return
-        self._shown = now
-        self._write(self._status(now))
+        if self.terminal and (force or now - self._shown > 0.2):
+            self._shown = now
+            self._write(self._status())
+        elif self.lines and now - self._shown > LINE_SECONDS:
+            self._shown = now
+            print(self._status(), file=sys.stderr, flush=True)
 
     def end(self, phase: str) -> None:
         """The phase is whole."""
         if self._tasks == self._already:
             return
-        status = self._status(time.monotonic(), final=True)
         if self.terminal:
-            self._write(status)
+            self._write(self._status(final=True))
             sys.stderr.write("\n")
             self._width = 0
         elif self.lines:
-            print(status, file=sys.stderr, flush=True)
+            print(self._status(final=True), file=sys.stderr, flush=True)
+        if self._phases:
+            self._worked += self._expected() * self._share_to_do()
+        self._spent += time.monotonic() - self._phase_began
 
     def note(self, text: str) -> None:
         """Something short that is going on outside a phase."""
@@ -86,17 +157,72 @@ class Progress:
             print(f"compiling {total} kernels (once a machine)", file=sys.stderr, flush=True)
         self._compiling = True
 
-    def _status(self, now: float, final: bool = False) -> str:
-        elapsed = max(now - self._phase_began, 1e-3)
-        parts = [f"{self._phase:<26} {self._already + self._done:>5}/{self._tasks} tasks"]
-        if self._bytes:
-            parts.append(f"{show_bytes(self._bytes / elapsed)}/s")
-        if self._seen:
-            parts.append(f"{show_count(self._kept)} of {show_count(self._seen)} documents kept")
+    def standing(self) -> Standing:
+        """Where the run stands now."""
+        if self._phases is None:
+            self._phases = self.ahead()
+        seconds = time.monotonic() - self._phase_began
+        part = self._part()
+        left = seconds * (1 - part) / part if part else None
+        return Standing(
+            phase=self._titles[-1],
+            number=self._number() + 1,
+            phases=len(self._phases),
+            tasks=self._tasks,
+            done=self._already + self._done,
+            tried_again=self._again,
+            failed=self._failed,
+            bytes=self._weight,
+            done_bytes=self._bytes,
+            seconds=seconds,
+            left=left,
+            run_left=self._run_left(seconds, part, left),
+            at=time.time(),
+        )
+
+    def _part(self) -> float:
+        """The part of the phase's work that is done, of what was to be done when it began."""
+        if self._weight:
+            return min(1.0, self._bytes / self._weight)
+        return self._done / max(1, self._tasks - self._already)
+
+    def _share_to_do(self) -> float:
+        return (self._tasks - self._already) / max(1, self._tasks)
+
+    def _number(self) -> int:
+        """The place of the phase among those of the run; rounds that were not foreseen have that of the phase before.
+
+        Sources side by side may need other numbers of rounds, so one part of a title in common will do.
+        """
+        place, phases = -1, [{*phase.title.split(", ")} for phase in self._phases or []]
+        for title in self._titles:
+            later = (i for i in range(place + 1, len(phases)) if not phases[i].isdisjoint(title.split(", ")))
+            place = next(later, place)
+        return max(place, 0)
+
+    def _expected(self) -> float:
+        return (self._phases or [])[self._number()].core_seconds
+
+    def _run_left(self, seconds: float, part: float, left: float | None) -> float | None:
+        """By the phases' core time, and how fast that went until now."""
+        worked, spent = self._worked, self._spent + seconds
+        if not self._phases or left is None:
+            return None
+        worked += self._expected() * self._share_to_do() * part
+        if worked <= 0:
+            return None
+        ahead = sum(phase.core_seconds for phase in self._phases[self._number() + 1 :])
+        return left + ahead * spent / worked
+
+    def _status(self, final: bool = False) -> str:
+        standing = self.standing()
         if final:
-            parts.append(show_seconds(elapsed))
-        elif self._bytes and self._weight > self._bytes:
-            parts.append(f"{show_seconds(elapsed * (self._weight - self._bytes) / self._bytes)} left")
+            standing = msgspec.structs.replace(standing, left=None)
+        parts = standing.words()
+        if self._seen:
+            parts.insert(1 + bool(self._bytes), f"{show_count(self._kept)} of {show_count(self._seen)} documents kept")
+        if final:
+            parts.append(show_seconds(standing.seconds))
         return "  ".join(parts)
 
     def _write(self, text: str) -> None:

@@ -12,24 +12,27 @@ import pickle
 import signal
 import socket
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
-from queue import Queue
+from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
 LOST_WORKER_RETRIES = 3
-WAIT_SECONDS = 0.2  # for results, before commands are looked for again
-LOOK_SECONDS = 2.0  # between looks at the nodes, while no result comes
+LOOK_SECONDS = 2.0  # between looks at the nodes
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_worker_niceness": "0",  # the run waits for its workers: they are what is to be done here
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_task_oom_retries": f"{LOST_WORKER_RETRIES}",  # Ray would try a task that memory ran out for again for ever
 }
+NODE_LABEL = "ray.io/node-id"
+NODE = "headrace_node"  # attribute of an error: the id of the node that it was raised on
 OWN_RAY = {"RAY_AUTH_MODE": "disabled"}  # a cluster that was there before says itself whether it asks for a token
 
 
@@ -46,13 +49,17 @@ class Start:
 class Call:
     """To this process: call `function` ("module:name") on a worker; reserve so much memory for it, if any.
 
-    arguments: pickled, so that this process need not import what they are made of.
+    arguments: pickled, so that this process need not import what they are made of. name: on Ray's dashboard.
+    avoid: the id of a node that it goes to only where no other has room. spread: to the node that has least to do.
     """
 
     number: int
     function: str
     arguments: bytes
-    memory: int
+    memory: int = 0
+    name: str = ""
+    avoid: str | None = None
+    spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +68,24 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class CancelOne:
+    """To this process: stop a call, which is told as Cancelled once it has ended. force: end its worker."""
+
+    number: int
+    force: bool
+
+
+@dataclass(frozen=True)
 class Started:
-    """From this process: Ray runs; its CPUs in all, and the bytes of memory that each node offers."""
+    """From this process: Ray runs; its CPUs in all, and the bytes of memory that each node with any of them offers."""
 
     cpus: int
     memory: list[int]
+
+
+@dataclass(frozen=True)
+class Changed(Started):
+    """From this process: the cluster has other nodes now."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +105,27 @@ class Result:
 
 @dataclass(frozen=True)
 class Raised:
-    """From this process: a call raised this."""
+    """From this process: a call raised this, on the node of this id (None: not told)."""
 
     number: int
     error: Exception
+    node: str | None = None
 
 
 @dataclass(frozen=True)
 class Lost:
-    """From this process: the call's worker or node died each time that it was tried."""
+    """From this process: the call's worker died each time that it was tried; node: or its node did, or Ray lost it else."""
 
     number: int
     reason: str
+    node: bool = False
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """From this process: a call that was to be stopped has ended, and left no result."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -106,15 +135,33 @@ class NotImported:
     number: int
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """Within this process: a call has ended."""
+
+    number: int
+    future: Future[bytes]
+
+
 def call(function: str, arguments: bytes) -> bytes:
     """What runs on a worker: a function by its name. Arguments and result are pickled."""
     module, _, name = function.partition(":")
-    return pickle.dumps(getattr(import_module(module), name)(*pickle.loads(arguments)))
+    try:
+        return pickle.dumps(getattr(import_module(module), name)(*pickle.loads(arguments)))
+    except KeyboardInterrupt:  # it was cancelled, and what it left is removed: what else was cut short, nobody knows
+        os._exit(1)
+    except Exception as error:
+        import ray
+
+        vars(error)[NODE] = ray.get_runtime_context().get_node_id()
+        raise
 
 
 def serve(descriptor: int) -> None:
     """Start Ray as the first message says, and carry out calls until the other end closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run itself is stopped, and then closes the connection
+    # The run itself is stopped, and then closes the connection. Not SIG_IGN, which workers would inherit: Ray could not
+    # interrupt them where a task is cancelled.
+    signal.signal(signal.SIGINT, lambda *_: None)
     end = socket.socket(fileno=descriptor)
     connection = Connection(os.dup(descriptor))
     start: Start = connection.recv()
@@ -126,8 +173,8 @@ def serve(descriptor: int) -> None:
         connection.send(NotStarted(" ".join(f"{error}".split()) or type(error).__name__))
         return
     try:
-        connection.send(Started(int(ray.cluster_resources().get("CPU", 1)), _memory(ray)))
-        _carry_out(ray, connection)
+        connection.send(Started(*_offered(ray)))
+        _Calls(ray, connection).serve()
     except (BrokenPipeError, ConnectionResetError):  # the run has died
         pass
     finally:
@@ -154,62 +201,112 @@ def _init(start: Start) -> Any:
     return ray
 
 
-def _memory(ray: Any) -> list[int]:
-    return [int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]]
+def _offered(ray: Any) -> tuple[int, list[int]]:
+    """The CPUs of all nodes that are up, and the memory of each that has any CPU."""
+    nodes = [node["Resources"] for node in _nodes(ray) if node["Resources"].get("CPU", 0) >= 1]
+    return int(sum(node["CPU"] for node in nodes)), [int(node.get("memory", 0)) for node in nodes]
 
 
-def _carry_out(ray: Any, connection: Connection) -> None:
-    """Take commands and tell results until the other end is closed, or Ray has no node left."""
-    from pipeline.ray_driver import call as function  # by its module's name, not as part of `__main__`
-
-    remote = ray.remote(max_retries=LOST_WORKER_RETRIES, num_cpus=1)(function)
-    commands: Queue[Call | Cancel | None] = Queue()
-    Thread(target=_receive, args=(connection, commands), daemon=True).start()
-    running: dict[Any, int] = {}
-    looked = time.monotonic()
-    try:
-        while True:
-            while not running or not commands.empty():
-                command = commands.get()
-                if command is None:
-                    return
-                if isinstance(command, Cancel):
-                    _cancel(ray, running)
-                else:
-                    chosen = remote.options(memory=command.memory) if command.memory else remote
-                    running[chosen.remote(command.function, command.arguments)] = command.number
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_SECONDS)
-            if not ready and time.monotonic() - looked > LOOK_SECONDS:
-                looked = time.monotonic()
-                if not _memory(ray):
-                    return  # no node is left, and Ray would wait for another one for ever
-            for reference in ready:
-                connection.send(_outcome(ray, reference, running.pop(reference)))
-    finally:
-        _cancel(ray, running)
+def _nodes(ray: Any) -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _receive(connection: Connection, commands: Queue[Call | Cancel | None]) -> None:
+class _Calls:
+    """Takes commands and tells results until the other end is closed, or Ray has no node left.
+
+    Ray itself says when a call has ended (a future's callback): to ask for it of tens of thousands takes longer than they do.
+    """
+
+    def __init__(self, ray: Any, connection: Connection) -> None:
+        from pipeline.ray_driver import call as function  # by its module's name, not as part of `__main__`
+
+        self.ray, self.connection = ray, connection
+        self.remote = ray.remote(max_retries=LOST_WORKER_RETRIES, num_cpus=1)(function)
+        self.events: Queue[Call | Cancel | CancelOne | _Ended | None] = Queue()
+        self.running: dict[int, Any] = {}
+        self.stopped: set[int] = set()  # of those that run: calls that are to end
+        self.offered = _offered(ray)
+        self.looked = time.monotonic()
+
+    def serve(self) -> None:
+        Thread(target=_receive, args=(self.connection, self.events), daemon=True).start()
+        try:
+            while self._nodes_are_left():
+                with suppress(Empty):
+                    event = self.events.get(timeout=LOOK_SECONDS)
+                    if event is None:
+                        return
+                    self._take(event)
+        finally:
+            self._cancel()
+
+    def _take(self, event: Call | Cancel | CancelOne | _Ended) -> None:
+        match event:
+            case Call():
+                self._start(event)
+            case Cancel():
+                self._cancel()
+            case CancelOne():
+                if reference := self.running.get(event.number):
+                    self.stopped.add(event.number)
+                    self.ray.cancel(reference, force=event.force)
+            case _Ended():
+                if self.running.pop(event.number, None) is not None:  # else of a call that was given up
+                    self.connection.send(self._outcome(event))
+
+    def _start(self, one: Call) -> None:
+        options: dict[str, Any] = {"name": one.name or one.function}
+        if one.memory:
+            options["memory"] = one.memory
+        if one.spread:
+            options["scheduling_strategy"] = "SPREAD"
+        if one.avoid:
+            options["label_selector"] = {NODE_LABEL: f"!{one.avoid}"}
+            options["fallback_strategy"] = [{"label_selector": {NODE_LABEL: one.avoid}}]
+        self.running[one.number] = reference = self.remote.options(**options).remote(one.function, one.arguments)
+        reference.future().add_done_callback(lambda future: self.events.put(_Ended(one.number, future)))
+
+    def _outcome(self, ended: _Ended) -> Result | Raised | Lost | NotImported | Cancelled:
+        number, known = ended.number, self.ray.exceptions
+        stopped = number in self.stopped
+        self.stopped.discard(number)
+        error = ended.future.exception()
+        if error is None:
+            return Result(number, ended.future.result())
+        if stopped or isinstance(error, known.TaskCancelledError):
+            return Cancelled(number)
+        if isinstance(error, known.RayTaskError):
+            if "failed to import on the worker" in str(error):
+                return NotImported(number)
+            cause = getattr(error, "cause", None)
+            cause = cause if isinstance(cause, Exception) else RuntimeError(str(error))
+            return Raised(number, cause, vars(cause).pop(NODE, None))
+        words = " ".join(str(error).split())
+        if isinstance(error, known.RayError):
+            return Lost(number, words, node=not isinstance(error, known.WorkerCrashedError | known.OutOfMemoryError))
+        return Raised(number, RuntimeError(f"{type(error).__name__}: {words}"))
+
+    def _cancel(self) -> None:
+        for reference in self.running.values():
+            self.ray.cancel(reference, force=True)
+        self.running.clear()
+        self.stopped.clear()
+
+    def _nodes_are_left(self) -> bool:
+        """Look at the nodes now and then, and tell where they are others. False where none is left: Ray would wait for ever."""
+        if time.monotonic() - self.looked < LOOK_SECONDS:
+            return True
+        offered = _offered(self.ray)
+        self.looked = time.monotonic()
+        if offered != self.offered:
+            self.offered = offered
+            self.connection.send(Changed(*offered))
+        return bool(_nodes(self.ray))
+
+
+def _receive(connection: Connection, events: Queue[Any]) -> None:
     """Commands are always taken at once: where both ends wrote and none read, both would wait for ever."""
     with suppress(EOFError, OSError):
         while True:
-            commands.put(connection.recv())
-    commands.put(None)
-
-
-def _cancel(ray: Any, running: dict[Any, int]) -> None:
-    for reference in running:
-        ray.cancel(reference, force=True)
-    running.clear()
-
-
-def _outcome(ray: Any, reference: Any, number: int) -> Result | Raised | Lost | NotImported:
-    known = ray.exceptions
-    try:
-        return Result(number, ray.get(reference))
-    except known.RayTaskError as error:
-        if "failed to import on the worker" in str(error):
-            return NotImported(number)
-        return Raised(number, error.cause if isinstance(error.cause, Exception) else RuntimeError(str(error)))
-    except (known.WorkerCrashedError, known.OutOfMemoryError, known.NodeDiedError, known.LocalRayletDiedError) as error:
-        return Lost(number, " ".join(str(error).split()))
+            events.put(connection.recv())
+    events.put(None)

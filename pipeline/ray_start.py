@@ -15,7 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.progress import Progress
-from pipeline.ray_driver import Call, Cancel, Lost, NotImported, NotStarted, Raised, Result, Start, Started
+from pipeline.ray_driver import (
+    Call,
+    Cancel,
+    Cancelled,
+    CancelOne,
+    Changed,
+    Lost,
+    NotImported,
+    NotStarted,
+    Raised,
+    Result,
+    Start,
+    Started,
+)
 from stages.errors import UserError
 
 OWN_SECONDS = 120.0  # for an own Ray to start
@@ -25,7 +38,7 @@ CLOSE_SECONDS = 20.0
 # Ray's sockets lie at FOLDER/session_DATE_PID/sockets/plasma_store, and a socket's path has 107 bytes at most.
 LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
-Outcome = Result | Raised | Lost | NotImported
+Outcome = Result | Raised | Lost | NotImported | Cancelled
 
 
 class Ray:
@@ -42,14 +55,15 @@ class Ray:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {code}"],
                 pass_fds=[theirs.fileno()],
+                cwd=root,  # Ray looks for modules in this folder first, and the user's may hold a pipeline.py
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,
                 stderr=self._said,
             )
         self._connection = Connection(ours.detach())
-        self._send(Start(address, workers, temporary))
-        self.cpus = 1
-        self.memory: list[int] = []  # bytes that each node offers
+        self._send(Start(address, workers, temporary and str(Path(temporary).absolute())))
+        self.cpus = 1  # of all nodes that are up, as they were last looked at
+        self.memory: list[int] = []  # bytes that each of them offers
 
     def wait_until_started(self, seconds: float) -> None:
         """Raises UserError where Ray does not run within this time."""
@@ -67,20 +81,41 @@ class Ray:
             raise UserError(f"Ray could not be started{where}: {answer.reason[:400]}{hint}")
         self.cpus, self.memory = answer.cpus, answer.memory
 
-    def call(self, number: int, function: str, arguments: tuple[Any, ...], memory: int = 0) -> None:
-        """Call a function ("module:name") on a worker; its outcome carries the number. Raises UserError where Ray is gone."""
-        self._send(Call(number, function, pickle.dumps(arguments), memory))
+    def call(
+        self,
+        number: int,
+        function: str,
+        arguments: tuple[Any, ...],
+        memory: int = 0,
+        name: str = "",
+        avoid: str | None = None,
+        spread: bool = False,
+    ) -> None:
+        """Call a function ("module:name") on a worker; its outcome carries the number (`Call` tells of the rest).
+
+        Raises UserError where Ray is gone.
+        """
+        self._send(Call(number, function, pickle.dumps(arguments), memory, name, avoid, spread))
 
     def outcomes(self, seconds: float) -> list[Outcome]:
         """What has come back, waiting so long for the first. Raises UserError where Ray is gone."""
         found: list[Outcome] = []
         try:
             while self._connection.poll(0 if found else seconds):
-                found.append(self._connection.recv())
+                message = self._connection.recv()
+                if isinstance(message, Changed):
+                    self.cpus, self.memory = message.cpus, message.memory
+                else:
+                    found.append(message)
         except (EOFError, OSError):
             if not found:
                 raise self._gone() from None
         return [Result(one.number, pickle.loads(one.value)) if isinstance(one, Result) else one for one in found]
+
+    def cancel_one(self, number: int, force: bool = False) -> None:
+        """Let a call end; it is told as Cancelled, or as what it came to before. force: end its worker too."""
+        with suppress(UserError):
+            self._send(CancelOne(number, force))
 
     def cancel(self) -> None:
         """Stop what runs; its outcomes are not told."""
@@ -97,7 +132,7 @@ class Ray:
             self._process.wait()
         self._said.close()
 
-    def _send(self, message: Start | Call | Cancel) -> None:
+    def _send(self, message: Start | Call | Cancel | CancelOne) -> None:
         try:
             self._connection.send(message)
         except OSError:

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
+from pipeline.attempts import Tasks
+from pipeline.explain import explain, nested, validate
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
+from pipeline.shipped import find_recipe, is_shipped
 from pipeline.storage.public import public
-from stages.dedup.spec import Dedup
+from pipeline.storage.uri import as_written, located
+from stages.dedup.spec import METHODS, Dedup
+from stages.errors import UserError
 from stages.marks import HowMuch, in_key, named_files
 from stages.read import ReadSpec
 from stages.read.format import RECORD_COPIES
 from stages.step import Settings, Step, content_key
-from stages.steps import STEPS
+from stages.steps import STEPS, import_path, step_class
 from stages.tokens.mixture import Mixture, MixtureError, check_mixture
 from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
 from stages.user_code import add_folder
+
+Chosen = TypeVar("Chosen", bound=BaseModel)
 
 
 class Read(ReadSpec):
     """Where a source lies and how it is read."""
 
     paths: tuple[str, ...] = Field(min_length=1)
+    """Files, folders and patterns (`data/**/*.jsonl`): on disk, relative to the recipe's folder, or at `s3://`, `https://`,
+    `hf://`; `sample:` is the sample corpus."""
 
 
 def _parse_steps(items: Any) -> Any:
@@ -37,57 +45,98 @@ def _parse_steps(items: Any) -> Any:
         return ()
     if not isinstance(items, list):
         raise ValueError("steps are a list, one `- name: {settings}` a step")
-    parsed = []
     for position, item in enumerate(items):
+        if isinstance(item, Mapping) and len(item) > 1 and next(iter(item.values())) is None:
+            step, other = list(item)[:2]
+            raise nested([step], None, f"`{other}` is a key of this step: indent it further than `{step}`")
         if not (isinstance(item, str) or (isinstance(item, Mapping) and len(item) == 1)):
-            raise _nested([position], item, "a step is one name with its settings: `- name: {settings}`")
+            raise nested([position], item, "a step is one name with its settings: `- name: {settings}`")
+    parsed = []
     for name, item in zip(step_names(items), items, strict=True):
         kind, settings = (item, {}) if isinstance(item, str) else next(iter(item.items()))
         if kind == "dedup":
-            parsed.append((name, _validate(Dedup, settings or {}, [name])))
-        elif kind in STEPS:
-            parsed.append((name, _validate(STEPS[kind], settings or {}, [name])))
+            parsed.append((name, validate(Dedup, settings or {}, [name])))
+        elif (found := _step_class(str(kind), name)) is not None:
+            parsed.append((name, validate(found, settings or {}, [name])))
+        elif kind in METHODS:
+            raise nested([name], None, f"is a method of dedup: write `dedup: {{method: {kind}}}`")
         else:
-            raise _nested([name], settings, "no such step" + nearest(str(kind), ["dedup", *STEPS]))
+            raise nested([name], settings, "no such step" + nearest(str(kind), ["dedup", *STEPS]))
     return tuple(parsed)
 
 
+def _step_class(kind: str, name: str) -> type[Step] | None:
+    try:
+        return step_class(kind)
+    except UserError as error:
+        raise nested([name], None, str(error)) from None
+
+
+def _parse_dedups(items: Any) -> Any:
+    """The recipe's own `dedup`: a list as a source's steps are, or the settings of one dedup or several without the name."""
+    if isinstance(items, Mapping) and ("method" in items or "dedup" in items):
+        items = [items]
+    if isinstance(items, list):
+        items = [{"dedup": item} if isinstance(item, Mapping) and "method" in item else item for item in items]
+    return _parse_steps(items)
+
+
 Steps = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_parse_steps)]
+Dedups = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_parse_dedups)]
 
 
 class ExpectedInput(Settings):
     """How much a source is known to have; fewer is an error."""
 
-    files: Count | None = None
-    documents: Count | None = None  # read, before any step
+    files: Count | None = Field(default=None, ge=0)
+    """Files that its paths name."""
+    documents: Count | None = Field(default=None, ge=0)
+    """Documents that are read, before any step."""
 
 
 class Source(Settings):
     """One member of the mixture: where it is read, and the ordered steps that its documents go through."""
 
     read: Read
+    """Where it lies and how it is read."""
     steps: Steps = ()
-    allow_empty: bool = False  # else a source of which no document is read or left is an error
+    """What its documents go through, in order: `- name: {settings}`, filters, edits and dedups."""
+    allow_empty: bool = False
+    """Let it be empty; else a source of which no document is read or left is an error."""
     expected: ExpectedInput = ExpectedInput()
+    """What it is known to have."""
+    license: HowMuch[str | None] = None
+    """The licence of its documents, as the dataset card names it (`odc-by`)."""
+    citation: HowMuch[str | None] = None
+    """What to cite for it, for the dataset card."""
 
 
 class TrainTokenizer(Settings):
     """Train a byte-level BPE tokenizer on the run's own documents."""
 
     vocab_size: int = Field(default=8192, ge=300, le=2**31 - 1)
-    max_bytes: Bytes = Field(default=32 * 2**20, gt=0)  # of text, sampled evenly over all sources
+    """Entries of the vocabulary."""
+    max_bytes: Bytes = Field(default=32 * 2**20, gt=0)
+    """Text that it is trained on at most, sampled evenly over all sources."""
 
 
 class Tokenizer(Settings):
     """Which tokenizer: a `tokenizer.json` by path or URI, a model on the hub, or one trained in the run."""
 
     path: str | None = None
+    """A `tokenizer.json`: a file, relative to the recipe's folder, or a URI."""
     hub: str | None = None
+    """A model on the Hugging Face hub, `ORG/NAME`, whose tokenizer.json is taken."""
     train: TrainTokenizer | None = None
-    engine: HowMuch[Literal["auto", "fastokens", "tokenizers"]] = "auto"  # all give the same tokens
-    eos_token: str | None = None  # None: the usual name that the vocabulary has
+    """Train one on the run's own documents."""
+    engine: HowMuch[Literal["auto", "fastokens", "tokenizers"]] = "auto"
+    """What encodes: the fast engine where it can (`auto`), or one of the two; all give the same tokens."""
+    eos_token: str | None = None
+    """The token that ends a document; left out, the usual name that the vocabulary has."""
     pad_token: str | None = None
+    """The token that fills up an instance; left out, the usual name that the vocabulary has."""
     rules: EncodeRules = EncodeRules()
+    """What is done to a text before and after encoding."""
 
     @model_validator(mode="after")
     def _one(self) -> Tokenizer:
@@ -102,71 +151,108 @@ class Tokenizer(Settings):
 
 
 class Shards(Settings):
-    """How token arrays are cut: shards of about `bytes`, and the share of documents held out from training."""
+    """How token arrays are cut, and how many documents are held out from training."""
 
     bytes: Bytes = Field(default=2**30, ge=4096)
+    """Size of a shard, about."""
     held_out: float = Field(default=0.005, ge=0, lt=1)
-    held_out_salt: str = "headrace"  # of the hash that chooses them: recipes that share it hold out the same documents
-    near_held_out: Literal["count", "drop", "ignore"] = "count"  # training documents that are near copies of held-out ones
+    """Share of the documents held out from training, to measure loss on."""
+    held_out_salt: str = "headrace"
+    """Salt of the hash that chooses them: recipes that share it hold out the same documents."""
+    near_held_out: Literal["count", "drop", "ignore"] = "count"
+    """What becomes of training documents that are near copies of held-out ones."""
 
 
 class Failures(Settings):
     """What may fail before the run stops with the first cause."""
 
-    documents: HowMuch[float] = Field(default=0.001, ge=0, le=1)  # share of all documents of a stage
-    files: HowMuch[int] = Field(default=0, ge=0)  # source files that could not be read to their end
+    documents: HowMuch[float] = Field(default=0.001, ge=0, le=1)
+    """Share of all documents of a stage."""
+    files: HowMuch[int] = Field(default=0, ge=0)
+    """Source files that could not be read to their end."""
 
 
 class Run(Settings):
     """How the work is cut and bounded. Nothing here changes a byte of the result, but for `failures`."""
 
-    split_bytes: HowMuch[Bytes] = Field(default=256 * 2**20, gt=0)  # what one task reads, about; the first cut of a source stays
+    split_bytes: HowMuch[Bytes | None] = Field(default=None, gt=0)
+    """What one task reads, about; None: by the source's size. The first cut of a source stays."""
     batch_bytes: HowMuch[Bytes] = Field(default=8 * 2**20, gt=0)
-    task_memory: HowMuch[Bytes] = Field(default=1536 * 2**20, gt=0)  # what any task may take; who states more has it reserved
+    """Text of one batch, about."""
+    task_memory: HowMuch[Bytes] = Field(default=1536 * 2**20, gt=0)
+    """Memory that any task may take; a task that states more has it reserved."""
     cache_bytes: HowMuch[Bytes] = Field(default=20 * 2**30, gt=0)
-    stage_inputs: HowMuch[bool] = False  # copy remote inputs to the node's cache before reading; else they are streamed
-    keep: Literal["all", "measures", "none"] = "all"  # which interim files stay
-    check_inputs: HowMuch[Literal["version", "content"]] = "version"  # what tells an input from another; content: its bytes
+    """Disk that a node's cache of remote files may take."""
+    stage_inputs: HowMuch[bool] = False
+    """Copy remote inputs to the node's cache before reading; else they are streamed."""
+    keep: Literal["all", "measures", "none"] = "all"
+    """Which interim files stay: all, the measures of every document, or who was dropped and why."""
+    check_inputs: HowMuch[Literal["version", "content"]] = "version"
+    """What tells an input from another: its version (date, size, ETag), or its bytes."""
+    tasks: Tasks = Tasks()
+    """How tasks get along with machines and servers that fail."""
     failures: Failures = Failures()
+    """What may fail before the run stops."""
 
 
 class ExpectedSource(Settings):
-    """What is known ahead of one source, before its steps; `kept` is the share of its bytes that they leave, if known."""
+    """What is known ahead of one source, before its steps."""
 
     documents: Count
+    """Documents in it."""
     text_bytes: Bytes
+    """UTF-8 bytes of their text."""
     tokens: Count | None = None
+    """Tokens that they become, if known."""
     kept: float | None = Field(default=None, gt=0, le=1)
+    """Share of its bytes that its steps leave, if known."""
 
 
 class Expected(Settings):
     """How much a run reads, as far as it is known ahead: a run that is large for the machine asks for `--yes`."""
 
     documents: Count
+    """Documents in all sources."""
     text_bytes: Bytes
-    sources: dict[str, ExpectedSource] = Field(default_factory=dict)  # for `plan`, where the files cannot be listed
+    """UTF-8 bytes of their text."""
+    sources: dict[str, ExpectedSource] = Field(default_factory=dict)
+    """The same by source, for `plan` where the files cannot be listed."""
 
 
 class Recipe(Settings):
     """A whole recipe under one profile."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """What the run is called; its folder is runs/NAME unless --out says otherwise."""
     profile: str | None = None
+    """The profile that is laid over the recipe; set by `--profile`."""
     seed: int = 0
+    """Of what is drawn at random in a run."""
     sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], Source] = Field(min_length=1)
-    dedup: Steps = ()  # over the whole mixture, after all sources' own steps
+    """The members of the mixture, by name."""
+    dedup: Dedups = ()
+    """Dedup over the whole mixture, after all sources' own steps: one, or a list."""
     tokenizer: Tokenizer
+    """Which tokenizer."""
     shards: Shards = Shards()
+    """How tokens are stored, and which documents are held out."""
     mixture: Mixture
+    """How much of each source training sees."""
     run: Run = Run()
+    """How the work is cut and bounded."""
     expected: HowMuch[Expected | None] = None
+    """How much there is to read, where it is known ahead."""
 
     _file: str | None = PrivateAttr(default=None)
+    _folder: str | None = PrivateAttr(default=None)
 
     @property
     def folder(self) -> str | None:
-        """The folder of the recipe's file, where functions that it names are looked for; None for one made from data."""
-        return str(Path(self._file).parent) if self._file else None
+        """The folder that its paths are relative to, and where functions that it names are looked for.
+
+        That of its file, the current one for a shipped recipe; None, for the current one too, where it was made from data.
+        """
+        return self._folder
 
     @property
     def file(self) -> str | None:
@@ -176,37 +262,37 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if "all" in self.sources:
-            raise _nested(["sources", "all"], None, "`all` stands for the whole mixture; give the source another name")
+            raise nested(["sources", "all"], None, "`all` stands for the whole mixture; give the source another name")
         for source, settings in self.sources.items():
             largest = settings.read.max_record_bytes
             if "max_record_bytes" in settings.read.model_fields_set and largest * RECORD_COPIES > self.run.task_memory:
                 text = f"a task holds {RECORD_COPIES} times that of a record, and run.task_memory is {self.run.task_memory:,}"
                 path = ["sources", source, "read", "max_record_bytes"]
-                raise _nested(path, largest, f"{text} bytes; raise the one or lower the other")
+                raise nested(path, largest, f"{text} bytes; raise the one or lower the other")
             for name, step in settings.steps:
                 train = getattr(step, "train", None)
                 for kind in ("positive", "negative") if train else ():
                     for other in getattr(train, kind):
                         if other not in self.sources:
                             path = ["sources", source, "steps", name, "train", kind]
-                            raise _nested(path, other, "no such source" + nearest(other, list(self.sources)))
+                            raise nested(path, other, "no such source" + nearest(other, list(self.sources)))
         for name, item in self.dedup:
             if isinstance(item, Step):
-                raise _nested(
+                raise nested(
                     ["dedup", name], None, "only dedup may run over the whole mixture; put steps into a source"
                 )
         for name in self.expected.sources if self.expected else ():
             if name not in self.sources:
-                raise _nested(["expected", "sources", name], None, "no such source" + nearest(name, list(self.sources)))
+                raise nested(["expected", "sources", name], None, "no such source" + nearest(name, list(self.sources)))
         for name in self.mixture.per_source:
             if name not in self.sources:
-                raise _nested(
+                raise nested(
                     ["mixture", "per_source", name], None, "no such source" + nearest(name, list(self.sources))
                 )
         try:
             check_mixture(self.mixture, self.sources)
         except MixtureError as error:
-            raise _nested(["mixture"], None, str(error)) from None
+            raise nested(["mixture"], None, str(error)) from None
         return self
 
     def content(self) -> str:
@@ -215,7 +301,7 @@ class Recipe(Settings):
         rest = {name: in_key(getattr(self, name)) for name in ("name", "profile", "seed", "tokenizer", "shards", "mixture")}
         if self.shards.near_held_out != "drop":  # to count them changes no byte of the shards
             del rest["shards"]["near_held_out"]
-        return content_key(*public([rest, sources, _content_of(self.dedup)]))
+        return content_key(*public(as_written([rest, sources, _content_of(self.dedup)], self.folder)))
 
 
 def _content_of(steps: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -224,9 +310,10 @@ def _content_of(steps: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def dump(value: Any) -> Any:
-    """Recipe data as plain JSON values; steps become one-key mappings again."""
+    """Recipe data as plain JSON values; of steps by a user's class with its import path as `class`."""
     if isinstance(value, BaseModel):
-        return {name: dump(getattr(value, name)) for name in type(value).model_fields}
+        path = import_path(type(value)) if isinstance(value, Step) else None
+        return ({"class": path} if path else {}) | {name: dump(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
         return {k: dump(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -242,12 +329,41 @@ def public_dump(recipe: Recipe) -> Any:
 def load_recipe(path: str | Path, profile: str | None = None, assignments: Sequence[str] = ()) -> Recipe:
     """Read, lay the profile and the assignments over it, check. Raises RecipeError.
 
-    The profile is `profile`, else the recipe's first one; a recipe without profiles is used as it stands.
+    path: a file, or a shipped recipe by name (`dclm_mix`). The profile is `profile`, else the recipe's first one; a recipe
+    without profiles is used as it stands. Paths in a recipe are relative to its folder; in a shipped one to the current.
     """
-    recipe = build_recipe(read_yaml(path), profile, assignments, str(path))
-    recipe._file = str(Path(path).resolve())
-    add_folder(Path(recipe._file).parent)
-    return recipe
+    file = find_recipe(path)
+    folder = str(Path.cwd() if is_shipped(file) else file.resolve().parent)
+    add_folder(folder)
+    recipe = build_recipe(read_yaml(file), profile, assignments, str(path))
+    recipe._file = str(file.resolve())
+    return at_home(recipe, folder)
+
+
+def at_home(recipe: Recipe, folder: str | None) -> Recipe:
+    """The recipe in the folder that its paths are relative to: files that it names for steps by their full paths.
+
+    Paths of sources stay as they are written, for documents are known by them; `located` says where they lie.
+    """
+    sources = {n: s.model_copy(update={"steps": _steps_at(s.steps, folder)}) for n, s in recipe.sources.items()}
+    tokenizer = recipe.tokenizer
+    if tokenizer.path:
+        tokenizer = tokenizer.model_copy(update={"path": located(tokenizer.path, folder)})
+    changes = {"sources": sources, "dedup": _steps_at(recipe.dedup, folder), "tokenizer": tokenizer}
+    found = recipe.model_copy(update=changes)
+    found._folder = folder
+    return found
+
+
+def _steps_at(steps: Sequence[tuple[str, Any]], folder: str | None) -> tuple[tuple[str, Any], ...]:
+    found = []
+    for name, item in steps:
+        changes: dict[str, Any] = {}
+        for field, uris in named_files(item).items():
+            full = tuple(located(uri, folder) for uri in uris)
+            changes[field] = full[0] if isinstance(getattr(item, field), str) else full
+        found.append((name, item.model_copy(update=changes) if changes else item))
+    return tuple(found)
 
 
 def build_recipe(
@@ -261,6 +377,8 @@ def build_recipe(
     if profile is None and profiles:
         profile = next(iter(profiles))
     if profile is not None:
+        if not profiles:
+            raise RecipeError(f"--profile {profile}: {name} has no profiles; leave --profile out")
         if profile not in profiles:
             raise RecipeError(f"{name} has no profile {profile!r}{nearest(profile, list(profiles))}")
         data = merge(data, profiles[profile] or {})
@@ -272,95 +390,20 @@ def build_recipe(
         raise RecipeError(f"{name}: {explain(error, Recipe)}") from None
 
 
-def parse_step(kind: str, settings: Mapping[str, Any]) -> Step:
-    """A step from its recipe name and its settings (as `dump` gives them)."""
-    return STEPS[kind].model_validate(dict(settings))
-
-
-def _validate(model: Any, settings: Any, path: list) -> Any:
+def read_steps(items: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
+    """Steps as a recipe lists them, each with its name. Raises RecipeError."""
     try:
-        return TypeAdapter(model).validate_python(settings)
+        return TypeAdapter(Steps).validate_python(list(items))
     except ValidationError as error:
-        where, value, text = _first(error, model)
-        raise _nested([*path, *where], value, text) from None
+        raise RecipeError(f"steps: {explain(error, Recipe)}") from None
 
 
-def _nested(path: list, value: Any, text: str) -> PydanticCustomError:
-    return PydanticCustomError("nested", "{text}", {"text": text, "path": path, "value": value})
+def settings_of(model: type[Chosen], assignments: Sequence[str]) -> Chosen:
+    """A command's settings, from its `--set`. Raises RecipeError."""
+    try:
+        return model.model_validate(apply_set({}, assignments))
+    except ValidationError as error:
+        raise RecipeError(f"--set: {explain(error, model)}") from None
 
 
-def explain(error: ValidationError, model: Any) -> str:
-    """The first error in one sentence: `sources.dclm.steps.repetition.top_2gran = 0.2: unknown key; did you mean top_2gram?`"""
-    path, value, text = _first(error, model)
-    where = ".".join(str(p) for p in path)
-    shown = "" if value is None or isinstance(value, Mapping | BaseModel) else f" = {value!r}"
-    more = error.error_count() - 1
-    where = f"{where}{shown}: " if where or shown else ""
-    return f"{where}{text}" + (f" (and {more} more)" if more else "")
-
-
-def _first(error: ValidationError, model: Any) -> tuple[list, Any, str]:
-    details = error.errors(include_url=False)[0]
-    path, value, text = list(details["loc"]), details["input"], details["msg"]
-    if details["type"] == "nested":
-        context = details.get("ctx", {})
-        return path + list(context["path"]), context["value"], context["text"]
-    path = [p for p in path if not (isinstance(p, str) and (p.startswith(("function-", "tagged-")) or "[" in p))]
-    if details["type"] == "extra_forbidden":
-        owner = _model_at(model, path[:-1])
-        names = list(owner.model_fields) if owner else []
-        return path, value, "unknown key" + nearest(str(path[-1]), names)
-    if details["type"] in ("model_type", "dict_type"):
-        owner = _model_at(model, path)
-        keys = f" with the keys {', '.join(owner.model_fields)}" if owner and details["type"] == "model_type" else ""
-        return path, value, f"must be a mapping{keys}" + (", and is empty" if value is None else "")
-    if details["type"] == "missing":
-        return path, None, "this key is needed"
-    return (
-        path,
-        value,
-        text.removeprefix("Value error, ").removeprefix("Input should be ").replace("Field required", ""),
-    )
-
-
-def _model_at(model: Any, path: list) -> type[BaseModel] | None:
-    """The pydantic model that a path of keys leads to, through dicts, tuples and unions by tag."""
-    candidates = [model]
-    for part in [None, *path]:
-        found: list[Any] = []
-        for candidate in candidates:
-            for plain in _unwrap(candidate):
-                if part is None:
-                    found.append(plain)
-                elif isinstance(plain, type) and issubclass(plain, BaseModel):
-                    if part in plain.model_fields:
-                        found.append(plain.model_fields[part].annotation)
-                    elif part in _tags(plain):
-                        found.append(plain)
-                elif get_origin(plain) in (dict, tuple, list):
-                    found.extend(get_args(plain)[-1:] if get_origin(plain) is dict else get_args(plain)[:1])
-        candidates = found
-    models = [p for c in candidates for p in _unwrap(c) if isinstance(p, type) and issubclass(p, BaseModel)]
-    return models[0] if models else None
-
-
-def _tags(model: type[BaseModel]) -> list[Any]:
-    """The values of a union's tag field that choose this model (`method: minhash`)."""
-    return [
-        a
-        for field in model.model_fields.values()
-        if get_origin(field.annotation) is Literal
-        for a in get_args(field.annotation)
-    ]
-
-
-def _unwrap(annotation: Any) -> list[Any]:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _unwrap(get_args(annotation)[0])
-    if origin is not None and origin not in (dict, tuple, list, Literal):
-        return [plain for inner in get_args(annotation) for plain in _unwrap(inner)]
-    return [annotation]
-
-
-__all__ = ["Count", "Recipe", "RecipeError", "build_recipe", "dump", "explain", "load_recipe", "parse_step"]
+__all__ = ["Count", "Recipe", "RecipeError", "build_recipe", "dump", "explain", "load_recipe", "read_steps"]

@@ -11,30 +11,22 @@ from pathlib import Path
 
 from pipeline.recipe import Recipe
 from stages.errors import UserError
-from stages.units import show_bytes, show_count, show_seconds
+from stages.units import show_bytes, show_count
 
-# Text through a DCLM-like source on one core, everything included, as the benchmarks measure it.
-BYTES_PER_CORE_SECOND = 10e6
-# Disk at the fullest moment, as a share of the text: compressed parts, shuffle files and shards together.
-DISK_PER_BYTE = 0.9
-LARGE_CORE_HOURS = 24
+LARGE_TEXT = 800 * 10**9  # bytes; a day or so of a few cores
 
 
 def check_size(recipe: Recipe, address: str | None) -> None:
-    """Raise UserError, with the numbers, for a run that this machine would be busy with for over a day."""
-    if recipe.expected is None or address is not None:
+    """Raise UserError for a run over more text than this machine gets through in about a day. What it takes, `plan` tells."""
+    if recipe.expected is None or address is not None or recipe.expected.text_bytes < LARGE_TEXT:
         return
-    text, cores = recipe.expected.text_bytes, os.cpu_count() or 1
-    core_seconds = text / BYTES_PER_CORE_SECOND
-    if core_seconds / 3600 < LARGE_CORE_HOURS:
-        return
-    free = shutil.disk_usage(".").free
+    text, cores, free = recipe.expected.text_bytes, os.cpu_count() or 1, shutil.disk_usage(".").free
+    profile = f" --profile {recipe.profile}" if recipe.profile else ""
     raise UserError(
         f"{recipe.name}, profile {recipe.profile}, is a run of {show_bytes(text)} of text "
-        f"({show_count(recipe.expected.documents)} documents): about {show_count(core_seconds / 3600)} core-hours, which is "
-        f"{show_seconds(core_seconds / cores)} on the {cores} cores here, and {show_bytes(text * DISK_PER_BYTE)} of disk, of "
-        f"which {show_bytes(free)} are free here; run it on a cluster with --address and --out s3://..., or start it here "
-        "with --yes; python -m pipeline plan tells what it takes, phase by phase"
+        f"({show_count(recipe.expected.documents)} documents), and here are {cores} cores and {show_bytes(free)} of free disk: "
+        "run it on a cluster with --address and --out s3://..., or start it here with --yes; "
+        f"python -m pipeline plan {recipe.file or 'RECIPE'}{profile} --measure tells what it takes, phase by phase"
     )
 
 

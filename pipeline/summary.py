@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import orjson
-from rich import box
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.table import Table
 
 from pipeline.engine import BooksError, Engine
@@ -22,12 +20,16 @@ from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.plan.corpus import Corpus
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.recipe import Recipe
-from stages.books import Amount, StepBooks, imbalances
+from pipeline.tables import console, plain_table
+from stages.books import Amount, StepBooks, add_up, imbalances
 from stages.tokens.shard_format import Manifest
 from stages.units import show_bytes, show_count, show_seconds
 
 # The places of tokenization, and of what follows it, among the stages of a source: behind all segments of steps.
 LATE = {"tokenize": 1_000_000, DROP_NEAR_COPIES: 1_000_001}
+
+
+__all__ = ["Summary", "console", "plain_table", "show", "summarise"]
 
 
 @dataclass
@@ -119,7 +121,7 @@ class Summary:
 
 def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine, seconds: float) -> Summary:
     """Add up the books of all tasks of this run. Raises BooksError where a source's chain does not close."""
-    chains: dict[str, dict[tuple[int, int], StepBooks]] = {source: {} for source in recipe.sources}
+    chains: dict[str, dict[tuple[int, ...], StepBooks]] = {source: {} for source in recipe.sources}
     beside: defaultdict[str, Counter[str]] = defaultdict(Counter)
     notes: dict[str, None] = {}
     peak = 0
@@ -138,12 +140,7 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
         if isinstance(report, DocumentsReport | TokenizeReport):
             beside[node.ref.source].update(report.notes)
         stage = LATE[node.ref.kind] if node.ref.kind in LATE else int(node.ref.stage)
-        chain = chains[node.ref.source]
-        for position, books in enumerate(report.books):
-            if (stage, position) in chain:
-                chain[stage, position].add(books)
-            else:
-                chain[stage, position] = books
+        add_up(chains[node.ref.source], (stage,), report.books)
     sources = []
     for name in recipe.sources:
         books = [chains[name][place] for place in sorted(chains[name])]
@@ -172,90 +169,64 @@ def _of_source(name: str, books: list[StepBooks], entry: dict[str, Any], notes: 
     return SourceSummary(name, books, entry["tokens"], held["tokens"], shards, entry["budget_tokens"], told)
 
 
-def plain_table(title: str) -> Table:
-    """A table that reads well on a terminal, in a log and pasted into a page."""
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+COLUMNS: tuple[tuple[str, Callable[[int], str], Callable[[SourceSummary], int]], ...] = (
+    ("documents", "{:,}".format, lambda s: s.into.docs),
+    ("kept", "{:,}".format, lambda s: s.out.docs),
+    ("dropped", "{:,}".format, lambda s: sum(amount.docs for amount in s.dropped.values())),
+    ("failed", "{:,}".format, lambda s: s.failed.docs),
+    ("bytes", show_bytes, lambda s: s.into.bytes),
+    ("text kept", show_bytes, lambda s: s.out.bytes),
+    ("tokens", show_count, lambda s: s.tokens),
+    ("held out", show_count, lambda s: s.held_out_tokens),
+    ("budget", show_count, lambda s: s.budget_tokens),
+    ("shards", "{:,}".format, lambda s: s.shards),
+)
+"""Of the table of sources: heading, how a figure is shown, and what it is."""
 
 
-def console() -> Console:
-    """Where tables go; in a file or a pipe they are as wide as they need to be."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
-
-
-def show(summary: dict[str, Any], console: Console) -> None:
-    """Print the tables of a run's summary (as `Summary.to_json` gives it)."""
-    sources = summary["sources"]
-    table = plain_table(f"{summary['name']} ({summary['profile'] or 'no profile'})")
-    table.add_column("source", no_wrap=True)
-    for heading in (
-        "documents",
-        "kept",
-        "dropped",
-        "failed",
-        "bytes",
-        "text kept",
-        "tokens",
-        "held out",
-        "budget",
-        "shards",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    total: dict[str, int] = dict.fromkeys(
-        ("in", "kept", "dropped", "failed", "bytes_in", "bytes", "tokens", "held", "budget", "shards"), 0
-    )
-    for name, s in sources.items():
-        row = {
-            "in": s["documents_in"],
-            "kept": s["documents_kept"],
-            "dropped": sum(a["documents"] for a in s["dropped"].values()),
-            "failed": s["failed"]["documents"],
-            "bytes_in": s["bytes_in"],
-            "bytes": s["bytes_kept"],
-            "tokens": s["tokens"],
-            "held": s["held_out_tokens"],
-            "budget": s["budget_tokens"],
-            "shards": s["shards"],
-        }
-        total = {key: total[key] + row[key] for key in total}
-        table.add_row(name, *_cells(row))
-    table.add_section()
-    table.add_row("all", *_cells(total))
-    console.print(table)
-    reasons = plain_table("dropped, by the recipe's key that drops")
-    columns: tuple[tuple[str, JustifyMethod], ...] = (
-        ("source", "left"),
-        ("reason", "left"),
-        ("documents", "right"),
-        ("bytes", "right"),
-        ("share", "right"),
-    )
-    for heading, justify in columns:
-        reasons.add_column(heading, justify=justify, no_wrap=True)
-    for name, s in sources.items():
-        for reason, amount in s["dropped"].items():
-            share = amount["documents"] / max(s["documents_in"], 1)
-            reasons.add_row(name, reason, f"{amount['documents']:,}", show_bytes(amount["bytes"]), f"{share:.1%}")
-        if s["dropped"]:
-            reasons.add_section()
-    if reasons.row_count:
-        console.print(reasons)
-    beside = plain_table("besides documents")
-    columns = (("source", "left"), ("what", "left"), ("count", "right"))
-    for heading, justify in columns:
-        beside.add_column(heading, justify=justify, no_wrap=True)
-    for name, s in sources.items():
-        for what, count in s.get("notes", {}).items():
-            beside.add_row(name, what, f"{count:,}")
-    if beside.row_count:
-        console.print(beside)
-    if told := _near_copies(summary.get("held_out", {})):
+def show(summary: Summary, console: Console) -> None:
+    """Print the tables of a run's summary."""
+    for table in (_sources(summary), _reasons(summary.sources), _besides(summary.sources)):
+        if table.row_count:
+            console.print(table)
+    if told := _near_copies(summary.held_out):
         console.print(told)
-    for note in summary["notes"]:
+    for note in summary.notes:
         console.print(f"note: {note}")
     console.print(
-        f"{summary['tasks_run']} tasks run, {summary['tasks_known']} known from before, in {show_seconds(summary['seconds'])}; "
-        f"books balance; most memory of one process {show_bytes(summary['peak_memory'])}"
+        f"{summary.tasks_run} tasks run, {summary.tasks_known} known from before, in {show_seconds(summary.seconds)}; "
+        f"books balance; most memory of one process {show_bytes(summary.peak_memory)}"
     )
+
+
+def _sources(summary: Summary) -> Table:
+    title = f"{summary.name} ({summary.profile or 'no profile'})"
+    table = plain_table(title, "source<", *(heading for heading, _, _ in COLUMNS))
+    for one in summary.sources:
+        table.add_row(one.name, *(shown(figure(one)) for _, shown, figure in COLUMNS))
+    table.add_section()
+    table.add_row("all", *(shown(sum(map(figure, summary.sources))) for _, shown, figure in COLUMNS))
+    return table
+
+
+def _reasons(sources: Sequence[SourceSummary]) -> Table:
+    title = "dropped, by the recipe's key that drops"
+    table = plain_table(title, "source<", "reason<", "documents", "bytes", "share")
+    for one in sources:
+        for reason, amount in one.dropped.items():
+            share = amount.docs / max(one.into.docs, 1)
+            table.add_row(one.name, reason, f"{amount.docs:,}", show_bytes(amount.bytes), f"{share:.1%}")
+        if one.dropped:
+            table.add_section()
+    return table
+
+
+def _besides(sources: Sequence[SourceSummary]) -> Table:
+    table = plain_table("besides documents", "source<", "what<", "count")
+    for one in sources:
+        for what, count in one.notes.items():
+            table.add_row(one.name, what, f"{count:,}")
+    return table
 
 
 def _near_copies(held_out: dict[str, Any]) -> str:
@@ -269,18 +240,3 @@ def _near_copies(held_out: dict[str, Any]) -> str:
     ]
     what = "left out of training" if held_out["near_copies"] == "drop" else "in training"
     return f"near copies of held-out documents {what}: {', '.join(named) or 'none'}"
-
-
-def _cells(row: dict[str, int]) -> list[str]:
-    return [
-        f"{row['in']:,}",
-        f"{row['kept']:,}",
-        f"{row['dropped']:,}",
-        f"{row['failed']:,}",
-        show_bytes(row["bytes_in"]),
-        show_bytes(row["bytes"]),
-        show_count(row["tokens"]),
-        show_count(row["held"]),
-        show_count(row["budget"]),
-        f"{row['shards']:,}",
-    ]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,7 +38,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def printable_all(value: Value, *, lines: bool = False) -> Value:
-    """What a command found (JSON values and structs), each string and key in it printable.
+    """What a command found (JSON values, structs, dataclasses), each string and key in it printable.
 
     Strings under a key or field named in TEXTS keep their lines.
     """
@@ -49,9 +50,14 @@ def printable_all(value: Value, *, lines: bool = False) -> Value:
     elif isinstance(value, list | tuple):
         found = [printable_all(item, lines=lines) for item in value]
     elif isinstance(value, msgspec.Struct):
-        fields = {k: printable_all(getattr(value, k), lines=k in TEXTS) for k in value.__struct_fields__}
-        found = msgspec.structs.replace(value, **fields)
+        found = msgspec.structs.replace(value, **_printable_fields(value, value.__struct_fields__))
+    elif is_dataclass(value) and not isinstance(value, type):
+        found = replace(value, **_printable_fields(value, [one.name for one in fields(value)]))
     return found
+
+
+def _printable_fields(value: Any, names: Iterable[str]) -> dict[str, Any]:
+    return {name: printable_all(getattr(value, name), lines=name in TEXTS) for name in names}
 
 
 def print_json(value: Any) -> None:

@@ -70,6 +70,12 @@ class StepBooks:
         }
 
 
+def add_up(chain: dict[Any, StepBooks], place: tuple[Any, ...], books: Iterable[StepBooks]) -> None:
+    """Add a task's books to those of other tasks at the same place of the run; keys are the place and the step's position."""
+    for position, step in enumerate(books):
+        chain.setdefault((*place, position), StepBooks(step.step)).add(step)
+
+
 def imbalances(books: Iterable[StepBooks]) -> list[str]:
     """One sentence for each step whose books do not balance, or whose input is not the output of the step before."""
     found: list[str] = []

@@ -232,7 +232,7 @@ def before_steps(docs: pa.RecordBatch, later: Sequence[str]) -> pa.RecordBatch:
 
 def is_edit(step: Step) -> bool:
     """True for a step that changes documents."""
-    return type(step).edit is not Step.edit
+    return step.edits()
 
 
 def _text_in(before: pa.RecordBatch, after: pa.RecordBatch, alive: np.ndarray) -> pa.Array:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice
 
+import chardetng_py
 import endec
+import numpy as np
 import webencodings
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
@@ -29,6 +33,10 @@ CERTAIN = 4  # so many whole characters for one that is not are UTF-8, whatever 
 RARELY, RARELY_1252 = 0.5, 0.02
 # Share of characters without a meaning above which a text is in another encoding than was declared, or detected.
 HARDLY, HARDLY_DETECTED = 0.5, 0.25
+# The same, up to which what the detector says is taken for damage: it bears some, and may well be right.
+LIGHTLY = 0.1
+FEW = 8  # characters of several bytes: of fewer it cannot be told that they are no signs of windows-1252
+PARTS = 8  # of a damaged page, of which each is looked at by itself
 
 # UTF-32 is none of the standard's encodings, but its mark is no sensible beginning of UTF-16: that would be a NUL.
 _MARKS = (
@@ -40,9 +48,10 @@ _MARKS = (
 )
 _UTF16 = frozenset({"utf-16le", "utf-16be"})
 _MULTI_BYTE = frozenset({"gbk", "gb18030", "big5", "euc-jp", "iso-2022-jp", "shift_jis", "euc-kr"})
-# Names of Python that are no labels of the standard; the detector, too, answers with names of Python.
+# Names of Python that are no labels of the standard; detectors, too, answer with names of Python.
 _PYTHON = {
     "big5hkscs": "big5",
+    "cp874": "windows-874",
     "cp932": "shift_jis",
     "cp949": "euc-kr",
     "cp950": "big5",
@@ -53,6 +62,7 @@ _PYTHON = {
     "mac-roman": "macintosh",
 }
 _NOT_DETECTED = _UTF16 | {"utf-8", "replacement"}
+_UKRAINIAN = {"koi8-r": "koi8-u"}  # the same but for letters in place of eight signs that draw boxes
 
 _ASCII, _HIGH = bytes(range(0x80)), bytes(range(0x80, 0x100))
 _CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\n\f\r\x1b")
@@ -65,9 +75,8 @@ _STRANGE = re.compile("[\x80-\x84\x86-\x9f\ue000-\uf8ff]")
 _ODD = re.compile(  # Latin and Cyrillic taken for CJK
     "(?<=[A-Za-z])[\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff](?=[A-Za-z])|[\uff61-\uff9f]"
 )
-_FOREIGN = re.compile("[^\x00-\x7f]")
 _SYMBOL = re.compile("[\xa2-\xa6\xa8\xaa\xac\xaf\xb1-\xb6\xb8-\xba\xbc-\xbe]")  # rare ones of windows-1252
-_WORD = re.compile(r"(?<![A-Za-z])[A-Za-z]*+[^\W\d_A-Za-z][^\W\d_]*")  # with a letter that is not ASCII
+_WORD_END = re.compile(r"[^\x00-\x7f][^\W\d_]*")  # from the first character on that is not ASCII
 _WORDS = 2000  # looked at
 
 
@@ -82,10 +91,6 @@ class Decoded:
         """Without the character that the end of the bytes cut in two: crawlers cut long pages off. It still counts."""
         return Decoded(self.text.removesuffix(REPLACEMENT), self.replaced) if self.replaced else self
 
-    def foreign(self) -> str:
-        """The characters that are not ASCII."""
-        return self.text.encode("utf-8", "surrogatepass").translate(None, _ASCII).decode("utf-8", "surrogatepass")
-
 
 def decode(data: bytes, declared: str | None = None) -> Decoded:
     """The text of `data`, in the first of these encodings that it is plausibly in.
@@ -94,7 +99,7 @@ def decode(data: bytes, declared: str | None = None) -> Decoded:
     2. UTF-8, where most of its multi-byte sequences are whole: text in another encoding hardly ever has any, while
        declarations are often wrong.
     3. `declared`, the charset of the HTTP header; 4. the charset that the page declares.
-    5. What Resiliparse's detector finds.
+    5. What a detector finds.
     """
     for mark, name in _MARKS:
         if data.startswith(mark) and (name != "utf-32-le" or len(data) % 4 == 0):
@@ -247,30 +252,108 @@ def _legacy(data: bytes, names: list[str]) -> tuple[str | None, Decoded]:
         decoded = _decode(data, name)
         strange, foreign = _strange(decoded)
         if name in _MULTI_BYTE:
-            fits = not strange and 2 * len(_ODD.findall(decoded.text)) <= foreign
+            fits = not strange and _few_odd(decoded.text, foreign)
         else:
             share = RARELY_1252 if name == "windows-1252" else RARELY
             fits = not strange or (strange <= 1 + share * foreign and _cased(decoded.text))
         if fits:
-            return name, decoded
+            return _of_the_east(data, decoded.text) or (name, decoded) if name == "windows-1252" else (name, decoded)
         if damaged is None and strange <= HARDLY * foreign:
             damaged = decoded
-    detected = _name(detect_encoding(data, html5_compatible=False))
-    if detected is None or detected in _NOT_DETECTED:
-        detected = "windows-1252"
-    decoded = _decode(data, detected)
+    fits, decoded = _detected(data)
+    return (fits, decoded) if fits or damaged is None else (None, damaged)
+
+
+def _of_the_east(data: bytes, text: str) -> tuple[str, Decoded] | None:
+    """`data` in an encoding of several bytes a character, though servers declare windows-1252, as they do for anything.
+
+    None where it is in no such encoding: where `text`, which it then is, can be one.
+    """
+    if not _in_runs(data) or _cased(text):
+        return None
+    name, decoded = _detected(data)
+    foreign = _foreign(decoded.text)
+    if name not in _MULTI_BYTE or len(foreign) < FEW:
+        return None
+    return (name, decoded) if _few_odd(decoded.text, len(foreign)) else None
+
+
+def _detected(data: bytes) -> tuple[str | None, Decoded]:
+    """`data` in the encoding that is detected, and its name; None where no encoding gives sense to all of it.
+
+    Two detectors are asked. Resiliparse's bears damage, but knows no characters beyond those of the standards of old
+    (UHC, HKSCS, rows of NEC). That of Firefox knows all that the decoders do, and rules out what one byte contradicts.
+    """
+    name = _name(detect_encoding(data, html5_compatible=False))
+    name = "windows-1252" if name is None or name in _NOT_DETECTED else _UKRAINIAN.get(name, name)
+    first, strange, fits = _tried(data, name)
+    if (name in _MULTI_BYTE and strange <= LIGHTLY) or (fits and not _in_runs(data)):
+        return name if fits else None, first
+    other = _firefox(data)
+    second, _, other_fits = _tried(data, other)
+    if other_fits and other in _MULTI_BYTE and len(_foreign(second.text)) >= FEW:
+        return other, second
+    if fits:
+        return name, first
+    if voted := _by_parts(data):
+        return None, voted
+    if other_fits and other not in _MULTI_BYTE:
+        return other, second
+    return None, first if strange <= HARDLY_DETECTED else _decode(data, "windows-1252")
+
+
+def _in_runs(data: bytes) -> bool:
+    """Whether most bytes above ASCII stand beside others, as they do in encodings of several bytes a character."""
+    high = np.frombuffer(data, np.uint8) >= 0x80
+    return bool(2 * np.count_nonzero(high[1:] & high[:-1]) >= np.count_nonzero(high))
+
+
+def _firefox(data: bytes) -> str:
+    """What the detector of Firefox takes the encoding for: always one of the standard's, and never UTF-8."""
+    return _name(chardetng_py.detect(data)) or "windows-1252"
+
+
+def _tried(data: bytes, name: str) -> tuple[Decoded, float, bool]:
+    """`data` in this encoding, the share of its characters that no text has, and whether it looks like text."""
+    decoded = _decode(data, name)
     strange, foreign = _strange(decoded)
-    if not strange and (detected in _MULTI_BYTE or _cased(decoded.text)):
-        return detected, decoded
-    if damaged is None:
-        damaged = decoded if strange <= HARDLY_DETECTED * foreign else _decode(data, "windows-1252")
-    return None, damaged
+    return decoded, strange / foreign, not strange and (name in _MULTI_BYTE or _cased(decoded.text))
+
+
+def _by_parts(data: bytes) -> Decoded | None:
+    """`data` in the encoding of several bytes a character that most of its parts are in: damage spoils few of them."""
+    found = Counter(_firefox(part) for part in _parts(data))
+    name = max(_MULTI_BYTE, key=lambda name: (found[name], name))
+    if 2 * found[name] < max(1, found.total()):
+        return None
+    decoded, strange, _ = _tried(data, name)
+    return decoded if strange <= HARDLY_DETECTED and len(_foreign(decoded.text)) >= FEW else None
+
+
+def _parts(data: bytes) -> Iterator[bytes]:
+    """`data` cut before tags into some parts of about one size; those that are ASCII are left out."""
+    ends = [data.find(b"<", len(data) * number // PARTS) for number in range(1, PARTS)]
+    begin = 0
+    for end in [*sorted(end for end in ends if end > 0), len(data)]:
+        if not data[begin:end].isascii():
+            yield data[begin:end]
+        begin = end
+
+
+def _foreign(text: str) -> str:
+    """The characters that are not ASCII."""
+    return text.encode("utf-8", "surrogatepass").translate(None, _ASCII).decode("utf-8", "surrogatepass")
 
 
 def _strange(decoded: Decoded) -> tuple[int, int]:
     """Characters that no text has (replacements, the controls that fill tables up, private use); and all not ASCII."""
-    foreign = decoded.foreign()
+    foreign = _foreign(decoded.text)
     return decoded.replaced + len(_STRANGE.findall(foreign)), max(1, len(foreign))
+
+
+def _few_odd(text: str, foreign: int) -> bool:
+    """Whether this is no Latin or Cyrillic text that was taken for CJK. foreign: its characters that are not ASCII."""
+    return 2 * len(_ODD.findall(text)) <= foreign
 
 
 def _cased(text: str) -> bool:
@@ -278,10 +361,24 @@ def _cased(text: str) -> bool:
 
     Bytes that mean something else give capitals within words, and symbols that nobody writes.
     """
-    if 3 * len(_SYMBOL.findall(text)) > len(_FOREIGN.findall(text)):
+    foreign = _foreign(text)
+    if 3 * len(_SYMBOL.findall(foreign)) > len(foreign):
         return False
-    words = [found[0] for found in islice(_WORD.finditer(text), _WORDS) if len(found[0]) > 1]
+    words = [word for word in islice(_words(text), _WORDS) if len(word) > 1]
     return sum(map(_is_word, words)) * 5 >= len(words) * 4
+
+
+def _words(text: str) -> Iterator[str]:
+    """The words with a letter that is not ASCII."""
+    for found in _WORD_END.finditer(text):
+        word, begin = found[0], found.start()
+        if not word[0].isalpha():
+            word, begin = word[1:], 0
+        first = begin
+        while first and text[first - 1].isascii() and text[first - 1].isalpha():
+            first -= 1
+        if not word.isascii():
+            yield text[first:begin] + word
 
 
 def _is_word(word: str) -> bool:

@@ -33,6 +33,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from stages.marks import in_key
+from stages.user_code import add_folder, code_digest, folder_of, load
 
 Measures = Mapping[str, "np.ndarray | pa.Array"]
 """Measure name -> one value a document: float64, int64, bool or string; NaN or null means not measured, and passes."""
@@ -49,7 +50,9 @@ class Bounds(Settings):
     """A document passes when min <= measure <= max; a bound left out does not limit."""
 
     min: float | None = None
+    """The least value that passes."""
     max: float | None = None
+    """The greatest value that passes."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Bounds:
@@ -71,6 +74,7 @@ class Labels(Settings):
     """A document passes when its (string) measure is one of `keep`."""
 
     keep: tuple[str, ...]
+    """The values that pass."""
 
     def decide(self, values: pa.Array) -> dict[str, np.ndarray]:
         """Which documents are dropped: {"keep": mask}. Null passes."""
@@ -91,6 +95,8 @@ def _read_limit(value: Any) -> Any:
         return {"min": value[0], "max": value[1]}
     if value is None:
         return {}
+    if isinstance(value, str):
+        raise ValueError("a limit is a number, or two in brackets: [min, max]")
     return value
 
 
@@ -102,8 +108,10 @@ def _read_labels(value: Any) -> Any:
     return value
 
 
-Limit = Annotated[Bounds, BeforeValidator(_read_limit)]
-OneOf = Annotated[Labels, BeforeValidator(_read_labels)]
+Limit = Annotated[
+    Bounds, BeforeValidator(_read_limit, json_schema_input_type=Bounds | float | tuple[float | None, float | None] | None)
+]
+OneOf = Annotated[Labels, BeforeValidator(_read_labels, json_schema_input_type=Labels | str | list[str])]
 
 
 class Step(Settings):
@@ -111,6 +119,7 @@ class Step(Settings):
 
     step: ClassVar[str]
     takes_pages: ClassVar[bool] = False  # True for a step that makes text of `html`, which is gone after it
+    other_measures: ClassVar[Mapping[str, str]] = {}  # measures without a limit, each with its meaning
     tallies: ClassVar[tuple[str, ...]] = ()  # measures whose sum over all documents is told in a run's summary
     version: ClassVar[int] = 1  # raise it when the same settings give other results than before
 
@@ -143,6 +152,10 @@ class Step(Settings):
         """The batch with documents changed (same rows, same order), and measures of what was done."""
         return docs, self.measure(docs)
 
+    def edits(self) -> bool:
+        """Whether the step changes documents. One that does so by some settings alone overrides this."""
+        return type(self).edit is not Step.edit
+
     def limits(self) -> dict[str, Bounds | Labels]:
         """Measure name -> the limit that the recipe sets on it, in the order in which they decide."""
         return {
@@ -162,8 +175,19 @@ class Step(Settings):
         }
 
     def code(self) -> str | None:
-        """A hash of code outside this project that the step runs (a user's function), for the keys of tasks; None for none."""
-        return None
+        """A hash of code outside this project that the step runs, for the keys of tasks; None for none.
+
+        Of a class outside of it that is its own source, and what that imports from beside it.
+        """
+        kind = type(self)
+        return code_digest(f"{kind.__module__}:{kind.__qualname__}") if _is_user_class(kind) else None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A user's class is found by its folder in other processes, which need not have it on their path."""
+        kind = type(self)
+        if not _is_user_class(kind):
+            return super().__reduce_ex__(protocol)
+        return _of_user, (folder_of(kind.__module__), f"{kind.__module__}:{kind.__qualname__}", self.__getstate__())
 
     def decide(self, measures: Measures) -> np.ndarray:
         """For each document the index into `reasons()` of the limit that drops it, or -1 where it is kept (int32)."""
@@ -211,6 +235,19 @@ class Step(Settings):
         """
         reasons = self.reasons()
         return [reasons[index] for index in verdict[verdict >= 0]]
+
+
+def _is_user_class(kind: type[Step]) -> bool:
+    return not kind.__module__.startswith("stages.")
+
+
+def _of_user(folder: str, path: str, state: Any) -> Step:
+    """A step of a user's class, as another process made it."""
+    add_folder(folder)
+    kind: Any = load(path)
+    step = kind.__new__(kind)
+    step.__setstate__(state)
+    return step
 
 
 def content_key(*parts: Any) -> str:

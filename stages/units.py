@@ -23,11 +23,22 @@ def _read(value: Any, units: dict[str, int], example: str) -> Any:
     return round(float(match[1].replace("_", "")) * units[match[2].upper()])
 
 
-Count = Annotated[int, BeforeValidator(lambda v: _read(v, _COUNT, "4.07T, 100B or 5e9"))]
+def _read_count(value: Any) -> Any:
+    return _read(value, _COUNT, "4.07T, 100B or 5e9")
+
+
+def _read_bytes(value: Any) -> Any:
+    return _read(value, _BYTES, "256MiB, 1GB or 4096")
+
+
+Count = Annotated[int, BeforeValidator(_read_count, json_schema_input_type=int | float | str)]
 """A whole number of things (tokens, documents); K, M, B and T are powers of ten."""
 
-Bytes = Annotated[int, BeforeValidator(lambda v: _read(v, _BYTES, "256MiB, 1GB or 4096"))]
+Bytes = Annotated[int, BeforeValidator(_read_bytes, json_schema_input_type=int | float | str)]
 """A number of bytes; MB is 10^6, MiB is 2^20."""
+
+UNITS: dict[Any, str] = {_read_count: "count (5e9, 100B)", _read_bytes: "size (256MiB)"}
+"""What each of the two takes, by the function that reads it."""
 
 
 def show_count(n: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import re
 import sys
@@ -24,20 +25,33 @@ def add_folder(folder: str | Path) -> None:
 
 
 def load(function: str) -> Callable[[Any], Any]:
-    """The function of an import path `package.module:name`; imported anew where its file was edited since.
+    """The function or class of an import path `package.module:name`; imported anew where its file was edited since.
 
-    Raises UserError where there is no such module or function, or where importing it raises.
+    Raises UserError where there is no such module or name in it, or where importing it raises.
     """
     name, attribute = function.split(":")
     module = _import(name)
     found = getattr(module, attribute, None)
     if not callable(found):
         there = [key for key, value in vars(module).items() if callable(value) and value.__module__ == name]
-        raise UserError(f"function {function}: {name} has no function {attribute}; it has {', '.join(there) or 'none'}")
+        raise UserError(f"function {function}: {name} has no {attribute}; it has {', '.join(there) or 'none'}")
     return found
 
 
-def _source(name: str) -> Path:
+def installed(group: str, name: str) -> str | None:
+    """The import path that an installed package gives a name in `headrace.steps` or `headrace.readers`; None for none."""
+    found = next(iter(importlib.metadata.entry_points(group=f"headrace.{group}", name=name)), None)
+    return found.value if found else None
+
+
+def folder_of(module: str) -> str:
+    """The folder on Python's path in which a module that was imported lies."""
+    path = source_of(module)
+    return str(path.parents[module.count(".") + (path.name == "__init__.py")])
+
+
+def source_of(name: str) -> Path:
+    """The file of a module on Python's path. Raises UserError where there is none."""
     importlib.invalidate_caches()
     try:
         spec = importlib.util.find_spec(name)
@@ -62,7 +76,7 @@ def code_digest(function: str) -> str:
     one of installed packages. Raises UserError where the module is not found.
     """
     name = function.partition(":")[0]
-    first = _source(name)
+    first = source_of(name)
     root = first.parents[name.count(".") + (first.name == "__init__.py")]
     whole = hashlib.blake2b(digest_size=16)
     installed = "site-packages" in root.parts or root.is_relative_to(sys.base_prefix)
@@ -104,7 +118,7 @@ def _beside(root: Path, module: str) -> list[Path]:
 
 
 def _import(name: str) -> ModuleType:
-    path = _source(name)
+    path = source_of(name)
     digest = _digest(path)
     try:
         module = importlib.import_module(name)

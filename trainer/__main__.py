@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from stages.tokens.shard_format import ShardError
 from trainer.adapt import commands as adapt_commands
@@ -21,9 +22,12 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status; an error that the user can mend is one line and status 2."""
-    options = _parser().parse_args(_each_set(sys.argv[1:] if arguments is None else arguments))
+def main(arguments: Sequence[str] | None = None, program: str = "python -m trainer") -> int:
+    """Run one command. Returns the exit status; an error that the user can mend is one line and status 2.
+
+    program: what the user typed to come here, for help and usage.
+    """
+    options = _parser(program).parse_args(_each_set(sys.argv[1:] if arguments is None else arguments))
     sys.stdout.reconfigure(line_buffering=True)
     try:
         return options.run(options)
@@ -77,91 +81,116 @@ def _bytes(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description="Train, evaluate and look into models on a run's tokens.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    train = commands.add_parser("train", help="train a model on the shards of a finished run")
-    train.add_argument("config", type=Path, help="a YAML file, or a shipped one by name: olmoe_tiny")
-    train.add_argument("--data", type=Path, required=True, help="the run's folder, with manifest.json")
-    train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change values: a.b=c ...")
-    train.add_argument("--out", type=Path, help="where checkpoints and metrics go (runs/train/NAME)")
-    train.add_argument(
-        "--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help="go on from the newest or this one"
-    )
-    train.add_argument("--device", help="cpu or cuda (cuda if there is one)")
-    train.set_defaults(run=_train)
-
-    plan = commands.add_parser("plan", help="what a training takes: memory of each GPU, tokens/s, days, money")
-    plan.add_argument("config", type=Path, help="a YAML file, or a shipped one by name: olmoe_1b_7b")
-    plan.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change values: a.b=c ...")
-    plan.add_argument("--gpus", type=_count, default=8, help="how many (8)")
-    plan.add_argument("--memory", type=_bytes, default=80 * 10**9, metavar="SIZE", help="of each, such as 80GB (80GB)")
-    plan.add_argument("--gpu", default="H100", help="its name, which says its peak (H100)")
-    plan.add_argument("--mfu", type=float, default=0.4, help="part of the peak that is reached (0.4)")
-    plan.add_argument("--tokens", type=_count, help="how many to train on, such as 5T (the configuration's)")
-    plan.add_argument("--price", type=float, help="of one GPU for an hour")
-    plan.set_defaults(run=_plan)
-
+    _add_train(commands)
+    _add_plan(commands)
     adapt_commands.add(commands)
     analyze_commands.add(commands)
-
-    evaluate = commands.add_parser("eval", help="held-out bits per byte, tasks from request files, answers to pairs")
-    evaluate.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
-    evaluate.add_argument("--data", type=Path, help="a run's folder: score its held-out shards")
-    evaluate.add_argument("--tasks", type=Path, help="a folder of tasks (config.json, requests.jsonl.gz), at any depth")
-    evaluate.add_argument("--limit", type=_count, help="at most this many instances of a source, documents of a task")
-    evaluate.add_argument("--pairs", type=Path, help="a folder of pairs: judge the model's answers to its prompts")
-    evaluate.add_argument("--split", choices=("held_out", "train"), default="held_out", help="of the pairs (held_out)")
-    evaluate.add_argument("--judge", choices=("final", "tests", "text"), help="how answers are judged (as records say)")
-    adapt_commands.add_sampling(evaluate, 1, 0.0)
-    evaluate.add_argument("--json", action="store_true", help="print JSON")
-    evaluate.add_argument("--device", help="cpu or cuda (cuda if there is one)")
-    evaluate.set_defaults(run=_eval)
-
-    sample = commands.add_parser("sample", help="write text with a trained model")
-    sample.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
-    sample.add_argument("--prompt", default="", help="what to go on from (nothing: a new document)")
-    sample.add_argument("--tokens", type=_count, default=128, help="at most this many new tokens (128)")
-    sample.add_argument("--temperature", type=float, default=0.8, help="0: always the most probable token (0.8)")
-    sample.add_argument("--top-p", type=float, default=0.95, help="the most probable tokens up to this sum (0.95)")
-    sample.add_argument("--seed", type=_count, default=0)
-    sample.add_argument("--device", help="cpu or cuda (cuda if there is one)")
-    sample.set_defaults(run=_sample)
-
-    plot = commands.add_parser("plot", help="draw a training's losses and expert loads")
-    plot.add_argument("folder", type=Path, help="the training's folder, with metrics.jsonl")
-    plot.set_defaults(run=_plot)
-
-    export = commands.add_parser("export", help="write a checkpoint as a Hugging Face OlmoeForCausalLM folder")
-    export.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
-    export.add_argument("--out", type=Path, required=True, help="a new folder")
-    export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    export.set_defaults(run=_export)
-
-    import_ = commands.add_parser("import", help="turn a Hugging Face OlmoeForCausalLM folder into a checkpoint")
-    import_.add_argument("folder", type=Path, help="a folder with config.json and safetensors")
-    import_.add_argument("--out", type=Path, required=True, help="a training's folder; start_from can name it")
-    import_.set_defaults(run=_import)
-
-    upcycle = commands.add_parser("upcycle", help="make a mixture of experts from a dense checkpoint")
-    upcycle.add_argument("checkpoint", type=Path, help="the dense checkpoint, or its training's folder")
-    upcycle.add_argument("config", type=Path, help="the configuration of the model to make")
-    upcycle.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change values: a.b=c ...")
-    upcycle.add_argument("--noise", type=float, default=0.5, help="part of each expert's values drawn anew (0.5)")
-    upcycle.add_argument("--out", type=Path, required=True, help="a training's folder; start_from can name it")
-    upcycle.set_defaults(run=_upcycle)
-
-    ordered = commands.add_parser("materialize", help="write a run's instances in training order, to be read in a row")
-    ordered.add_argument("--data", type=Path, required=True, help="the run's folder, with manifest.json")
-    ordered.add_argument("--out", type=Path, required=True, help="a new folder, which --data can then name")
-    ordered.add_argument("--sequence-length", type=_count, required=True, help="tokens of an instance")
-    ordered.add_argument("--packing", choices=("concatenate", "best_fit"), default="concatenate")
-    ordered.add_argument("--seed", type=_count, help="of the order (the mixture's own)")
-    ordered.add_argument("--max-tokens", type=_count, help="only the first so many tokens of training")
-    ordered.add_argument("--shard-mib", type=_count, default=256, help="size of a shard, which is held in memory (256)")
-    ordered.set_defaults(run=_materialize)
+    for add in (_add_eval, _add_sample, _add_plot, _add_export, _add_import, _add_upcycle, _add_materialize):
+        add(commands)
     return parser
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser("train", help="train a model on the shards of a finished run")
+    parser.add_argument("config", type=Path, help="a YAML file, or a shipped one by name: olmoe_tiny")
+    parser.add_argument("--data", type=Path, required=True, help="the run's folder, with manifest.json")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change values: a.b=c ...")
+    parser.add_argument("--out", type=Path, help="where checkpoints and metrics go (runs/train/NAME)")
+    parser.add_argument(
+        "--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help="go on from the newest or this one"
+    )
+    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+    parser.set_defaults(run=_train)
+
+
+def _add_plan(commands: Any) -> None:
+    parser = commands.add_parser("plan", help="what a training takes: memory of each GPU, tokens/s, days, money")
+    parser.add_argument("config", type=Path, help="a YAML file, or a shipped one by name: olmoe_1b_7b")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change values: a.b=c ...")
+    parser.add_argument("--gpus", type=_count, default=8, help="how many (8)")
+    parser.add_argument("--memory", type=_bytes, default=80 * 10**9, metavar="SIZE", help="of each, such as 80GB (80GB)")
+    parser.add_argument("--gpu", default="H100", help="its name, which says its peak (H100)")
+    parser.add_argument("--mfu", type=float, default=0.4, help="part of the peak that is reached (0.4)")
+    parser.add_argument("--tokens", type=_count, help="how many to train on, such as 5T (the configuration's)")
+    parser.add_argument("--price", type=float, help="of one GPU for an hour")
+    parser.set_defaults(run=_plan)
+
+
+def _add_eval(commands: Any) -> None:
+    parser = commands.add_parser("eval", help="held-out bits per byte, tasks from request files, answers to pairs")
+    parser.add_argument(
+        "checkpoints", type=Path, nargs="+", help="checkpoints, or trainings' folders (the newest); several make a table"
+    )
+    parser.add_argument("--all", action="store_true", help="of a training's folder all checkpoints that it keeps")
+    parser.add_argument("--png", type=Path, help="the picture of several (eval.png in the last one's training's folder)")
+    parser.add_argument("--data", type=Path, help="a run's folder: score its held-out shards")
+    parser.add_argument("--tasks", type=Path, help="a folder of tasks (config.json, requests.jsonl.gz), at any depth")
+    parser.add_argument("--limit", type=_count, help="at most this many instances of a source, documents of a task")
+    parser.add_argument("--pairs", type=Path, help="a folder of pairs: judge the model's answers to its prompts")
+    parser.add_argument("--split", choices=("held_out", "train"), default="held_out", help="of the pairs (held_out)")
+    parser.add_argument("--judge", choices=("final", "tests", "text"), help="how answers are judged (as records say)")
+    adapt_commands.add_sampling(parser, 1, 0.0)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+    parser.set_defaults(run=_eval)
+
+
+def _add_sample(commands: Any) -> None:
+    parser = commands.add_parser("sample", help="write text with a trained model")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
+    parser.add_argument("--prompt", default="", help="what to go on from (nothing: a new document)")
+    parser.add_argument("--tokens", type=_count, default=128, help="at most this many new tokens (128)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0: always the most probable token (0.8)")
+    parser.add_argument("--top-p", type=float, default=0.95, help="the most probable tokens up to this sum (0.95)")
+    parser.add_argument("--seed", type=_count, default=0)
+    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+    parser.set_defaults(run=_sample)
+
+
+def _add_plot(commands: Any) -> None:
+    parser = commands.add_parser("plot", help="draw a training's losses and expert loads")
+    parser.add_argument("folder", type=Path, help="the training's folder, with metrics.jsonl")
+    parser.set_defaults(run=_plot)
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser("export", help="write a checkpoint as a Hugging Face OlmoeForCausalLM folder")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.set_defaults(run=_export)
+
+
+def _add_import(commands: Any) -> None:
+    parser = commands.add_parser("import", help="turn a Hugging Face OlmoeForCausalLM folder into a checkpoint")
+    parser.add_argument("folder", type=Path, help="a folder with config.json and safetensors")
+    parser.add_argument("--out", type=Path, required=True, help="a training's folder; start_from can name it")
+    parser.set_defaults(run=_import)
+
+
+def _add_upcycle(commands: Any) -> None:
+    parser = commands.add_parser("upcycle", help="make a mixture of experts from a dense checkpoint")
+    parser.add_argument("checkpoint", type=Path, help="the dense checkpoint, or its training's folder")
+    parser.add_argument("config", type=Path, help="the configuration of the model to make")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change values: a.b=c ...")
+    parser.add_argument("--noise", type=float, default=0.5, help="part of each expert's values drawn anew (0.5)")
+    parser.add_argument("--out", type=Path, required=True, help="a training's folder; start_from can name it")
+    parser.set_defaults(run=_upcycle)
+
+
+def _add_materialize(commands: Any) -> None:
+    parser = commands.add_parser("materialize", help="write a run's instances in training order, to be read in a row")
+    parser.add_argument("--data", type=Path, required=True, help="the run's folder, with manifest.json")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder, which --data can then name")
+    parser.add_argument("--sequence-length", type=_count, required=True, help="tokens of an instance")
+    parser.add_argument("--packing", choices=("concatenate", "best_fit"), default="concatenate")
+    parser.add_argument("--seed", type=_count, help="of the order (the mixture's own)")
+    parser.add_argument("--max-tokens", type=_count, help="only the first so many tokens of training")
+    parser.add_argument("--shard-mib", type=_count, default=256, help="size of a shard, which is held in memory (256)")
+    parser.set_defaults(run=_materialize)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -189,6 +218,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
+    from trainer.compare import compare_checkpoints
+    from trainer.inference import all_or_newest
     from trainer.report import PairsAsked, evaluate_checkpoint
 
     if options.data is None and options.tasks is None and options.pairs is None:
@@ -197,9 +228,12 @@ def _eval(options: argparse.Namespace) -> int:
     if options.pairs is not None:
         sampling = adapt_commands.sampling_of(options)
         pairs = PairsAsked(options.pairs, options.split, sampling, options.judge)
-    evaluate_checkpoint(
-        options.checkpoint, options.data, options.tasks, options.limit, options.json, options.device, pairs
-    )
+    paths = [one for path in options.checkpoints for one in (all_or_newest(path) if options.all else [path])]
+    asked = (options.data, options.tasks, options.limit, options.json, options.device, pairs)
+    if len(paths) == 1 and options.png is None:
+        evaluate_checkpoint(paths[0], *asked)
+    else:
+        compare_checkpoints(paths, *asked, options.png)
     return 0
 
 

@@ -7,9 +7,8 @@
         tokenizer.json
 
 Each process writes what it holds and reads what it needs, so that a checkpoint moves once however many there are; any
-number of processes can read what any other number wrote. A folder without
-the `.tmp-` prefix is complete. Older checkpoints go only after a newer one is in place. Those of a history that was
-left, because training went on from before them, are moved to `left-1`, `left-2`, ..., and never removed.
+number of processes can read what any other number wrote. A folder without the `.tmp-` prefix is complete. Older ones go
+after a newer one is in place; those of a history that was left are moved to `left-1`, `left-2`, ..., and never removed.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -38,6 +38,8 @@ from trainer.remote import find as find_remote
 
 FORMAT = "headrace-checkpoint"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+CHOICES = "experts.npy"
+"""In a checkpoint that stays for good: the experts of the tokens that are watched (analyze/watch.py), int16 [L, N, K]."""
 
 
 class Saver:
@@ -69,21 +71,27 @@ class Saver:
                 shutil.rmtree(unfinished)
 
     def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer | None, state: dict[str, Any], tokenizer: Path | None
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        state: dict[str, Any],
+        tokenizer: Path | None,
+        choices: np.ndarray | None = None,
     ) -> None:
-        """Save the state of this step. `state` holds at least `step`. Raises TrainerError if this save, or an earlier
-        one in the background, fails (a full disk, a folder that cannot be written)."""
+        """Save the state of this step. `state` holds at least `step`; `choices` is what CHOICES is to hold. Raises
+        TrainerError if this save, or an earlier one in the background, fails (a full disk, a folder that cannot be written)."""
         self.wait()
         self._begun = time.monotonic()
         files = self._snapshot(model, optimizer)
         copied = torch.cuda.Event() if self.processes.device.type == "cuda" else None
         if copied:
             copied.record()
+        asked = (files, state, tokenizer, choices, copied)
         if self.asynchronous:
-            self._thread = threading.Thread(target=self._write, args=(files, state, tokenizer, copied), daemon=False)
+            self._thread = threading.Thread(target=self._write, args=asked, daemon=False)
             self._thread.start()
         else:
-            self._write(files, state, tokenizer, copied)
+            self._write(*asked)
             self.wait()
 
     def wait(self) -> None:
@@ -141,6 +149,7 @@ class Saver:
         files: dict[str, dict[str, Tensor]],
         state: dict[str, Any],
         tokenizer: Path | None,
+        choices: np.ndarray | None,
         copied: torch.cuda.Event | None,
     ) -> None:
         name = step_name(state["step"])
@@ -157,7 +166,7 @@ class Saver:
             with contextlib.ExitStack() as stack:  # opened before the first process moves the folder
                 opened = {file: stack.enter_context((part / file).open("rb")) for file in files if self.copy_to}
                 _write_json(part / f"sums-{self.processes.rank:05d}.json", sums)
-                dropped = self._commit(part, name, state, tokenizer) if self.processes.first else []
+                dropped = self._commit(part, name, state, tokenizer, choices) if self.processes.first else []
                 if self.copy_to:
                     self._copy_out(self.copy_to, name, opened, dropped)
             self.seconds = time.monotonic() - self._begun
@@ -178,14 +187,16 @@ class Saver:
                 to.put(handle, f"{name}/{file}")
             to.put_bytes(b"", f"{name}/{MARK}{self.processes.rank:05d}")
             if self.processes.first:
-                last = [path for path in (final / "tokenizer.json", final / "state.json") if path.is_file()]
+                last = [path for name in ("tokenizer.json", CHOICES, "state.json") if (path := final / name).is_file()]
                 to.finish(name, {path.name: path.read_bytes() for path in last}, self.processes.count)
                 for old in dropped:
                     to.remove(old)
         except TrainerError as error:
             raise TrainerError(f"{error}; on disk {final} is complete") from None
 
-    def _commit(self, part: Path, name: str, state: dict[str, Any], tokenizer: Path | None) -> list[str]:
+    def _commit(
+        self, part: Path, name: str, state: dict[str, Any], tokenizer: Path | None, choices: np.ndarray | None
+    ) -> list[str]:
         """Wait for the other processes' files, write the state, move the folder to its name, drop old ones: their names."""
         parts = [part / f"sums-{rank:05d}.json" for rank in range(self.processes.count)]
         deadline = time.monotonic() + 1800
@@ -200,7 +211,11 @@ class Saver:
         if tokenizer is not None:
             shutil.copyfile(tokenizer, part / "tokenizer.json")
             _sync(part / "tokenizer.json")
-        state = {"format": FORMAT, "version": 1, **state, "for_good": self._for_good(state), "files": files}
+        if choices is not None:
+            np.save(part / CHOICES, choices)
+            _sync(part / CHOICES)
+        for_good = self.for_good(state.get("tokens", 0))
+        state = {"format": FORMAT, "version": 1, **state, "for_good": for_good, "files": files}
         _write_json(part / "state.json", state)
         _sync(part)
         final = self.folder / name
@@ -211,21 +226,23 @@ class Saver:
         _sync(self.folder)
         return self._prune()
 
-    def _for_good(self, state: dict[str, Any]) -> bool:
+    def for_good(self, tokens: int) -> bool:
+        """Whether a checkpoint after so many tokens, saved now, would stay for good."""
         if self.keep_every_tokens is None:
             return False
         before = latest(self.folder)
         seen = read_state(before).get("tokens", 0) if before else 0
-        return state["tokens"] // self.keep_every_tokens > seen // self.keep_every_tokens
+        return tokens // self.keep_every_tokens > seen // self.keep_every_tokens
 
     def _prune(self) -> list[str]:
-        dropped = [old for old in all_checkpoints(self.folder)[: -self.keep] if not _kept_for_good(old)]
+        dropped = [old for old in all_checkpoints(self.folder)[: -self.keep] if not stays(old)]
         for old in dropped:
             shutil.rmtree(old)
         return [old.name for old in dropped]
 
 
-def _kept_for_good(path: Path) -> bool:
+def stays(path: Path) -> bool:
+    """Whether a checkpoint stays for good."""
     try:
         return bool(read_state(path).get("for_good", False))
     except TrainerError:  # a damaged one says nothing, and is not removed unseen

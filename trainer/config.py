@@ -131,7 +131,7 @@ def load(path: Path, settings: Sequence[str] = (), schema: type[C] = Config) -> 
             above = name.rpartition(".")[0]
             if above in keys(schema) and not any(key.startswith(f"{above}.") for key in keys(schema)):
                 raise TrainerError(f"--set {setting}: {above} is a value, not a section")
-            raise TrainerError(f"--set {setting}: unknown key {name}; the nearest valid name is {_nearest(name, schema)}")
+            raise TrainerError(f"--set {setting}: unknown key {name}; did you mean {_nearest(name, schema)}?")
         _put(values, name.split("."), _parse(text, f"--set {setting}"), setting)
     return check(values, str(path), schema)
 
@@ -239,25 +239,43 @@ def _lists_to_tuples(value: Any) -> Any:
     return tuple(_lists_to_tuples(item) for item in value) if isinstance(value, list) else value
 
 
+_CAUSES = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+}
+
+
 def _explain(error: Any, schema: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {path} (value {error['input']!r}); the nearest valid name is {_nearest(path, schema)}"
+        return f"{path} = {error['input']!r}: unknown key; did you mean {_nearest(path, schema)}?"
     if error["type"] == "model_type":
         return f"{path} = {error['input']!r}: is a section, with keys of its own below it"
     if error["type"] == "missing":
-        return f"{path} is required"
+        return f"{path}: this key is needed"
     if error["type"] == "value_error":
         return f"{path + ': ' if path else ''}{error['ctx']['error']}"
-    return f"{path} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    cause = _CAUSES.get(error["type"], error["msg"][0].lower() + error["msg"][1:])
+    return f"{path} = {error['input']!r}: {cause.format(**error.get('ctx', {}))}"
 
 
 def _nearest(path: str, schema: type[BaseModel]) -> str:
     section, _, name = path.rpartition(".")
     valid = list(keys(schema))
     beside = [key for key in valid if key.rpartition(".")[0] == section]
+    sections = {key.rpartition(".")[0] for key in valid} - {""}
+    meant = [f"{near}.{name}" for near in difflib.get_close_matches(section, list(sections), 3)]
     by_name = {key.rpartition(".")[2]: key for key in reversed(valid)}
     for found in (
+        [key for key in meant if key in valid],
         [by_name[name]] if name in by_name else [],
         difflib.get_close_matches(path, beside, 1, 0.75),
         [by_name[near] for near in difflib.get_close_matches(name, list(by_name), 1, 0.75)],

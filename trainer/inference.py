@@ -15,6 +15,7 @@ from trainer.config import Config, stored_config
 from trainer.errors import TrainerError
 from trainer.host import device as pick_device
 from trainer.model import Olmoe
+from trainer.remote import is_remote
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class Trained:
 def context_of(config: Config, data: dict[str, Any]) -> int:
     """The context of a checkpoint's model, in tokens, from its configuration and data."""
     return data.get("context", config.data.sequence_length)
+
+
+def all_or_newest(path: Path) -> list[Path]:
+    """All checkpoints of a training's folder, oldest first; or the one that is meant otherwise, as `find` has it."""
+    found = [] if is_remote(path) or (path / "state.json").is_file() else checkpoint.all_checkpoints(path / "checkpoints")
+    return found or [checkpoint.find(path)]
 
 
 def open_trained(path: Path, device: str | None = None) -> Trained:

@@ -91,6 +91,14 @@ class Objective(Protocol[Objective_P]):
         """Score the model; None if there is nothing to score it by, or if `stopped()` cut it short. Every process calls
         it and gets the same; `stopped` is a collective call, True in all processes or in none."""
 
+    def watched(self) -> int:
+        """How many held-out instances, always the same ones, are looked at to see what routers do: `evaluate.routing_tokens`
+        of tokens, or as many as there are. 0: none."""
+
+    def watch(self, model: nn.Module, rows: range) -> Tensor | None:
+        """Pass these of them through the model, whose routers are being listened to. Returns which of the tokens in a row
+        are no padding (bool [N] on the device); None: all."""
+
 
 class Totals:
     """The measures of a batch, added over micro-batches on the device, and read from it once, at the end of the step."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ from trainer.evaluate import as_tensor, evaluate, mixture_loss
 from trainer.loader.data import Data, open_data, unigram_entropy
 from trainer.losses import IGNORED, next_tokens, repeats_ngram
 from trainer.masking import Documents, documents
-from trainer.model import Output
+from trainer.model import Output, document_numbers
 from trainer.objective import Evaluation, Loss
 from trainer.processes import Processes
 from trainer.unseen import held_out_rule
@@ -113,6 +115,7 @@ class Pretraining:
 
     def __init__(self, config: Config, data: Data, entropy: float, processes: Processes) -> None:
         self.config, self.data, self.entropy, self.processes = config, data, entropy, processes
+        self._watched = _watched(data, config.evaluate.routing_tokens // config.data.sequence_length)
 
     def loss(self, model: nn.Module, part: Tokens) -> Loss:
         """The loss of one micro-batch, with what its routers did."""
@@ -150,6 +153,31 @@ class Pretraining:
         told = f"held-out loss {loss:.4f} ({loss - self.entropy:+.4f} against unigram entropy); bits per byte "
         told += ", ".join(f"{source} {result.bits_per_byte:.4f}" for source, result in results.items())
         return Evaluation(told, {"loss": loss, "sources": {source: vars(result) for source, result in results.items()}})
+
+    def watched(self) -> int:
+        """Held-out instances, as many of each source as there are."""
+        return len(self._watched)
+
+    def watch(self, model: nn.Module, rows: range) -> None:
+        """Pass some of them through the model."""
+        places = [self._watched[row] for row in rows]
+        read = torch.from_numpy(np.concatenate([self.data.held_out[source].batch(n, 1) for source, n in places]))
+        masked, device = self.config.model.document_masking, self.processes.device
+        own = documents(document_numbers(read, self.data.eos_id), device) if masked else None
+        pass_through(model, as_tensor(read, device), own)
+
+
+def pass_through(model: nn.Module, tokens_BT: Tensor, own: Documents | None) -> None:
+    """A forward pass for what happens within: no logits are made."""
+    model(tokens_BT, tokens_BT, documents=own, criterion=lambda hidden_ND, _head, _targets: hidden_ND.new_zeros(()))
+
+
+def _watched(data: Data, most: int) -> list[tuple[str, int]]:
+    """(source, held-out instance), up to `most`, one of each source in turn; at least one where there are any."""
+    counts = {source: len(held_out) for source, held_out in data.held_out.items()}
+    rounds = range(max(counts.values(), default=0))
+    in_turn = ((source, number) for number in rounds for source, count in counts.items() if number < count)
+    return list(itertools.islice(in_turn, max(1, most)))
 
 
 def router_losses(output: Output, config: Config) -> Tensor:

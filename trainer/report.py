@@ -1,4 +1,4 @@
-"""`python -m trainer eval`: a checkpoint's scores as a table or as JSON."""
+"""`python -m trainer eval`: one checkpoint's scores as they come, or as JSON. Several are compared in compare.py."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from trainer.errors import TrainerError
 from trainer.evaluate import evaluate, mixture_loss
 from trainer.inference import Trained, open_trained
 from trainer.loader.data import open_data
+from trainer.olmes import plain, together, told
 from trainer.processes import Processes
 from trainer.resume import require_tokenizer
-from trainer.tasks import find_tasks, run_task
+from trainer.tasks import Scorer, TaskResult, find_tasks, run_task
 from trainer.unseen import notes_on_held_out, of_training
 
 
@@ -39,31 +40,59 @@ def evaluate_checkpoint(
     pairs: PairsAsked | None = None,
 ) -> dict[str, Any]:
     """Score a checkpoint on held-out shards, on tasks, by its answers to pairs, or on several; print and return it."""
+    result = scores_of(path, data_dir, tasks, limit, not as_json, device, pairs)
+    if as_json:
+        print(json.dumps(result, indent=1))
+    return result
+
+
+def scores_of(
+    path: Path,
+    data_dir: Path | None,
+    tasks: Path | None,
+    limit: int | None,
+    tell: bool,
+    device: str | None,
+    pairs: PairsAsked | None,
+) -> dict[str, Any]:
+    """The scores themselves, printed as they come if `tell`. Raises TrainerError."""
     if limit is not None and limit < 1:
         raise TrainerError(f"--limit {limit}: at least 1, or leave it out for all")
     trained = open_trained(path, device)
     result: dict[str, Any] = {"checkpoint": str(trained.path)}
     if data_dir is not None:
         result["held_out"] = _held_out(trained, data_dir, limit)
-        if not as_json:
+        if tell:
             _print_held_out(result["held_out"])
     if tasks is not None:
-        result["tasks"] = {}
-        for folder in find_tasks(tasks):
-            task = run_task(trained, folder, limit)
-            result["tasks"][task.name] = vars(task)
-            if not as_json:
-                others = "  ".join(f"{name} {value:.4f}" for name, value in task.metrics.items())
-                best = f"{task.primary}: {task.metrics[task.primary]:.4f}"
-                print(f"{task.name:<36} {task.documents:>6} documents  {best}")
-                print(f"    {others}")
+        result |= _tasks(trained, tasks, limit, tell)
     if pairs is not None:
         result["pairs"] = judge(trained, pairs.folder, pairs.split, limit, pairs.sampling, pairs.task)
-        if not as_json:
+        if tell:
             print_judged(result["pairs"])
-    if as_json:
-        print(json.dumps(result, indent=1))
     return result
+
+
+def _tasks(trained: Trained, tasks: Path, limit: int | None, tell: bool) -> dict[str, Any]:
+    """Every task below a folder, and their scores together."""
+    scorer, found = Scorer.of(trained), dict[str, TaskResult]()
+    for folder in find_tasks(tasks):
+        task = run_task(scorer, folder, limit)
+        assert task is not None  # nobody stops it
+        found[task.name] = task
+        if tell:
+            _print_task(task)
+    all_of_them = together(found.values())
+    if tell and len(found) > 1:
+        print(f"macro average: {told(all_of_them)}")
+    return {"tasks": {name: vars(task) for name, task in found.items()}, "olmes": plain(all_of_them)}
+
+
+def _print_task(task: TaskResult) -> None:
+    error = task.standard_errors[task.primary]
+    best = f"{task.primary}: {task.metrics[task.primary]:.4f}" + ("" if error is None else f" ({error:.4f})")
+    print(f"{task.name:<36} {task.documents:>6} documents  {best}")
+    print("    " + "  ".join(f"{name} {value:.4f}" for name, value in task.metrics.items()))
 
 
 def _held_out(trained: Trained, data_dir: Path, limit: int | None) -> dict[str, Any]:

@@ -180,10 +180,18 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Held-out loss during training."""
+    """What is looked at during training, at the start and at the end too."""
 
-    every_tokens: Count | None = Field(None, description="none: at the start and the end only")
+    every_tokens: Count | None = Field(None, description="held-out loss; none: at the start and the end only")
     instances: Count = Field(64, description="at most this many of each source")
+    tasks: str | None = Field(None, description="a folder of tasks (config.json, requests.jsonl.gz), at any depth")
+    tasks_every_tokens: Count | None = Field(None, description="none: with each evaluation of the held-out loss")
+    task_documents: Count | None = Field(None, description="at most this many of each task; none: all")
+    routing_tokens: CountOrZero = Field(
+        8_192,
+        description="held-out tokens whose experts are looked at with each evaluation, and compared with those at the last "
+        "checkpoint that stays for good; 0: off",
+    )
 
 
 class CheckpointConfig(Section):

@@ -5,30 +5,56 @@ Scores follow that package (allenai/OLMo-in-loop-evals, metrics.py): context and
 context is cut from the left, and a choice's score is the log-probability of its continuation, as it is (acc_raw),
 divided by its characters (acc_per_char) or its tokens (acc_per_token), or less the score it has without the context
 (acc_uncond, where the file holds such rows). `v1` does not count the first character, as the package's older
-metrics did not.
+metrics did. Several processes score a share of the rows each, and all get the whole result.
 """
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 
 from trainer.errors import TrainerError
 from trainer.inference import Trained
 from trainer.losses import IGNORED
+from trainer.processes import Processes
 
 UNCONDITIONAL = 1_000_000
 """Added to a document's number in rows that ask for a continuation's probability without the question."""
 BATCH_TOKENS = 16_384
 """Tokens that go through the model at once, padding included."""
+BLOCK_ROWS = 2_048
+"""Rows whose tokens are held at once."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model with what it takes to score continuations with it."""
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    eos_id: int
+    context: int  # tokens that the model sees at once
+    processes: Processes
+    stopped: Callable[[], bool] = lambda: False  # all processes ask it before each pass, and all get the same
+
+    @staticmethod
+    def of(trained: Trained) -> Scorer:
+        """The scorer of a checkpoint. Raises TrainerError if it is not causal or has no tokenizer."""
+        trained.require_causal()
+        alone = Processes(0, 1, trained.device)
+        return Scorer(trained.model, trained.tokenizer(), trained.data["eos_id"], trained.context, alone)
 
 
 @dataclass
@@ -39,19 +65,20 @@ class Choice:
     number: int
     label: Any
     continuation: str
-    tokens: list[int]  # context and continuation, cut to fit
+    tokens: np.ndarray  # int32, context and continuation, cut to fit; empty once they are scored
     answer_tokens: int  # how many of them, at the end, are scored
     log_probability: float = math.nan  # nats
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A task's scores: `metrics[primary]` is the one that its authors quote."""
+    """A task's scores, means over its documents: `metrics[primary]` is the one that its authors quote."""
 
     name: str
     documents: int
     primary: str
     metrics: dict[str, float]
+    standard_errors: dict[str, float | None] = field(default_factory=dict)  # of the means; None for one document
 
 
 def find_tasks(folder: Path) -> list[Path]:
@@ -62,25 +89,40 @@ def find_tasks(folder: Path) -> list[Path]:
     return found
 
 
-def run_task(trained: Trained, folder: Path, limit: int | None = None) -> TaskResult:
-    """Score one task, or its first `limit` documents. Raises TrainerError for files that cannot be read."""
-    trained.require_causal()
-    primary = _primary_metric(folder)
-    choices = read_choices(folder, trained, limit)
+def run_task(scorer: Scorer, folder: Path, limit: int | None = None) -> TaskResult | None:
+    """Score one task, or its first `limit` documents; None if `scorer.stopped()` cut it short.
+
+    Raises TrainerError for files that cannot be read.
+    """
+    primary, choices = _primary_metric(folder), []
+    rows = read_choices(folder, scorer.tokenizer, scorer.eos_id, scorer.context, limit)
+    while block := list(itertools.islice(rows, BLOCK_ROWS)):
+        if not score(scorer, block):
+            return None
+        choices += block
     if not choices:
         raise TrainerError(f"{folder / 'requests.jsonl.gz'}: holds no request that can be scored")
-    score(trained, choices)
-    metrics = measure(choices)
-    if primary not in metrics:
-        primary = "bits_per_byte"
+    values = measure(choices)
     documents = len({choice.document % UNCONDITIONAL for choice in choices})
-    return TaskResult("/".join(folder.parts[-2:]), documents, primary, metrics)
+    return TaskResult(
+        "/".join(folder.parts[-2:]),
+        documents,
+        primary if primary in values else "bits_per_byte",
+        {name: sum(found) / len(found) for name, found in values.items()},
+        {name: standard_error(found) for name, found in values.items()},
+    )
 
 
-def read_choices(folder: Path, trained: Trained, limit: int | None) -> list[Choice]:
-    """The rows of a task's request file, tokenized."""
-    path, tokenizer = folder / "requests.jsonl.gz", trained.tokenizer()
-    choices: list[Choice] = []
+def standard_error(values: Sequence[float]) -> float | None:
+    """The standard error of the mean; None for fewer than two values."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def read_choices(
+    folder: Path, tokenizer: Tokenizer, eos_id: int, context: int, limit: int | None
+) -> Iterator[Choice]:
+    """The rows of a task's request file, tokenized, as they are read. Raises TrainerError."""
+    path = folder / "requests.jsonl.gz"
     seen: set[int] = set()
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
@@ -92,39 +134,57 @@ def read_choices(folder: Path, trained: Trained, limit: int | None) -> list[Choi
                 if limit is not None and document not in seen and len(seen) >= limit:
                     continue
                 seen.add(document)
-                choices.append(_choice(row, tokenizer, trained))
+                yield _choice(row, tokenizer, eos_id, context)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise TrainerError(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
-    return choices
 
 
-def score(trained: Trained, choices: list[Choice]) -> None:
-    """Fill in the log-probability of every choice. Rows of like length share a batch."""
-    order = sorted(choices, key=lambda choice: len(choice.tokens), reverse=True)
+@torch.no_grad()
+def score(scorer: Scorer, choices: list[Choice]) -> bool:
+    """Fill in the log-probability of every choice, and let its tokens go. Rows of like length share a batch, and every
+    process runs as many batches, as a split model needs. False, and nothing is filled in, if it was told to stop."""
+    order = np.argsort([-len(choice.tokens) for choice in choices], kind="stable").tolist()
+    batches: list[list[int]] = []
     start = 0
     while start < len(order):
-        width = len(order[start].tokens) - 1
-        batch = order[start : start + max(1, BATCH_TOKENS // width)]
-        start += len(batch)
-        inputs = torch.full((len(batch), width), trained.data["eos_id"])
-        targets = torch.full((len(batch), width), IGNORED)
-        for row, choice in enumerate(batch):
-            tokens = torch.tensor(choice.tokens)
-            inputs[row, : len(tokens) - 1] = tokens[:-1]
-            first = len(tokens) - 1 - choice.answer_tokens
-            targets[row, first : len(tokens) - 1] = tokens[first + 1 :]
-        with torch.no_grad():
-            losses = trained.model(inputs.to(trained.device), targets.to(trained.device), per_token=True)
-        for choice, loss in zip(batch, losses.double().sum(1).tolist(), strict=True):
-            choice.log_probability = -loss
+        width = len(choices[order[start]].tokens) - 1
+        batches.append(order[start : start + max(1, BATCH_TOKENS // width)])
+        start += len(batches[-1])
+    processes = scorer.processes
+    found = torch.zeros(len(choices), dtype=torch.float64, device=processes.device)
+    for first in range(0, len(batches), processes.count):
+        if scorer.stopped():
+            return False
+        mine = first + processes.rank
+        batch = batches[mine if mine < len(batches) else 0]
+        losses = _losses(scorer, [choices[row] for row in batch])
+        if mine < len(batches):
+            found[torch.tensor(batch, device=found.device)] = -losses
+    for choice, value in zip(choices, processes.sum(found).tolist(), strict=True):
+        choice.log_probability, choice.tokens = value, choice.tokens[:0]
+    return True
 
 
-def measure(choices: list[Choice]) -> dict[str, float]:
-    """All metrics of scored choices, as means over documents."""
+def _losses(scorer: Scorer, batch: list[Choice]) -> torch.Tensor:
+    """The summed loss of each choice's continuation, nats, fp64."""
+    width = max(len(choice.tokens) for choice in batch) - 1
+    inputs = torch.full((len(batch), width), scorer.eos_id)
+    targets = torch.full((len(batch), width), IGNORED)
+    for row, choice in enumerate(batch):
+        tokens = torch.from_numpy(choice.tokens).long()
+        inputs[row, : len(tokens) - 1] = tokens[:-1]
+        first = len(tokens) - 1 - choice.answer_tokens
+        targets[row, first : len(tokens) - 1] = tokens[first + 1 :]
+    device = scorer.processes.device
+    return scorer.model(inputs.to(device), targets.to(device), per_token=True).double().sum(1)
+
+
+def measure(choices: list[Choice]) -> dict[str, list[float]]:
+    """All metrics of scored choices, a value a document."""
     documents: dict[int, list[Choice]] = defaultdict(list)
     for choice in sorted(choices, key=lambda choice: choice.number):
         documents[choice.document].append(choice)
-    sums: dict[str, list[float]] = defaultdict(list)
+    values: dict[str, list[float]] = defaultdict(list)
     for number, rows in documents.items():
         if number >= UNCONDITIONAL:
             continue
@@ -135,12 +195,12 @@ def measure(choices: list[Choice]) -> dict[str, float]:
         if several:
             without = {row.number: row for row in documents.get(number + UNCONDITIONAL, [])}
             for name, best in _best(rows, without).items():
-                sums[name].append(float(best.number == gold.number))
+                values[name].append(float(best.number == gold.number))
         bits = -gold.log_probability / math.log(2)
-        sums["bits_per_byte"].append(bits / len(gold.continuation.encode()))
-        sums["bits_per_byte_v1"].append(bits / max(1, len(gold.continuation[1:].encode())))
-        sums["loss_per_token"].append(-gold.log_probability / gold.answer_tokens)
-    return {name: sum(values) / len(values) for name, values in sums.items()}
+        values["bits_per_byte"].append(bits / len(gold.continuation.encode()))
+        values["bits_per_byte_v1"].append(bits / max(1, len(gold.continuation[1:].encode())))
+        values["loss_per_token"].append(-gold.log_probability / gold.answer_tokens)
+    return dict(values)
 
 
 def _best(rows: list[Choice], without: dict[int, Choice]) -> dict[str, Choice]:
@@ -156,18 +216,16 @@ def _best(rows: list[Choice], without: dict[int, Choice]) -> dict[str, Choice]:
     return {name: max(rows, key=rule) for name, rule in rules.items()}
 
 
-def _choice(row: dict[str, Any], tokenizer: Tokenizer, trained: Trained) -> Choice:
-    request, context_length = row["request"], trained.context
+def _choice(row: dict[str, Any], tokenizer: Tokenizer, eos_id: int, most: int) -> Choice:
+    request = row["request"]
     answer = tokenizer.encode(request["continuation"], add_special_tokens=False).ids
     context = tokenizer.encode(request["context"], add_special_tokens=False).ids
     if not answer:
         raise ValueError(f"an empty continuation for document {row['doc_id']}")
     # Predicting needs a token before: an empty context is the start of a document.
-    tokens = ([*context, *answer] if context else [trained.data["eos_id"], *answer])[-(context_length + 1) :]
-    label = row.get("label")
-    return Choice(
-        int(row["doc_id"]), int(row["idx"]), label, request["continuation"], tokens, min(len(answer), len(tokens) - 1)
-    )
+    tokens = np.array([*(context or [eos_id]), *answer], np.int32)[-(most + 1) :]
+    scored, label = min(len(answer), len(tokens) - 1), row.get("label")
+    return Choice(int(row["doc_id"]), int(row["idx"]), label, request["continuation"], tokens, scored)
 
 
 def _primary_metric(folder: Path) -> str:

@@ -11,7 +11,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,14 +22,16 @@ from torch import Tensor
 
 from trainer import checkpoint, low, metrics, optim
 from trainer import processes as procs
+from trainer.analyze.watch import RouterWatch
 from trainer.config import Config, plain
 from trainer.errors import TrainerError
 from trainer.failures import Doing
 from trainer.host import torchrun_too_hasty
 from trainer.model import Olmoe, flops_per_token, parameter_counts
-from trainer.objective import Objective, P, Source, Totals
+from trainer.objective import Evaluation, Objective, P, Source, Totals
 from trainer.remote import Remote
 from trainer.resume import resumable, startable
+from trainer.task_watch import TaskWatch
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Training(Generic[P]):
         self.progress = Progress()
         self.speed = metrics.Speed()
         self.flops = flops_per_token(config.model, source.instance_tokens)
+        self.routers, self.tasks = RouterWatch(config, objective, processes), TaskWatch(config, source, processes)
         self.line: metrics.Metrics | None = None  # in the first process
         self.doing = Doing.SET_UP
         self._warned = False
@@ -119,6 +122,7 @@ class Training(Generic[P]):
             checkpoint.load(found, self.bare, self.optimizer)
             self.progress = Progress(state["step"], state["updates"], state["position"])
             self._saved = self.progress.step
+            self.routers.go_on(found)
             processes.say(f"resuming from {found}")
         elif config.start_from is not None:
             start, kept = checkpoint.find(Path(config.start_from)), config.start_optimizer == "keep"
@@ -181,15 +185,14 @@ class Training(Generic[P]):
             self.processes.say(f"{self.out}: already trained to step {self.progress.step}, the end of its data")
             return 0
         if not self.progress.step:
-            self.evaluate()
+            self._look(always=True)
         self.model.train()
         self.speed.mark(self.tokens)
         for parts in self._ahead():
             if not self.train_step(parts):
                 return self._stop(parts)
             ended = not self.steps_left
-            if self._crossed(self.config.evaluate.every_tokens) or ended:
-                self.evaluate()
+            self._look(ended)
             self.saver.raise_failure()
             self._warn_of_torchrun()
             if self._crossed(self.config.checkpoint.every_tokens) or ended:
@@ -284,15 +287,25 @@ class Training(Generic[P]):
         if details is not None:
             self.line.write({"kind": "routing", "step": step} | details)
 
-    def evaluate(self) -> None:
-        """Score the model on what it does not learn from, if there is any."""
+    def _look(self, always: bool) -> None:
+        """What is evaluated at this step: the held-out loss and the routers, the tasks, or, if `always`, all of them."""
+        asked = self.config.evaluate
+        evaluated = always or self._crossed(asked.every_tokens)
+        if evaluated:
+            self._evaluate("eval", lambda: self.objective.evaluate(self.bare, self.stopped))
+            self._evaluate("experts", lambda: self.routers.look(self.bare, self.progress.step, self.stopped))
+        if self._crossed(asked.tasks_every_tokens) or (evaluated and (always or asked.tasks_every_tokens is None)):
+            self._evaluate("tasks", lambda: self.tasks.look(self.bare, self.stopped))
+
+    def _evaluate(self, kind: str, look: Callable[[], Evaluation | None]) -> None:
+        """Look at the model, and tell what is found, if anything is."""
         self.doing = Doing.EVALUATION
         begun, step = time.monotonic(), self.progress.step
-        found = self.objective.evaluate(self.bare, self.stopped)
+        found = look()
         self.speed.pause(time.monotonic() - begun)
         if found is not None and self.line:
             self.processes.say(f"step {step}: {found.told}")
-            self.line.write({"kind": "eval", "step": step, "tokens": self.tokens, **found.line})
+            self.line.write({"kind": kind, "step": step, "tokens": self.tokens, **found.line})
 
     # Checkpoints
 
@@ -304,9 +317,13 @@ class Training(Generic[P]):
         self.doing = Doing.STEP
         self._check_model(parts[-1])
         self.doing = Doing.SAVING
+        self.saver.wait()
+        choices = None
+        if self.processes.any(self.processes.first and self.saver.for_good(self.tokens)):
+            choices = self.routers.keep(self.bare, self.progress.step)
         state = {**asdict(self.progress), "tokens": self.progress.position * length}
         state |= {"config": plain(self.config), "data": self.source.identity}
-        self.saver.save(self.bare, self.optimizer, state, self.source.tokenizer)
+        self.saver.save(self.bare, self.optimizer, state, self.source.tokenizer, choices)
         self._saved = self.progress.step
         self.speed.pause(time.monotonic() - begun)
 

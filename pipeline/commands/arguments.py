@@ -4,9 +4,28 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import Any
 
 from stages.errors import UserError
+
+
+def tell(args: argparse.Namespace, found: object, show: Callable[..., None], *more: Any) -> None:
+    """Print what a command found: as JSON (--json), or by `show(found, console, *more)` for people."""
+    from pipeline.tables import console
+    from pipeline.terminal import print_json, printable_all
+
+    if args.json:
+        print_json(found)
+    else:
+        show(printable_all(found), console(), *more)
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """A recipe, and what changes it."""
+    parser.add_argument("recipe", help="a YAML file, or a recipe that comes with Headrace, by name: dclm_mix")
+    parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

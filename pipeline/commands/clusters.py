@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
 from stages.errors import UserError
 
 
@@ -26,16 +27,11 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.questions.clusters import clusters, show_clusters, write_svg
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     if not 0 <= args.top <= 20:
         raise UserError(f"--top {args.top}: from 0 to 20")
     found = clusters(args.dir, args.dedup, args.top)
     if args.svg:
         write_svg(found, args.svg)
-    if args.json:
-        print_json(found)
-    else:
-        show_clusters(printable_all(found), console())
+    tell(args, found, show_clusters)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipeline.commands.arguments import add_workers, carried_out
+from pipeline.commands.arguments import add_workers, carried_out, tell
 
 
 def add(commands: Any) -> None:
@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("dir", help="folder of a run, an import or a mixture")
     parser.add_argument("--format", required=True, choices=("datatrove", "megatron", "parquet", "jsonl"))
-    parser.add_argument("--out", required=True, help="output folder or s3:// prefix, empty or not there yet")
+    parser.add_argument("--out", required=True, help="folder, s3:// prefix or hf://datasets/ORG/NAME, empty or not there yet")
     parser.add_argument(
         "--source", action="append", default=[], metavar="S", help="one source; again for more (default: all)"
     )
@@ -25,21 +25,24 @@ def add(commands: Any) -> None:
     parser.add_argument("--no-text", action="store_true", help="parquet, jsonl: leave out the decoded text")
     parser.add_argument("--tokens", action="store_true", help="jsonl: the tokens too")
     parser.add_argument("--compression", choices=("zst", "gz", "none"), default="zst", help="of jsonl (default: zst)")
+    parser.add_argument(
+        "--documents",
+        action="store_true",
+        help="parquet, jsonl: the documents as they were, not decoded from tokens, with url, date and metadata",
+    )
+    parser.add_argument(
+        "--measures", nargs="+", default=[], metavar="M", help="with --documents: STEP.MEASURE ..., or all of them: all"
+    )
     add_workers(parser)
     parser.set_defaults(call=_call)
 
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.export import ExportOptions, export, show_export
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
-    options = ExportOptions(
-        args.format, args.source, args.split, not args.no_text, args.tokens, args.compression, **carried_out(args)
-    )
+    texts = {"documents": args.documents, "measures": tuple(args.measures)}
+    tokens = (not args.no_text, args.tokens, args.compression)
+    options = ExportOptions(args.format, args.source, args.split, *tokens, **texts, **carried_out(args))
     found = export(args.dir, args.out, options)
-    if args.json:
-        print_json(found)
-    else:
-        show_export(printable_all(found), console())
+    tell(args, found, show_export)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipeline.commands.arguments import add_workers, carried_out, shard_bytes, source_name
+from pipeline.commands.arguments import add_workers, carried_out, shard_bytes, source_name, tell
 
 
 def add(commands: Any) -> None:
@@ -41,8 +41,6 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.import_tokens import ImportOptions, import_tokens, show_import
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     source, size = source_name(args), shard_bytes(args)
     options = ImportOptions(
@@ -62,8 +60,5 @@ def _call(args: argparse.Namespace) -> int:
         **carried_out(args),
     )
     found = import_tokens(args.src, args.out, options)
-    if args.json:
-        print_json(found)
-    else:
-        show_import(printable_all(found), console())
+    tell(args, found, show_import)
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -23,12 +25,7 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.questions.inspect import inspect, show_inspect
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     found = inspect(args.dir, args.show, args.quick)
-    if args.json:
-        print_json(found)
-    else:
-        show_inspect(printable_all(found), console(), args.shards)
+    tell(args, found, show_inspect, args.shards)
     return 0 if not found.problems else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
 from stages.errors import UserError
 
 
@@ -46,8 +47,6 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.mix import MixOptions, mix, show_mix
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     out = None if args.dry_run else args.out
     if not args.dirs:
@@ -55,8 +54,5 @@ def _call(args: argparse.Namespace) -> int:
             "name a finished folder whose sources are mixed: python -m pipeline mix DIR... [--set KEY=VALUE ...]"
         )
     found = mix(args.dirs, MixOptions(args.recipe, args.profile, args.set, args.rename, args.name, out, args.files))
-    if args.json:
-        print_json(found)
-    else:
-        show_mix(printable_all(found), console())
+    tell(args, found, show_mix)
     return 0

@@ -7,8 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from pipeline.commands.arguments import add_recipe, tell
 from stages.errors import UserError
 
 
@@ -20,9 +19,7 @@ def add(commands: Any) -> None:
         "Core time is measured on this machine, never assumed: from a finished run (--rates), or by a small run of the recipe's "
         "own steps over sample text (--measure, some 20 s). Without either, the recipe's own run under runs/ is taken.",
     )
-    parser.add_argument("recipe", help="YAML file")
-    parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
+    add_recipe(parser)
     parser.add_argument("--rates", metavar="DIR|FILE", help="a finished run, or a file that --save wrote")
     parser.add_argument("--measure", action="store_true", help="measure now, on one core")
     parser.add_argument("--save", metavar="FILE", help="with --measure: write the rates to a .json file for --rates")
@@ -34,32 +31,41 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--bandwidth", type=float, metavar="MB/s", help="between a node and the storage (default: not counted)"
     )
-    parser.add_argument("--tree", action="store_true", help="print the plan itself: its stages, and the tasks of each")
+    parser.add_argument(
+        "--source-bandwidth", type=float, metavar="MB/s", help="of the whole cluster from the hub and from web servers"
+    )
+    parser.add_argument(
+        "--request-prices",
+        type=float,
+        nargs=2,
+        metavar=("READS", "WRITES"),
+        help="of a million requests to the storage (S3: 0.4 5)",
+    )
+    parser.add_argument("--storage-price", type=float, metavar="X", help="of a TB in the storage for a month (S3: 23)")
+    parser.add_argument("--tree", action="store_true", help="print the plan itself, its stages and tasks; needs no rates")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(call=_call)
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.forecast.plan import plan
+    from pipeline.forecast.plan import plan, tree
     from pipeline.forecast.show import show_plan, show_tree
     from pipeline.recipe import load_recipe
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     recipe = load_recipe(args.recipe, args.profile, args.set)
-    cluster = _cluster(args)
-    found = plan(recipe, _rates(args, recipe), cluster, args.offline)
-    if args.json:
-        print_json(found)
-    elif args.tree:
-        show_tree(printable_all(found), console())
-    else:
-        show_plan(printable_all(found), console())
-    return 1 if found["problems"] else 0
+    cluster, rates = _cluster(args), _rates(args, recipe)
+    if rates is None:
+        tell(args, tree(recipe, args.offline), show_tree)
+        return 0
+    found = plan(recipe, rates, cluster, args.offline)
+    tell(args, found, show_tree if args.tree else show_plan)
+    return 1 if found.problems else 0
 
 
 def _rates(args: argparse.Namespace, recipe: Any) -> Any:
-    from pipeline.forecast.plan import calibrate, read_rates
+    """The rates that are asked for, else those of the recipe's own run; None for a tree where there is none."""
+    from pipeline.forecast.calibrate import calibrate
+    from pipeline.forecast.rates import read_rates
     from pipeline.progress import Progress
 
     if args.save and not args.measure:
@@ -73,10 +79,12 @@ def _rates(args: argparse.Namespace, recipe: Any) -> Any:
     if args.measure:
         rates = calibrate(recipe, Progress(quiet=args.json))
         if args.save:
-            Path(args.save).write_bytes(orjson.dumps(rates.to_json(), option=orjson.OPT_INDENT_2))
+            rates.write(args.save)
         return rates
     known = f"runs/{recipe.name}"
     if not Path(known, "manifest.json").exists():
+        if args.tree:
+            return None
         raise UserError(f"no rates: name a finished run with --rates, or measure with --measure ({known} is not there)")
     return read_rates(known)
 
@@ -85,15 +93,21 @@ def _cluster(args: argparse.Namespace) -> Any:
     from pipeline.forecast.cluster import Cluster, this_machine
 
     here = this_machine()
-    for name in ("nodes", "cores", "memory", "bandwidth"):
+    for name in ("nodes", "cores", "memory", "bandwidth", "source_bandwidth"):
         if (value := getattr(args, name)) is not None and value <= 0:
-            raise UserError(f"--{name} {value:g}: must be above 0")
-    if args.price_per_hour is not None and not 0 <= args.price_per_hour < math.inf:
-        raise UserError(f"--price-per-hour {args.price_per_hour:g}: must be 0 or above")
+            raise UserError(f"--{name.replace('_', '-')} {value:g}: must be above 0")
+    for name in ("price_per_hour", "storage_price", "request_prices"):
+        given = getattr(args, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not 0 <= value < math.inf:
+                raise UserError(f"--{name.replace('_', '-')} {value:g}: must be 0 or above")
     return Cluster(
         args.nodes,
         args.cores or here.cores,
         int(args.memory * 2**30) if args.memory else here.memory,
         args.price_per_hour,
         args.bandwidth * 1e6 if args.bandwidth else None,
+        args.source_bandwidth * 1e6 if args.source_bandwidth else None,
+        tuple(args.request_prices) if args.request_prices else None,
+        args.storage_price,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
 from stages.errors import UserError
 
 
@@ -24,6 +25,11 @@ def add(commands: Any) -> None:
         metavar="N",
         help="of each source, read N parts for measures, lengths and documents; 0: all (default: 64; the page says how many)",
     )
+    parser.add_argument(
+        "--summary",
+        action="store_true",
+        help="print what the content is: tokens by licence and opt-out, what the rules of `permissions` cost, by top domains",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures; with --out, write the page too")
     parser.set_defaults(call=_call)
 
@@ -35,6 +41,8 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.terminal import print_json
     from stages.units import show_bytes
 
+    if args.summary:
+        return _summary(args)
     parts = PARTS if args.parts is None else args.parts
     if parts < 0:
         raise UserError(f"--parts {parts}: a number of parts, 0 for all")
@@ -46,6 +54,15 @@ def _call(args: argparse.Namespace) -> int:
         data = page(found)
         storage.write_bytes(out, data)
         if not args.json:
-            balance = "the ledger balances" if found["balances"] else "the ledger does not balance"
+            balance = "the ledger balances" if found.balances else "the ledger does not balance"
             print(f"wrote {out} ({show_bytes(len(data))}); {balance}")
-    return 0 if found["balances"] else 1
+    return 0 if found.balances else 1
+
+
+def _summary(args: argparse.Namespace) -> int:
+    from pipeline.report.content import content, show_content
+
+    if args.out or args.parts is not None:
+        raise UserError("--summary is of all parts, and printed: leave out --out and --parts")
+    tell(args, content(args.dir), show_content)
+    return 0

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "status", help="how far a run is", description="How far a run is, from its ledger; also while it goes on."
+        "status",
+        help="how far a run is",
+        description="How far a run is: while it goes on, of how much, how fast and how long it may still take; and what is done.",
     )
     parser.add_argument("dir", help="a run's folder")
     parser.add_argument("--json", action="store_true")
@@ -17,12 +21,7 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.questions.status import show_status, status
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     found = status(args.dir)
-    if args.json:
-        print_json(found)
-    else:
-        show_status(printable_all(found), console())
+    tell(args, found, show_status)
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -30,17 +32,13 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.questions.sweep import draw_sweep, show_sweep, sweep
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
+    from pipeline.questions.sweep import show_sweep, sweep
+    from pipeline.questions.sweep_picture import draw_sweep
 
     found = sweep(args.dir, args.measure, args.source, args.side, args.values)
     if args.png:
         draw_sweep(found, args.png)
-    if args.json:
-        print_json(found)
-    else:
-        show_sweep(printable_all(found), console())
-        if args.png:
-            print(f"wrote {args.png}")
+    tell(args, found, show_sweep)
+    if args.png and not args.json:
+        print(f"wrote {args.png}")
     return 0

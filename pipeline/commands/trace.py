@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
 from stages.errors import UserError
 
 
@@ -36,21 +37,15 @@ def add(commands: Any) -> None:
 def _call(args: argparse.Namespace) -> int:
     from pipeline.questions.trace import show_trace, trace
     from pipeline.questions.trace_step import show_step, trace_step
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
     if (args.place is None) == (args.step is None):
         raise UserError("name a token as SHARD:OFFSET, or a training step with --step")
     if args.context < 0 or args.top < 0:
         raise UserError("--context and --top are numbers from 0 on")
     if args.place is not None:
-        found: dict[str, Any] = trace(args.dir, args.place, args.context)
+        tell(args, trace(args.dir, args.place, args.context), show_trace)
     else:
-        found = trace_step(args.dir, args.step, _batches(args), args.top)
-    if args.json:
-        print_json(found)
-    else:
-        (show_trace if args.place is not None else show_step)(printable_all(found), console())
+        tell(args, trace_step(args.dir, args.step, _batches(args), args.top), show_step)
     return 0
 
 

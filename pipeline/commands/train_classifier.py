@@ -5,15 +5,21 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "train-classifier",
         help="train a quality classifier",
-        description="Train a fastText classifier of good against ordinary text, with the settings of DCLM but for --set.",
+        description="Train a fastText classifier of good against ordinary text, with the settings of DCLM but for --set; of "
+        "fewer than 10,000 documents with settings for few, where --set names none of word_ngrams, dim, lr, epoch and bucket.",
     )
-    parser.add_argument("--positive", nargs="+", required=True, metavar="PATH", help="files of good text, patterns too")
-    parser.add_argument("--negative", nargs="+", required=True, metavar="PATH", help="files of ordinary text")
+    parser.add_argument("--positive", nargs="+", default=[], metavar="PATH", help="files of good text, patterns too")
+    parser.add_argument("--negative", nargs="+", default=[], metavar="PATH", help="files of ordinary text")
+    parser.add_argument(
+        "--labelled", nargs="+", default=[], metavar="PATH", help='in their place or besides: files of {"text", "label": 0 or 1}'
+    )
     parser.add_argument("--out", required=True, help="model file to write (.bin); its card is written beside it")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting: bucket, dim, lr, epoch, ..."
@@ -26,13 +32,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
     from pipeline.train_classifier import show, train
 
-    card = train(args.positive, args.negative, args.out, args.set, args.evaluate)
-    if args.json:
-        print_json(card)
-    else:
-        show(printable_all(card), args.out, console())
+    tell(args, train(args.positive, args.negative, args.out, args.set, args.evaluate, args.labelled), show, args.out)
     return 0

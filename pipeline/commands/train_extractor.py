@@ -26,8 +26,9 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.train_extractor import card, train
+    from pipeline.train_extractor import train
     from stages.errors import UserError
+    from stages.extract.train import card
 
     if args.folds < 0 or args.folds == 1:
         raise UserError(f"--folds {args.folds}: 0, or 2 and more")

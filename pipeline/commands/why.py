@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.commands.arguments import tell
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -23,15 +25,9 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.folder import PAIRS, read_mark
     from pipeline.pairs.why import show_why_pair, why_pair
     from pipeline.questions.why import show_why, why
-    from pipeline.summary import console
-    from pipeline.terminal import print_json, printable_all
 
-    pairs = read_mark(args.dir, PAIRS) is not None
-    found = why_pair(args.dir, args.document) if pairs else why(args.dir, args.document)
-    if args.json:
-        print_json(found)
-    elif pairs:
-        show_why_pair(printable_all(found), console())
+    if read_mark(args.dir, PAIRS) is not None:
+        tell(args, why_pair(args.dir, args.document), show_why_pair)
     else:
-        show_why(printable_all(found), console())
+        tell(args, why(args.dir, args.document), show_why)
     return 0

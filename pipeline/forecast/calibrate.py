@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import storage
+from pipeline.carry_out import Options, run_recipe
 from pipeline.finished import recipe_of
+from pipeline.forecast.filters import price_large_filters, sample_batches
 from pipeline.forecast.rates import Rates, rates_of_run
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, dump
-from pipeline.run import Options, run_recipe
 from pipeline.train_classifier import train
 from stages.errors import InputError
+from stages.filters.token_repeats import TokenRepeats
 from stages.marks import named_files
 from stages.quality.classifier import Quality
 from stages.step import Step
+from stages.tokens.train_tokenizer import train_tokenizer
 
 SPLIT_BYTES = 4 << 20  # small enough that text of every kind is read by a few tasks
 VOCABULARY = 8192
@@ -35,7 +38,7 @@ SAMPLE: dict[str, dict[str, Any]] = {
     "algebraic-stack": {"paths": ["sample:algebraic_stack/*.jsonl.zst"], "id_field": None, "url_field": None},
     "wiki": {"paths": ["sample:wiki/*.jsonl.gz"], "url_field": "metadata.url"},
 }
-PROSE = {
+PROSE: dict[str, Any] = {
     "paths": [path for name in ("pes2o", "wiki", "arxiv", "open-web-math") for path in SAMPLE[name]["paths"]],
     "id_field": None,
     "url_field": None,
@@ -53,6 +56,7 @@ def calibrate(recipe: Recipe, progress: Progress | None = None) -> Rates:
         small = calibration(recipe, Path(folder), notes)
         run_recipe(small, Options(out, inline=True, progress=progress or Progress(quiet=True)))
         rates = rates_of_run(out, "a run of the recipe's steps over sample text, on one core of this machine")
+    price_large_filters(recipe, rates, PROSE["paths"])
     rates.notes += notes
     return rates
 
@@ -62,7 +66,7 @@ def calibration(recipe: Recipe, folder: Path, notes: list[str]) -> Recipe:
     data = dump(recipe)
     for name, source in recipe.sources.items():
         pages = any(_is_warc(source.read, path) for path in source.read.paths)
-        data["sources"][name]["read"] = _read(name, pages)
+        data["sources"][name] |= {"read": _read(name, pages), "expected": {}, "allow_empty": True}
         steps = [_step(f"{name}.{step}", step, item, pages, folder, notes) for step, item in source.steps]
         data["sources"][name]["steps"] = [step for step in steps if step is not None]
     data["dedup"] = [_dedup(name, item) for name, item in recipe.dedup]
@@ -72,7 +76,7 @@ def calibration(recipe: Recipe, folder: Path, notes: list[str]) -> Recipe:
     data["run"] |= {"split_bytes": SPLIT_BYTES, "failures": {"documents": 1.0, "files": 0}}
     data["expected"] = None
     small = recipe_of(data, "calibration")
-    small._file = recipe._file
+    small._file, small._folder = recipe.file, recipe.folder
     return small
 
 
@@ -111,12 +115,22 @@ def _step(
     if isinstance(step, Quality) and missing:
         notes.append(f"{where}: {missing[0]} cannot be reached; a classifier trained on the sample stands for it")
         settings |= {"model": _classifier(step, folder / f"{where}.bin")}
+    elif isinstance(step, TokenRepeats) and missing:
+        settings |= {"tokenizer": _stand_in_tokenizer(folder / "tokenizer.json", missing[0], notes)}
     elif missing:
         notes.append(f"{where}: {missing[0]} cannot be reached; the step is not measured")
         return None
     elif isinstance(step, Quality) and step.train is not None:
         settings["train"] |= {"max_bytes": min(step.train.max_bytes, TRAIN_BYTES)}
     return name, settings
+
+
+def _stand_in_tokenizer(path: Path, uri: str, notes: list[str]) -> str:
+    """A tokenizer in place of one that cannot be reached, made once for all steps that name one."""
+    if not path.exists():
+        train_tokenizer([text for batch in sample_batches(PROSE["paths"]) for text in batch.to_pylist()], path, VOCABULARY)
+        notes.append(f"token_repeats: {uri} cannot be reached; one of {VOCABULARY:,} entries trained on the sample stands for it")
+    return str(path)
 
 
 def _classifier(step: Quality, path: Path) -> str:

@@ -1,18 +1,22 @@
-"""From core time to hours and money: a cluster of equal nodes, given by its size, memory, price and network."""
+"""From core time to hours and money: a cluster of equal nodes, given by its size, memory, price and network.
+
+Of a node's memory Ray keeps OBJECT_STORE for its object store (unless `ray start --object-store-memory` says otherwise), and
+hands out the rest to tasks. What sources take from the hub or from web servers has a bandwidth of its own, that of the
+whole cluster. Requests to the storage, and what lies there, have prices.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
-from typing import Any
+
+import msgspec
 
 from pipeline.forecast.stages import Forecast, Stage
 from pipeline.size import machine_memory
 from stages.units import show_bytes
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(msgspec.Struct, frozen=True):
     """nodes with so many cores and bytes of memory each; price of a node-hour; bytes a second between node and storage."""
 
     nodes: int
@@ -20,17 +24,29 @@ class Cluster:
     memory: int
     price: float | None = None
     bandwidth: float | None = None
+    outside: float | None = None  # bytes a second, of the whole cluster, from the hub and from web servers
+    requests: tuple[float, float] | None = None  # prices of a million requests that read, and that write
+    storage: float | None = None  # price of a TB for a month
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def task_memory(self) -> int:
+        """Bytes of a node that tasks may take."""
+        return int(self.memory * (1 - OBJECT_STORE))
+
+
+OBJECT_STORE = 0.3  # Ray's default (ray.ray_constants.DEFAULT_OBJECT_STORE_MEMORY_PROPORTION)
+READ_BYTES = 8 << 20  # a request that reads, at most
+WRITE_BYTES = 16 << 20  # a part of an upload
+OPENINGS = 3  # requests of a task besides: what its files are, and their footers
+FILES_WRITTEN = 2  # by a task that writes
+MONTH_HOURS = 730
 
 
 def this_machine() -> Cluster:
     return Cluster(1, os.cpu_count() or 1, machine_memory())
 
 
-@dataclass
-class Phase:
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
     """Stages of several sources that run side by side."""
 
     name: str
@@ -43,8 +59,9 @@ class Phase:
     disk: int  # of the run's folder at the phase's fullest moment
     core_seconds: float
     seconds: float
-    bound: str  # what the time goes with: cores, memory, few tasks, network
-    cost: float | None
+    bound: str  # what the time goes with: cores, memory, few tasks, network, sources
+    cost: float | None  # of the nodes
+    requests: tuple[int, int]  # to the storage: that read, and that write
 
 
 def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]]:
@@ -55,41 +72,43 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
     found, problems, live = [], [], 0
     for name, stages in grouped.items():
         for stage in stages:
-            if stage.memory > cluster.memory:
+            if stage.memory > cluster.task_memory:
                 problems.append(
                     f"{name} ({stage.source}): a task needs {show_bytes(stage.memory)} of memory, a node has "
-                    f"{show_bytes(cluster.memory)}; "
+                    f"{show_bytes(cluster.task_memory)} for tasks; "
                     "take larger nodes, or cut the work smaller (bff: more shards; other dedups: less memory)"
                 )
         slots = _slots(max(stage.memory for stage in stages), cluster)
         core = sum(stage.core_seconds for stage in stages)
-        tasks = sum(stage.tasks for stage in stages)
-        longest = max(stage.core_seconds / max(stage.tasks, 1) for stage in stages)
+        longest = max(stage.core_seconds * max(stage.longest, 1 / max(stage.tasks, 1)) for stage in stages)
         compute = max(core / slots, longest)
-        moved = sum(stage.read + stage.written for stage in stages)
-        network = moved / (cluster.bandwidth * cluster.nodes) if cluster.bandwidth else 0.0
-        seconds, bound = max(compute, network), "cores"
-        if network > compute:
+        read, written = sum(stage.read for stage in stages), sum(stage.written for stage in stages)
+        network = (read + written) / (cluster.bandwidth * cluster.nodes) if cluster.bandwidth else 0.0
+        outside = sum(stage.outside for stage in stages) / cluster.outside if cluster.outside else 0.0
+        seconds, bound = max(compute, network, outside), "cores"
+        if outside > max(compute, network):
+            bound = "sources"
+        elif network > compute:
             bound = "network"
         elif longest > core / slots:
             bound = "few tasks"
         elif slots < cluster.nodes * cluster.cores:
             bound = "memory"
-        written = sum(stage.written for stage in stages)
         found.append(
             Phase(
-                name,
-                tasks,
-                sum(stage.bytes_in for stage in stages),
-                sum(stage.bytes_out for stage in stages),
-                sum(stage.read for stage in stages),
-                written,
-                max(stage.memory for stage in stages),
-                live + written,
-                core,
-                seconds,
-                bound,
-                seconds / 3600 * cluster.nodes * cluster.price if cluster.price is not None else None,
+                name=name,
+                tasks=sum(stage.tasks for stage in stages),
+                bytes_in=sum(stage.bytes_in for stage in stages),
+                bytes_out=sum(stage.bytes_out for stage in stages),
+                read=read,
+                written=written,
+                memory=max(stage.memory for stage in stages),
+                disk=live + written,
+                core_seconds=core,
+                seconds=seconds,
+                bound=bound,
+                cost=seconds / 3600 * cluster.nodes * cluster.price if cluster.price is not None else None,
+                requests=_requests(stages),
             )
         )
         live += written - sum(stage.releases for stage in stages)
@@ -98,4 +117,22 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
 
 def _slots(memory: int, cluster: Cluster) -> int:
     """Tasks of so much memory that the cluster runs at a time."""
-    return cluster.nodes * max(1, min(cluster.cores, cluster.memory // max(memory, 1)))
+    return cluster.nodes * max(1, min(cluster.cores, cluster.task_memory // max(memory, 1)))
+
+
+def _requests(stages: list[Stage]) -> tuple[int, int]:
+    """About how many requests to the storage the stages make: to read, and to write."""
+    inside = sum(stage.read - stage.outside for stage in stages)
+    reads = sum(stage.tasks for stage in stages) * OPENINGS + inside // READ_BYTES
+    writes = sum(max(stage.tasks * FILES_WRITTEN, stage.written // WRITE_BYTES) for stage in stages if stage.written)
+    return reads, writes
+
+
+def other_costs(found: list[Phase], cluster: Cluster) -> tuple[float | None, float | None]:
+    """What requests to the storage cost, and what lies there while the run goes on; None without a price."""
+    requests = storage = None
+    if cluster.requests is not None:
+        requests = sum(p.requests[0] * cluster.requests[0] + p.requests[1] * cluster.requests[1] for p in found) / 1e6
+    if cluster.storage is not None:
+        storage = sum(p.disk / 1e12 * p.seconds / 3600 / MONTH_HOURS * cluster.storage for p in found)
+    return requests, storage

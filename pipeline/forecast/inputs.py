@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pipeline import storage
 from pipeline.forecast.rates import Rates
 from pipeline.jobs.inputs import SourceFile
-from pipeline.plan.sources import list_files
-from pipeline.recipe import Recipe, Source
+from pipeline.plan.inputs import named_files_of
+from pipeline.plan.sources import list_files, split_size
+from pipeline.recipe import Recipe
 from stages.errors import InputError, UserError
 
 LISTERS = 8
@@ -26,29 +27,58 @@ class Input:
     files: list[SourceFile]  # as they are listed, else made up, as many and as large
     pages: bool
     origin: str
+    listed: bool = True
+    missing: str = ""  # what a listing said that is not there
+
+
+@dataclass(frozen=True)
+class Unlisted:
+    """Why a source's files are not known; missing: they were looked for, and are not there."""
+
+    reason: str
+    missing: bool
 
 
 def inputs_of(recipe: Recipe, rates: Rates, offline: bool = False) -> dict[str, Input]:
     """Every source's input. Raises UserError for a source whose files cannot be listed and that the recipe says nothing of."""
     with ThreadPoolExecutor(LISTERS) as pool:
         listed = dict(
-            zip(recipe.sources, pool.map(lambda s: _list(s[0], s[1], offline), recipe.sources.items()), strict=True)
+            zip(recipe.sources, pool.map(lambda name: _list(name, recipe, offline), recipe.sources), strict=True)
         )
     return {name: _input(recipe, name, listed[name], rates) for name in recipe.sources}
 
 
-def _list(name: str, source: Source, offline: bool) -> list[SourceFile] | str:
+def missing_files(recipe: Recipe) -> list[str]:
+    """A sentence for each model, list or tokenizer that the recipe names and that is not where it says."""
+    with ThreadPoolExecutor(LISTERS) as pool:
+        keys = {uri: key for key, uri in reversed(list(named_files_of(recipe)))}
+        return [text for text in pool.map(_missing, keys.values(), keys) if text]
+
+
+def _missing(key: str, uri: str) -> str:
+    try:
+        storage.stat(uri)
+    except storage.MissingError as error:
+        return f"{key}: {error}"
+    except storage.StorageError:
+        pass  # what cannot be reached from here may be there
+    return ""
+
+
+def _list(name: str, recipe: Recipe, offline: bool) -> list[SourceFile] | Unlisted:
     """The source's files, or why they cannot be listed."""
     if offline:
-        return "--offline"
+        return Unlisted("--offline", False)
     try:
-        return list_files(name, source.read.paths)
-    except (UserError, storage.StorageError) as error:
-        return re.sub(r"^\w+://\S+: ", "", str(error))
+        return list_files(name, recipe.sources[name].read.paths, recipe.folder)
+    except UserError as error:
+        unreachable = isinstance(error, storage.StorageError) and not isinstance(error, storage.MissingError)
+        return Unlisted(re.sub(r"^\w+://\S+: ", "", str(error)), not unreachable)
 
 
-def _input(recipe: Recipe, name: str, listed: list[SourceFile] | str, rates: Rates) -> Input:
-    read = recipe.sources[name].read
+def _input(recipe: Recipe, name: str, listed: list[SourceFile] | Unlisted, rates: Rates) -> Input:
+    source = recipe.sources[name]
+    read = source.read
     known = recipe.expected.sources.get(name) if recipe.expected else None
     if known is None and recipe.expected and len(recipe.sources) == 1:
         known = recipe.expected  # one source: what is expected of the recipe is expected of it
@@ -59,11 +89,8 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | str, rates: Rat
     if isinstance(listed, list):
         size = sum(file.size for file in listed)
         if known is not None:
-            text, documents, origin = (
-                known.text_bytes,
-                known.documents,
-                "its files as listed, documents and text as the recipe expects",
-            )
+            text, documents = known.text_bytes, known.documents
+            origin = "its files as listed, documents and text as the recipe expects"
         elif measured is None:
             raise UserError(
                 f"{name}: how much text is in its files is not known; measure with --measure, or set expected.sources.{name}"
@@ -75,7 +102,7 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | str, rates: Rat
         return Input(documents, text, size, listed, pages, origin)
     if known is None:
         raise UserError(
-            f"{name}: its files cannot be listed ({listed}), and the recipe does not say what to expect; "
+            f"{name}: its files cannot be listed ({listed.reason}), and the recipe does not say what to expect; "
             f"set expected.sources.{name}"
         )
     if measured is not None:
@@ -86,16 +113,17 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | str, rates: Rat
         raise UserError(f"{name}: how compact its files are is not known; measure with --measure")
     size = int(known.text_bytes * ratio)
     origin = (
-        f"the recipe's expected.sources, for the files cannot be listed ({listed}); stored size as compact as measured"
+        f"the recipe's expected.sources, for the files cannot be listed ({listed.reason}); stored size as compact as measured"
     )
-    name = names[0] if _format(read, names[0]) else "listed.jsonl.zst"  # of what nothing can be told
-    files = _made_up(name, size, recipe.run.split_bytes)
-    return Input(known.documents, known.text_bytes, size, files, pages, origin)
+    suffixed = names[0] if _format(read, names[0]) else "listed.jsonl.zst"  # of what nothing can be told
+    files = _made_up(suffixed, size, source.expected.files or max(1, -(-size // split_size(size, recipe.run.split_bytes))))
+    told = listed.reason if listed.reason.startswith("sources.") else f"{name}: {listed.reason}"
+    missing = told if listed.missing else ""
+    return Input(known.documents, known.text_bytes, size, files, pages, origin, listed=False, missing=missing)
 
 
-def _made_up(pattern: str, size: int, each: int) -> list[SourceFile]:
-    """Files of `each` bytes that hold `size` together, in the place of files that cannot be listed."""
-    count = max(1, -(-size // each))
+def _made_up(pattern: str, size: int, count: int) -> list[SourceFile]:
+    """So many files that hold `size` bytes together, in the place of files that cannot be listed."""
     names = (f"{number}/{pattern}" for number in range(count))
     return [SourceFile(name, name, size // count, version="", witness="") for name in names]
 

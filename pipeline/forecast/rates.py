@@ -7,14 +7,14 @@ process waits for that, so its time counts in whole.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import orjson
+import msgspec
 
 from pipeline import storage
-from pipeline.finished import open_finished, recipe_of
+from pipeline.finished import open_finished, read_recipe
 from pipeline.jobs.classifier import ClassifierReport
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, NEAR_COPIES, NearReport
@@ -31,14 +31,12 @@ from stages.books import StepBooks
 from stages.errors import UserError
 from stages.step import Step
 
-FORMAT = "headrace-rates-1"
 ENOUGH = 2_000_000  # bytes of text from which on a source's own rate is taken
 
 ROUNDS = ("large", "small")  # the rounds of a dedup's `components`
 
 
-@dataclass
-class Work:
+class Work(msgspec.Struct):
     """What some tasks, or one step in them, took: core seconds, and documents and bytes of text that went in and came out.
 
     written: bytes of the files with what goes on; aside: of those with what was dropped or failed. Peak memory of a task.
@@ -99,24 +97,31 @@ class Rates:
             whole.add(work)
         return whole
 
-    def to_json(self) -> dict[str, Any]:
-        rows = [[*key, asdict(work)] for key, work in sorted(self.work.items())]
-        return {"format": FORMAT, "origin": self.origin, "notes": self.notes, "work": rows}
+    def write(self, path: str | Path) -> None:
+        """Write a file for `read_rates`."""
+        rows = [(*key, work) for key, work in sorted(self.work.items())]
+        data = msgspec.json.encode(RatesFile(origin=self.origin, notes=self.notes, work=rows))
+        Path(path).write_bytes(msgspec.json.format(data, indent=2))
+
+
+class RatesFile(msgspec.Struct, kw_only=True):
+    """Rates as a file holds them."""
+
+    format: Literal["headrace-rates-1"] = "headrace-rates-1"
+    origin: str
+    notes: list[str]
+    work: list[tuple[str, str, str, Work]]
 
 
 def read_rates(where: str) -> Rates:
     """Rates from a finished run's folder, or from a file that `plan --measure --save` wrote. Raises UserError."""
     if where.endswith(".json"):
-        path = Path(where)
         try:
-            data = orjson.loads(path.read_bytes())
-            if data["format"] != FORMAT:
-                raise ValueError(f"its format is {data['format']!r}")
-            work = {(kind, source, name): Work(**facts) for kind, source, name, facts in data["work"]}
-            return Rates(data["origin"], work, data["notes"])
+            found = msgspec.json.decode(Path(where).read_bytes(), type=RatesFile)
+            return Rates(found.origin, {(kind, source, name): work for kind, source, name, work in found.work}, found.notes)
         except OSError as error:
             raise UserError(f"--rates {where}: cannot be read ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except msgspec.MsgspecError as error:
             raise UserError(
                 f"--rates {where}: holds no rates ({error}); make them with: plan RECIPE --measure --save FILE"
             ) from None
@@ -126,12 +131,11 @@ def read_rates(where: str) -> Rates:
 def rates_of_run(run: str, origin: str | None = None) -> Rates:
     """Rates from the ledger of a finished run. Raises UserError where there is none."""
     manifest = read_manifest(run)
-    uri = storage.join(run, "recipe.json")
-    if not storage.exists(uri):
+    if not storage.exists(storage.join(run, "recipe.json")):
         raise UserError(
             f"{run} holds no run of a recipe, and so no rates: name the folder of a run, or measure with --measure"
         )
-    recipe = recipe_of(orjson.loads(storage.read_bytes(uri)), uri)
+    recipe = read_recipe(run)
     rates = Rates(origin or f"the ledger of {run}")
     plans = {name: segments(source) for name, source in recipe.sources.items()}
     plans[MIXTURE] = [Segment(dedup=item) for item in recipe.dedup]
@@ -172,7 +176,7 @@ def _file_sizes(rates: Rates, recipe: Recipe) -> None:
     for name, source in recipe.sources.items():
         read = rates.work.get(("read", name, "0"))
         try:
-            size = sum(file.size for file in list_files(name, source.read.paths))
+            size = sum(file.size for file in list_files(name, source.read.paths, recipe.folder))
         except (UserError, storage.StorageError) as error:
             rates.notes.append(f"{name}: its files are not there to be measured ({error})")
             continue

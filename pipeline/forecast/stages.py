@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+
+import msgspec
 
 from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import ROUNDS, Rates, Work
 from pipeline.plan.corpus import MIXTURE
+from pipeline.plan.lists import LIST
 from pipeline.plan.node import Node
 from pipeline.plan.parts import segments
 from pipeline.recipe import Recipe
@@ -19,8 +21,18 @@ from stages.step import Step
 READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers"}  # phases that read parts
 
 
-@dataclass
-class Stage:
+class StepCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step of a stage takes. measured_kept: the share of its bytes that it left where it was measured."""
+
+    step: str
+    bytes_in: int
+    bytes_out: int
+    core_seconds: float
+    bytes_per_core_second: float | None
+    measured_kept: float
+
+
+class Stage(msgspec.Struct):
     """Work of one kind over one source: what can run side by side. bytes_in: of text; read, written: of files."""
 
     phase: str
@@ -34,7 +46,9 @@ class Stage:
     memory: int = 0  # of one task
     core_seconds: float = 0.0
     releases: int = 0  # bytes of files that are let go when the phase is done
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    outside: int = 0  # of `read`, what does not lie in the cluster's own storage: on the hub, on web servers
+    longest: float = 0.0  # the share of the work that the largest task has; 0: all have as much
+    steps: list[StepCost] = []
 
 
 @dataclass
@@ -49,12 +63,30 @@ class Flow:
     kept_now: float | None = None  # the same, once it is taken off
 
 
+class SourceForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """One source: what goes in, what its steps leave, its tokens and place in the mixture. *origin: where a figure is from."""
+
+    documents: int
+    text_bytes: int
+    file_bytes: int
+    origin: str
+    documents_kept: int
+    bytes_kept: int
+    kept_origin: str
+    bytes_per_token: float
+    bytes_per_token_origin: str
+    tokens: int
+    budget_tokens: int | None  # None where the mixture cannot be had
+    repeats: float | None
+    core_seconds: float
+
+
 @dataclass
 class Forecast:
     """All stages in order, what comes out, and what was assumed or could not be told."""
 
     stages: list[Stage]
-    sources: dict[str, dict[str, Any]]
+    sources: dict[str, SourceForecast]
     mixture_tokens: int
     problems: list[str]
     assumptions: list[str]
@@ -85,6 +117,7 @@ class Costs:
         self.flows = {name: self._flow(name, given) for name, given in inputs.items()}
         self.plans = {name: segments(source) for name, source in recipe.sources.items()}
         self.stages: dict[tuple[str, str], Stage] = {}
+        self.last = Stage("", "", 0)  # the one that was entered last
 
     def _flow(self, name: str, given: Input) -> Flow:
         known = self.recipe.expected.sources.get(name) if self.recipe.expected else None
@@ -93,7 +126,7 @@ class Costs:
 
     def add(self, stage: Stage) -> Stage:
         """Enter what a group takes; rounds of one phase are entered together."""
-        there = self.stages.setdefault((stage.phase, stage.source), stage)
+        there = self.last = self.stages.setdefault((stage.phase, stage.source), stage)
         if there is not stage:
             there.tasks += stage.tasks
             there.memory = max(there.memory, stage.memory)
@@ -107,6 +140,7 @@ class Costs:
         segment = self.plans[name][number]
         stage = Stage("read and filter" if number == 0 else f"after dedup {number}", name, len(group))
         stage.documents, stage.bytes_in, stage.read = int(flow.documents), int(flow.bytes), int(flow.files)
+        stage.outside = stage.read if number == 0 and _is_outside(self.recipe.sources[name].read.paths) else 0
         reading = missing.work(rates.speed("read", name, str(number)) or rates.all("read"), "reading")
         seconds = reading.seconds_per_byte * flow.bytes
         stage.memory = (rates.of("read", name, str(number)) or reading).memory
@@ -283,18 +317,22 @@ def _step(stage: Stage, source: str, name: str, step: Step, flow: Flow, rates: R
         flow.documents *= own.share("documents")
         flow.bytes *= own.share("bytes")
     flow.pages = flow.pages and not step.takes_pages
-    rate = found.bytes_in / found.seconds if found.seconds else None
     stage.steps.append(
-        {
-            "step": name,
-            "bytes_in": int(before),
-            "bytes_out": int(flow.bytes),
-            "core_seconds": seconds,
-            "bytes_per_core_second": rate,
-            "measured_kept": own.share("bytes"),
-        }
+        StepCost(
+            step=name,
+            bytes_in=int(before),
+            bytes_out=int(flow.bytes),
+            core_seconds=seconds,
+            bytes_per_core_second=found.bytes_in / found.seconds if found.seconds else None,
+            measured_kept=own.share("bytes"),
+        )
     )
     return seconds
+
+
+def _is_outside(paths: Sequence[str]) -> bool:
+    """Whether a source lies on the hub or on web servers."""
+    return any(path.removeprefix(LIST).startswith(("hf://", "http://", "https://")) for path in paths)
 
 
 def bytes_per_token(recipe: Recipe, name: str, rates: Rates) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.forecast.answers import Answers
 from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import Rates
-from pipeline.forecast.stages import Costs, Forecast, bytes_per_token
+from pipeline.forecast.stages import Costs, Forecast, SourceForecast, bytes_per_token
 from pipeline.jobs.dedup import DedupReport
 from pipeline.plan.corpus import MIXTURE, Inputs, corpus
 from pipeline.plan.graph import Conclude, Outline, Request
@@ -18,7 +18,7 @@ from pipeline.recipe import Recipe
 from stages.dedup.footprint import Need, filter_memory, footprint
 from stages.dedup.spec import Bff, Substring
 from stages.marks import named_files
-from stages.tokens.mixture import MixtureError, compile_mixture
+from stages.tokens.mixture import Budget, MixtureError, compile_mixture
 from stages.units import show_bytes
 
 ROOM = 1 << 60  # bytes
@@ -52,10 +52,15 @@ class _Walk:
         for node in stage.nodes:
             place = node.ref.stage if node.ref.kind != "shard" else ""
             groups.setdefault((node.ref.kind, node.ref.source, place), []).append(node)
+        before = self._core_seconds()
         for (kind, _, _), group in groups.items():
             self._price(kind, group)
+        self.outline.core_seconds.append(self._core_seconds() - before)
         self.answers.nodes = Counter((node.ref.kind, node.ref.source, node.ref.stage) for node in stage.nodes)
         return [self.answers.of(node) for node in stage.nodes]
+
+    def _core_seconds(self) -> float:
+        return sum(stage.core_seconds for stage in self.costs.stages.values())
 
     def _price(self, kind: str, group: list[Node]) -> None:
         if kind == "tokenizer":
@@ -67,6 +72,9 @@ class _Walk:
             self._check_room(group, f"{source}/{name}", settings)
         else:
             getattr(self.costs, kind.replace(" ", "_"))(group)
+        stage = self.costs.last
+        weights = [node.weight for node in group]
+        stage.longest = max(stage.longest, max(weights) / sum(weights)) if sum(weights) else stage.longest
 
     def _check_room(self, group: list[Node], name: str, settings: Any) -> None:
         """Tell of a filter or suffix array that will be larger than the recipe allows, at which the run would stop."""
@@ -143,7 +151,7 @@ def _result(costs: Costs) -> Forecast:
     tokens = {name: int(flow.bytes / bytes_per_token(recipe, name, rates)) for name, flow in flows.items()}
     held = recipe.shards.held_out
     available = {name: int(count * (1 - held)) for name, count in tokens.items()}
-    asked: dict[str, Any] = {}
+    asked: dict[str, Budget] = {}
     try:
         asked = {budget.source: budget for budget in compile_mixture(recipe.mixture, available)}
     except MixtureError as error:
@@ -152,21 +160,21 @@ def _result(costs: Costs) -> Forecast:
     for name, flow in flows.items():
         known = recipe.expected.sources.get(name) if recipe.expected else None
         given = inputs[name]
-        sources[name] = {
-            "documents": given.documents,
-            "text_bytes": given.text_bytes,
-            "file_bytes": given.file_bytes,
-            "origin": given.origin,
-            "documents_kept": int(flow.documents),
-            "bytes_kept": int(flow.bytes),
-            "kept_origin": "the recipe (expected.sources)" if flow.kept_now is not None else "measured",
-            "bytes_per_token": round(bytes_per_token(recipe, name, rates), 3),
-            "bytes_per_token_origin": "the recipe (expected.sources)" if known and known.tokens else "measured",
-            "tokens": tokens[name],
-            "budget_tokens": asked[name].asked if name in asked else None,
-            "repeats": round(asked[name].repeats, 4) if name in asked else None,
-            "core_seconds": sum(stage.core_seconds for stage in stages if stage.source == name),
-        }
+        sources[name] = SourceForecast(
+            documents=given.documents,
+            text_bytes=given.text_bytes,
+            file_bytes=given.file_bytes,
+            origin=given.origin,
+            documents_kept=int(flow.documents),
+            bytes_kept=int(flow.bytes),
+            kept_origin="the recipe (expected.sources)" if flow.kept_now is not None else "measured",
+            bytes_per_token=round(bytes_per_token(recipe, name, rates), 3),
+            bytes_per_token_origin="the recipe (expected.sources)" if known and known.tokens else "measured",
+            tokens=tokens[name],
+            budget_tokens=asked[name].asked if name in asked else None,
+            repeats=round(asked[name].repeats, 4) if name in asked else None,
+            core_seconds=sum(stage.core_seconds for stage in stages if stage.source == name),
+        )
     if any(flow.kept_now is not None for flow in flows.values()):
         assumptions.append(
             "where the recipe says what its steps leave, every step is counted with all of the source's text"

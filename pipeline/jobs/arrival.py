@@ -29,6 +29,9 @@ class Piece:
     failed: pa.RecordBatch | None = None
 
 
+DAMAGED = "file that could not be read to its end"  # of notes
+
+
 @dataclass
 class Arrival:
     """The books of the documents' arrival, and what was noticed on the way."""
@@ -81,6 +84,8 @@ def read_files(
             if pieces:
                 yield pieces
         arrival.failed_files += damaged
+        if damaged:
+            arrival.notes[DAMAGED] = arrival.notes.get(DAMAGED, 0) + 1
 
 
 def read_part_rows(part: PartInput, arrival: Arrival, context: Context, batch_bytes: int) -> Iterator[list[Piece]]:
@@ -106,7 +111,7 @@ def _guarded(
     file: SourceFile, read: ReadSpec, reading: Reading, context: Context, events: list[Event]
 ) -> Iterator[pa.RecordBatch]:
     """The batches of one file; a file in which nothing can be read is an event like any other damage."""
-    random = read.format_of(file.name) == "parquet"
+    random = read.seeks(file.name)
     with open_source(file, reading.staged, random, context) as stream:
         try:
             yield from read_batches(

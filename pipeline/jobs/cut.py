@@ -8,9 +8,8 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
 from pipeline.jobs.context import Context
-from pipeline.jobs.inputs import SourceFile
+from pipeline.jobs.inputs import SourceFile, open_listed, open_listed_random
 from pipeline.plan.node import Conclusion, Job, Report
 from stages.marks import HowMuch, InFile, Setting
 from stages.read.compression import HEAD_BYTES, compression_by
@@ -46,20 +45,20 @@ class Cut(Job):
             return CutReport(ranges=_row_groups(self.file, self.split_bytes))
         if self._is_compressed():
             return CutReport(ranges=[])  # only from its beginning can it be read
-        with storage.open_stream(self.file.uri, version=self.file.witness) as stream:
+        with open_listed(self.file) as stream:
             parts = line_parts(stream, self.split_bytes)
             ranges = [(part.offset, part.length or 0, part.first_record) for part in parts]
         return CutReport(ranges=[Range(size=lines[1], lines=lines) for lines in ranges])
 
     def _is_compressed(self) -> bool:
         """Whether the file is compressed, whatever its name says."""
-        with storage.open_stream(self.file.uri, 0, HEAD_BYTES, version=self.file.witness) as stream:
+        with open_listed(self.file, 0, HEAD_BYTES) as stream:
             return compression_by(stream.read(HEAD_BYTES), self.file.name) is not None
 
 
 def _row_groups(file: SourceFile, split_bytes: int) -> list[Range]:
     try:
-        with storage.open_random(file.uri, version=file.witness) as stream:
+        with open_listed_random(file) as stream:
             metadata = pq.read_metadata(stream)
     except (pa.ArrowException, OSError):
         return []  # the task that reads it says what is wrong, and counts it among the files that failed

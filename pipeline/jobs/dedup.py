@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from pipeline.plan.node import Conclusion, Job, Named, Report, Stored
 from stages.dedup.footprint import Need
@@ -18,6 +19,46 @@ class PartRead(msgspec.Struct):
 
     path: str
     source: str
+
+
+class LargeCluster(msgspec.Struct, frozen=True):
+    """A large cluster: its documents, and where the one lies that stays."""
+
+    size: int
+    part: int
+    row: int
+    id: str | None
+    source: str
+
+
+class EditedPart(msgspec.Struct, frozen=True, kw_only=True):
+    """What a dedup that cuts texts did to a part. bytes: of the documents that it was given."""
+
+    documents: int
+    bytes: int
+    removed: int
+    removed_bytes: int = 0
+    paragraphs: int
+    cut_bytes: int
+
+
+class DedupShard(msgspec.Struct, frozen=True, kw_only=True):
+    """What a shard of a dedup did: by a Bloom filter (n-grams that came, were there, were entered), or by suffixes."""
+
+    shard: int
+    documents: int | UnsetType = UNSET
+    ngrams: int | UnsetType = UNSET
+    held: int | UnsetType = UNSET
+    inserted: int | UnsetType = UNSET
+    spans: int | UnsetType = UNSET
+    filter_bytes: int | UnsetType = UNSET
+    fill: float | UnsetType = UNSET  # share of the filter's bits that are set
+    filter: str | UnsetType | None = UNSET  # its file, where it is kept
+    memory: int | UnsetType = UNSET
+    sequence_bytes: int | UnsetType = UNSET
+    units: int | UnsetType = UNSET
+    repeated: int | UnsetType = UNSET
+    pieces: int | UnsetType = UNSET
 
 
 class DedupSummary(msgspec.Struct, omit_defaults=True):
@@ -38,12 +79,12 @@ class DedupSummary(msgspec.Struct, omit_defaults=True):
     rounds: int | None = None
     largest_bucket: int | None = None
     sizes: list[tuple[int, int]] | None = None
-    largest: list[dict[str, Any]] | None = None
+    largest: list[LargeCluster] | None = None
     lost: list[tuple[str, str | None, int]] | None = None
     parts: dict[str, str] | None = None
     cuts: dict[str, str] | None = None
-    reports: dict[str, dict[str, Any]] | None = None
-    shards: list[dict[str, Any]] | None = None
+    reports: dict[str, EditedPart] | None = None
+    shards: list[DedupShard] | None = None
 
 
 class DedupReport(Conclusion):

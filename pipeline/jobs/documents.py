@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.jobs.arrival import Arrival, Piece, Reading, read_files, read_part_rows
 from pipeline.jobs.context import Context
-from pipeline.jobs.inputs import NamedStep, PartInput, SourceFile, localise_step
+from pipeline.jobs.inputs import NamedStep, PartInput, SourceFile, code_of_function, localise_step
 from pipeline.jobs.lending import Lender, NeedsPages, lend, lent_rows
 from pipeline.plan.node import Done, Job, Report
 from stages.books import StepBooks
@@ -70,6 +70,8 @@ class Documents(Job):
 
     def parts_of_settings(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        if self.read is not None and (reader := self.read.reader()):
+            found["reader"] = code_of_function(reader)
         for number, step in enumerate(self.steps):
             found |= {f"step {number:02d} {step.name}: {part}": value for part, value in step.in_parts().items()}
         return found

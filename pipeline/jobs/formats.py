@@ -13,8 +13,8 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.jobs.context import Context
-from pipeline.jobs.tokenize import SPLITS, HeldOut, TokenFilesReport, store_tokens
-from pipeline.plan.node import Job, Named, Report, Stored
+from pipeline.jobs.tokenize import SPLITS, TokenFilesReport, store_tokens
+from pipeline.plan.node import Job, Named, Readable, Report, Stored
 from stages.errors import UserError
 from stages.marks import HowMuch, InFile, OutFile, Setting
 from stages.tokens.adopt import adopt
@@ -29,7 +29,7 @@ ImportFormat = Literal["olmo", "datatrove", "megatron", "parquet", "jsonl"]
 
 
 @dataclass(frozen=True)
-class ShardOfRun:
+class ShardOfRun(Readable):
     """A shard of a finished run, as its manifest has it; index_version: of the index, which the manifest does not vouch for."""
 
     path: str
@@ -51,7 +51,7 @@ class ShardOfRun:
 
 
 @dataclass(frozen=True)
-class TokenizerOfRun:
+class TokenizerOfRun(Readable):
     """A finished run's tokenizer, as its manifest has it."""
 
     path: str
@@ -134,11 +134,31 @@ class ImportReport(TokenFilesReport):
 
 
 @dataclass(frozen=True)
+class ImportSettings:
+    """What decides the bytes of an import, besides files and tokenizer.
+
+    dtype: of raw token files; None: as their metadata says, else by the vocabulary. held_out, salt: share of the documents that
+    are held out, and what chooses them. as_run: these are those that a run holds out.
+    """
+
+    format: ImportFormat
+    source: str
+    eos_token: str | None
+    pad_token: str | None
+    append_eos: bool
+    dtype: str | None
+    tokens_field: str | None
+    id_field: str
+    held_out: float
+    salt: str
+    as_run: bool
+
+
+@dataclass(frozen=True)
 class ImportFile(Job):
     """Takes in one file of tokens made elsewhere: training and held-out documents apart, as token files of a part.
 
     name: what documents and errors call the file. index, metadata: files that belong to it, where there are any.
-    as_run: what is held out is what a run holds out.
     """
 
     report: ClassVar[type[Report]] = ImportReport
@@ -148,22 +168,14 @@ class ImportFile(Job):
     index: InFile[Named | None]
     metadata: InFile[Named | None]
     tokenizer: InFile[Stored]
-    source: Setting[str]
-    format: Setting[ImportFormat]
-    eos_token: Setting[str | None]
-    pad_token: Setting[str | None]
-    append_eos: Setting[bool]
-    dtype: Setting[str | None]
-    tokens_field: Setting[str | None]
-    id_field: Setting[str]
-    held_out: Setting[HeldOut]
-    as_run: Setting[bool]
+    settings: Setting[ImportSettings]
 
     def run(self, context: Context) -> ImportReport:
+        asked = self.settings
         with ExitStack() as stack:
             path = stack.enter_context(context.local(self.tokenizer))
-            tokenizer, decoder = _decoder(path, self.tokenizer.digest, self.eos_token, self.pad_token)
-            if self.as_run and not decoder.exact:
+            tokenizer, decoder = _decoder(path, self.tokenizer.digest, asked.eos_token, asked.pad_token)
+            if asked.as_run and not decoder.exact:
                 raise UserError(
                     "--held-out-as needs a byte-level tokenizer: of others, a document's text is not known exactly"
                 )
@@ -174,13 +186,13 @@ class ImportFile(Job):
                     decoder,
                     context.scratch / "tokens",
                     self.name,
-                    self.held_out.share,
-                    self.held_out.salt,
-                    self.append_eos,
+                    asked.held_out,
+                    asked.salt,
+                    asked.append_eos,
                 )
             except ShardError as error:
                 raise UserError(str(error)) from None
-        prefix = context.interim(f"{self.source}/tokens")
+        prefix = context.interim(f"{asked.source}/tokens")
         written = zip(SPLITS, (found.train, found.held_out), strict=True)
         return ImportReport(
             books=[found.books],
@@ -194,24 +206,24 @@ class ImportFile(Job):
 
     def _opened(self, tokenizer: Tokenizer, stack: ExitStack) -> Iterator[Block]:
         """The documents of the file, whatever its format."""
-        name = self.name
-        if self.format == "parquet":
+        name, asked = self.name, self.settings
+        if asked.format == "parquet":
             opened = stack.enter_context(storage.open_random(self.file.uri, version=self.file.witness))
-            yield from parquet.read_parquet(opened, name, tokens_field=self.tokens_field, id_field=self.id_field)
+            yield from parquet.read_parquet(opened, name, tokens_field=asked.tokens_field, id_field=asked.id_field)
             return
         stream = stack.enter_context(_stream(self.file))
-        if self.format == "jsonl":
-            yield from jsonl.read_jsonl(stream, name, tokens_field=self.tokens_field, id_field=self.id_field)
+        if asked.format == "jsonl":
+            yield from jsonl.read_jsonl(stream, name, tokens_field=asked.tokens_field, id_field=asked.id_field)
             return
-        dtype = np.dtype(self.dtype).newbyteorder("<") if self.dtype else tokenizer.dtype
+        dtype = np.dtype(asked.dtype).newbyteorder("<") if asked.dtype else tokenizer.dtype
         index, rows = self.index, None
         called = storage.public_name(index.uri) if index else ""
-        if self.format == "megatron":
+        if asked.format == "megatron":
             assert index is not None
             opened = stack.enter_context(storage.open_random(index.uri, version=index.witness))
             head = megatron.read_head(opened, called)
             dtype, rows = head.dtype, megatron.rows_of_index(opened, head, called, name)
-        elif self.format == "datatrove":
+        elif asked.format == "datatrove":
             if self.metadata:
                 with _stream(self.metadata) as opened:
                     size = datatrove.read_metadata(opened.read(), storage.public_name(self.metadata.uri))

@@ -14,20 +14,22 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.jobs.context import Context
-from pipeline.plan.code import code_of_all
-from pipeline.plan.node import Named, Stored
+from pipeline.plan.code import code_of_all, code_used_by
+from pipeline.plan.node import Named, Readable, Stored
 from stages.marks import in_key, named_files
 from stages.parts import read_part, without_rows
 from stages.step import Step
+from stages.user_code import code_digest, load
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(Readable):
     """One source file, some row groups of a Parquet file, or a range of a plain JSON lines file.
 
     name: as documents and errors name it. label: the file in ids of documents that have none of their own. version: changes
     when the content does; keys hold it. witness: what readers compare, so that they read the listed version or none
     (`storage.open_stream`). lines: of a range: its offset, its length in bytes, and the ordinal of its first line.
+    whole: bytes of the whole file, where a listing told them.
     """
 
     uri: str
@@ -38,6 +40,7 @@ class SourceFile:
     label: str = ""
     row_groups: tuple[int, ...] | None = None
     lines: tuple[int, int, int] | None = None
+    whole: int | None = None
 
     def identity(self) -> list[Any]:
         """What of it decides the documents that are read."""
@@ -57,9 +60,20 @@ class NamedStep:
         return {
             "settings": [self.step.step, self.step.settings()],
             "limits": in_key(self.step.limits()),
-            "code": [code_of_all([type(self.step).__module__]), self.step.code()],
+            "code": [_code_of(type(self.step).__module__), self.step.code()],
             "files": [file.version for file in self.files],
         }
+
+
+def code_of_function(path: str) -> list[Any]:
+    """What a key holds of a function by its import path: its own code, and that of the project's modules that it uses."""
+    load(path)
+    module = path.partition(":")[0]
+    return [_code_of(module), None if module.startswith("stages.") else code_digest(path)]
+
+
+def _code_of(module: str) -> dict[str, str]:
+    return code_of_all([module]) if module.startswith("stages.") else code_used_by(module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +83,20 @@ class PartInput:
     part: Stored
     removals: tuple[Stored, ...] = ()
     edited: int = 0
+
+
+def open_listed(file: SourceFile, offset: int = 0, length: int | None = None) -> BinaryIO:
+    """`storage.open_stream` of the version that was listed, by what the listing told of it."""
+    return storage.open_stream(file.uri, offset, length, version=file.witness, stat=_listed(file))
+
+
+def open_listed_random(file: SourceFile) -> BinaryIO:
+    """`storage.open_random` of the version that was listed, by what the listing told of it."""
+    return storage.open_random(file.uri, version=file.witness, stat=_listed(file))
+
+
+def _listed(file: SourceFile) -> storage.Stat | None:
+    return storage.listed(file.uri, file.whole, file.witness) if file.whole is not None else None
 
 
 @contextmanager
@@ -86,10 +114,10 @@ def open_source(file: SourceFile, staged: bool, random: bool, context: Context) 
         ):
             yield stream
     elif random:
-        with storage.open_random(file.uri, version=file.witness) as stream:
+        with open_listed_random(file) as stream:
             yield stream
     else:
-        with storage.open_stream(file.uri, offset, length, version=file.witness) as stream:
+        with open_listed(file, offset, length) as stream:
             yield stream
 
 

@@ -74,7 +74,7 @@ class WriteShard(Job):
     report: ClassVar[type[Report]] = ShardReport
 
     files: InFile[tuple[StoredTokens, ...]]
-    pieces: Setting[tuple[Piece, ...]]
+    pieces: InFile[tuple[Piece, ...]]  # what of the files is read
     dtype: Setting[str]
     output: OutFile[tuple[str, str]]  # the tokens, and their index
 

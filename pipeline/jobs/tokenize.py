@@ -91,7 +91,7 @@ class Tokenize(Job):
     batch_bytes: HowMuch[int] = 8 << 20
 
     def run(self, context: Context) -> TokenizeReport:
-        intake = StepBooks("dedup")
+        intake, empty = StepBooks("dedup"), StepBooks("tokenize")
         prefix = context.interim(f"{self.source}/tokens")
         dropped = f"{prefix}.dropped.parquet"
         with ExitStack() as stack:
@@ -100,9 +100,10 @@ class Tokenize(Job):
             dropped_path = stack.enter_context(context.output(dropped))
             dropped_file = stack.enter_context(PartWriter(dropped_path, left_out_schema()))
             notes: Counter[str] = Counter()
-            batches = _remaining(self, context, tokenizer, intake, dropped_file, notes)
+            batches = _remaining(self, context, tokenizer, (intake, empty), dropped_file, notes)
             local = context.scratch / "tokens"
             part = tokenize_part(batches, tokenizer, local, self.held_out.share, self.held_out.salt)
+        part.books.add(empty)
         written = zip(SPLITS, (part.train, part.held_out), strict=True)
         return TokenizeReport(
             books=[intake, part.books],
@@ -152,34 +153,36 @@ def _remaining(
     job: Tokenize,
     context: Context,
     tokenizer: Tokenizer,
-    intake: StepBooks,
+    books: tuple[StepBooks, StepBooks],
     dropped_file: PartWriter,
     notes: Counter[str],
 ) -> Iterator[pa.RecordBatch]:
-    """The documents that are tokenized; duplicates and empty ones are entered in the books and put on record."""
+    """The documents that are tokenized; duplicates and empty ones are entered in their books and put on record."""
+    intake, without_text = books
     intake.into.add(0, job.part.edited)
     intake.edited += job.part.edited
     for _, kept, gone in part_batches(job.part, context, job.batch_bytes, COLUMNS):
         intake.into.add(kept.num_rows + gone.num_rows, total_bytes(kept) + total_bytes(gone))
+        intake.out.add(kept.num_rows, total_bytes(kept))
         if tokenizer.rules.skip_empty and kept.num_rows:
             empty = np.asarray(pc.equal(pc.binary_length(tokenizer.prepare(kept.column("text"))), 0))
             if empty.any():
                 bare = kept.filter(pa.array(empty))
-                _record(bare, ["tokenize.skip_empty"] * bare.num_rows, None, intake, dropped_file)
+                without_text.into.add(bare.num_rows, total_bytes(bare))
+                _record(bare, ["tokenize.skip_empty"] * bare.num_rows, None, without_text, dropped_file)
                 kept = kept.filter(pa.array(~empty))
         if gone.num_rows:
             _record(gone, gone.column("reason").to_pylist(), gone.column("representative"), intake, dropped_file)
-        intake.out.add(kept.num_rows, total_bytes(kept))
         notes[HOLD_END_TOKEN] += tokenizer.holding_end_token(kept.column("text"))
         yield kept
 
 
 def _record(
-    gone: pa.RecordBatch, reasons: list[str], representative: pa.Array | None, intake: StepBooks, file: PartWriter
+    gone: pa.RecordBatch, reasons: list[str], representative: pa.Array | None, books: StepBooks, file: PartWriter
 ) -> None:
     sizes = payload_sizes(gone)
     for reason, size in zip(reasons, sizes, strict=True):
-        intake.drop(reason, 1, int(size))
+        books.drop(reason, 1, int(size))
     columns = {name: gone.column(name) for name in COLUMNS if name != "text"}
     columns |= {"bytes": pa.array(sizes, pa.int64()), "reason": pa.array(reasons, pa.large_string())}
     if representative is not None:

@@ -83,11 +83,12 @@ class ChatTemplate:
         """
         whole, found, at = self.render(messages), [], 0
         answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-        for place in answers:
+        for number, place in enumerate(answers, start=1):
             before = self.render(messages[:place], add_generation_prompt=True)
             after = whole if place == len(messages) - 1 else self.render(messages[: place + 1])
             if not (whole.startswith(after) and after.startswith(before) and len(before) >= at):
-                raise TemplateError(f"the text before answer {place + 1} is another once the answer is there")
+                two = ", as two answers in a row do not ask for the second" if place - 1 in answers else ""
+                raise TemplateError(f"the text before answer {number} is another once the answer is there{two}")
             found.append(Segment(whole[at : len(before)], False))
             found.append(Segment(whole[len(before) : len(after)], not last_only or place == answers[-1]))
             at = len(after)

@@ -78,7 +78,7 @@ def read_pair(record: Record, kind: Kind, fields: Fields) -> Pair:
         if kind == "labels":
             label = _get(record.fields, fields.label)
             if not isinstance(label, bool):
-                raise Dropped("wrong_field", f"{fields.label} is {_kind(label)}, not true or false")
+                raise Dropped("wrong_field", _missing(record, fields.label, label, "true or false"))
             roles = ("desirable" if label else "undesirable",)
     known = {fields.id, fields.context, fields.prompt, fields.answer, fields.messages, fields.chosen, fields.rejected}
     rest = {name: value for name, value in record.fields.items() if name not in known}
@@ -171,7 +171,7 @@ def _text(record: Record, name: str) -> str:
 
 
 def _missing(record: Record, name: str, value: Any, wanted: str) -> str:
-    if value is not None:
+    if value is not None or name in record.fields:
         return f"{name} is {_kind(value)}, not {wanted}"
     there = list(record.fields)
     near = difflib.get_close_matches(name, there, 1, 0.4)
@@ -188,5 +188,5 @@ def _get(values: Any, path: str) -> Any:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "not there"}
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
     return names.get(type(value), "a number")

@@ -39,25 +39,30 @@ def encode(sequences: Sequence[list[Segment]], tokenizer: Tokenizer) -> list[Enc
     return found
 
 
-def fit(sequence: Encoded, most: int, rule: TooLong) -> Encoded | str:
-    """The sequence, cut to `most` tokens if it is longer; or the name of the rule by which it is dropped.
+def fit(sequences: Sequence[Encoded], most: int, rule: TooLong) -> list[Encoded] | str:
+    """A pair's sequences, cut to `most` tokens where one is longer; or the name of the rule by which the pair is dropped.
 
-    cut_answer cuts at the end, as the code that fine-tuned OLMoE does; cut_prompt at the start, up to the first answer.
+    cut_answer cuts at the end, as the code that fine-tuned OLMoE does; cut_prompt at the start, up to the first answer,
+    and as much of each sequence, so that both still answer the same prompt.
     """
-    over = len(sequence.tokens) - most
+    over = max(len(sequence.tokens) for sequence in sequences) - most
     if over <= 0:
-        return sequence
+        return list(sequences)
     if rule == "drop":
         return "too_long"
-    if rule == "cut_answer":
-        kept, cut = slice(0, most), "cut_answer"
-    else:
-        prompt = int(np.argmax(sequence.mask))
-        if over >= prompt:
+    if rule == "cut_prompt":
+        if any(over >= int(np.argmax(sequence.mask)) for sequence in sequences):
             return "too_long"  # the answers alone fill it
-        kept, cut = slice(over, None), "cut_prompt"
-    tokens, mask = sequence.tokens[kept], sequence.mask[kept]
-    if not mask[1:].any():
+        found = [_cut(sequence, slice(over, None), rule) for sequence in sequences]
+    else:
+        found = [_cut(one, slice(0, most), rule) if len(one.tokens) > most else one for one in sequences]
+    if not all(sequence.mask[1:].any() for sequence in found):
         return "no_answer_left"
-    share = len(tokens) / len(sequence.tokens)
-    return Encoded(tokens, mask, round(sequence.text_bytes * share), cut)
+    if len(found) > 1 and all(np.array_equal(sequence.tokens, found[0].tokens) for sequence in found):
+        return "same_answers"
+    return found
+
+
+def _cut(sequence: Encoded, kept: slice, rule: str) -> Encoded:
+    tokens, mask = sequence.tokens[kept], sequence.mask[kept]
+    return Encoded(tokens, mask, round(sequence.text_bytes * len(tokens) / len(sequence.tokens)), rule)

@@ -203,7 +203,10 @@ class _Making:
         if not self.options.decontaminate:
             return batch
         step = Decontaminate(
-            files=self.options.decontaminate, fields=self.options.decontaminate_fields, ngram=self.options.ngram
+            files=self.options.decontaminate,
+            match="ngrams",
+            fields=self.options.decontaminate_fields,
+            ngram=self.options.ngram,
         )
         measures = step.measure(batch)
         hits = np.nan_to_num(measures["overlap"]) > 0
@@ -262,13 +265,13 @@ class _Making:
         segments = [self.template.segments(m, last or len(p.roles) > 1) for p in pairs for m in p.conversations]
         encoded, found = iter(encode(segments, self.tokenizer)), []
         for pair in pairs:
-            fitted = [fit(next(encoded), self.options.max_tokens, self.options.too_long) for _ in pair.conversations]
-            rule = next((one for one in fitted if isinstance(one, str)), None)
-            if rule is not None:
-                self.log.drop(pair.file, pair.record, pair.id, rule, f"more than {self.options.max_tokens:,} tokens")
+            sequences = fit([next(encoded) for _ in pair.conversations], self.options.max_tokens, self.options.too_long)
+            if isinstance(sequences, str):
+                told = f"more than {self.options.max_tokens:,} tokens"
+                told = f"alike once they are cut: {told}" if sequences == "same_answers" else told
+                self.log.drop(pair.file, pair.record, pair.id, sequences, told)
                 found.append(None)
                 continue
-            sequences = [one for one in fitted if isinstance(one, Encoded)]
             self.books.changed.update({one.cut for one in sequences if one.cut})
             self.books.changed["special_tokens_in_text"] += any(name in pair.text for name in self.special)
             found.append(sequences)

@@ -65,6 +65,10 @@ def _parsed(uri: str, number: int, line: bytes) -> Record:
             return Record(uri, number, {}, "bad_json", f"no JSON ({error})")
     if not isinstance(fields, dict):
         return Record(uri, number, {}, "bad_json", f"{type(fields).__name__}, not an object")
+    try:  # as it is written later
+        orjson.dumps(fields)
+    except TypeError as error:
+        return Record(uri, number, {}, "bad_json", f"what cannot be written again ({error})")
     return Record(uri, number, fields)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pipeline.program import trainer_program
 from pipeline.summary import plain_table
 from stages.units import show_bytes, show_count
 
@@ -30,4 +31,6 @@ def show_pairs(found: dict[str, Any], console: Console) -> None:
         console.print(f"  {rule}: {count:,}; the first: {found['first_dropped'][rule]}", markup=False)
     for rule, count in found["changed"].items():
         console.print(f"  {rule}: {count:,} pairs", markup=False)
-    console.print(f"next: python -m trainer adapt CONFIG --from CHECKPOINT --data {found['out']}", markup=False)
+    config = {"preferences": "adapt/dpo_tiny", "labels": "adapt/kto_tiny"}.get(found["kind"], "adapt/sft_tiny")
+    adapt = f"{trainer_program()} adapt {config} --from CHECKPOINT --data {found['out']}"
+    console.print(f"next: {adapt}, where CHECKPOINT is the folder of a training", markup=False)

@@ -17,8 +17,11 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from stages.user_code import source_of
+
 # Import name -> distribution, of libraries whose version may change the bytes of a result.
 LIBRARIES = {
+    "chardetng_py": "chardetng-py",
     "datatrove": "datatrove",
     "endec": "endec",
     "fastokens": "fastokens",
@@ -65,6 +68,11 @@ def code_of_all(modules: Iterable[str]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def code_used_by(module: str) -> dict[str, str]:
+    """`code_of_all` of the project's modules that a user's module imports; its own source counts by `Step.code`."""
+    return code_of_all(name for name in _imports(source_of(module).read_text(), module) if name.startswith(PACKAGES))
+
+
 @cache
 def library_version(name: str) -> str:
     """The installed version of a library, by the name that it is imported by; "none" where it is not installed."""
@@ -91,6 +99,15 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     source = _source(module).read_bytes()
     text = source.decode()
     package = module if _source(module).name == "__init__.py" else module.rpartition(".")[0]
+    found = _imports(text, package)
+    whole = hashlib.blake2b(source, digest_size=8)
+    for beside in dict.fromkeys(_DATA.findall(text)):
+        if (data := _source(module).with_name(beside)).is_file() and data.suffix != ".py":
+            whole.update(data.read_bytes())
+    return whole.hexdigest(), tuple(found)
+
+
+def _imports(text: str, package: str) -> dict[str, None]:
     found: dict[str, None] = {name: None for name in _BY_NAME.findall(text) if _is_module(name)}
     for base, names, plain in _IMPORT.findall(text):
         for name in plain.split(",") if plain else ():
@@ -102,13 +119,10 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
         for name in names.strip("()").replace("\n", ",").split(","):
             if name.strip() and _is_module(f"{base}.{name.split()[0]}"):
                 found[f"{base}.{name.split()[0]}"] = None
-    whole = hashlib.blake2b(source, digest_size=8)
-    for beside in dict.fromkeys(_DATA.findall(text)):
-        if (data := _source(module).with_name(beside)).is_file() and data.suffix != ".py":
-            whole.update(data.read_bytes())
-    return whole.hexdigest(), tuple(found)
+    return found
 
 
+@cache
 def _is_module(name: str) -> bool:
     if not name.startswith(("stages.", "pipeline.jobs.")):
         return False
@@ -126,6 +140,7 @@ def _root(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))).parent
 
 
+@cache
 def _source(module: str) -> Path:
     path = _root(module) / Path(*module.split("."))
     file = path.with_suffix(".py")

@@ -74,7 +74,7 @@ def _part_after(
     removals = (*part.removals, files[summary.removals[here]][1])
     if summary.parts is None or summary.reports is None:
         return replace(part, removals=removals)
-    (owner, new), cut = files[summary.parts[here]], summary.reports[here]["cut_bytes"]
+    (owner, new), cut = files[summary.parts[here]], summary.reports[here].cut_bytes
     return replace(part, file=new, owner=owner, bytes=part.bytes - cut, edited=part.edited + cut, removals=removals)
 
 
@@ -200,4 +200,4 @@ def _described(ordinal: int, part: Part) -> dict[str, Any]:
 def _named(summary: DedupSummary) -> list[str]:
     """The files that a summary tells of, which stay: removals, cuts, new parts, saved filters."""
     found = [path for files in (summary.removals, summary.cuts, summary.parts) for path in (files or {}).values()]
-    return found + [shard["filter"] for shard in summary.shards or () if shard.get("filter")]
+    return found + [shard.filter for shard in summary.shards or () if shard.filter]

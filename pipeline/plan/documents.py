@@ -11,7 +11,7 @@ from pipeline.ledger import Ref
 from pipeline.plan.graph import Conclude, Plan, Recall
 from pipeline.plan.node import Done, Node, Stage
 from pipeline.plan.parts import Part
-from pipeline.plan.sources import is_cut, splits
+from pipeline.plan.sources import is_cut, split_size, splits
 from pipeline.recipe import Recipe, Source
 from stages.errors import UserError
 from stages.read import ReadSpec
@@ -47,7 +47,7 @@ class Work:
 def read_documents(work: Work, files: list[SourceFile]) -> Plan[list[Part]]:
     """Read a source's files and take their documents through its first steps; the parts, in canonical order."""
     source = work.recipe.sources[work.source]
-    _check_pages(work.source, source, files)
+    check_pages(work.source, source, files)
     split_files = yield from _splits(work, source.read, files)
     read = ReadSpec.model_validate({name: getattr(source.read, name) for name in ReadSpec.model_fields})
     nodes = [
@@ -75,7 +75,8 @@ def _splits(work: Work, read: ReadSpec, files: list[SourceFile]) -> Plan[list[tu
     """The source's files in splits. The size that they were cut to first stays, for it decides no byte."""
     remembered = Node(Ref("cut size", work.source, "", 0), CutSize(work.source, tuple(files)))
     known: Done[CutSizeReport] | None = yield Recall(remembered)
-    size = known.report.split_bytes if known else work.recipe.run.split_bytes
+    wanted = split_size(sum(file.size for file in files), work.recipe.run.split_bytes)
+    size = known.report.split_bytes if known else wanted
     large = [file for file in files if is_cut(file, read, size)]
     ranges: dict[str, list[Range]] = {}
     if large:
@@ -90,9 +91,18 @@ def _splits(work: Work, read: ReadSpec, files: list[SourceFile]) -> Plan[list[tu
     return splits(files, size, ranges)
 
 
-def _check_pages(name: str, source: Source, files: list[SourceFile]) -> None:
-    """Pages of a crawl hold no text until a step takes it out of them: without one, all would go as empty."""
-    if any(getattr(step, "takes_pages", False) for _, step in source.steps):
-        return
-    if page := next((file for file in files if source.read.holds_pages(file.name)), None):
+def check_pages(name: str, source: Source, files: list[SourceFile]) -> None:
+    """Pages of a crawl hold no text until a step takes it out of them: without one, all would go as empty.
+
+    And where no file holds pages, such a step would do nothing. Raises UserError in both cases.
+    """
+    taker = next((step for step, one in source.steps if getattr(one, "takes_pages", False)), None)
+    page = next((file for file in files if source.read.holds_pages(file.name)), None)
+    if page and taker is None:
         raise UserError(f"sources.{name}.steps: {page.name} holds web pages, and no step takes their text out; add `extract`")
+    if taker and files and page is None:
+        kind = source.read.format_of(files[0].name)
+        raise UserError(
+            f"sources.{name}.steps.{taker}: takes the text out of web pages, and {files[0].name} holds none (its format is "
+            f"{kind}): take the step out"
+        )

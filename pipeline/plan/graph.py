@@ -90,9 +90,13 @@ def concluded(node: Node, plan: Plan[Conclude]) -> Plan[Done[Any]]:
 
 @dataclass
 class Outline:
-    """A plan as it was walked: the titles of its stages, and how many nodes each has by kind, source and stage of their Refs."""
+    """A plan as it was walked: the titles of its stages, and how many nodes each has by kind, source and stage of their Refs.
+
+    core_seconds: what each stage takes, where the walk prices it.
+    """
 
     stages: list[tuple[str, Counter[tuple[str, str, str]]]] = field(default_factory=list)
+    core_seconds: list[float] = field(default_factory=list)
 
     def add(self, stage: Stage) -> None:
         """A stage comes next."""

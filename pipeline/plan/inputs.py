@@ -12,11 +12,14 @@ from pydantic import BaseModel
 from pipeline import storage
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.corpus import Inputs
+from pipeline.plan.lists import LIST
 from pipeline.plan.node import Named
 from pipeline.plan.sources import list_all
 from pipeline.recipe import Recipe
+from pipeline.storage.uri import as_written
 from stages.errors import UserError
 from stages.marks import named_files
+from stages.step import Step
 from stages.tokens.tokenizer import TokenizerError, check_tokenizer
 
 
@@ -26,7 +29,19 @@ def look_up(recipe: Recipe, run: str, files: Mapping[str, list[SourceFile]] | No
     Raises UserError, with the recipe's key, for one that is not there.
     """
     named, sizes = named_versions(recipe, inline)
-    return Inputs(run, files or list_all(recipe.sources), named, sizes)
+    check_code(recipe)
+    return Inputs(run, files or list_all(recipe), named, sizes)
+
+
+def check_code(recipe: Recipe) -> None:
+    """Raise UserError, with the recipe's key, for a function or class of somebody's own that is not found."""
+    for source, settings in recipe.sources.items():
+        for name, step in settings.steps:
+            try:
+                if isinstance(step, Step):
+                    step.code()
+            except UserError as error:
+                raise UserError(f"sources.{source}.steps.{name}: {error}") from None
 
 
 def named_versions(recipe: Recipe, inline: bool = False) -> tuple[dict[str, Named], dict[str, int]]:
@@ -37,22 +52,36 @@ def named_versions(recipe: Recipe, inline: bool = False) -> tuple[dict[str, Name
     """
     named: dict[str, Named] = {}
     sizes: dict[str, int] = {}
-    for key, uri in _named(recipe):
+    for key, uri in named_files_of(recipe):
         try:
-            stat = storage.stat(uri)
-            named[uri], sizes[uri] = Named(uri, stat.version, stat.witness), stat.size
-            of_run = key.startswith("tokenizer.")
-            if of_run or key.endswith(".tokenizer"):
+            of_run, seen = key.startswith("tokenizer."), uri in named
+            if not seen:
+                stat = storage.stat(uri)
+                named[uri], sizes[uri] = Named(uri, stat.version, stat.witness), stat.size
+            if of_run or (key.endswith(".tokenizer") and not seen):
                 with storage.Cache(storage.cache_folder(), recipe.run.cache_bytes) as cache:
-                    path = storage.fetch(uri, cache, version=stat.witness)
+                    path = storage.fetch(uri, cache, version=named[uri].witness)
                     tokens = (recipe.tokenizer.eos_token, recipe.tokenizer.pad_token) if of_run else ()
                     check_tokenizer(path, *tokens, keep=inline and of_run)
         except (storage.StorageError, TokenizerError) as error:
-            raise UserError(f"{key}: {error}") from None
+            raise UserError(f"{key}: {error}{_relative(uri, recipe, error)}") from None
     return named, sizes
 
 
-def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def addresses_of(recipe: Recipe) -> list[str]:
+    """Every address in a recipe: patterns of its sources, and the files that it names."""
+    patterns = [pattern.removeprefix(LIST) for source in recipe.sources.values() for pattern in source.read.paths]
+    return patterns + [uri for _, uri in named_files_of(recipe)]
+
+
+def _relative(uri: str, recipe: Recipe, error: Exception) -> str:
+    """What to say of a file that is missing under a path relative to the recipe."""
+    if not isinstance(error, storage.MissingError) or as_written(uri, recipe.folder) == uri:
+        return ""
+    return f"; paths in a recipe are relative to its folder, {recipe.folder}"
+
+
+def named_files_of(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """The recipe's keys that name files, each with a URI."""
     steps: dict[str, tuple[tuple[str, BaseModel], ...]] = {
         **{f"sources.{name}.steps.": source.steps for name, source in recipe.sources.items()},

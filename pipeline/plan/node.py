@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 import orjson
@@ -52,15 +52,17 @@ class Conclusion(Report, kw_only=True):
     made_by: list[str] = []
 
 
-@runtime_checkable
-class Readable(Protocol):
+class Readable:
     """A file that a task reads: what decides the bytes that come out of it."""
 
-    def identity(self) -> Any: ...
+    __slots__ = ()
+
+    def identity(self) -> Any:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Readable):
     """A file of the run's folder, by its path and the digest of its bytes."""
 
     path: str
@@ -71,7 +73,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class Named(Readable):
     """A file that the recipe names for a step (a model, a list, a tokenizer), by its URI and its version.
 
     witness: what readers compare (`storage.open_stream`); "" for a file of a run, whose version is its digest.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel
@@ -57,6 +57,18 @@ def segments(source: Source) -> list[Segment]:
             found.append(Segment())
     if len(found) > 1 and not found[-1].steps:
         found.pop()
+    return found
+
+
+def dedups_before(plan: Sequence[Segment], stage: int) -> list[str]:
+    """The names of the dedups between a segment's steps and those before it; len(plan): between the last and the tokenizer."""
+    found: list[str] = []
+    for segment in reversed(plan[:stage]):
+        if segment.dedup is None:
+            break
+        found.insert(0, segment.dedup[0])
+        if segment.steps:
+            break
     return found
 
 

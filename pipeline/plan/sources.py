@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,13 +12,17 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.jobs.cut import Range
 from pipeline.jobs.inputs import SourceFile
-from pipeline.recipe import Source
+from pipeline.plan.lists import LIST, parse_list, read_list, root_of
+from pipeline.recipe import Recipe
+from pipeline.storage.uri import as_written, located
 from stages.cache import cache_root
 from stages.errors import UserError
 from stages.read import ReadSpec
 from stages.read.compression import compression_of
 
 SAMPLE = "sample:"
+SPLITS = 1024
+LEAST_SPLIT, MOST_SPLIT = 8 << 20, 256 << 20  # bytes
 
 
 def sample_folder() -> Path:
@@ -24,17 +30,17 @@ def sample_folder() -> Path:
     return cache_root() / "sample"
 
 
-def list_files(source: str, paths: Sequence[str]) -> list[SourceFile]:
+def list_files(source: str, paths: Sequence[str], folder: str | None = None) -> list[SourceFile]:
     """All files of a source in canonical order: patterns as the recipe orders them, names sorted within each.
 
-    Raises UserError for a pattern that matches nothing: a source that silently is empty ruins a mixture.
+    folder: of the recipe, that relative paths are relative to; documents name files without it. Raises UserError for a
+    pattern that matches nothing: a source that silently is empty ruins a mixture.
     """
     files: dict[str, SourceFile] = {}
     for pattern in paths:
-        found = _list_sample(pattern) if pattern.startswith(SAMPLE) else _list_stored(pattern)
+        found = _list_pattern(source, pattern, folder)
         if not found:
-            shown = storage.public_name(pattern)
-            raise UserError(f"sources.{source}.read.paths: nothing found at {shown}; check the path or pattern")
+            raise UserError(f"sources.{source}.read.paths: nothing found at {_where(pattern, folder)}")
         for file in found:
             known = files.setdefault(file.name, file)
             if known.uri != file.uri and known.version != file.version:
@@ -57,6 +63,8 @@ def common_folder(folders: Sequence[str]) -> str:
 
 def _fixed_folder(pattern: str, files: Mapping[str, SourceFile]) -> str:
     """The folder, with its slash, below which all files of a pattern lie, as documents name files."""
+    if pattern.startswith(LIST):  # the same for every part of a list
+        return root_of(parse_list(pattern).uri)
     pattern = pattern.removeprefix("file://")
     wild = re.search(r"[*?\[{]", pattern)
     fixed = pattern[: wild.start()] if wild else pattern
@@ -66,8 +74,55 @@ def _fixed_folder(pattern: str, files: Mapping[str, SourceFile]) -> str:
     return fixed[: fixed.rfind("/") + 1]
 
 
-def _list_stored(pattern: str) -> list[SourceFile]:
-    return [SourceFile(e.uri, e.name, e.size, e.version, e.witness) for e in storage.list_files(pattern)]
+def _list_pattern(source: str, pattern: str, folder: str | None) -> list[SourceFile]:
+    if pattern.startswith(SAMPLE):
+        return _list_sample(pattern)
+    return _list_named(source, pattern, folder) if pattern.startswith(LIST) else _list_stored(pattern, folder)
+
+
+def _list_named(source: str, pattern: str, folder: str | None) -> list[SourceFile]:
+    """The files that a list of paths names. Raises UserError where one is not there."""
+    wanted = parse_list(pattern)
+    full = located(wanted.uri, folder)
+    uris = read_list(wanted._replace(uri=full))
+    found = storage.find_files(uris)
+    missing = [uri for uri, entry in zip(uris, found, strict=True) if entry is None]
+    if missing:
+        raise UserError(
+            f"sources.{source}.read.paths: of {len(uris):,} paths in {storage.public_name(pattern)}, {len(missing):,} lead to no "
+            f"file, the first to {storage.public_name(missing[0])}; check the list, or the address before it"
+        )
+    return [_source_file(entry, folder if full != wanted.uri else None) for entry in found if entry is not None]
+
+
+def _list_stored(pattern: str, folder: str | None) -> list[SourceFile]:
+    full = located(pattern, folder)
+    if full == pattern or folder is None:
+        return [_source_file(entry) for entry in storage.list_files(pattern)]
+    if not storage.local_path(full).exists():  # a pattern, which the folder's own name is none of
+        full = located(pattern, re.sub(r"[*?\[{]", r"[\g<0>]", folder))
+    return [_source_file(entry, folder) for entry in storage.list_files(full)]
+
+
+def _source_file(entry: storage.Entry, folder: str | None = None) -> SourceFile:
+    """folder: which documents' file names go without."""
+    name = as_written(entry.name, folder)
+    return SourceFile(entry.uri, name, entry.size, entry.version, entry.witness, whole=entry.size)
+
+
+def _where(pattern: str, folder: str | None) -> str:
+    """A path that leads nowhere, where that is, and what may be meant."""
+    shown, full = storage.public_name(pattern), located(pattern, folder)
+    if folder is None or full == pattern:
+        return f"{shown}; check the path or pattern"
+    text = f"{shown} in {folder}, the recipe's folder, which its paths are relative to"
+    if storage.list_files(pattern):
+        return f"{text}; it is there in the current folder: write {os.path.relpath(pattern, folder)}"
+    head, _, name = full.rpartition("/")
+    if not Path(head).is_dir():
+        return f"{text}; there is no folder {head}" if not re.search(r"[*?\[{]", head) else f"{text}; check the pattern"
+    near = difflib.get_close_matches(name, [path.name for path in Path(head).iterdir()], 1)
+    return f"{text}" + (f"; did you mean {pattern.removesuffix(name)}{near[0]}?" if near else "; check the path or pattern")
 
 
 def _list_sample(pattern: str) -> list[SourceFile]:
@@ -80,6 +135,15 @@ def _list_sample(pattern: str) -> list[SourceFile]:
     found = storage.list_files(f"{folder}/{pattern.removeprefix(SAMPLE)}")
     names = {entry.uri: entry.uri.removeprefix(f"{folder}/") for entry in found}
     return [SourceFile(e.uri, SAMPLE + names[e.uri], e.size, digests[names[e.uri]], e.witness) for e in found]
+
+
+def split_size(total: int, wanted: int | None) -> int:
+    """Bytes that one task reads, about, of a source of `total` bytes: as the recipe wants it, else a thousandth of the source.
+
+    So a source of a gigabyte or more keeps hundreds of cores busy to its end; a task is not so small that its start counts,
+    nor so large that what a lost node had in hand does.
+    """
+    return wanted or min(MOST_SPLIT, max(LEAST_SPLIT, total // SPLITS))
 
 
 def is_cut(file: SourceFile, read: ReadSpec, split_bytes: int) -> bool:
@@ -132,6 +196,6 @@ def by_content(files: Mapping[str, Sequence[SourceFile]], run: str) -> dict[str,
     }
 
 
-def list_all(sources: dict[str, Source]) -> dict[str, list[SourceFile]]:
+def list_all(recipe: Recipe) -> dict[str, list[SourceFile]]:
     """`list_files` for every source."""
-    return {name: list_files(name, source.read.paths) for name, source in sources.items()}
+    return {name: list_files(name, source.read.paths, recipe.folder) for name, source in recipe.sources.items()}

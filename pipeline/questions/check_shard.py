@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline import storage
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
-from stages.tokens.shard_format import ShardError
+from stages.tokens.shard_format import ShardEntry, ShardError
 
 CHUNK_TOKENS = 4 << 20
 
@@ -46,7 +46,7 @@ class Checked:
     notes: list[str] = field(default_factory=list)
 
 
-def check_shard(run: str, shard: dict[str, Any], rules: Rules, quick: bool = False) -> Checked:
+def check_shard(run: str, shard: ShardEntry, rules: Rules, quick: bool = False) -> Checked:
     """Check a shard of a run (its entry in the manifest); `quick` leaves the tokens unread.
 
     One without an index (instances that were put into training order) has its size, checksum and token ids checked.
@@ -79,7 +79,7 @@ def check_shard(run: str, shard: dict[str, Any], rules: Rules, quick: bool = Fal
     return found
 
 
-def _check_index_bytes(run: str, shard: dict[str, Any], found: Checked) -> None:
+def _check_index_bytes(run: str, shard: ShardEntry, found: Checked) -> None:
     """Whether an index is byte for byte the one that was written; `_index` reports a missing one."""
     uri = storage.join(run, shard["index"])
     if not storage.exists(uri):
@@ -95,7 +95,7 @@ def _check_index_bytes(run: str, shard: dict[str, Any], found: Checked) -> None:
         )
 
 
-def _index(run: str, shard: dict[str, Any], found: Checked) -> Iterator[pa.RecordBatch]:
+def _index(run: str, shard: ShardEntry, found: Checked) -> Iterator[pa.RecordBatch]:
     """The index's rows in batches, for as long as they follow one another without a gap from the shard's start."""
     index, end = shard.get("index"), 0
     if index is None:

@@ -24,7 +24,7 @@ from pipeline import storage
 from pipeline.jobs.dedup import DedupSummary
 from pipeline.manifest import read_manifest
 from pipeline.overrides import nearest
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.dedup.address import pack, read_rows, row_of
 from stages.errors import UserError
 from stages.kernels.hashing import partition_of_document
@@ -118,7 +118,7 @@ def _describe(run: str, name: str, dedup: DedupSummary, top: int) -> DedupCluste
         for entry in batch.column("representative_source").value_counts():
             lost[dedup.read[ordinal].source, entry["values"].as_py(), kind] += entry["counts"].as_py()
     if dedup.sizes is not None:
-        sizes, heads = dedup.sizes, [(c["part"], c["row"], c["size"]) for c in (dedup.largest or ())[:top]]
+        sizes, heads = dedup.sizes, [(c.part, c.row, c.size) for c in (dedup.largest or ())[:top]]
     else:
         sizes, heads = _count(run, dedup, top)
     pairs = sorted({(source, kept) for source, kept, _ in lost}, key=lambda p: (p[0], p[1] or ""))
@@ -162,7 +162,7 @@ def _count(run: str, dedup: DedupSummary, top: int) -> tuple[list[tuple[int, int
 
     A part of the addresses at a time, chosen by a hash: memory stays within PASS_BYTES, about, however many there are.
     """
-    pieces = dedup.removed + sum(report["paragraphs"] for report in (dedup.reports or {}).values())
+    pieces = dedup.removed + sum(report.paragraphs for report in (dedup.reports or {}).values())
     passes = max(1, -(-pieces * 8 * 3 // PASS_BYTES))
     sizes: Counter[int] = Counter()
     largest: list[tuple[int, int, int]] = []
@@ -279,22 +279,16 @@ def show_clusters(found: Clusters, console: Console) -> None:
             continue
         cuts = dedup.method in PIECES
         console.print("size: the document that stays, and what was removed for it", highlight=False)
-        sizes = plain_table("clusters by size")
-        for heading in ("size", "clusters", "pieces" if cuts else "documents"):
-            sizes.add_column(heading, justify="right")
+        sizes = plain_table("clusters by size", "size", "clusters", "pieces" if cuts else "documents")
         for name, count, documents in size_ranges(dedup.sizes):
             if count:
                 sizes.add_row(name, f"{count:,}", f"{documents:,}")
         console.print(sizes)
-        lost = plain_table("lost by a source")
-        lost.add_column("source")
-        lost.add_column("to")
-        lost.add_column("documents", justify="right")
-        if dedup.paragraphs:
-            lost.add_column(pieces, justify="right")
+        columns = ("source~", "to~", "documents", *([pieces] if dedup.paragraphs else []))
+        lost = plain_table("lost by a source", *columns)
         for source, kept, documents, paragraphs in dedup.lost:
             cells = [source, kept or NOBODY, f"{documents:,}", f"{paragraphs:,}"]
-            lost.add_row(*cells[: len(lost.columns)])
+            lost.add_row(*cells[: len(columns)])
         console.print(lost)
         for one in dedup.largest:
             sources = ", ".join(f"{count:,} of {source}" for source, count in one.by_source.items())

@@ -5,14 +5,13 @@ from __future__ import annotations
 import heapq
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, SourceParts
+from pipeline.finished import FinishedRun, Row, SourceParts
 from pipeline.manifest import SPLITS, shards_of
 from stages.document import text_buffers
 from stages.errors import UserError
@@ -29,7 +28,7 @@ class Hit:
     stage: int  # of the segment; -1: in no part that is left, only in a shard's index
     ordinal: int
     kind: str  # kept, dropped, failed
-    row: dict[str, Any]
+    row: Row
 
 
 def search(run: FinishedRun, query: str) -> list[Hit]:

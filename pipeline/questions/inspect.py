@@ -21,11 +21,11 @@ from pipeline.engine import MANIFEST
 from pipeline.manifest import MATERIALIZED, SPLITS, read_manifest, run_tokenizer, shards_of, token_rules
 from pipeline.pairs.check import check_pairs
 from pipeline.questions.check_shard import Checked, Rules, check_shard
-from pipeline.summary import plain_table
+from pipeline.tables import line, plain_table
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
-from stages.tokens.shard_format import Manifest, ShardError
+from stages.tokens.shard_format import Manifest, ShardEntry, ShardError
 from stages.tokens.tokenizer import Tokenizer
 from stages.units import show_count
 
@@ -128,7 +128,7 @@ class _Entry:
 
     source: str | None
     split: str
-    shard: dict[str, Any]
+    shard: ShardEntry
 
 
 def inspect(run: str, documents: int = 0, quick: bool = False) -> Inspected:
@@ -239,7 +239,7 @@ def _of_manifest(manifest: Manifest) -> list[str]:
     return wrong
 
 
-def _shard(shard: dict[str, Any], split: str, checked: Checked) -> Shard:
+def _shard(shard: ShardEntry, split: str, checked: Checked) -> Shard:
     known = {name: shard[name] for name in Shard.__struct_fields__ if name in shard}
     return Shard(
         **known,
@@ -300,7 +300,7 @@ def _decoded(run: str, manifest: Manifest, source: str, tokenizer: Tokenizer, dt
             return
 
 
-def _decoded_shard(run: str, shard: dict[str, Any], tokenizer: Tokenizer, dtype: np.dtype) -> Iterator[Sample]:
+def _decoded_shard(run: str, shard: ShardEntry, tokenizer: Tokenizer, dtype: np.dtype) -> Iterator[Sample]:
     index = storage.join(run, shard["index"])
     with storage.open_random(storage.join(run, shard["path"])) as stream:
         for rows in read_index_batches(lambda: storage.open_stream(index), shard["index"]):
@@ -321,10 +321,10 @@ def _decoded_shard(run: str, shard: dict[str, Any], tokenizer: Tokenizer, dtype:
 
 def show_inspect(found: Inspected, console: Console, shards: bool = False) -> None:
     """Print what `inspect` found; `shards` lists them however many there are."""
-    table = plain_table(f"{found.run}: {found.name} ({found.profile or 'no profile'})")
-    table.add_column("source", no_wrap=True)
-    for heading in ("documents", "tokens", "bytes/token", *LENGTHS, "mean", "budget", "share", "repeats", "held out", "shards"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = plain_table(
+        f"{found.run}: {found.name} ({found.profile or 'no profile'})",
+        *("source<", "documents", "tokens", "bytes/token", *LENGTHS, "mean", "budget", "share", "repeats", "held out", "shards"),
+    )
     for name, s in found.sources.items():
         table.add_row(
             name,
@@ -361,23 +361,17 @@ def show_inspect(found: Inspected, console: Console, shards: bool = False) -> No
             if sample.cut:
                 console.print("... (the beginning of a long document)")
     for note in found.notes:
-        console.print(Text(f"note: {note}"), soft_wrap=True)
+        line(console, f"note: {note}")
     for problem in found.problems:
-        console.print(Text(f"problem: {problem}", "bold"), soft_wrap=True)
+        line(console, f"problem: {problem}", "bold")
     if not found.problems:
-        what = (
-            "sizes and indexes"
-            if not found.tokens_read
-            else "sizes, checksums, indexes, document ends and token ids"
-        )
-        console.print(f"no problems: {what} are as they should be")
+        more = ", checksums, indexes, document ends and token ids" if found.tokens_read else " and indexes"
+        console.print(f"no problems: sizes{more} are as they should be")
 
 
 def _show_shards(found: Inspected, console: Console) -> None:
-    table = plain_table("shards")
-    table.add_column("shard", no_wrap=True)
-    for heading in ("documents", "tokens", "bytes/token", *LENGTHS, "mean", "end inside", "problems"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    columns = ("shard<", "documents", "tokens", "bytes/token", *LENGTHS, "mean", "end inside", "problems")
+    table = plain_table("shards", *columns)
     for s in found.sources.values():
         for shard in s.shards:
             table.add_row(

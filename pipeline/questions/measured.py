@@ -1,17 +1,81 @@
 """Stored measures read back: values as numbers, a sample of them, bins, and which documents of a part were lost later.
 
-What `sweep` and `report` share.
+What `why`, `sweep` and `report` share.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.finished import FinishedRun, SourceParts
+from stages.chain import BYTES_IN, TEXT_IN
+from stages.step import Bounds, Labels, Step
+
+
+class Range(msgspec.Struct, frozen=True):
+    """The limit on a number."""
+
+    min: float | None
+    max: float | None
+
+    def sides(self) -> list[tuple[str, Any]]:
+        """The sides that are set."""
+        return [(side, value) for side, value in (("min", self.min), ("max", self.max)) if value is not None]
+
+
+class Keeps(msgspec.Struct, frozen=True):
+    """The limit on a label: those that pass."""
+
+    keep: list[str]
+
+    def sides(self) -> list[tuple[str, Any]]:
+        return [("keep", self.keep)]
+
+
+Limit = Range | Keeps | None
+
+
+class MeasuredValue(msgspec.Struct, frozen=True):
+    """What a step measured of one document (None: not measured), and whether that passes the limit."""
+
+    name: str
+    value: Any
+    limit: Limit
+    passes: bool
+
+
+def limit_of(bounds: Bounds | Labels | None) -> Limit:
+    """A limit of a step, as commands report it."""
+    if bounds is None:
+        return None
+    return Keeps(list(bounds.keep)) if isinstance(bounds, Labels) else Range(bounds.min, bounds.max)
+
+
+def measures_of_row(name: str, step: Step, row: dict[str, Any]) -> list[MeasuredValue]:
+    """What a step measured of a document, as its part's row holds it."""
+    limits = step.limits()
+    measures = dict.fromkeys([*limits, *(c[len(name) + 1 :] for c in row if c.startswith(f"{name}."))])
+    return [
+        _measured(measure, row[f"{name}.{measure}"], limits.get(measure))
+        for measure in measures
+        if f"{name}.{measure}" in row and f".{measure}" not in (BYTES_IN, TEXT_IN)  # the edits show these
+    ]
+
+
+def _measured(name: str, value: Any, bounds: Bounds | Labels | None) -> MeasuredValue:
+    limit = limit_of(bounds)
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return MeasuredValue(name, None, limit, True)
+    if isinstance(limit, Keeps):
+        return MeasuredValue(name, value, limit, value in limit.keep)
+    beyond = [value < bound if side == "min" else value > bound for side, bound in (limit.sides() if limit else ())]
+    return MeasuredValue(name, value, limit, not any(beyond))
 
 
 def document_keys(batch: pa.RecordBatch) -> pa.Array:

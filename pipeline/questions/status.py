@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.ledger import Entry, Ledger
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.plan.node import Report
-from pipeline.summary import plain_table
+from pipeline.progress import Standing
+from pipeline.run_log import FAILED, PROGRESS, read_standing
+from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.units import show_bytes, show_seconds
 
@@ -37,13 +41,19 @@ class Work(msgspec.Struct):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How far a run is. holder: who writes it now, None for nobody. bytes: of all files in its folder."""
+    """How far a run is. holder: who writes it now, None for nobody. bytes: of all files in its folder.
+
+    standing: how far the run itself said last that it is; None before its first ten seconds are over, and for one that is
+    finished.
+    """
 
     run: str
     finished: bool
     holder: str | None
     tasks: int
     bytes: int
+    standing: Standing | None
+    failed: list[str]  # files that tell of attempts at tasks which failed, in this run or an earlier one
     phases: dict[str, Work]  # by KIND/SOURCE, of document tasks KIND/SOURCE/STAGE
 
 
@@ -62,22 +72,15 @@ def status(run: str) -> Status:
     prefix = run.rstrip("/") + "/"
     files = {entry.uri.removeprefix(prefix): entry.size for entry in storage.list_files(run)}
     tasks = sum(work.tasks for work in phases.values())
-    return Status(run, MANIFEST in files, holder, tasks, sum(files.values()), dict(sorted(phases.items())))
+    finished = MANIFEST in files and holder is None
+    standing = read_standing(run) if PROGRESS in files and not finished else None
+    failed = [name for name in files if name.startswith(f"{FAILED}/")]
+    return Status(run, MANIFEST in files, holder, tasks, sum(files.values()), standing, failed, dict(sorted(phases.items())))
 
 
 def show_status(found: Status, console: Console) -> None:
     """Print what `status` found."""
-    table = plain_table(found.run)
-    columns: tuple[tuple[str, JustifyMethod], ...] = (
-        ("work", "left"),
-        ("tasks done", "right"),
-        ("documents in", "right"),
-        ("out", "right"),
-        ("core time", "right"),
-        ("memory", "right"),
-    )
-    for heading, justify in columns:
-        table.add_column(heading, justify=justify)
+    table = plain_table(found.run, "work~", "tasks done", "documents in", "out", "core time", "memory")
     for name, work in found.phases.items():
         table.add_row(
             name,
@@ -88,6 +91,11 @@ def show_status(found: Status, console: Console) -> None:
             show_bytes(work.peak_memory),
         )
     console.print(table)
+    if found.standing:
+        ago = show_seconds(max(0.0, time.time() - found.standing.at))
+        console.print(f"{'  '.join(found.standing.words())}; told {ago} ago", soft_wrap=True)
+    if found.failed:
+        console.print(f"attempts at {len(found.failed):,} tasks failed: {found.run.rstrip('/')}/{FAILED}", soft_wrap=True)
     state = "finished" if found.finished else "not finished: the run command goes on from here"
     if found.holder:
         state = f"being written by {found.holder}"

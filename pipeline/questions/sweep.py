@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +21,7 @@ from rich.console import Console
 from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
 from pipeline.overrides import nearest
 from pipeline.questions.measured import Sampled, bin_edges, document_keys, floats, lost_later
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.chain import is_edit
 from stages.document import text_buffers
 from stages.errors import UserError
@@ -34,8 +32,60 @@ SAMPLE = 100_000  # values from which the limits to show are chosen
 LIMITS = 61  # chosen where none are given; the table shows some of them
 BINS = 48  # of the histogram in the picture
 ROWS = 18  # of a table; --json has all limits
-KEPT, LOST, NEW, INK, GRID = "#1f5f8b", "#a9c9de", "#e8a33d", "#2b2b2b", "#e3e3e3"
 COLUMNS = ("passes", "kept", "lost_later", "new")
+
+
+class Passing(msgspec.Struct, frozen=True):
+    """Documents, their text, and the tokens that make about as many bytes."""
+
+    documents: int
+    bytes: int
+    tokens: int
+
+
+class AtLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """What passes under one limit, and what became of that in this run."""
+
+    limit: float
+    passes: Passing
+    kept: Passing
+    lost_later: Passing
+    new: Passing
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """What reached the step."""
+
+    documents: int
+    bytes: int
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Documents in bins of the measure, edges[i] to below edges[i + 1]."""
+
+    edges: list[float]
+    documents: list[int]
+
+
+class SweptSource(msgspec.Struct, frozen=True, kw_only=True):
+    """One source under each limit. limit: the recipe's own."""
+
+    side: str
+    limit: float | None
+    reached: Reached
+    unmeasured: int
+    bytes_per_token: float
+    bytes_are_estimates: bool
+    limits: list[AtLimit]
+    histogram: Counts
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """What other limits on a measure would keep, by source."""
+
+    run: str
+    measure: str
+    sources: dict[str, SweptSource]
 
 
 @dataclass
@@ -67,19 +117,16 @@ class Swept:
 
 def sweep(
     run: str, measure: str, source: str | None = None, side: str | None = None, values: list[float] | None = None
-) -> dict[str, Any]:
+) -> Sweep:
     """Count what passes under each limit on `measure` ("step.measure"), for each source that has the step.
 
     side: min or max; needed where the recipe sets both. values: the limits; chosen from the measure's quantiles otherwise.
     Raises UserError for a run, source, step or measure that is not there, and where `run.keep` removed the measures.
     """
     finished = open_finished(run)
+    finished.check_whole()
     asked = _asked(finished, measure, source, side)
-    return {
-        "run": run,
-        "measure": measure,
-        "sources": {one.source.name: _sweep_source(finished, one, values) for one in asked},
-    }
+    return Sweep(run, measure, {one.source.name: _sweep_source(finished, one, values) for one in asked})
 
 
 def _asked(run: FinishedRun, measure: str, source: str | None, side: str | None) -> list[Asked]:
@@ -115,7 +162,7 @@ def _side(measure: str, limit: Bounds, side: str | None) -> str:
     return set_sides[0]
 
 
-def _sweep_source(run: FinishedRun, asked: Asked, values: list[float] | None) -> dict[str, Any]:
+def _sweep_source(run: FinishedRun, asked: Asked, values: list[float] | None) -> SweptSource:
     if asked.stage >= len(asked.source.parts):
         raise UserError(f"{run.uri} has no parts of {asked.source.name} in which {asked.name} measured: run it again")
     sample, low, high = _sample(run, asked)
@@ -153,10 +200,7 @@ def _parts(run: FinishedRun, asked: Asked) -> Iterator[tuple[PartFiles, pa.Array
 def _reached(run: FinishedRun, asked: Asked, files: PartFiles) -> Iterator[_Docs]:
     """The documents of a part that reached the step, as its files hold them."""
     if files.kept is None:
-        raise UserError(
-            f"{run.uri}: the measures of documents that were kept were let go (run.keep is {run.recipe.run.keep}); "
-            "run the recipe again with --set run.keep=measures, or all"
-        )
+        raise UserError(run.gone("the measures of documents that were kept are not there"))
     later = asked.source.plan[asked.stage].steps[asked.position + 1 :]
     edited = next((f"{name}.bytes_in" for name, step in later if is_edit(step)), None)
     measures = [f"{asked.name}.{m}" for m in asked.step.limits()]
@@ -251,25 +295,26 @@ def _count(asked: Asked, docs: _Docs, lost_keys: pa.Array, swept: Swept) -> None
             swept.counts[name][:, column] += total
 
 
-def _result(run: FinishedRun, asked: Asked, swept: Swept) -> dict[str, Any]:
+def _result(run: FinishedRun, asked: Asked, swept: Swept) -> SweptSource:
     per_token = bytes_per_token(run, asked.source.name)
-    rows = []
-    for i, value in enumerate(swept.values):
-        row: dict[str, Any] = {"limit": float(value)}
-        for name in COLUMNS:
-            docs, size = (int(x) for x in swept.counts[name][i])
-            row[name] = {"documents": docs, "bytes": size, "tokens": round(size / per_token)}
-        rows.append(row)
-    return {
-        "side": asked.side,
-        "limit": getattr(asked.limit, asked.side),
-        "reached": {"documents": int(swept.reached[0]), "bytes": int(swept.reached[1])},
-        "unmeasured": swept.unmeasured,
-        "bytes_per_token": round(per_token, 4),
-        "bytes_are_estimates": swept.estimated_bytes,
-        "limits": rows,
-        "histogram": {"edges": [float(e) for e in swept.edges], "documents": [int(c) for c in swept.histogram]},
-    }
+
+    def passing(name: str, i: int) -> Passing:
+        docs, size = (int(x) for x in swept.counts[name][i])
+        return Passing(docs, size, round(size / per_token))
+
+    return SweptSource(
+        side=asked.side,
+        limit=getattr(asked.limit, asked.side),
+        reached=Reached(int(swept.reached[0]), int(swept.reached[1])),
+        unmeasured=swept.unmeasured,
+        bytes_per_token=round(per_token, 4),
+        bytes_are_estimates=swept.estimated_bytes,
+        limits=[
+            AtLimit(limit=value, **{name: passing(name, i) for name in COLUMNS})
+            for i, value in enumerate(swept.values.tolist())
+        ],
+        histogram=Counts(swept.edges.tolist(), swept.histogram.tolist()),
+    )
 
 
 def bytes_per_token(run: FinishedRun, source: str) -> float:
@@ -282,107 +327,41 @@ def bytes_per_token(run: FinishedRun, source: str) -> float:
     return 4.0
 
 
-# ---- table and picture
+# ---- table
 
 
-def show_sweep(found: dict[str, Any], console: Console) -> None:
+def show_sweep(found: Sweep, console: Console) -> None:
     """Print what `sweep` returned, a table a source."""
-    for name, s in found["sources"].items():
-        now = "none" if s["limit"] is None else f"{s['limit']:g}"
-        table = plain_table(f"{name}: {found['measure']}, {s['side']} (the recipe: {now})")
-        for heading in (s["side"], "documents", "share", "bytes", "tokens", "kept", "lost later", "new"):
-            table.add_column(heading, justify="right", no_wrap=True)
+    for name, s in found.sources.items():
+        now = "none" if s.limit is None else f"{s.limit:g}"
+        table = plain_table(
+            f"{name}: {found.measure}, {s.side} (the recipe: {now})",
+            *(s.side, "documents", "share", "bytes", "tokens", "kept", "lost later", "new"),
+        )
         for row in shown(s):
-            own = row["limit"] == s["limit"]
+            own = row.limit == s.limit
             table.add_row(
-                f"{row['limit']:.6g}" + (" *" if own else "  "),
-                f"{row['passes']['documents']:,}",
-                f"{row['passes']['documents'] / max(s['reached']['documents'], 1):.1%}",
-                show_bytes(row["passes"]["bytes"]),
-                show_count(row["passes"]["tokens"]),
-                *(f"{row[key]['documents']:,}" for key in ("kept", "lost_later", "new")),
+                f"{row.limit:.6g}" + (" *" if own else "  "),
+                f"{row.passes.documents:,}",
+                f"{row.passes.documents / max(s.reached.documents, 1):.1%}",
+                show_bytes(row.passes.bytes),
+                show_count(row.passes.tokens),
+                *(f"{part.documents:,}" for part in (row.kept, row.lost_later, row.new)),
                 style="bold" if own else "",
             )
         console.print(table)
-        estimate = ", bytes from the average of each part" if s["bytes_are_estimates"] else ""
-        unmeasured = f"; {s['unmeasured']:,} were not measured, and pass" if s["unmeasured"] else ""
+        estimate = ", bytes from the average of each part" if s.bytes_are_estimates else ""
+        unmeasured = f"; {s.unmeasured:,} were not measured, and pass" if s.unmeasured else ""
         console.print(
-            f"{s['reached']['documents']:,} documents ({show_bytes(s['reached']['bytes'])}) reached the step{unmeasured}. "
-            f"Tokens at {s['bytes_per_token']:.2f} bytes each{estimate}. Of those that pass: kept in this run, "
+            f"{s.reached.documents:,} documents ({show_bytes(s.reached.bytes)}) reached the step{unmeasured}. "
+            f"Tokens at {s.bytes_per_token:.2f} bytes each{estimate}. Of those that pass: kept in this run, "
             "lost to later steps, or new to the next steps."
         )
 
 
-def shown(s: dict[str, Any]) -> list[dict[str, Any]]:
+def shown(s: SweptSource) -> list[AtLimit]:
     """The rows for the table: all of a few, else evenly chosen ones and the recipe's own limit."""
-    rows = s["limits"]
-    if len(rows) <= ROWS:
-        return rows
-    chosen = {round(i * (len(rows) - 1) / (ROWS - 2)) for i in range(ROWS - 1)}
-    return [row for i, row in enumerate(rows) if i in chosen or row["limit"] == s["limit"]]
-
-
-def draw_sweep(found: dict[str, Any], path: str) -> None:
-    """Draw the curves and the measure's distribution to a file (.png, .svg or .pdf), two panels a source.
-
-    Raises UserError where matplotlib is not installed, or the file's kind is not one of these.
-    """
-    if Path(path).suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"{path}: a picture's name ends in .png, .svg or .pdf")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("a picture needs matplotlib: pip install 'headrace[plots]', or leave --png out") from None
-    sources = found["sources"]
-    figure = Figure(figsize=(1.5 + 6.2 * len(sources), 6.0), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(sources), squeeze=False, sharex="col", height_ratios=(3, 1))
-    for column, (name, s) in enumerate(sources.items()):
-        _curves(axes[0][column], s, found["measure"], name)
-        _histogram(axes[1][column], s, found["measure"])
-    figure.savefig(path)
-
-
-def _curves(axis: Any, s: dict[str, Any], measure: str, source: str) -> None:
-    limits = [row["limit"] for row in s["limits"]]
-    total = max(s["reached"]["documents"], 1)
-    shares = [[100 * row[key]["documents"] / total for row in s["limits"]] for key in ("kept", "lost_later", "new")]
-    labels = ("kept in this run", "lost to later steps in this run", "new to the next steps")
-    axis.stackplot(limits, *shares, colors=(KEPT, LOST, NEW), labels=labels, linewidth=0)
-    size = max(s["reached"]["bytes"], 1)
-    passing = [100 * row["passes"]["bytes"] / size for row in s["limits"]]
-    axis.plot(limits, passing, color=INK, linewidth=1.4, linestyle=(0, (4, 2)), label="bytes that pass")
-    axis.set_ylim(0, 103)
-    axis.set_ylabel("% of what reached the step")
-    axis.set_title(
-        f"{source}: {measure}, {s['side']}\n{total:,} documents, {show_bytes(s['reached']['bytes'])} reached the step",
-        fontsize=11,
-        loc="left",
-        color=INK,
-    )
-    _dress(axis, s)
-    axis.legend(
-        loc="upper right" if s["side"] == "min" else "upper left", fontsize=8.5, framealpha=0.95, edgecolor=GRID
-    )
-
-
-def _histogram(axis: Any, s: dict[str, Any], measure: str) -> None:
-    edges, counts = s["histogram"]["edges"], s["histogram"]["documents"]
-    axis.bar(edges[:-1], counts, width=[b - a for a, b in pairwise(edges)], align="edge", color="#8a8a8a")
-    if edges[0] > 0 and edges[1] / edges[0] > 1.05 and edges[-1] / edges[0] > 30:
-        axis.set_xscale("log")
-    axis.set_xlim(edges[0], edges[-1])
-    axis.set_ylabel("documents")
-    axis.set_xlabel(f"{measure} (the middle 98% of documents)")
-    _dress(axis, s, label=False)
-
-
-def _dress(axis: Any, s: dict[str, Any], label: bool = True) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color=GRID, linewidth=0.7)
-    axis.set_axisbelow(True)
-    axis.tick_params(labelsize=9)
-    if s["limit"] is not None:
-        name = f"the recipe's {s['side']}: {s['limit']:g}" if label else None
-        axis.axvline(s["limit"], color="#c0392b", linewidth=1.6, label=name)
+    if len(s.limits) <= ROWS:
+        return s.limits
+    chosen = {round(i * (len(s.limits) - 1) / (ROWS - 2)) for i in range(ROWS - 1)}
+    return [row for i, row in enumerate(s.limits) if i in chosen or row.limit == s.limit]

@@ -10,8 +10,8 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+import msgspec
 import numpy as np
 from rich.console import Console
 from rich.text import Text
@@ -19,9 +19,11 @@ from rich.text import Text
 from pipeline import storage
 from pipeline.folder import PAIRS, RUN
 from pipeline.manifest import SPLITS, read_corpus, run_tokenizer, shards_of
+from pipeline.program import program
+from pipeline.tables import line
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
-from stages.tokens.shard_format import Manifest, ShardError
+from stages.tokens.shard_format import Manifest, ShardEntry, ShardError
 
 CONTEXT = 48  # tokens shown on each side
 SPLIT_CHARACTER = 4  # tokens that one character may be cut into
@@ -39,7 +41,39 @@ class Found:
     record: int
 
 
-def trace(run: str, place: str, context: int = CONTEXT) -> dict[str, Any]:
+class DocumentOfToken(msgspec.Struct, frozen=True):
+    """The document that holds a token: its row in the index (from 1), its tokens in the shard, the token's place in it."""
+
+    id: str
+    number: int
+    first_token: int
+    end_token: int
+    position: int
+
+
+class Traced(msgspec.Struct, frozen=True, kw_only=True):
+    """A token, its document, and where that was read. before, text, after: what is around it, the token, and behind it.
+
+    window: the tokens of the shard that these hold. why: the command that tells the document's way, where there is one.
+    """
+
+    run: str
+    shard: str
+    split: str
+    source: str
+    offset: int
+    token: int
+    document: DocumentOfToken
+    file: str
+    record: int
+    before: str
+    text: str
+    after: str
+    window: tuple[int, int]
+    why: str | None
+
+
+def trace(run: str, place: str, context: int = CONTEXT) -> Traced:
     """The document that holds the token at `SHARD:OFFSET`, its source, and up to `context` tokens of text on each side.
 
     SHARD is a path of the manifest, or its end (`dclm/00000`); OFFSET counts the shard's tokens from 0. Raises UserError.
@@ -55,28 +89,22 @@ def trace(run: str, place: str, context: int = CONTEXT) -> dict[str, Any]:
     document = documents_at(run, shard, [(offset, offset + 1)])[0][0]
     tokens, first = _window(run, manifest, shard, document, offset, context)
     before, marked, after = mark(run_tokenizer(run, manifest).decode, tokens, offset - first)
-    return {
-        "run": run,
-        "shard": shard["path"],
-        "split": split,
-        "source": source,
-        "offset": offset,
-        "token": int(tokens[offset - first]),
-        "document": {
-            "id": document.id,
-            "number": document.number,
-            "first_token": document.start,
-            "end_token": document.end,
-            "position": offset - document.start,
-        },
-        "file": document.file,
-        "record": document.record,
-        "before": before,
-        "text": marked,
-        "after": after,
-        "window": [first, first + len(tokens)],
-        "why": why_command(run, document) if has_records(run) else None,
-    }
+    return Traced(
+        run=run,
+        shard=shard["path"],
+        split=split,
+        source=source,
+        offset=offset,
+        token=int(tokens[offset - first]),
+        document=DocumentOfToken(document.id, document.number, document.start, document.end, offset - document.start),
+        file=document.file,
+        record=document.record,
+        before=before,
+        text=marked,
+        after=after,
+        window=(first, first + len(tokens)),
+        why=why_command(run, document) if has_records(run) else None,
+    )
 
 
 def has_records(run: str) -> bool:
@@ -87,10 +115,10 @@ def has_records(run: str) -> bool:
 def why_command(run: str, document: Found) -> str:
     """The command that shows a document's way through the run: its measures, edits and copies."""
     query = f"{document.file}:{document.record}" if document.record else document.id
-    return shlex.join(["python", "-m", "pipeline", "why", run, query])
+    return f"{program()} {shlex.join(['why', run, query])}"
 
 
-def find_shard(run: str, manifest: Manifest, name: str) -> tuple[str, str, dict[str, Any]]:
+def find_shard(run: str, manifest: Manifest, name: str) -> tuple[str, str, ShardEntry]:
     """(source, split, entry) of a shard, by its path in the manifest or the end of it. Raises UserError."""
     bare = name.removesuffix(".npy").removesuffix(".csv.gz")
     found = [
@@ -118,7 +146,7 @@ def _example(manifest: Manifest) -> str:
     return "SOURCE/00000"
 
 
-def documents_at(run: str, shard: dict[str, Any], ranges: list[tuple[int, int]]) -> list[list[Found]]:
+def documents_at(run: str, shard: ShardEntry, ranges: list[tuple[int, int]]) -> list[list[Found]]:
     """For each range of a shard's tokens (first, end) the documents in it; the index is read once, and not to its end.
 
     Raises UserError for a damaged index, or one that does not cover a range.
@@ -152,7 +180,7 @@ def documents_at(run: str, shard: dict[str, Any], ranges: list[tuple[int, int]])
 
 
 def _window(
-    run: str, manifest: Manifest, shard: dict[str, Any], document: Found, offset: int, context: int
+    run: str, manifest: Manifest, shard: ShardEntry, document: Found, offset: int, context: int
 ) -> tuple[np.ndarray, int]:
     """The document's tokens around one of them, and the place of the first of these in the shard."""
     dtype = np.dtype(manifest["dtype"])
@@ -183,27 +211,21 @@ def mark(decode: Callable[[np.ndarray], str], tokens: np.ndarray, at: int) -> tu
     return decode(tokens[:low]), decode(tokens[low:high]), decode(tokens[high:])
 
 
-def show_trace(found: dict[str, Any], console: Console) -> None:
+def show_trace(found: Traced, console: Console) -> None:
     """Print what `trace` returned."""
-    d = found["document"]
-    held = ", held out from training" if found["split"] == "held_out" else ""
-    _line(console, f"{found['shard']}, token {found['offset']:,}: {found['token']} ({found['source']}{held})", "bold")
-    _line(
+    d = found.document
+    held = ", held out from training" if found.split == "held_out" else ""
+    line(console, f"{found.shard}, token {found.offset:,}: {found.token} ({found.source}{held})", "bold")
+    line(
         console,
-        f"document  {d['id']}: number {d['number']:,} of the shard, its tokens {d['first_token']:,} to {d['end_token']:,}; "
-        f"this is token {d['position']:,} of {d['end_token'] - d['first_token']:,}",
+        f"document  {d.id}: number {d.number:,} of the shard, its tokens {d.first_token:,} to {d.end_token:,}; "
+        f"this is token {d.position:,} of {d.end_token - d.first_token:,}",
     )
-    _line(console, f"source    {found['file']}, record {found['record']}")
-    if found["why"]:
-        _line(console, f"its way   {found['why']}")
+    line(console, f"source    {found.file}, record {found.record}")
+    if found.why:
+        line(console, f"its way   {found.why}")
     console.print()
-    cut_before = "" if found["window"][0] == d["first_token"] else "..."
-    cut_after = "" if found["window"][1] == d["end_token"] else "..."
-    text = Text(f"{cut_before}{found['before']}")
-    text.append(f">>{found['text']}<<", "bold reverse")
-    text.append(f"{found['after']}{cut_after}")
+    text = Text(f"{'' if found.window[0] == d.first_token else '...'}{found.before}")
+    text.append(f">>{found.text}<<", "bold reverse")
+    text.append(f"{found.after}{'' if found.window[1] == d.end_token else '...'}")
     console.print(text, soft_wrap=True)
-
-
-def _line(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style), soft_wrap=True)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.text import Text
 
 from pipeline import storage
 from pipeline.manifest import read_corpus, shards_of
 from pipeline.questions.trace import documents_at, has_records, why_command
-from pipeline.summary import plain_table
+from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.tokens.shard_format import Manifest
 
@@ -60,7 +61,56 @@ class At:
     pieces: list[tuple[str, int, int]]
 
 
-def trace_step(run: str, step: int, batches: Batches, top: int = TOP) -> dict[str, Any]:
+class DocumentRead(msgspec.Struct, frozen=True, kw_only=True):
+    """A document in a piece: which of the shard's tokens are of both, and how many the document has."""
+
+    id: str
+    file: str
+    record: int
+    first_token: int
+    end_token: int
+    document_tokens: int
+    why: str | None  # the command that tells its way
+
+    def named(self) -> str:
+        name = f"{self.file.rsplit('/', 1)[-1]}:{self.record}" if self.record else self.id
+        return f"{name} ({self.end_token - self.first_token:,})"
+
+
+class PieceRead(msgspec.Struct, frozen=True):
+    """So many tokens of a shard, from `offset` on."""
+
+    shard: str
+    offset: int
+    tokens: int
+    documents: list[DocumentRead]
+
+
+class InstanceRead(msgspec.Struct, frozen=True):
+    """One sequence of the batch."""
+
+    position: int
+    source: str
+    instance: int
+    epoch: int
+    pieces: list[PieceRead]
+
+
+class StepRead(msgspec.Struct, frozen=True, kw_only=True):
+    """What training reads at a step. sources: instances of the whole batch; instances: the first of them."""
+
+    run: str
+    step: int
+    batch: int
+    sequence_length: int
+    packing: str
+    seed: int
+    first_position: int
+    sources: dict[str, int]
+    instances: list[InstanceRead]
+
+
+def trace_step(run: str, step: int, batches: Batches, top: int = TOP) -> StepRead:
     """The instances of the batch of training step `step` (the first is 1, as the trainer counts).
 
     `sources` counts the whole batch; the first `top` instances are given with their documents (0: all).
@@ -77,17 +127,17 @@ def trace_step(run: str, step: int, batches: Batches, top: int = TOP) -> dict[st
     for at in found:
         counts[at.source] += 1
     told = found[:top] if top else found
-    return {
-        "run": run,
-        "step": step,
-        "batch": batches.batch,
-        "sequence_length": batches.sequence_length,
-        "packing": batches.packing,
-        "seed": manifest["mixture"]["seed"] if batches.seed is None else batches.seed,
-        "first_position": first,
-        "sources": counts,
-        "instances": _with_documents(run, manifest, told),
-    }
+    return StepRead(
+        run=run,
+        step=step,
+        batch=batches.batch,
+        sequence_length=batches.sequence_length,
+        packing=batches.packing,
+        seed=manifest["mixture"]["seed"] if batches.seed is None else batches.seed,
+        first_position=first,
+        sources=counts,
+        instances=_with_documents(run, manifest, told),
+    )
 
 
 def _places(run: str, manifest: Manifest, batches: Batches, first: int) -> list[At]:
@@ -162,7 +212,7 @@ def _check_end(first: int, count: int, total: int) -> None:
         )
 
 
-def _with_documents(run: str, manifest: Manifest, told: list[At]) -> list[dict[str, Any]]:
+def _with_documents(run: str, manifest: Manifest, told: list[At]) -> list[InstanceRead]:
     """The instances with the documents in each of their pieces; an index is read once for all that lies in its shard."""
     known = has_records(run)
     wanted: dict[str, list[tuple[int, int]]] = {}
@@ -170,76 +220,51 @@ def _with_documents(run: str, manifest: Manifest, told: list[At]) -> list[dict[s
         for path, start, count in at.pieces:
             wanted.setdefault(path, []).append((start, start + count))
     entries = {shard["path"]: shard for at in told for shard in shards_of(manifest, at.source, "train")}
-    documents = {}
+    documents: dict[tuple[str, int], list[DocumentRead]] = {}
     for path, ranges in wanted.items():
-        for piece, found in zip(ranges, documents_at(run, entries[path], ranges), strict=True):
-            documents[path, *piece] = found
+        for (start, end), found in zip(ranges, documents_at(run, entries[path], ranges), strict=True):
+            documents[path, start] = [
+                DocumentRead(
+                    id=document.id,
+                    file=document.file,
+                    record=document.record,
+                    first_token=max(start, document.start),
+                    end_token=min(end, document.end),
+                    document_tokens=document.end - document.start,
+                    why=why_command(run, document) if known else None,
+                )
+                for document in found
+            ]
     return [
-        {
-            "position": at.position,
-            "source": at.source,
-            "instance": at.instance,
-            "epoch": at.epoch,
-            "pieces": [
-                {
-                    "shard": path,
-                    "offset": start,
-                    "tokens": count,
-                    "documents": [
-                        {
-                            "id": document.id,
-                            "file": document.file,
-                            "record": document.record,
-                            "first_token": max(start, document.start),
-                            "end_token": min(start + count, document.end),
-                            "document_tokens": document.end - document.start,
-                            "why": why_command(run, document) if known else None,
-                        }
-                        for document in documents[path, start, start + count]
-                    ],
-                }
-                for path, start, count in at.pieces
-            ],
-        }
+        InstanceRead(
+            at.position,
+            at.source,
+            at.instance,
+            at.epoch,
+            [PieceRead(path, start, count, documents[path, start]) for path, start, count in at.pieces],
+        )
         for at in told
     ]
 
 
-def show_step(found: dict[str, Any], console: Console) -> None:
+def show_step(found: StepRead, console: Console) -> None:
     """Print what `trace_step` returned."""
-    last = found["first_position"] + found["batch"] - 1
+    last = found.first_position + found.batch - 1
     table = plain_table(
-        f"step {found['step']:,}: instances {found['first_position']:,} to {last:,} of {found['sequence_length']:,} tokens"
+        f"step {found.step:,}: instances {found.first_position:,} to {last:,} of {found.sequence_length:,} tokens",
+        *("position", "source<", "epoch", "shard<", "tokens<", "documents", "the first of them (tokens here)<"),
     )
-    columns: tuple[tuple[str, JustifyMethod], ...] = (
-        ("position", "right"),
-        ("source", "left"),
-        ("epoch", "right"),
-        ("shard", "left"),
-        ("tokens", "left"),
-        ("documents", "right"),
-        ("the first of them (tokens here)", "left"),
-    )
-    for heading, justify in columns:
-        table.add_column(heading, justify=justify, no_wrap=True)
-    for instance in found["instances"]:
-        head = [f"{instance['position']:,}", instance["source"], f"{instance['epoch']}"]
-        for piece in instance["pieces"]:
-            documents = piece["documents"]
-            names = ", ".join(
-                f"{_short(d)} ({d['end_token'] - d['first_token']:,})" for d in documents[:SHOWN_DOCUMENTS]
-            )
-            more = ", ..." if len(documents) > SHOWN_DOCUMENTS else ""
-            span = f"{piece['offset']:,} to {piece['offset'] + piece['tokens']:,}"
-            table.add_row(*(Text(cell) for cell in (*head, piece["shard"], span, f"{len(documents):,}", names + more)))
+    for instance in found.instances:
+        head = [f"{instance.position:,}", instance.source, f"{instance.epoch}"]
+        for piece in instance.pieces:
+            names = ", ".join(document.named() for document in piece.documents[:SHOWN_DOCUMENTS])
+            more = ", ..." if len(piece.documents) > SHOWN_DOCUMENTS else ""
+            span = f"{piece.offset:,} to {piece.offset + piece.tokens:,}"
+            table.add_row(*map(Text, (*head, piece.shard, span, f"{len(piece.documents):,}", names + more)))
             head = ["", "", ""]
     console.print(table)
-    told = len(found["instances"])
-    if told < found["batch"]:
-        console.print(f"the first {told} of {found['batch']:,} instances; --top 0 shows all")
-    counts = ", ".join(f"{name} {count:,}" for name, count in found["sources"].items() if count)
-    console.print(f"the batch: {counts}; packing {found['packing']}, seed {found['seed']}")
-
-
-def _short(document: dict[str, Any]) -> str:
-    return f"{document['file'].rsplit('/', 1)[-1]}:{document['record']}" if document["record"] else document["id"]
+    told = len(found.instances)
+    if told < found.batch:
+        console.print(f"the first {told} of {found.batch:,} instances; --top 0 shows all")
+    counts = ", ".join(f"{name} {count:,}" for name, count in found.sources.items() if count)
+    console.print(f"the batch: {counts}; packing {found.packing}, seed {found.seed}")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.text import Text
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
+from pipeline.finished import FinishedRun, PartFiles, Row, SourceParts, open_finished
 from pipeline.manifest import SPLITS, shards_of
 from pipeline.questions.find import Hit, rows_at, search
-from pipeline.questions.replay import edits_of
-from pipeline.summary import plain_table
-from stages.chain import BYTES_IN, TEXT_IN
-from stages.step import Bounds, Step
+from pipeline.questions.measured import Keeps, Limit, MeasuredValue, measures_of_row
+from pipeline.questions.replay import Edit, edits_of
+from pipeline.tables import line, plain_table
+from stages.step import Step
 from stages.tokens.shard_format import read_index
 from stages.units import show_bytes
 
@@ -23,22 +24,69 @@ SHOWN = 10  # documents of one id or URL that are shown
 STYLES = {"dropped": "bold red", "failed": "bold red", "not reached": "dim", "passed": ""}
 
 
-def why(run: str, document: str) -> dict[str, Any]:
+class StepTaken(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a document's way. reason: of the step that dropped it."""
+
+    step: str
+    verdict: str  # passed, dropped, failed, not reached
+    measures: list[MeasuredValue] = []
+    reason: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class InShard(msgspec.Struct, frozen=True):
+    """Where a document's tokens lie."""
+
+    path: str
+    split: str
+    first_token: int
+    end_token: int
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """A document's way through the run. metadata: as the source had it, in JSON. The notes say what is not known, and why."""
+
+    id: str | None
+    url: str | None
+    source: str
+    file: str
+    record: int
+    offset: int | None
+    metadata: str | None
+    outcome: str  # kept, dropped, duplicate, failed
+    reason: str | None
+    error: str | None
+    traceback: str | None
+    representative: str | None  # the id of the copy that stays
+    shard: InShard | None
+    steps: list[StepTaken]
+    edits: list[Edit]
+    edits_note: str | None
+    measures_note: str | None
+
+
+class Why(msgspec.Struct, frozen=True):
+    """What became of the documents that answer to a query: `found` of them, the first `SHOWN` told."""
+
+    run: str
+    query: str
+    found: int
+    documents: list[Way]
+
+
+def why(run: str, document: str) -> Why:
     """What became of a document, by its id, its URL, or FILE:RECORD as documents name their files.
 
-    Returns {"run", "query", "found", "documents": [...]}, of the documents found the first `SHOWN`. Raises UserError
-    for a document that the run does not know, naming the nearest ids.
+    Raises UserError for a document that the run does not know, naming the nearest ids.
     """
     finished = open_finished(run)
     hits = search(finished, document)
-    told = [_tell(finished, hit) for hit in hits[:SHOWN]]
-    return {"run": run, "query": document, "found": len(hits), "documents": told}
+    return Why(run, document, len(hits), [_tell(finished, hit) for hit in hits[:SHOWN]])
 
 
 # ---- following it
 
 
-def _tell(run: FinishedRun, hit: Hit) -> dict[str, Any]:
+def _tell(run: FinishedRun, hit: Hit) -> Way:
     """All that the run knows of one document."""
     source, row, kind, stage = hit.source, dict(hit.row), hit.kind, hit.stage
     stage_after: int | None
@@ -63,55 +111,56 @@ def _tell(run: FinishedRun, hit: Hit) -> dict[str, Any]:
     if outcome == "dropped" and str(reason).startswith("dedup."):
         outcome = "duplicate"
     edits, note = _edits(run, source, order, last, row, kind, stage)
-    return {
-        "id": row["id"],
-        "url": row["url"],
-        "source": source.name,
-        "file": row["file"],
-        "record": row["record"],
-        "offset": row["offset"],
-        "metadata": row.get("metadata"),
-        "outcome": outcome,
-        "reason": reason,
-        "error": row.get("error"),
-        "traceback": row.get("traceback"),
-        "representative": representative,
-        "shard": shard,
-        "steps": told,
-        "edits": edits,
-        "edits_note": note,
-        "measures_note": _measures_note(run, hit, kind),
-    }
+    return Way(
+        id=row["id"],
+        url=row["url"],
+        source=source.name,
+        file=row["file"],
+        record=row["record"],
+        offset=row["offset"],
+        metadata=row.get("metadata"),
+        error=row.get("error"),
+        traceback=row.get("traceback"),
+        outcome=outcome,
+        reason=reason,
+        representative=representative,
+        shard=shard,
+        steps=told,
+        edits=edits,
+        edits_note=note,
+        measures_note=_measures_note(run, hit, kind),
+    )
 
 
 def _measures_note(run: FinishedRun, hit: Hit, kind: str) -> str | None:
     if kind == "failed":
         return "a document that failed is on record with its cause and payload, without measures"
     if hit.stage < 0:
-        return f"its measures were let go (run.keep is {run.recipe.run.keep})"
+        return run.gone("its measures are not there")
     return None
 
 
-def _follow(run: FinishedRun, files: PartFiles, row: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    for kind, path in files.named():
-        for start, batch in run.rows(path, ["file", "record"]):
-            for found in np.flatnonzero(rows_at(batch, row["file"], row["record"])):
-                return kind, run.row(path, start + int(found))
-    return None
-
-
-def _dropped_late(run: FinishedRun, source: SourceParts, ordinal: int, row: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of a document that the last dedup removed, or that had nothing to tokenize."""
-    if not 0 <= ordinal < len(source.tokens):
-        return None
-    path = source.tokens[ordinal].dropped
+def _row_at(run: FinishedRun, path: str, row: Row) -> Row | None:
+    """The row of a part's file that is the document of `row`."""
     for start, batch in run.rows(path, ["file", "record"]):
         for found in np.flatnonzero(rows_at(batch, row["file"], row["record"])):
             return run.row(path, start + int(found))
     return None
 
 
-def _shard_of(run: FinishedRun, source: SourceParts, ordinal: int, row: dict[str, Any]) -> dict[str, Any] | None:
+def _follow(run: FinishedRun, files: PartFiles, row: Row) -> tuple[str, Row] | None:
+    for kind, path in files.named():
+        if (found := _row_at(run, path, row)) is not None:
+            return kind, found
+    return None
+
+
+def _dropped_late(run: FinishedRun, source: SourceParts, ordinal: int, row: Row) -> Row | None:
+    """The record of a document that the last dedup removed, or that had nothing to tokenize."""
+    return _row_at(run, source.tokens[ordinal].dropped, row) if 0 <= ordinal < len(source.tokens) else None
+
+
+def _shard_of(run: FinishedRun, source: SourceParts, ordinal: int, row: Row) -> InShard | None:
     """Where the document's tokens lie. Of all shards, only those are read that hold documents of its part."""
     for split in SPLITS:
         counts = [report.files[split].documents for report in source.tokens]
@@ -125,7 +174,7 @@ def _shard_of(run: FinishedRun, source: SourceParts, ordinal: int, row: dict[str
             with storage.open_stream(storage.join(run.uri, shard["index"])) as stream:
                 for start, stop, name, src, loc in read_index(stream):
                     if loc == row["record"] and src == row["file"] and name == row["id"]:
-                        return {"path": shard["path"], "split": split, "first_token": start, "end_token": stop}
+                        return InShard(shard["path"], split, start, stop)
     return None
 
 
@@ -140,7 +189,7 @@ def _end(
     source: SourceParts,
     failed: str | None,
     reason: str | None,
-    row: dict[str, Any],
+    row: Row,
     stage: int | None,
 ) -> int | None:
     """The place in `order` at which the document left; None where it stayed."""
@@ -166,45 +215,12 @@ def _end(
 # ---- what each step did
 
 
-def _step(
-    name: str, item: Any, row: dict[str, Any], place: int, last: int, kind: str, reason: str | None
-) -> dict[str, Any]:
-    verdict = (
-        "passed" if place < last else "not reached" if place > last else "failed" if kind == "failed" else "dropped"
-    )
-    found: dict[str, Any] = {"step": name, "verdict": verdict, "measures": []}
-    if verdict == "dropped":
-        found["reason"] = reason
-    if not isinstance(item, Step) or verdict == "not reached":
-        return found
-    found["measures"] = measures_of_row(name, item, row)
-    return found
-
-
-def measures_of_row(name: str, step: Step, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a step measured of a document, as its part's row holds it: {"name", "value", "limit", "passes"} each."""
-    limits = step.limits()
-    measures = list(limits) + [c[len(name) + 1 :] for c in row if c.startswith(f"{name}.")]
-    return [
-        _measure(measure, row[f"{name}.{measure}"], limits.get(measure))
-        for measure in dict.fromkeys(measures)
-        if f"{name}.{measure}" in row and f".{measure}" not in (BYTES_IN, TEXT_IN)  # the edits show these
-    ]
-
-
-def _measure(name: str, value: Any, bounds: Any) -> dict[str, Any]:
-    if isinstance(value, float) and np.isnan(value):
-        value = None
-    found: dict[str, Any] = {"name": name, "value": value, "limit": None, "passes": True}
-    if isinstance(bounds, Bounds):
-        found["limit"] = {"min": bounds.min, "max": bounds.max}
-        low = value is not None and bounds.min is not None and value < bounds.min
-        high = value is not None and bounds.max is not None and value > bounds.max
-        found["passes"] = not (low or high)
-    elif bounds is not None:
-        found["limit"] = {"keep": list(bounds.keep)}
-        found["passes"] = value is None or value in bounds.keep
-    return found
+def _step(name: str, item: Any, row: Row, place: int, last: int, kind: str, reason: str | None) -> StepTaken:
+    if place > last:
+        return StepTaken(step=name, verdict="not reached")
+    verdict = "passed" if place < last else "failed" if kind == "failed" else "dropped"
+    measures = measures_of_row(name, item, row) if isinstance(item, Step) else []
+    return StepTaken(step=name, verdict=verdict, measures=measures, reason=reason if verdict == "dropped" else msgspec.UNSET)
 
 
 def _edits(
@@ -212,17 +228,17 @@ def _edits(
     source: SourceParts,
     order: list[tuple[str, Any]],
     last: int,
-    row: dict[str, Any],
+    row: Row,
     kind: str,
     stage: int,
-) -> tuple[list[dict[str, Any]], str | None]:
+) -> tuple[list[Edit], str | None]:
     """The edits of the steps that the document went through."""
     upto = last if kind == "failed" else last + 1
     taken = [(name, item) for name, item in order[:upto]]
     cutting = next((i for i, (_, item) in enumerate(taken) if getattr(item, "method", None) in ("bff", "substring")), len(taken))
     steps = [(name, item) for name, item in taken[:cutting] if isinstance(item, Step)]
     text = row.get("text") if kind != "failed" and cutting == len(taken) and stage >= 0 else None
-    edits, note = edits_of(steps, run.recipe.sources[source.name].read, row, text)
+    edits, note = edits_of(steps, run.recipe.sources[source.name].read, row, text, run.recipe.folder)
     if cutting < len(taken) and note is None:
         note = f"what {taken[cutting][0]} cut out, and edits after it, are not shown: a dedup needs all documents"
     return edits, note
@@ -231,79 +247,67 @@ def _edits(
 # ---- what is printed
 
 
-def show_why(found: dict[str, Any], console: Console) -> None:
+def show_why(found: Why, console: Console) -> None:
     """Print what `why` returned."""
-    for document in found["documents"]:
+    for document in found.documents:
         _document(document, console)
-    if found["found"] > len(found["documents"]):
-        console.print(f"{found['found']} documents answer to this; the first {len(found['documents'])} are shown")
+    if found.found > len(found.documents):
+        console.print(f"{found.found} documents answer to this; the first {len(found.documents)} are shown")
 
 
-def _document(d: dict[str, Any], console: Console) -> None:
-    console.rule(Text(f"{d['id']} ({d['source']})"), align="left")
-    place = f"{d['file']}, record {d['record']}" + (f", byte {d['offset']}" if d["offset"] is not None else "")
-    _line(console, f"read from {place}" + (f"; {d['url']}" if d["url"] else ""))
-    _line(console, _outcome(d), "bold")
-    table = plain_table("")
-    columns: tuple[tuple[str, JustifyMethod], ...] = (
-        ("step", "left"),
-        ("", "left"),
-        ("measure", "left"),
-        ("value", "right"),
-        ("limit", "left"),
-    )
-    for heading, justify in columns:
-        table.add_column(heading, justify=justify)
-    for step in d["steps"]:
-        style = STYLES[step["verdict"]]
-        first = [Text(step["step"], style), Text(step["verdict"], style)]
-        for m in step["measures"] or [None]:
-            cells = [Text(""), Text(""), Text("")] if m is None else _cells(m)
-            table.add_row(*first, *cells)
+def _document(d: Way, console: Console) -> None:
+    console.rule(Text(f"{d.id} ({d.source})"), align="left")
+    place = f"{d.file}, record {d.record}" + (f", byte {d.offset}" if d.offset is not None else "")
+    line(console, f"read from {place}" + (f"; {d.url}" if d.url else ""))
+    line(console, _outcome(d), "bold")
+    table = plain_table("", "step~", "~", "measure~", "value", "limit~")
+    for step in d.steps:
+        style = STYLES[step.verdict]
+        first = [Text(step.step, style), Text(step.verdict, style)]
+        for m in step.measures or [None]:
+            table.add_row(*first, *([] if m is None else _cells(m)))
             first = [Text(""), Text("")]
     console.print(table)
-    if d["measures_note"]:
-        _line(console, d["measures_note"])
-    for edit in d["edits"]:
-        sizes = f"{show_bytes(edit['bytes_before'])} -> {show_bytes(edit['bytes_after'])}"
-        if edit["diff"] is None:
-            _line(console, f"{edit['step']}: {sizes} (a page became text)")
-        elif not edit["diff"]:
-            _line(console, f"{edit['step']}: nothing changed")
-        else:
-            _line(console, f"{edit['step']}: {sizes}")
-            for line in edit["diff"].split("\n"):
-                style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-                console.print(Text(f"  {line}", style), soft_wrap=True)
-    if d["edits_note"]:
-        _line(console, d["edits_note"])
-    if d["traceback"]:
-        _line(console, d["traceback"])
+    if d.measures_note:
+        line(console, d.measures_note)
+    for edit in d.edits:
+        _show_edit(edit, console)
+    if d.edits_note:
+        line(console, d.edits_note)
+    if d.traceback:
+        line(console, d.traceback)
 
 
-def _cells(m: dict[str, Any]) -> list[Text]:
-    outside = "" if m["passes"] else "  <- outside"
-    style = "" if m["passes"] else "bold red"
-    return [Text(c, style) for c in (m["name"], show_value(m["value"]), show_limit(m["limit"]) + outside)]
+def _show_edit(edit: Edit, console: Console) -> None:
+    sizes = f"{show_bytes(edit.bytes_before)} -> {show_bytes(edit.bytes_after)}"
+    if edit.diff is None:
+        line(console, f"{edit.step}: {sizes} (a page became text)")
+    elif not edit.diff:
+        line(console, f"{edit.step}: nothing changed")
+    else:
+        line(console, f"{edit.step}: {sizes}")
+        for text in edit.diff.split("\n"):
+            line(console, f"  {text}", {"+": "green", "-": "red", "@": "cyan"}.get(text[:1], ""))
 
 
-def _line(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style), soft_wrap=True)
+def _cells(m: MeasuredValue) -> list[Text]:
+    outside = "" if m.passes else "  <- outside"
+    style = "" if m.passes else "bold red"
+    return [Text(c, style) for c in (m.name, show_value(m.value), show_limit(m.limit) + outside)]
 
 
-def _outcome(d: dict[str, Any]) -> str:
-    if d["outcome"] == "failed":
-        return f"failed: {d['error']}"
-    if d["outcome"] == "duplicate":
-        copy = f"; the copy that stays is {d['representative']}" if d["representative"] else ""
-        return f"removed as a copy: {d['reason']}{copy}"
-    if d["outcome"] == "dropped":
-        return f"dropped: {d['reason']}"
-    shard = d["shard"]
-    if shard is None:
+def _outcome(d: Way) -> str:
+    if d.outcome == "failed":
+        return f"failed: {d.error}"
+    if d.outcome == "duplicate":
+        copy = f"; the copy that stays is {d.representative}" if d.representative else ""
+        return f"removed as a copy: {d.reason}{copy}"
+    if d.outcome == "dropped":
+        return f"dropped: {d.reason}"
+    if d.shard is None:
         return "kept"
-    split = ", held out from training" if shard["split"] == "held_out" else ""
-    return f"kept: {shard['path']}, tokens {shard['first_token']:,} to {shard['end_token']:,}{split}"
+    split = ", held out from training" if d.shard.split == "held_out" else ""
+    return f"kept: {d.shard.path}, tokens {d.shard.first_token:,} to {d.shard.end_token:,}{split}"
 
 
 def show_value(value: Any) -> str:
@@ -315,11 +319,10 @@ def show_value(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def show_limit(limit: dict[str, Any] | None) -> str:
+def show_limit(limit: Limit) -> str:
     """A limit as the recipe could write it."""
     if limit is None:
         return ""
-    if "keep" in limit:
-        return "one of " + ", ".join(limit["keep"])
-    sides = [(side, limit[side]) for side in ("min", "max") if limit[side] is not None]
-    return ", ".join(f"{side} {show_value(float(bound))}" for side, bound in sides) or "none"
+    if isinstance(limit, Keeps):
+        return "one of " + ", ".join(limit.keep)
+    return ", ".join(f"{side} {show_value(float(bound))}" for side, bound in limit.sides()) or "none"

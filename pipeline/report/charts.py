@@ -1,14 +1,18 @@
-"""Pictures as inline SVG: histograms with limits, bars in the cells of a table, columns. Colours come from the page's classes."""
+"""Where the lines and bars of the page's pictures go. The templates draw them, in the colours of the style sheet's classes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
-from pipeline.report.html import Html, count, short, tag, value
+from pipeline.questions.measured import Limit
+from pipeline.report.filters import short
 
 Series = Sequence[tuple[str, str, Sequence[int]]]  # (name, class, count of each bin), from the base up
+Place = Callable[[float], float]
+Show = Callable[[float], str]
 
 WIDTH, HEIGHT = 340, 172
 LEFT, RIGHT, TOP, BASE = 36, 336, 44, 142
@@ -17,124 +21,108 @@ TALL = 3.0  # a bar so many times as tall as the next is broken off, lest the ot
 TABLE_ROWS = 10
 
 
-def histogram(
-    name: str,
-    title: str,
-    description: str,
-    edges: Sequence[float],
-    series: Series,
-    limits: dict[str, float | None] | None = None,
-    show: Callable[[float], str] = value,
-) -> Html:
-    """Stacked bars over the bins, the limits as lines, and what lies beyond them shaded. name: unique in the page."""
+@dataclass(frozen=True)
+class LimitMark:
+    """A limit's label, and where it lies within the picture its line and the shade over what lies beyond (from, width)."""
+
+    label: str
+    x: float
+    y: int
+    anchor: str
+    line: float | None = None
+    shade: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Stacked bars over the bins. All figures are places in a picture of `WIDTH` and `HEIGHT`, of which `spare` is cut off.
+
+    bars: (class, path). breaks: (x, label, x of the label) of bars that are broken off. ticks: (x, x of the label, label).
+    """
+
+    spare: int
+    grid: tuple[float, str]  # y and label of the line across
+    bars: list[tuple[str, str]]
+    breaks: list[tuple[float, str, float]]
+    limits: list[LimitMark]
+    ticks: list[tuple[float, float, str]]
+
+
+def histogram(edges: Sequence[float], series: Series, limit: Limit, show: Show) -> Histogram:
+    """The bars of each series, the limits, and the axis."""
     place = _scale(edges)
-    marks = _limit_marks(edges, limits or {}, place, show)
     totals = [sum(column) for column in zip(*(counts for _, _, counts in series), strict=True)]
     top = _cap(totals)
-    spare = 0 if marks else TOP - 18  # room that limits would take
     height = (BASE - TOP) / max(top, 1)
-    children = [tag("title", title, id=f"{name}-t"), tag("desc", description, id=f"{name}-d")]
-    children += [mark for mark, behind in marks if behind]
     step = _round_down(top)
-    y = BASE - step * height
-    children += [
-        tag("line", class_="grid", x1=LEFT, x2=RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}"),
-        tag("text", short(step), class_="grid-label", x=LEFT - 5, y=f"{y + 3.5:.1f}", text_anchor="end"),
-    ]
-    below = [0.0] * len(totals)
-    gap = 0.5 if len(totals) > 12 else 1.5
+    limits = [_limit_mark(edges, side, value, place, show) for side, value in sides_of(limit)]
+    tall = [(short(n), (place(edges[i]) + place(edges[i + 1])) / 2) for i, n in enumerate(totals) if n > top]
+    return Histogram(
+        spare=0 if limits else TOP - 18,  # room that limits would take
+        grid=(BASE - step * height, short(step)),
+        bars=_bars(edges, series, top, height, place),
+        breaks=[(x, label, _inside(x, label)) for label, x in tall],
+        limits=limits,
+        ticks=_ticks(edges, place, show),
+    )
+
+
+def _bars(edges: Sequence[float], series: Series, top: float, height: float, place: Place) -> list[tuple[str, str]]:
+    below = [0.0] * (len(edges) - 1)
+    gap = 0.5 if len(below) > 12 else 1.5
+    found = []
     for _, css, counts in series:
         path = []
         for i, n in enumerate(counts):
             if n:
-                low, high = min(below[i], top), min(below[i] + n, top)
+                low, high = (BASE - min(amount, top) * height for amount in (below[i], below[i] + n))
                 x0, x1 = place(edges[i]) + gap, place(edges[i + 1]) - gap
-                path.append(
-                    f"M{x0:.1f} {BASE - low * height:.1f}V{BASE - high * height:.1f}H{x1:.1f}V{BASE - low * height:.1f}z"
-                )
+                path.append(f"M{x0:.1f} {low:.1f}V{high:.1f}H{x1:.1f}V{low:.1f}z")
                 below[i] += n
         if path:
-            children.append(tag("path", class_=css, d="".join(path)))
-    for i, n in enumerate(totals):
-        if n > top:
-            x = (place(edges[i]) + place(edges[i + 1])) / 2
-            children.append(tag("path", class_="break", d=f"M{x - 8:.1f} {TOP + 11}l16 -6"))
-            children.append(
-                tag("text", short(n), class_="tall", x=f"{_inside(x, short(n)):.1f}", y=TOP - 3, text_anchor="middle")
-            )
-    children.append(tag("line", class_="axis", x1=LEFT, x2=RIGHT, y1=BASE, y2=BASE))
-    children += _ticks(edges, place, show)
-    children += [mark for mark, behind in marks if not behind]
-    return tag(
-        "svg",
-        children,
-        viewBox=f"0 {spare} {WIDTH} {HEIGHT - spare}",
-        class_="histogram",
-        role="img",
-        aria_labelledby=f"{name}-t {name}-d",
-    )
+            found.append((css, "".join(path)))
+    return found
 
 
-def bins_table(edges: Sequence[float], series: Series, limits: dict[str, float | None] | None, show: Callable) -> Html:
-    """The histogram in figures: neighbouring bins together, but none across a limit."""
+def bins_table(edges: Sequence[float], series: Series, limit: Limit, show: Show) -> list[tuple[str, list[int]]]:
+    """The histogram in figures: neighbouring bins together, but none across a limit. (span, documents of each series)."""
     every = max(1, math.ceil((len(edges) - 1) / TABLE_ROWS))
-    cuts = {_limit_edge(edges, side, v) for side, v in (limits or {}).items() if v is not None}
+    cuts = {_limit_edge(edges, side, value) for side, value in sides_of(limit)}
     bounds = [i for i in range(len(edges)) if i % every == 0 or i == len(edges) - 1 or i in cuts]
     rows = []
     for low, high in pairwise(bounds):
         numbers = [sum(counts[low:high]) for _, _, counts in series]
         if sum(numbers):
-            span = f"{show(_tidy(edges[low]))} to {show(_tidy(edges[high]))}"
-            rows.append(tag("tr", tag("th", span, scope="row"), (tag("td", count(n)) for n in numbers)))
-    head = tag("tr", tag("th", "from, to below", scope="col"), (tag("th", name, scope="col") for name, _, _ in series))
-    return tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="scroll")
+            rows.append((f"{show(_tidy(edges[low]))} to {show(_tidy(edges[high]))}", numbers))
+    return rows
 
 
-def bar(parts: Sequence[tuple[float, str]], whole: float, thin: bool = False) -> Html:
-    """A bar for a table's cell, of pieces (amount, class) on a track that stands for `whole`. Its figures stand beside it."""
-    x, pieces = 0.0, [tag("rect", class_="track", x=0, y=0, width=100, height=10)]
+def pieces(parts: Sequence[tuple[float, str]], whole: float) -> list[tuple[float, float, str]]:
+    """A bar of a table's cell, of parts (amount, class) on a track that stands for `whole`: (x, width, class), in hundredths."""
+    x, found = 0.0, []
     for amount, css in parts:
         width = 100 * amount / whole if whole else 0.0
         if width > 0:
-            pieces.append(tag("rect", class_=css, x=f"{x:.3f}", y=0, width=f"{max(width, 0.4):.3f}", height=10))
+            found.append((x, max(width, 0.4), css))
         x += width
-    return tag(
-        "svg",
-        pieces,
-        viewBox="0 0 100 10",
-        preserveAspectRatio="none",
-        class_="bar thin" if thin else "bar",
-        aria_hidden="true",
-        focusable="false",
-    )
+    return found
 
 
-def columns(name: str, title: str, values: Sequence[float], most: float) -> Html:
-    """Small columns of equal width, from zero to `most`, such as tokens of each shard."""
-    most = most or 1
+def columns(values: Sequence[float], most: float) -> str:
+    """The path of small columns of equal width, from zero to `most`, such as tokens of each shard; 100 wide, 24 high."""
     width = 100 / max(len(values), 6)
-    path = "".join(
-        f"M{i * width + 0.15 * width:.2f} 24V{24 - 22 * v / most:.2f}H{(i + 1) * width - 0.15 * width:.2f}V24z"
+    return "".join(
+        f"M{i * width + 0.15 * width:.2f} 24V{24 - 22 * v / (most or 1):.2f}H{(i + 1) * width - 0.15 * width:.2f}V24z"
         for i, v in enumerate(values)
     )
-    return tag(
-        "svg",
-        tag("title", title, id=name),
-        tag("path", class_="k", d=path),
-        viewBox="0 0 100 24",
-        preserveAspectRatio="none",
-        class_="columns",
-        role="img",
-        aria_labelledby=name,
-    )
 
 
-def legend(entries: Sequence[tuple[str, str]]) -> Html:
-    """Swatches (class, meaning)."""
-    return tag("p", (tag("span", tag("i", class_=f"swatch {css}"), text) for css, text in entries), class_="legend")
+def sides_of(limit: Limit) -> list[tuple[str, float]]:
+    """The sides of a limit on a number that are set."""
+    return limit.sides() if limit else []
 
 
-def _scale(edges: Sequence[float]) -> Callable[[float], float]:
+def _scale(edges: Sequence[float]) -> Place:
     """Where a value lies: all bins are equally wide."""
     width = (RIGHT - LEFT) / max(len(edges) - 1, 1)
 
@@ -174,32 +162,15 @@ def _limit_edge(edges: Sequence[float], side: str, limit: float) -> int:
     return next((i for i in range(len(edges) - 1, -1, -1) if edges[i] <= limit), 0)
 
 
-def _limit_marks(
-    edges: Sequence[float], limits: dict[str, float | None], place: Callable[[float], float], show: Callable
-) -> list[tuple[Html, bool]]:
-    """Lines, labels and shades of the limits, each with whether it lies behind the bars."""
-    found: list[tuple[Html, bool]] = []
-    for side, y in (("min", 12), ("max", 26)):
-        limit = limits.get(side)
-        if limit is None:
-            continue
-        label = f"{side} {show(limit)}"
-        if not edges[0] <= limit <= edges[-1]:
-            right = limit > edges[-1]
-            label = f"{label} →" if right else f"← {label}"
-            x = RIGHT if right else LEFT
-            found.append((tag("text", label, class_="limit", x=x, y=y, text_anchor="end" if right else "start"), False))
-            continue
-        x = place(edges[_limit_edge(edges, side, limit)])
-        begin, end = (LEFT, x) if side == "min" else (x, RIGHT)
-        if end > begin:
-            shade = tag("rect", class_="beyond", x=f"{begin:.1f}", y=TOP, width=f"{end - begin:.1f}", height=BASE - TOP)
-            found.append((shade, True))
-        found.append((tag("line", class_="limit", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=y + 3, y2=BASE), False))
-        found.append(
-            (tag("text", label, class_="limit", x=f"{_inside(x, label):.1f}", y=y, text_anchor="middle"), False)
-        )
-    return found
+def _limit_mark(edges: Sequence[float], side: str, limit: float, place: Place, show: Show) -> LimitMark:
+    label, y = f"{side} {show(limit)}", 12 if side == "min" else 26
+    if limit > edges[-1]:
+        return LimitMark(f"{label} →", RIGHT, y, "end")
+    if limit < edges[0]:
+        return LimitMark(f"← {label}", LEFT, y, "start")
+    x = place(edges[_limit_edge(edges, side, limit)])
+    begin, end = (LEFT, x) if side == "min" else (x, RIGHT)
+    return LimitMark(label, _inside(x, label), y, "middle", x, (begin, end - begin) if end > begin else None)
 
 
 def _inside(x: float, label: str) -> float:
@@ -208,7 +179,7 @@ def _inside(x: float, label: str) -> float:
     return min(max(x, LEFT + half), RIGHT - half)
 
 
-def _ticks(edges: Sequence[float], place: Callable[[float], float], show: Callable[[float], str]) -> list[Html]:
+def _ticks(edges: Sequence[float], place: Place, show: Show) -> list[tuple[float, float, str]]:
     """Marks and labels below the axis at round values, as many as there is room for."""
     if len(edges) < 2:
         return []
@@ -216,11 +187,9 @@ def _ticks(edges: Sequence[float], place: Callable[[float], float], show: Callab
     for v in _round_values(edges):
         x, label = place(v), show(v)
         middle = _inside(x, label)
-        if middle - len(label) * CHAR / 2 < until:
-            continue
-        until = middle + len(label) * CHAR / 2 + 8
-        found.append(tag("line", class_="axis", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=BASE, y2=BASE + 4))
-        found.append(tag("text", label, class_="tick", x=f"{middle:.1f}", y=BASE + 17, text_anchor="middle"))
+        if middle - len(label) * CHAR / 2 >= until:
+            until = middle + len(label) * CHAR / 2 + 8
+            found.append((x, middle, label))
     return found
 
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.finished import FinishedRun, PartFiles, SourceParts
-from pipeline.questions.measured import Sampled, bin_edges, document_keys, floats, lost_later
+from pipeline.questions.measured import Limit, Sampled, bin_edges, document_keys, floats, limit_of, lost_later
 from stages.chain import BYTES_IN, TEXT_IN
 from stages.step import Bounds, Labels, Step
 
@@ -27,6 +28,50 @@ SHOWN_LABELS = 24
 MOST_LABELS = 4096  # that are counted apart; of a measure with more, the rarest are counted together
 FAR = 12.0  # a limit is not drawn where it would make the picture more than so many times as wide
 DECADES = 3.0  # and on a logarithmic scale, more than so many decades wider
+
+
+class Fates(msgspec.Struct, frozen=True):
+    """Documents by their fate."""
+
+    kept: int
+    dropped_here: int
+    dropped_elsewhere: int
+
+    def sum(self) -> int:
+        return self.kept + self.dropped_here + self.dropped_elsewhere
+
+
+class LabelFates(Fates, frozen=True, kw_only=True):
+    """Documents with one label, by their fate."""
+
+    label: str
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
+    """One measure of a step, over the documents that reached it."""
+
+    step: str
+    measure: str
+    limit: Limit  # None also where the recipe sets neither side
+    unmeasured: Fates
+
+
+class NumberFigures(Measure, frozen=True, kw_only=True):
+    """A measure that is a number: bins (edges[i] to below edges[i + 1]), and documents in each by their fate."""
+
+    quantiles: dict[str, float]  # 5%, 50%, 95%
+    range: list[float]  # the least and the greatest; empty where nothing was measured
+    edges: list[float]
+    kept: list[int]
+    dropped_here: list[int]
+    dropped_elsewhere: list[int]
+
+
+class LabelFigures(Measure, frozen=True, kw_only=True):
+    """A measure that is a label: the most frequent ones, and all others together."""
+
+    labels: list[LabelFates]
+    other_labels: Fates
 
 
 @dataclass
@@ -53,9 +98,11 @@ class Column:
         return f"{self.name}.{self.measure}"
 
 
-def measures_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> tuple[list[dict[str, Any]], list[str]]:
+def measures_of(
+    run: FinishedRun, source: SourceParts, ordinals: list[int]
+) -> tuple[list[NumberFigures | LabelFigures], list[str]]:
     """The distributions of a source's measures, from the parts named by `ordinals`; and sentences on what is missing."""
-    found: list[dict[str, Any]] = []
+    found: list[NumberFigures | LabelFigures] = []
     missing: list[str] = []
     for stage, segment in enumerate(source.plan):
         if stage >= len(source.parts) or not ordinals or not segment.steps:
@@ -209,28 +256,25 @@ def edges_of(sampled: Sampled, limit: Any, integers: bool, bins: int = BINS) -> 
     return edges
 
 
-def _result(c: Column) -> dict[str, Any]:
-    limit = None
-    if isinstance(c.limit, Labels):
-        limit = {"keep": list(c.limit.keep)}
-    elif c.limit is not None and (c.limit.min is not None or c.limit.max is not None):
-        limit = {"min": c.limit.min, "max": c.limit.max}
-    found: dict[str, Any] = {"step": c.name, "measure": c.measure, "limit": limit}
-    found["unmeasured"] = dict(zip(FATES, c.unmeasured.tolist(), strict=True))
+def _result(c: Column) -> NumberFigures | LabelFigures:
+    limit = limit_of(c.limit)
+    known = {
+        "step": c.name,
+        "measure": c.measure,
+        "limit": limit if limit and limit.sides() else None,
+        "unmeasured": Fates(*c.unmeasured.tolist()),
+    }
     if c.label:
         falling = sorted(c.labels.items(), key=lambda item: (-int(item[1].sum()), item[0]))
         rest = c.rest + sum((counts for _, counts in falling[SHOWN_LABELS:]), np.zeros(len(FATES), np.int64))
-        found["labels"] = [
-            {"label": label} | dict(zip(FATES, counts.tolist(), strict=True))
-            for label, counts in falling[:SHOWN_LABELS]
-        ]
-        return found | {"other_labels": dict(zip(FATES, rest.tolist(), strict=True))}
+        labels = [LabelFates(*counts.tolist(), label=label) for label, counts in falling[:SHOWN_LABELS]]
+        return LabelFigures(**known, labels=labels, other_labels=Fates(*rest.tolist()))
     sample = c.sampled.sorted()
-    found["quantiles"] = (
-        dict(zip(("5%", "50%", "95%"), np.quantile(sample, [0.05, 0.5, 0.95]).tolist(), strict=True))
-        if (len(sample))
-        else {}
+    some = len(sample) > 0
+    return NumberFigures(
+        **known,
+        quantiles=dict(zip(("5%", "50%", "95%"), np.quantile(sample, [0.05, 0.5, 0.95]).tolist(), strict=True)) if some else {},
+        range=[c.sampled.low, c.sampled.high] if some else [],
+        edges=c.edges.tolist(),
+        **dict(zip(FATES, c.counts.tolist(), strict=True)),
     )
-    found["range"] = [c.sampled.low, c.sampled.high] if len(sample) else []
-    found["edges"] = c.edges.tolist()
-    return found | dict(zip(FATES, c.counts.tolist(), strict=True))

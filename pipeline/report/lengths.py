@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import msgspec
 import numpy as np
 
 from pipeline import storage
@@ -13,8 +12,23 @@ EDGES = np.concatenate([[0.0], 2.0 ** (np.arange(0, 81) / 2)])  # empty document
 BINS = len(EDGES) - 1
 
 
-def lengths_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> tuple[dict[str, Any], list[str]]:
-    """Histograms {"edges", "kept", "dropped"?} of "bytes" and "tokens" of the parts named; and what is missing.
+class Bins(msgspec.Struct, frozen=True):
+    """Documents in bins of their lengths, edges[i] to below edges[i + 1]; of tokens, those that were kept alone."""
+
+    edges: list[float]
+    kept: list[int]
+    dropped: list[int] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Lengths(msgspec.Struct, frozen=True):
+    """Lengths of a source's documents in bytes and in tokens."""
+
+    bytes: Bins
+    tokens: Bins
+
+
+def lengths_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> tuple[Lengths, list[str]]:
+    """Lengths of the documents of the parts named; and what is missing.
 
     A document dropped while it was a page yet to be extracted has no length as text, and is not counted.
     """
@@ -43,10 +57,7 @@ def lengths_of(run: FinishedRun, source: SourceParts, ordinals: list[int]) -> tu
                     np.asarray(batch.column("reached").fill_null(0)) > pages if pages else np.ones(batch.num_rows, bool)
                 )
                 counts["dropped"] += _binned(np.asarray(batch.column("bytes").fill_null(0))[text])
-    found = {
-        "bytes": _trimmed({"kept": counts["bytes"], "dropped": counts["dropped"]}),
-        "tokens": _trimmed({"kept": counts["tokens"]}),
-    }
+    found = Lengths(_trimmed(counts["bytes"], counts["dropped"]), _trimmed(counts["tokens"]))
     if not missing:
         return found, []
     return found, [f"Lengths of kept documents: {len(missing)} indexes of tokens are not there, such as {missing[0]}."]
@@ -56,9 +67,9 @@ def _binned(values: np.ndarray) -> np.ndarray:
     return np.bincount(np.clip(np.searchsorted(EDGES, values, "right") - 1, 0, BINS - 1), minlength=BINS)
 
 
-def _trimmed(counts: dict[str, np.ndarray]) -> dict[str, Any]:
+def _trimmed(kept: np.ndarray, dropped: np.ndarray | None = None) -> Bins:
     """Without the empty bins at both ends."""
-    used = np.flatnonzero(sum(counts.values()))
+    used = np.flatnonzero(kept if dropped is None else kept + dropped)
     first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-    found = {name: values[first:last].tolist() for name, values in counts.items()}
-    return {"edges": EDGES[first : last + 1].tolist() if last else [], **found}
+    bins = [values[first:last].tolist() for values in (kept, dropped) if values is not None]
+    return Bins(EDGES[first : last + 1].tolist() if last else [], *bins)

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts
-from pipeline.questions.measured import document_keys
-from pipeline.questions.why import measures_of_row
+from pipeline.questions.measured import MeasuredValue, document_keys, measures_of_row
 from stages.dedup.address import read_rows
 from stages.document import text_buffers
 from stages.kernels.hashing import hash_texts
@@ -29,13 +29,49 @@ REASONS = 24  # of a source of which documents are shown: those that dropped mos
 Pick = tuple[int, str, int, str | None]  # minus the hash, path, row, copy that stays: in a heap of the lowest hashes
 
 
+class StepMeasure(MeasuredValue, frozen=True, kw_only=True):
+    """What a step of this name measured of a document."""
+
+    step: str
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A sampled document. text: its beginning (`cut`: there is more), None where it was let go."""
+
+    id: str | None
+    url: str | None
+    file: str
+    record: int
+    bytes: int | None
+    text: str | None
+    cut: bool
+    representative: str | None  # the id of the copy that stays
+    measures: list[StepMeasure]
+
+
+class OfReason(msgspec.Struct, frozen=True):
+    """Some of the documents that were dropped for a reason."""
+
+    reason: str
+    documents: list[Document]
+
+
+class Samples(msgspec.Struct, frozen=True):
+    """Some documents of a source."""
+
+    kept: list[Document]
+    dropped: list[OfReason]
+
+    def all(self) -> list[Document]:
+        return [*self.kept, *(document for entry in self.dropped for document in entry.documents)]
+
+
 def samples_of(
     run: FinishedRun, source: SourceParts, ordinals: list[int], each: int, chars: int
-) -> tuple[dict[str, Any], list[str]]:
-    """{"kept": [document...], "dropped": [{"reason", "documents": [...]}...]} of the parts named; and what is missing.
+) -> tuple[Samples, list[str]]:
+    """Documents of the parts named; and what is missing.
 
-    each: documents shown for a reason, and kept ones to stand beside them. chars: of each text. A document has id, url,
-    file, record, bytes, text (None where it was let go), cut, representative, and the measures of its steps.
+    each: documents shown for a reason, and kept ones to stand beside them. chars: of each text.
     """
     missing: list[str] = []
     kept: list[Pick] = []
@@ -67,12 +103,10 @@ def samples_of(
     read = _read(run, [*kept, *(pick for reason in chosen for pick in picked[reason])], steps, chars)
     if last >= 0 and any(source.parts[last][o].kept is None for o in ordinals):
         missing.append(f"Kept documents: they were let go (run.keep is {run.recipe.run.keep}).")
-    elif any(document["text"] is None for document in read.values()):
+    elif any(document.text is None for document in read.values()):
         missing.append(f"The text of some documents was let go (run.keep is {run.recipe.run.keep}).")
-    found = {"kept": _in_order(kept, read), "dropped": []}
-    for reason in chosen:
-        found["dropped"].append({"reason": reason, "documents": _in_order(picked[reason], read)})
-    return found, missing
+    found = [OfReason(reason, _in_order(picked[reason], read)) for reason in chosen]
+    return Samples(_in_order(kept, read), found), missing
 
 
 @dataclass
@@ -137,16 +171,16 @@ class _ByReason:
             _take(self.picked.setdefault(reason, []), path, rows[mine], hashes[mine], self.each, theirs)
 
 
-def _in_order(heap: list[Pick], read: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
+def _in_order(heap: list[Pick], read: dict[tuple[str, int], Document]) -> list[Document]:
     return [
-        read[path, row] | ({"representative": copy} if copy else {})
+        msgspec.structs.replace(read[path, row], representative=copy) if copy else read[path, row]
         for _, path, row, copy in sorted(heap, key=lambda pick: pick[:3], reverse=True)
     ]
 
 
 def _read(
     run: FinishedRun, picks: Iterable[Pick], steps: list[tuple[str, Step]], chars: int
-) -> dict[tuple[str, int], dict[str, Any]]:
+) -> dict[tuple[str, int], Document]:
     """The documents picked, whole rows, of each part those row groups that hold one."""
     by_path: dict[str, set[int]] = {}
     for _, path, row, _ in picks:
@@ -162,22 +196,21 @@ def _read(
     return found
 
 
-def _document(row: dict[str, Any], steps: list[tuple[str, Step]], chars: int) -> dict[str, Any]:
-    text = row.get("text")
-    size = row.get("bytes")
-    if size is None and text is not None:
-        size = len(text.encode(errors="replace"))
-    return {
-        **{name: row[name] for name in ("id", "url", "record")},
-        "file": storage.redact(row["file"]),
-        "bytes": size,
-        "text": text[:chars] if text is not None else None,
-        "cut": text is not None and len(text) > chars,
-        "representative": row.get("representative"),
-        "measures": [
-            {"step": name, **measure}
+def _document(row: dict[str, Any], steps: list[tuple[str, Step]], chars: int) -> Document:
+    text, size = row.get("text"), row.get("bytes")
+    return Document(
+        id=row["id"],
+        url=row["url"],
+        file=storage.redact(row["file"]),
+        record=row["record"],
+        bytes=len(text.encode(errors="replace")) if size is None and text is not None else size,
+        text=text[:chars] if text is not None else None,
+        cut=text is not None and len(text) > chars,
+        representative=row.get("representative"),
+        measures=[
+            StepMeasure(m.name, m.value, m.limit, m.passes, step=name)
             for name, step in steps
-            for measure in measures_of_row(name, step, row)
-            if measure["value"] is not None
+            for m in measures_of_row(name, step, row)
+            if m.value is not None
         ],
-    }
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -13,45 +13,125 @@ from pipeline.jobs.dedup_call import CallReport
 from pipeline.jobs.shards import ShardReport
 from pipeline.ledger import Entry, Ref
 from pipeline.plan.node import Report
+from pipeline.report.books import SourceBooks
 
 CAUSES = 12  # different causes that are listed; the others are counted
 FAILED_SHOWN = 8  # documents that failed, of a source
 CAUSE_CHARS, TRACE_CHARS = 200, 1200
 
 
-def speed(run: FinishedRun, sources: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Per stage: tasks, seconds (of all its tasks), cpu_seconds, peak_memory, and bytes of what it was given, if known.
+class StageSpeed(msgspec.Struct, kw_only=True):
+    """The tasks of one stage and source together. bytes: of what they were given, where that is known."""
 
-    sources: as `books.source_books` gives them, for the time of single steps.
-    """
-    stages: dict[str, dict[str, Any]] = {}
+    stage: str
+    tasks: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0
+    bytes: int | None = None
+
+    def add(self, entry: Entry, size: int | None) -> None:
+        """Count a task in."""
+        self.tasks += 1
+        self.seconds = round(self.seconds + entry.seconds, 3)
+        self.cpu_seconds = round(self.cpu_seconds + entry.cpu_seconds, 3)
+        self.peak_memory = max(self.peak_memory, entry.peak_memory)
+        if size is not None:
+            self.bytes = (self.bytes or 0) + size
+
+
+class StepSpeed(msgspec.Struct, frozen=True, kw_only=True):
+    """One step within the tasks of a source."""
+
+    source: str
+    step: str
+    seconds: float
+    bytes: int
+
+
+class Speed(msgspec.Struct, frozen=True, kw_only=True):
+    """Stages and steps, those that took most first, and all tasks together."""
+
+    stages: list[StageSpeed]
+    steps: list[StepSpeed]
+    seconds: float
+    cpu_seconds: float
+    peak_memory: int
+    tasks: int
+    hosts: int
+    finished: str | None
+    last_run_seconds: float
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """Documents that failed in one step for one cause."""
+
+    source: str
+    step: str
+    cause: str
+    documents: int
+
+
+class MoreCauses(msgspec.Struct, frozen=True):
+    """Causes that are not listed, and their documents."""
+
+    causes: int
+    documents: int
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
+    """A document in quarantine."""
+
+    source: str
+    id: str | None
+    file: str
+    record: int
+    step: str
+    error: str | None
+    traceback: str
+
+
+class PassedOver(msgspec.Struct, frozen=True):
+    """Records that are no documents, documents that were mended, characters replaced."""
+
+    source: str
+    what: str
+    records: int
+
+
+class Failures(msgspec.Struct, frozen=True, kw_only=True):
+    """Failed documents by step and cause, some of each source, and files that could not be read to their end."""
+
+    causes: list[Cause]
+    more_causes: MoreCauses
+    documents: list[Failed]
+    files: int
+    passed_over: list[PassedOver]
+
+
+def speed(run: FinishedRun, sources: Mapping[str, SourceBooks], last_run_seconds: float) -> Speed:
+    """What the tasks took. sources: the books of each, for the time of single steps."""
+    stages: dict[str, StageSpeed] = {}
     for entry in run.entries:
         name = _stage(entry.ref)
-        stage = stages.setdefault(
-            name, {"stage": name, "tasks": 0, "seconds": 0.0, "cpu_seconds": 0.0, "peak_memory": 0, "bytes": None}
-        )
-        stage["tasks"] += 1
-        for field in ("seconds", "cpu_seconds"):
-            stage[field] = round(stage[field] + getattr(entry, field), 3)
-        stage["peak_memory"] = max(stage["peak_memory"], entry.peak_memory)
-        if (size := _bytes_in(run, entry)) is not None:
-            stage["bytes"] = (stage["bytes"] or 0) + size
+        stages.setdefault(name, StageSpeed(stage=name)).add(entry, _bytes_in(run, entry))
     steps = [
-        {"source": source, "step": step["step"], "seconds": step["seconds"], "bytes": step["in"]["bytes"]}
+        StepSpeed(source=source, step=step.step, seconds=step.seconds, bytes=step.into.bytes)
         for source, books in sources.items()
-        for step in books["steps"]
-        if step["seconds"] > 0
+        for step in books.steps
+        if step.seconds > 0
     ]
-    return {
-        "stages": sorted(stages.values(), key=lambda s: (-s["seconds"], s["stage"])),
-        "steps": sorted(steps, key=lambda s: (-s["seconds"], s["source"], s["step"])),
-        "seconds": round(sum(s["seconds"] for s in stages.values()), 3),
-        "cpu_seconds": round(sum(s["cpu_seconds"] for s in stages.values()), 3),
-        "peak_memory": max((s["peak_memory"] for s in stages.values()), default=0),
-        "tasks": len(run.entries),
-        "hosts": len({entry.host for entry in run.entries}),
-        "finished": max((entry.finished for entry in run.entries), default=None),
-    }
+    return Speed(
+        stages=sorted(stages.values(), key=lambda s: (-s.seconds, s.stage)),
+        steps=sorted(steps, key=lambda s: (-s.seconds, s.source, s.step)),
+        seconds=round(sum(s.seconds for s in stages.values()), 3),
+        cpu_seconds=round(sum(s.cpu_seconds for s in stages.values()), 3),
+        peak_memory=max((s.peak_memory for s in stages.values()), default=0),
+        tasks=len(run.entries),
+        hosts=len({entry.host for entry in run.entries}),
+        finished=max((entry.finished for entry in run.entries), default=None),
+        last_run_seconds=last_run_seconds,
+    )
 
 
 def _stage(ref: Ref) -> str:
@@ -84,13 +164,10 @@ def _bytes_in(run: FinishedRun, entry: Entry) -> int | None:
     return None
 
 
-def failures(run: FinishedRun, ordinals: dict[str, list[int]]) -> dict[str, Any]:
-    """Failed documents by step and cause, some of each source, and files that could not be read to their end.
-
-    ordinals: of each source, the parts whose quarantine is read.
-    """
+def failures(run: FinishedRun, ordinals: dict[str, list[int]]) -> Failures:
+    """What failed. ordinals: of each source, the parts whose quarantine is read."""
     causes: Counter[tuple[str, str, str]] = Counter()
-    shown = []
+    shown: list[Failed] = []
     files = 0
     notes: Counter[tuple[str, str]] = Counter()
     for name, source in run.sources.items():
@@ -110,15 +187,14 @@ def failures(run: FinishedRun, ordinals: dict[str, list[int]]) -> dict[str, Any]
                             causes[name, cause[1], "(other causes)"] += 1
                     for row in batch.slice(0, left).to_pylist():
                         row["traceback"] = (row["traceback"] or "")[-TRACE_CHARS:]
-                        shown.append({"source": name, **row})
+                        shown.append(Failed(source=name, **row))
                     left = max(0, left - batch.num_rows)
     common = causes.most_common()
-    return {
-        "causes": [
-            {"source": s, "step": step, "cause": cause, "documents": n} for (s, step, cause), n in common[:CAUSES]
-        ],
-        "more_causes": {"causes": len(common[CAUSES:]), "documents": sum(n for _, n in common[CAUSES:])},
-        "documents": shown,
-        "files": files,
-        "passed_over": [{"source": s, "what": what, "records": n} for (s, what), n in sorted(notes.items())],
-    }
+    rest = common[CAUSES:]
+    return Failures(
+        causes=[Cause(*place, documents) for place, documents in common[:CAUSES]],
+        more_causes=MoreCauses(len(rest), sum(n for _, n in rest)),
+        documents=shown,
+        files=files,
+        passed_over=[PassedOver(*place, records) for place, records in sorted(notes.items())],
+    )

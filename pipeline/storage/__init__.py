@@ -8,10 +8,11 @@ from pipeline.storage.cache import Cache, fetch, pinned
 from pipeline.storage.content import ContentDigests, digest_of
 from pipeline.storage.digest import file_digest, is_digest
 from pipeline.storage.entry import Entry, Stat, is_size_only
-from pipeline.storage.errors import ChangedError, DamagedError, MissingError, StorageError, redact
-from pipeline.storage.listing import exists, list_files
+from pipeline.storage.errors import ChangedError, DamagedError, MissingError, StorageError, TransientError, redact
+from pipeline.storage.listing import exists, list_files, listed, revisions
 from pipeline.storage.local import cache_folder, scratch_folder
 from pipeline.storage.lock import RunLock, check_token, lock_holder
+from pipeline.storage.many import find_files
 from pipeline.storage.public import public, public_name, without_secrets
 from pipeline.storage.random_access import open_random
 from pipeline.storage.stream import open_stream, read_bytes
@@ -39,6 +40,7 @@ __all__ = [
     "RunLock",
     "Stat",
     "StorageError",
+    "TransientError",
     "cache_folder",
     "check_token",
     "clear_scratch",
@@ -50,11 +52,13 @@ __all__ = [
     "exists",
     "fetch",
     "file_digest",
+    "find_files",
     "is_digest",
     "is_local",
     "is_size_only",
     "join",
     "list_files",
+    "listed",
     "local_path",
     "lock_holder",
     "name_of",
@@ -68,6 +72,7 @@ __all__ = [
     "publish",
     "read_bytes",
     "redact",
+    "revisions",
     "scheme",
     "scratch_folder",
     "stat",

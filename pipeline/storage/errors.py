@@ -15,6 +15,8 @@ from pathlib import Path
 from pipeline.storage.public import public_name
 from stages.errors import UserError
 
+PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTUNREACH, errno.ENETUNREACH}
+"""What a network file system answers while its server is away."""
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _QUERY = re.compile(r"\?[^\s'\"<>)\]]*")
 _SECRET = re.compile(
@@ -25,6 +27,20 @@ _SECRET = re.compile(
 
 class StorageError(UserError):
     """Files that cannot be listed, read or written."""
+
+
+class TransientError(StorageError):
+    """What may pass: a busy server, a connection that broke, no network. The task is tried again (pipeline/attempts.py).
+
+    asked: seconds that the server asks to be left alone for; 0 if it does not say.
+    """
+
+    def __init__(self, text: str, asked: float = 0.0) -> None:
+        super().__init__(text)
+        self.asked = asked
+
+    def __reduce__(self) -> tuple:
+        return (TransientError, (str(self), self.asked), vars(self))
 
 
 class MissingError(StorageError):
@@ -47,14 +63,18 @@ class DamagedError(StorageError):
 
 
 class Broken(Exception):
-    """A transfer that failed in a way that trying again may mend. Internal: it becomes a StorageError.
+    """A transfer that failed in a way that trying again may mend. Internal: it becomes a TransientError (`given_up`).
 
-    fix: what the user can do if trying again does not help.
+    fix: what the user can do if trying again does not help. asked: as in TransientError.
     """
 
-    def __init__(self, reason: str, fix: str = "check the network and run again") -> None:
+    def __init__(self, reason: str, fix: str = "check the network and run again", asked: float = 0.0) -> None:
         super().__init__(reason)
-        self.reason, self.fix = reason, fix
+        self.reason, self.fix, self.asked = reason, fix, asked
+
+    def given_up(self, uri: str) -> TransientError:
+        """The error for `uri` once no further attempt is made at it."""
+        return TransientError(f"{shown(uri)}: {self}; {self.fix}", self.asked)
 
 
 def redact(text: str) -> str:
@@ -98,4 +118,6 @@ def from_os_error(error: OSError, path: str | Path, action: str, needed: int = 0
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return StorageError(f"{path}: too many open files; raise the limit (ulimit -n) or use fewer workers")
     reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in PASSING:
+        return TransientError(f"{path}: cannot {action} it: {reason}; check the file system's server")
     return StorageError(f"{path}: cannot {action} it: {reason}")

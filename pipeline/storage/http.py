@@ -48,15 +48,14 @@ def request(
     allow_redirects: bool = True,
     refused: Callable[[str, Response], StorageError | None] = lambda uri, response: None,
 ) -> Response:
-    """One answer of 2xx or 3xx, its body not yet read; tried again with back-off, and as Retry-After asks.
+    """One answer of 2xx or 3xx, its body not yet read; tried again with back-off, and when the answer says (`asked_to_wait`).
 
     refused: may turn an answer of 4xx into a more precise error. Raises StorageError, or Broken when no attempt came
     through.
     """
     sent = {"Accept-Encoding": "identity", **(headers or {})}
-    attempt = 0
+    attempt, asked = 0, 0.0
     while True:
-        attempt += 1
         pause = 0.0
         try:
             response = session().request(
@@ -67,18 +66,24 @@ def request(
             response.close()
             if response.status_code not in BUSY:
                 raise refused(uri, response) or _refusal(uri, response)
-            broken = Broken(f"the server answers {response.status_code} {response.reason}", "try again later")
-            pause = retry.retry_after(response.headers.get("Retry-After"))
+            pause = retry.asked_to_wait(response.headers)
+            broken = Broken(f"the server answers {response.status_code} {response.reason}", "try again later", pause)
         except exceptions.SSLError as error:
             reason = f"no secure connection ({redact(str(error))})"
-            raise StorageError(f"{shown(uri)}: {reason}; check REQUESTS_CA_BUNDLE") from None
+            if "certificate" in str(error).lower():
+                raise StorageError(f"{shown(uri)}: {reason}; check REQUESTS_CA_BUNDLE") from None
+            broken = Broken(reason, "check REQUESTS_CA_BUNDLE, and the network")  # cut off in the middle of a handshake, say
         except (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError) as error:
             broken = Broken(f"cannot reach the server ({cause(error)})", "check the address and the network")
         except exceptions.RequestException as error:
             raise StorageError(f"{shown(uri)}: cannot be read: {redact(str(error))}; check the address") from None
-        if attempt >= retry.OPEN_ATTEMPTS:
-            raise broken
-        retry.wait(attempt, pause)
+        if pause and asked < retry.ASKED_IN_ALL:
+            asked += max(pause, 1.0)
+        else:
+            attempt += 1
+            if attempt >= retry.OPEN_ATTEMPTS:
+                raise broken
+        retry.wait(max(attempt, 1), pause)
 
 
 def cause(error: Exception) -> str:
@@ -160,7 +165,7 @@ def stat(uri: str) -> Stat:
             if size_of(response) is None:
                 response = request("GET", uri, uri, {"Range": "bytes=0-0"})
     except Broken as broken:
-        raise StorageError(f"{shown(uri)}: {broken}; {broken.fix}") from None
+        raise broken.given_up(uri) from None
     response.close()
     size = size_of(response)
     if size is None:
@@ -219,7 +224,7 @@ def ranged(url: str, uri: str, headers: Mapping[str, str]) -> bool:
     try:
         response = request("GET", url, uri, {**headers, "Range": "bytes=0-0"})
     except Broken as broken:
-        raise StorageError(f"{shown(uri)}: {broken}; {broken.fix}") from None
+        raise broken.given_up(uri) from None
     response.close()
     return response.status_code == 206
 

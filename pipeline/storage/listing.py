@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from urllib.parse import quote
 from pipeline.storage import local
 from pipeline.storage.backends import backend
 from pipeline.storage.braces import alternatives
-from pipeline.storage.entry import Backend, Entry
+from pipeline.storage.entry import Backend, Entry, Stat
 from pipeline.storage.errors import MissingError, StorageError, shown
 from pipeline.storage.uri import file_uri, is_unicode, local_path, scheme
 
@@ -32,7 +32,8 @@ def list_files(pattern: str | Path) -> list[Entry]:
     Files of a folder are named as the folder was given ("./runs/a" -> "./runs/a/x"); matches of a glob at file:// or ~
     are plain paths; a local file whose name is no UTF-8 is named by its file:// address, percent-encoded. HTTP servers
     have no listing, so there a pattern is always one file. MissingError for a bucket or hub repository that does not
-    exist. StorageError where some alternatives of {a,b} name files and another names none.
+    exist. StorageError where some alternatives of {a,b} name files and another names none, and for local links to nothing,
+    pipes and devices.
     """
     text = str(pattern)
     kind = scheme(text)
@@ -57,6 +58,9 @@ def _list(text: str, kind: str) -> list[Entry]:
         found = list(_glob(storage, str(local_path(text)) + ("/" if text.endswith("/") else "")))
     else:
         found = list(_glob(storage, text))
+    if kind == "file":
+        for entry in found:
+            local.check_file(entry.uri, entry.stat)
     return sorted(map(_named, found), key=lambda entry: entry.uri)
 
 
@@ -188,6 +192,26 @@ def _component(name: str) -> str:
             text += re.escape(name[i])
         i += 1
     return text
+
+
+def listed(uri: str, size: int, version: str) -> Stat | None:
+    """All that readers need to know of a file that was listed, so that opening it costs no request; None: they ask again.
+
+    The hub's listings tell the hash of the content, and its requests are few. Elsewhere asking again costs little, and may
+    tell a checksum of the whole file.
+    """
+    if scheme(uri) != "hf":
+        return None
+    from pipeline.storage import hub
+
+    return hub.known(size, version)
+
+
+def revisions(uris: Iterable[str]) -> dict[str, str]:
+    """The commit of each repository on the hub that these URIs or patterns name, as it was when they were looked up."""
+    from pipeline.storage import hub
+
+    return hub.commits(uris)
 
 
 def exists(uri: str | Path) -> bool:

@@ -10,13 +10,14 @@ import errno
 import os
 import secrets
 import shutil
+import stat as modes
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from pipeline.storage.entry import Entry, Stat
-from pipeline.storage.errors import StorageError, from_os_error
+from pipeline.storage.errors import StorageError, from_os_error, shown
 from pipeline.storage.uri import is_local, local_path
 from pipeline.storage.version import version_of, witness_of
 from stages.cache import cache_root
@@ -25,9 +26,14 @@ TEMPORARY = ".tmp-"
 """Start of the names of unfinished files; the rest is random, then the final name (so its suffix is kept)."""
 SCRATCH = ".scratch"
 """Folder for scratch files in a local run's folder, so that finishing one is a rename."""
+NO_FILE = "no file: "
+"""Start of the version of what is listed like a file and cannot be read as one; the rest says what it is."""
+_DANGLING, _SPECIAL = "a link to a file that is not there", "a pipe, a socket or a device"
 
 
 def _stat(status: os.stat_result) -> Stat:
+    if not (modes.S_ISREG(status.st_mode) or modes.S_ISDIR(status.st_mode)):
+        return Stat(0, NO_FILE + _SPECIAL)
     return Stat(status.st_size, version_of(status), witness=witness_of(status))
 
 
@@ -39,7 +45,15 @@ def stat(uri: str) -> Stat:
         raise from_os_error(error, path, "read") from None
     if path.is_dir():
         raise from_os_error(IsADirectoryError(errno.EISDIR, ""), path, "read")
+    check_file(uri, _stat(status))
     return _stat(status)
+
+
+def check_file(uri: str, stat: Stat) -> None:
+    """Raises StorageError for what is listed like a file and cannot be read as one."""
+    if stat.version.startswith(NO_FILE):
+        what = stat.version.removeprefix(NO_FILE)
+        raise StorageError(f"{shown(uri)}: it is {what}; remove it, name the files beside it, or put a file in its place")
 
 
 def exists(uri: str) -> bool:
@@ -54,7 +68,7 @@ def list_level(folder: str, name_prefix: str) -> tuple[list[str], list[Entry]]:
     folders, files = [], []
     for item in _scan(folder):
         if item.name.startswith(name_prefix):
-            if item.is_dir():
+            if _is_dir(item):
                 folders.append(item.name)
             elif (entry := _entry(folder, item)) is not None:
                 files.append(entry)
@@ -77,7 +91,7 @@ def list_tree(folder: str) -> Iterator[Entry]:
         for item in _scan(current):
             if item.name.startswith("."):
                 continue
-            if item.is_dir():
+            if _is_dir(item):
                 pending.append(_join(current, item.name))
             elif (entry := _entry(current, item)) is not None:
                 yield entry
@@ -93,11 +107,22 @@ def _scan(folder: str) -> list[os.DirEntry[str]]:
         raise from_os_error(error, folder, "list") from None
 
 
+def _is_dir(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
 def _entry(folder: str, item: os.DirEntry[str]) -> Entry | None:
     try:
         status = item.stat()
-    except FileNotFoundError:  # a dangling link, or removed since it was listed
-        return None
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise from_os_error(error, _join(folder, item.name), "read") from None
+        if not item.is_symlink():  # removed since it was listed
+            return None
+        return Entry(_join(folder, item.name), Stat(0, NO_FILE + _DANGLING))
     return Entry(_join(folder, item.name), _stat(status))
 
 

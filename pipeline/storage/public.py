@@ -26,6 +26,9 @@ _LONG = 16  # a parameter of this many characters without a name is taken for a 
 
 def public_name(uri: str) -> str:
     """`uri` without user name, password, and the parameters of its query that give access. Paths are left as they are."""
+    if uri.startswith("list:"):  # a list of paths, and what part of it is taken
+        address, mark, part = uri.removeprefix("list:").partition("#")
+        return f"list:{public_name(address)}{mark}{part}"
     found = _ADDRESS.fullmatch(uri)
     if not found:
         return uri

@@ -107,10 +107,11 @@ class RandomReader(io.RawIOBase):
         return start, piece
 
 
-def open_random(uri: str | Path, *, version: str | None = None) -> BinaryIO:
-    """Opens a file for reading at any place. version: as for open_stream."""
+def open_random(uri: str | Path, *, version: str | None = None, stat: Stat | None = None) -> BinaryIO:
+    """Opens a file for reading at any place. version, stat: as for open_stream."""
     text = str(uri)
     if is_local(text):
         return cast(BinaryIO, io.BufferedReader(open_local(text, version), READ_AHEAD_FIRST))
     storage = remote(text)
-    return cast(BinaryIO, RandomReader(storage, text, stat_listed(storage, text, version), version is not None))
+    known = stat or stat_listed(storage, text, version)
+    return cast(BinaryIO, RandomReader(storage, text, known, version is not None))

@@ -7,7 +7,9 @@ delivered bytes is patient (a run of days must live through a minute without net
 from __future__ import annotations
 
 import random
+import re
 import time
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 FIRST_DELAY = 0.2
@@ -17,8 +19,12 @@ OPEN_ATTEMPTS = 5
 """Attempts to get a first answer."""
 PATIENCE = 8
 """Attempts in a row without a single new byte before a transfer is given up."""
-LONGEST_RETRY_AFTER = 120.0
-"""Seconds that a server may ask us to wait (Retry-After)."""
+LONGEST_ASKED = 300.0
+"""Seconds that one answer may ask us to wait (the hub counts requests in windows of five minutes)."""
+ASKED_IN_ALL = 600.0
+"""Seconds that a request waits in all because it is asked to, before such an answer counts as a failed attempt."""
+
+_WINDOW = re.compile(r";\s*t=(\d+(?:\.\d+)?)")
 
 
 def delay(attempt: int) -> float:
@@ -26,19 +32,32 @@ def delay(attempt: int) -> float:
     return min(LONGEST_DELAY, FIRST_DELAY * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
 
 
-def retry_after(header: str | None) -> float:
-    """Seconds that a Retry-After header asks for (a number or an HTTP date), at most LONGEST_RETRY_AFTER; 0 if none."""
-    if not header:
-        return 0.0
+def asked_to_wait(headers: Mapping[str, str]) -> float:
+    """Seconds that an answer asks us to wait, at most LONGEST_ASKED; 0 if it does not say.
+
+    That is Retry-After, a number or an HTTP date (RFC 9110, 10.2.3), else what is left of the window in RateLimit
+    (`"resolvers";r=0;t=57`: draft-ietf-httpapi-ratelimit-headers).
+    """
+    return min(max(_retry_after(headers.get("Retry-After", "")), 0.0) or _window(headers.get("RateLimit", "")), LONGEST_ASKED)
+
+
+def _retry_after(header: str) -> float:
     try:
-        seconds = float(header)
+        return float(header)
     except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except (TypeError, ValueError):
-            return 0.0
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+        pass
+    try:
+        return parsedate_to_datetime(header).timestamp() - time.time()
+    except (TypeError, ValueError, IndexError):
+        return 0.0
 
 
-def wait(attempt: int, at_least: float = 0.0) -> None:
-    time.sleep(max(delay(attempt), at_least))
+def _window(header: str) -> float:
+    """The longest t of those limits of which nothing is left."""
+    spent = [part for part in header.split(",") if re.search(r";\s*r=0\b", part)]
+    return max((float(found[1]) for part in spent if (found := _WINDOW.search(part))), default=0.0)
+
+
+def wait(attempt: int, asked: float = 0.0) -> None:
+    """Wait as long as an answer asked, and the delay of the attempt on top: not all are to come back at the same moment."""
+    time.sleep(asked + delay(attempt) + (random.uniform(0.0, 0.1) * asked))

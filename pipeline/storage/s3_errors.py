@@ -20,7 +20,8 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from pipeline.storage.errors import Broken, ChangedError, MissingError, StorageError, redact
+from pipeline.storage.errors import Broken, ChangedError, MissingError, StorageError, TransientError, redact
+from pipeline.storage.retry import asked_to_wait
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "TokenRefreshRequired", "InvalidSecurity"}
@@ -30,6 +31,7 @@ _REGION = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalL
 _CHANGED = {"PreconditionFailed", "412"}
 _FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "InsufficientCapacity", "507"}
 _BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "ThrottlingException"}
+_DAMAGED = {"BadDigest", "IncompleteBody", "XAmzContentChecksumMismatch"}  # on its way to the server
 
 
 def error_code(error: ClientError) -> str:
@@ -40,9 +42,15 @@ def status_of(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def headers_of(error: ClientError) -> dict[str, str]:
+    """The headers of the answer, by their names as RFCs write them."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return {name: headers[name.lower()] for name in ("Retry-After", "RateLimit") if name.lower() in headers}
+
+
 def is_busy(error: ClientError) -> bool:
     """True when the server may well answer the same request later."""
-    return error_code(error) in _BUSY or status_of(error) in (429, 500, 502, 503, 504)
+    return error_code(error) in _BUSY | _DAMAGED or status_of(error) in (429, 500, 502, 503, 504)
 
 
 def from_boto_error(error: Exception, uri: str, action: str, s3: Any) -> StorageError:
@@ -51,7 +59,9 @@ def from_boto_error(error: Exception, uri: str, action: str, s3: Any) -> Storage
         return _from_server(error, uri, action, s3)
     where = _endpoint(s3)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
-        return StorageError(
+        # Where many workers ask a node's metadata service at once, it may not answer each of them.
+        kind = TransientError if isinstance(error, CredentialRetrievalError) else StorageError
+        return kind(
             f"{uri}: no usable AWS credentials: {redact(str(error))}; set AWS_PROFILE, or both AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY"
         )
@@ -65,17 +75,15 @@ def from_boto_error(error: Exception, uri: str, action: str, s3: Any) -> Storage
         )
     if isinstance(error, ParamValidationError):
         return StorageError(f"{uri}: not a valid S3 address: {redact(str(error))}; write s3://BUCKET/KEY")
-    if isinstance(error, ConnectionError | HTTPClientError):
-        return StorageError(
-            f"{uri}: cannot reach {where} ({_cause(error)}); check the network, and AWS_ENDPOINT_URL if it is set"
-        )
-    return StorageError(f"{uri}: cannot {action} it: {redact(str(error))}")
+    broken = as_broken(error, s3)
+    return broken.given_up(uri) if broken else StorageError(f"{uri}: cannot {action} it: {redact(str(error))}")
 
 
 def as_broken(error: Exception, s3: Any) -> Broken | None:
     """Broken for what trying again later may mend, else None."""
     if isinstance(error, ClientError):
-        return Broken(f"{_endpoint(s3)} answers {error_code(error)}", "try again later") if is_busy(error) else None
+        reason = f"{_endpoint(s3)} keeps answering {error_code(error)}"
+        return Broken(reason, "try again later", asked_to_wait(headers_of(error))) if is_busy(error) else None
     if isinstance(error, SSLError):
         return None
     if isinstance(error, ConnectionError | HTTPClientError):
@@ -114,8 +122,8 @@ def _from_server(error: ClientError, uri: str, action: str, s3: Any) -> StorageE
         return StorageError(f"{uri}: the object is archived; restore it first, or name another copy")
     if code in _FULL:
         return StorageError(f"{uri}: no space left at {where} ({code}); free some or choose another bucket")
-    if is_busy(error):
-        return StorageError(f"{uri}: {where} keeps answering {code}; try again later")
+    if (broken := as_broken(error, s3)) is not None:
+        return broken.given_up(uri)
     message = redact(str(error.response.get("Error", {}).get("Message", "")))
     return StorageError(f"{uri}: cannot {action} it: {where} answers {code} ({message})")
 

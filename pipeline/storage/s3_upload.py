@@ -17,7 +17,7 @@ from typing import Any
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline.storage.errors import StorageError, from_os_error
+from pipeline.storage.errors import TransientError, from_os_error
 from pipeline.storage.s3_client import client
 from pipeline.storage.s3_errors import from_boto_error
 from pipeline.storage.s3_objects import SHA256, is_plain, split_file, stat_of
@@ -105,7 +105,7 @@ def _checksum(s3: Any) -> dict[str, str]:
 def _check_etag(uri: str, answer: dict[str, Any], md5: str) -> None:
     etag = answer["ETag"].strip('"')
     if is_plain(answer) and len(etag) == 32 and etag != md5:
-        raise StorageError(f"{uri}: arrived damaged: its MD5 is {etag}, not {md5}; run again")
+        raise TransientError(f"{uri}: arrived damaged: its MD5 is {etag}, not {md5}; run again")
 
 
 def _check_whole(uri: str, s3: Any, bucket: str, key: str, size: int, md5s: list[bytes]) -> None:
@@ -115,6 +115,6 @@ def _check_whole(uri: str, s3: Any, bucket: str, key: str, size: int, md5s: list
     wanted = f"{hashlib.md5(b''.join(md5s), usedforsecurity=False).hexdigest()}-{len(md5s)}"
     same_shape = len(stat.version) == len(wanted) and stat.version.endswith(f"-{len(md5s)}")
     if stat.size != size:
-        raise StorageError(f"{uri}: arrived damaged: {stat.size:,} bytes, not {size:,}; run again")
+        raise TransientError(f"{uri}: arrived damaged: {stat.size:,} bytes, not {size:,}; run again")
     if is_plain(answer) and same_shape and stat.version != wanted:
-        raise StorageError(f"{uri}: arrived damaged: its ETag is {stat.version}, not {wanted}; run again")
+        raise TransientError(f"{uri}: arrived damaged: its ETag is {stat.version}, not {wanted}; run again")

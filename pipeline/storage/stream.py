@@ -16,7 +16,7 @@ from pipeline.storage import retry
 from pipeline.storage.backends import remote
 from pipeline.storage.digest import Check
 from pipeline.storage.entry import Body, Remote, Stat
-from pipeline.storage.errors import Broken, ChangedError, StorageError, from_os_error, shown
+from pipeline.storage.errors import Broken, ChangedError, TransientError, from_os_error, shown
 from pipeline.storage.uri import is_local, local_path
 from pipeline.storage.version import WatchedFile
 
@@ -74,11 +74,12 @@ class ResumingStream(io.RawIOBase):
                 self._drop()
                 self._failures += 1
                 if not self._received and self._failures >= FIRST_ATTEMPTS:
-                    raise StorageError(f"{shown(self._uri)}: {broken}; {broken.fix}") from None
+                    raise broken.given_up(self._uri) from None
                 if self._failures >= retry.PATIENCE:
-                    raise StorageError(
+                    raise TransientError(
                         f"{shown(self._uri)}: reading broke off at byte {self._position:,} of {self._stat.size:,} and "
-                        f"could not be continued: {broken}; {broken.fix}"
+                        f"could not be continued: {broken}; {broken.fix}",
+                        broken.asked,
                     ) from None
                 retry.wait(self._failures)
                 continue
@@ -107,7 +108,7 @@ class ResumingStream(io.RawIOBase):
         self._drop()
         check, self._check = self._check, None
         if check and (difference := check.mismatch()):
-            raise StorageError(
+            raise TransientError(
                 f"{shown(self._uri)}: was damaged on its way: {difference}; run again, and if it comes back, "
                 "upload the file anew"
             )

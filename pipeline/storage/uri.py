@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from pipeline.storage.errors import StorageError, shown
@@ -51,6 +52,22 @@ def local_path(uri: str | Path) -> Path:
     if not text:
         raise StorageError("an empty path was given; name a file or folder")
     return Path(text).expanduser()
+
+
+def located(path: str, folder: str | None) -> str:
+    """Where a path of a recipe lies: a relative one under the recipe's `folder`, anything else where it says."""
+    if folder is None or _SCHEME.match(path) or path.startswith(("/", "~", "sample:")):
+        return path
+    return f"{folder.rstrip('/')}/{path}"
+
+
+def as_written(value: Any, folder: str | None) -> Any:
+    """JSON values with the strings that `located` made as they were before."""
+    if isinstance(value, str):
+        return value.removeprefix(f"{folder.rstrip('/')}/") if folder else value
+    if isinstance(value, dict):
+        return {key: as_written(item, folder) for key, item in value.items()}
+    return [as_written(item, folder) for item in value] if isinstance(value, list | tuple) else value
 
 
 def file_uri(path: Path) -> str:

@@ -18,6 +18,7 @@ time; and a filter that would be too small for its n-grams is an error.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.dedup.address import group_of, pack, read_remaining
-from stages.dedup.bloom import Filter, load_filter, make_filter, save_filter
+from stages.dedup.bloom import BLOCK_BITS, Filter, design, load_filter, make_filter, save_filter
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local
 from stages.dedup.spec import AnyDedup, Bff, read_spec_as
 from stages.document import text_buffers
@@ -240,3 +241,19 @@ def _pass(
     filter.inserted += inserted
     columns = {"doc": docs[rows[:spans]], "start": starts[:spans], "stop": stops[:spans], "probe": probes[:spans]}
     return {k: v.copy() for k, v in columns.items()}, counts
+
+
+def seconds_of_filter(spec: Bff, texts: Sequence[pa.Array], size: int) -> float:
+    """Seconds that texts take through an empty filter of `size` bytes, hashing included.
+
+    N-grams lie anywhere in a filter, so one that is larger than the caches waits for memory at each of them. Its pages are
+    written before the clock starts, as they are after the first of a long run's texts.
+    """
+    blocks = max(1, size * 8 // BLOCK_BITS)
+    bits, (_, k) = np.ones(blocks * (BLOCK_BITS // 64), np.uint64), design(1, spec.fp_rate)
+    bits[:] = 0
+    filter = Filter(bits, k, spec.ngram, spec.seed, 1, spec.fp_rate)
+    began = time.perf_counter()
+    for batch in texts:
+        _pass(batch, np.arange(len(batch)), spec, filter)
+    return time.perf_counter() - began

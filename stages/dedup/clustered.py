@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.dedup.choose import choose, measure, members, needs_members
@@ -39,70 +40,23 @@ def clustered(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], fol
     """
     settings = read_clustered(spec)
     documents = sum(part["documents"] for parts in groups for part in parts)
-    partitions = partitions_of(settings, documents, len(groups))
-    starts = [parts[0]["ordinal"] for parts in groups]
-    memory = settings.memory
-    star = {"partitions": partitions, "memory": memory}
-
-    def by_group(kind: str, function: Callable[..., Any], outputs: Sequence[str], **arguments: Any) -> Phase:
-        tasks = [
-            Task(
-                f"{kind}-{i:05d}",
-                function,
-                {**({"group": i} if function is not scatter else {}), "parts": part_fields(parts), **arguments},
-                {o: file_name(folder, f"{kind}-{o.removesuffix('_path')}", i) for o in outputs},
-            )
-            for i, parts in enumerate(groups)
-        ]
-        return Phase(kind, tasks)
-
-    def by_partition(kind: str, function: Callable[..., Any], output: str, count: int, **arguments: Any) -> Phase:
-        tasks = [
-            Task(f"{kind}-{p:05d}", function, {"which": [p], **arguments}, {output: file_name(folder, kind, p)})
-            for p in range(count)
-        ]
-        return Phase(kind, tasks)
-
-    first = by_group("scatter", scatter, ["records_path", "edges_path"], spec=settings, partitions=partitions)
+    work = _Work(settings, groups, folder, partitions_of(settings, documents, len(groups)))
+    first = work.by_group("scatter", scatter, ["records_path", "edges_path"], spec=settings, partitions=work.partitions)
     scattered = yield first
     records = output_files(first, "records_path")
-    grouped = by_partition(
-        "group", group, "edges_path", partitions, spec=settings, partitions=partitions, records_paths=records
-    )
+    grouped = work.by_partition("group", group, "edges_path", spec=settings, partitions=work.partitions, records_paths=records)
     found = yield grouped
 
-    edges = output_files(first, "edges_path") + output_files(grouped, "edges_path")
-    rounds = 0
-    while True:
-        large = by_partition(f"large-{rounds:02d}", large_star, "out_path", partitions, edges_paths=edges, **star)
-        results = yield large
-        if not sum(r["unsettled"] for r in results):
-            break
-        rounds += 1
-        if rounds > MAX_ROUNDS:
-            raise RuntimeError(f"clusters of copies did not settle in {MAX_ROUNDS} rounds")
-        edges = output_files(large)
-        small = by_partition(f"small-{rounds:02d}", small_star, "out_path", partitions, edges_paths=edges, **star)
-        yield small
-        edges = output_files(small)
-    clusters = output_files(large)
-
+    clusters, rounds = yield from _stars(work, output_files(first, "edges_path") + output_files(grouped, "edges_path"))
     if needs_members(settings):
-        sent = by_partition(
-            "members", members, "out_path", partitions, stars_paths=clusters, group_starts=starts, memory=memory
-        )
-        yield sent
-        partitions = max(partitions, settings.partition_count(documents, settings.member_bytes))
-        measured = by_group(
-            "measure", measure, ["out_path"], spec=settings, members_paths=output_files(sent), partitions=partitions
-        )
-        yield measured
-        clusters = output_files(measured)
-    chosen = by_partition("choose", choose, "out_path", partitions, spec=settings, paths=clusters, group_starts=starts)
+        work, clusters = yield from _measured(work, clusters, settings.partition_count(documents, settings.member_bytes))
+    chosen = work.by_partition("choose", choose, "out_path", spec=settings, paths=clusters, group_starts=work.starts)
     yield chosen
-    named = by_group("name", name, ["out_path"], chosen_paths=output_files(chosen), group_starts=starts, memory=memory)
+    named = work.by_group(
+        "name", name, ["out_path"], chosen_paths=output_files(chosen), group_starts=work.starts, memory=settings.memory
+    )
     names = yield named
-    removals = by_group("remove", remove, [], spec=settings, named_paths=output_files(named))
+    removals = work.by_group("remove", remove, [], spec=settings, named_paths=output_files(named))
     for task in removals.tasks:
         ordinals = [part["ordinal"] for part in task.arguments["parts"]]
         task.outputs["out_paths"] = {str(o): file_name(folder, "removals", o, ".parquet") for o in ordinals}
@@ -123,6 +77,76 @@ def clustered(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], fol
     }
     settings.check_removal(summary["removed"], summary["documents"])
     return summary
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the phases of one dedup have in common, and how they are cut into tasks."""
+
+    settings: AnyClustered
+    groups: Sequence[Sequence[Mapping[str, Any]]]
+    folder: str
+    partitions: int
+
+    @property
+    def starts(self) -> list[int]:
+        """The first ordinal of each group."""
+        return [parts[0]["ordinal"] for parts in self.groups]
+
+    def by_group(self, kind: str, function: Callable[..., Any], outputs: Sequence[str], **arguments: Any) -> Phase:
+        """A task for each group of parts."""
+        tasks = [
+            Task(
+                f"{kind}-{i:05d}",
+                function,
+                {**({"group": i} if function is not scatter else {}), "parts": part_fields(parts), **arguments},
+                {o: file_name(self.folder, f"{kind}-{o.removesuffix('_path')}", i) for o in outputs},
+            )
+            for i, parts in enumerate(self.groups)
+        ]
+        return Phase(kind, tasks)
+
+    def by_partition(self, kind: str, function: Callable[..., Any], output: str, **arguments: Any) -> Phase:
+        """A task for each partition of keys."""
+        tasks = [
+            Task(f"{kind}-{p:05d}", function, {"which": [p], **arguments}, {output: file_name(self.folder, kind, p)})
+            for p in range(self.partitions)
+        ]
+        return Phase(kind, tasks)
+
+
+def _stars(work: _Work, edges: list[str]) -> Generator[Phase, list[Any], tuple[list[str], int]]:
+    """Rounds of large and small stars, until every document hangs on the first of its cluster; the stars, and the rounds."""
+    star = {"partitions": work.partitions, "memory": work.settings.memory}
+    for rounds in range(MAX_ROUNDS + 1):
+        large = work.by_partition(f"large-{rounds:02d}", large_star, "out_path", edges_paths=edges, **star)
+        results = yield large
+        if not sum(r["unsettled"] for r in results):
+            return output_files(large), rounds
+        if rounds == MAX_ROUNDS:
+            break
+        small = work.by_partition(f"small-{rounds + 1:02d}", small_star, "out_path", edges_paths=output_files(large), **star)
+        yield small
+        edges = output_files(small)
+    raise RuntimeError(f"clusters of copies did not settle in {MAX_ROUNDS} rounds")
+
+
+def _measured(
+    work: _Work, stars: list[str], partitions: int
+) -> Generator[Phase, list[Any], tuple[_Work, list[str]]]:
+    """The clusters with what the choice of their kept document hangs on, in `partitions` or more."""
+    settings = work.settings
+    sent = work.by_partition(
+        "members", members, "out_path", stars_paths=stars, group_starts=work.starts, memory=settings.memory
+    )
+    yield sent
+    work = replace(work, partitions=max(work.partitions, partitions))
+    paths = output_files(sent)
+    measured = work.by_group(
+        "measure", measure, ["out_path"], spec=settings, members_paths=paths, partitions=work.partitions
+    )
+    yield measured
+    return work, output_files(measured)
 
 
 def _sum_pairs(rows: Sequence[list[Any]]) -> list[list[Any]]:

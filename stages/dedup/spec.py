@@ -6,7 +6,7 @@ Each method has its own class, chosen by `method`, so a key of another method is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -99,13 +99,16 @@ class Exact(_Clustered):
     """Equal texts, by the 128-bit hash of the normalized text. A text that normalizes to nothing is no copy."""
 
     method: Literal["exact"]
+    """`exact`."""
     normalize: Normalization = "whitespace"
+    """What is made equal first: `whitespace` squeezes white space, `simple` is datatrove's simplify_text, or `none`."""
 
 
 class Url(_Clustered):
     """Equal URLs, normalized (see stages.dedup.urls). A document without a URL is no copy."""
 
     method: Literal["url"]
+    """`url`."""
     drop_query: bool = False
     """Compare without what follows `?`."""
 
@@ -117,11 +120,17 @@ class MinHash(_Clustered):
     """
 
     method: Literal["minhash"]
+    """`minhash`."""
     ngram: int = Field(default=5, ge=1, le=64)
+    """Words of an n-gram."""
     bands: int = Field(default=14, ge=1, le=1024)
+    """Bands of the signature: documents with one equal band are copies."""
     rows: int = Field(default=8, ge=1, le=1024)
+    """Hashes of a band."""
     seed: int = Field(default=1, ge=0, lt=1 << 63)
+    """Of the hash functions."""
     normalize: Literal["whitespace", "simple"] = "simple"
+    """What is made equal first: `simple` is datatrove's simplify_text, `whitespace` squeezes white space alone."""
     verify: Fraction | None = None
     """Remove only a document whose true Jaccard similarity to the kept one is at least this; others stay."""
     verify_against: int = Field(default=64, ge=1)
@@ -144,11 +153,15 @@ class Bff(_Dedup):
     """DCLM's Bloom filter dedup of paragraphs and documents (facts in stages.dedup.bff)."""
 
     method: Literal["bff"]
+    """`bff`."""
     ngram: int = Field(default=13, ge=1, le=64)
+    """Words (segments of UAX #29 that are not white space) of an n-gram."""
     threshold: Fraction = 0.8
     """A paragraph or document goes when more than this share of its n-grams was seen before (strictly more)."""
     fp_rate: float = Field(default=0.01, gt=0, lt=1)
+    """Share of false positives that the filter is sized for."""
     mode: Literal["old-both", "document", "paragraph"] = "old-both"
+    """What goes: documents, paragraphs, or both by DCLM's rule."""
     shards: int = Field(default=1, ge=1)
     """Shares of the corpus with a filter each, deduplicated apart from one another (100 in DCLM): runs of consecutive
     source files, as equal in number as can be. A file belongs to one of them as a whole."""
@@ -157,6 +170,7 @@ class Bff(_Dedup):
     memory: HowMuch[Bytes] = Field(default=8 << 30, ge=1 << 16)
     """Bytes that one filter may take: a larger one is an error before the run starts."""
     seed: int = Field(default=0, ge=0, lt=1 << 63)
+    """Of the hash functions."""
     load: InFile[str | None] = None
     """A saved filter to begin with: what it holds counts as seen (dedup of a new crawl against old ones)."""
     save: bool = False
@@ -180,10 +194,14 @@ class Bff(_Dedup):
 
 
 class Substring(_Dedup):
-    """Exact repeated substrings, by a suffix array (Lee et al. 2022, "Deduplicating Training Data Makes Language Models
-    Better", which sets 50 tokens): a run of `length` units that stood in the corpus before is cut out."""
+    """Repeated substrings: a run of `length` units that stood in the corpus before is cut out.
+
+    Found exactly, by a suffix array (Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better", which
+    sets 50 tokens).
+    """
 
     method: Literal["substring"]
+    """`substring`."""
     length: int = Field(default=50, ge=2, le=1 << 20)
     """Units of the shortest repeat."""
     unit: Literal["words", "tokens", "bytes"] = "words"
@@ -213,6 +231,9 @@ AnyClustered = Exact | Url | MinHash
 AnyDedup = AnyClustered | Bff | Substring
 Dedup = Annotated[AnyDedup, Field(discriminator="method")]
 """The type of a recipe's `dedup` entry."""
+
+METHODS: dict[str, type[AnyDedup]] = {kind.model_fields["method"].annotation.__args__[0]: kind for kind in get_args(AnyDedup)}  # type: ignore[union-attr]
+"""The methods by name."""
 
 Kind = TypeVar("Kind", bound=AnyDedup)
 ADAPTER: TypeAdapter[AnyDedup] = TypeAdapter(Dedup)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,13 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from stages.charset import NOT_COUNTED, as_dclm, decode
 from stages.document import DOCUMENT, text_array, text_buffers
 from stages.errors import DocumentsFailed
-from stages.extract import blocks, supervisor
-from stages.extract.page_metadata import add_page_metadata
+from stages.extract import supervisor
 from stages.step import Bounds, Labels, Limit, Measures, Step, limit
+from stages.units import Bytes
 from stages.user_code import code_digest
+
+if TYPE_CHECKING:  # its kernels are imported by the runs that use them
+    from stages.extract import blocks
 
 _LOCK = threading.Lock()
 _RUNNING: dict[tuple[int, supervisor.Settings], supervisor.Supervisor] = {}
@@ -36,37 +40,54 @@ class Extract(Step):
     """
 
     step: ClassVar[str] = "extract"
+    other_measures: ClassVar[Mapping[str, str]] = {"page_bytes": "Bytes of the page; the key `max_page_bytes` limits it."}
     takes_pages: ClassVar[bool] = True
     version: ClassVar[int] = 2
     tallies: ClassVar[tuple[str, ...]] = ("replaced",)
 
-    # "resiliparse", "blocks", or "module:function" for a function that takes HTML as str and returns text (None: empty).
     engine: str = Field(default="resiliparse", pattern=r"^resiliparse$|^blocks$|^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
-    # Options of Resiliparse's extract_plain_text; its defaults but for main_content, as DCLM uses it.
+    """`resiliparse`, `blocks`, or `module:function`, a function of your own from HTML (str) to text (None: empty)."""
     main_content: bool = True
+    """resiliparse: take the main text alone, as DCLM does. This and the next nine are options of its
+    extract_plain_text, with its defaults but for this one."""
     preserve_formatting: bool | Literal["minimal_html"] = True
+    """resiliparse: keep line breaks and the space of blocks."""
     list_bullets: bool = True
+    """resiliparse: put bullets before the items of lists."""
     alt_texts: bool = True
+    """resiliparse: take the texts that stand for images."""
     links: bool = False
+    """resiliparse: write the addresses of links behind them."""
     form_fields: bool = False
+    """resiliparse: take form fields and their values."""
     noscript: bool = False
+    """resiliparse: take what stands in <noscript>."""
     comments: bool = True
+    """resiliparse: treat sections of comments as main text."""
     post_meta: bool = True
+    """resiliparse: keep the data of a post (author, date) in its main text."""
     skip_elements: tuple[str, ...] = ()
-    # Options of the engine `blocks`: what stands around TeX ($ and $$, \( and \[, or nothing), whether the page's first
-    # <h1> is text, and whether title, date, author, language, robots rules and licences go into `metadata`, under `page`.
+    """resiliparse: CSS selectors of elements to leave out."""
     math: Literal["dollars", "brackets", "none"] = "dollars"
+    """blocks: what stands around TeX: $ and $$, \\( and \\[, or nothing."""
     headline: bool = False
+    """blocks: take the page's first <h1> as text."""
     page_metadata: bool = True
-    # How bytes become characters: "declared" takes UTF-8, then what header and page declare, as browsers do, then a
-    # detector (stages/charset.py); "as_dclm" is Resiliparse's detector alone, which takes damaged UTF-8 for other things.
+    """blocks: put title, date, author, language, robots rules and licences into `metadata`, under `page`."""
     charset: Literal["declared", "as_dclm"] = "declared"
+    """How bytes become characters. `declared`: as UTF-8, then as header and page declare, as browsers do, then by a
+    detector. `as_dclm`: by Resiliparse's detector alone, which takes damaged UTF-8 for other things."""
 
-    max_page_bytes: PositiveInt = 16 << 20  # larger pages are dropped unread
-    page_seconds: PositiveFloat = 10.0  # CPU time after which a page is given up
-    memory_mb: PositiveInt | None = 2048  # address space of the parsing process
+    max_page_bytes: Bytes = Field(default=16 << 20, gt=0)
+    """Larger pages are dropped unread; the measure is `page_bytes`."""
+    page_seconds: PositiveFloat = 10.0
+    """CPU time after which a page is given up."""
+    memory_mb: PositiveInt | None = 2048
+    """Address space of the parsing process, in MiB."""
     characters: Limit = limit(min=1)
+    """Characters of the text."""
     replaced: Limit = limit()
+    """Characters of the page put in place of bytes that mean nothing in its encoding; null where nothing was decoded."""
 
     def limits(self) -> dict[str, Bounds | Labels]:
         """Page size is no Limit field, since raising it must extract again; but it drops pages like one."""
@@ -78,6 +99,8 @@ class Extract(Step):
 
     def prepare(self) -> None:
         if self.engine == "blocks":
+            from stages.extract import blocks
+
             blocks.prepare()
             return
         with _LOCK:
@@ -96,10 +119,10 @@ class Extract(Step):
         others = docs.drop_columns(["html", "charset"])
         done: supervisor.Texts | blocks.Extracted
         if self.engine == "blocks":
-            text_of = decode if self.charset == "declared" else as_dclm
-            pages = (text_of(data[start:stop].tobytes(), charset) for start, stop, charset in spans)
-            done = blocks.extract_pages(pages, blocks.Options(self.math, self.headline))
+            done = self._by_blocks(data, spans)
             if self.page_metadata:
+                from stages.extract.page_metadata import add_page_metadata
+
                 others = add_page_metadata(others, rows, done.metadata)
         else:
             with _LOCK:
@@ -119,6 +142,13 @@ class Extract(Step):
         stay = pa.array(kept)
         measures = {name: pa.array(values).filter(stay) for name, values in measures.items()}
         raise DocumentsFailed(failures, (batch.filter(stay), measures), np.flatnonzero(kept))
+
+    def _by_blocks(self, data: np.ndarray, spans: list[tuple[int, int, str | None]]) -> blocks.Extracted:
+        from stages.extract import blocks
+
+        text_of = decode if self.charset == "declared" else as_dclm
+        pages = (text_of(data[start:stop].tobytes(), charset) for start, stop, charset in spans)
+        return blocks.extract_pages(pages, blocks.Options(self.math, self.headline))
 
     def _supervisor(self) -> supervisor.Supervisor:
         """This process's parsing process for these settings; a forked process starts its own."""

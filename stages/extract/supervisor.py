@@ -109,7 +109,7 @@ class Supervisor:
         path = os.pathsep.join(entry for entry in sys.path if entry)
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stages.extract.child", *map(str, numbers), settings],
+                [sys.executable, "-P", "-m", "stages.extract.child", *map(str, numbers), settings],
                 pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
                 stdout=self.errors,

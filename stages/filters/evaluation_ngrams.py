@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import json
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import zstandard
 
 from stages.dedup.normalize import UNICODE_VERSION, simple_table
 from stages.document import text_buffers
 from stages.errors import InputError, UserError
+from stages.filters.evaluation_records import digests, records, strings
 from stages.filters.machine_arrays import Arrays, machine_arrays
 from stages.kernels.minhash import ngram_hashes
 from stages.kernels.ngram_lookup import look_up
 from stages.kernels.normalize import DIGIT, EMIT, simplify
-from stages.read.compression import MAGIC
+from stages.kernels.stored import module_key
 from stages.step import content_key
 
 CHUNK_BYTES = 4 << 20  # of evaluation text that is hashed at once
@@ -36,11 +29,16 @@ def hashed_ngrams(texts: pa.Array, ngram: int) -> tuple[np.ndarray, np.ndarray]:
     Words are what spaces part in the text normalized as `simple` (stages/dedup/normalize.py), but that numbers stay:
     as 0, any two tables of numbers would have n-grams in common.
     """
+    words, begins, size = simplified(texts)
+    hashes, out_offsets = np.empty((size + len(texts)) // 2 + 1, np.uint64), np.empty(len(begins), np.int64)
+    return hashes[: ngram_hashes(words, begins, ngram, hashes, out_offsets)], out_offsets
+
+
+def simplified(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
+    """Texts with their words in lower case between single spaces: bytes, n + 1 offsets, how many bytes are in use."""
     data, offsets = text_buffers(texts)
     words, begins = np.empty(3 * int(offsets[-1] - offsets[0]) + 16, np.uint8), np.empty(len(offsets), np.int64)
-    size = simplify(data, offsets, *_tables(), words, begins)
-    hashes, out_offsets = np.empty((size + len(texts)) // 2 + 1, np.uint64), np.empty(len(offsets), np.int64)
-    return hashes[: ngram_hashes(words, begins, ngram, hashes, out_offsets)], out_offsets
+    return words, begins, simplify(data, offsets, *_tables(), words, begins)
 
 
 @cache
@@ -75,14 +73,7 @@ def load_evaluation_ngrams(files: Sequence[str], fields: Sequence[str], ngram: i
 
     Raises UserError for a file that cannot be read or of which no row has an n-gram, InputError for a bad record.
     """
-    digests = []
-    for file in files:
-        try:
-            with Path(file).open("rb") as opened:
-                digests.append(hashlib.file_digest(opened, "blake2b").hexdigest()[:40])
-        except OSError as error:
-            raise UserError(f"the evaluation set {file} cannot be read: {error.strerror or error}") from error
-    key = content_key("ngrams", 1, UNICODE_VERSION, ngram, list(fields), digests)
+    key = content_key("ngrams", module_key(__name__), UNICODE_VERSION, ngram, list(fields), digests(files))
     return EvaluationNgrams(machine_arrays(key, lambda: _build(files, fields, ngram)))
 
 
@@ -121,37 +112,12 @@ def _chunks(texts: Iterator[bytes]) -> Iterator[list[bytes]]:
 
 
 def _texts(file: str, fields: Sequence[str]) -> Iterator[bytes]:
-    """The text of each record (a line): its fields that are there, one space between them; none of a blank line."""
-    record = 0
-    try:
-        for record, line in enumerate(_lines(file), start=1):
-            values = json.loads(line) if line.strip() else None
-            parts = [part for field in fields for part in _strings(values, field)]
-            if not parts and values is not None:
-                raise InputError(file, f"has no text in any of {', '.join(fields)}", record)
-            yield " ".join(parts).encode(errors="replace")
-    except ValueError as error:
-        raise InputError(file, f"is no JSON ({error})", record) from error
-    except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
-        raise InputError(file, f"cannot be read on ({error})", record + 1) from error
-
-
-def _lines(file: str) -> Iterator[bytes]:
-    """Lines of a file that may be compressed with gzip or zstd."""
-    with Path(file).open("rb") as raw:
-        head = raw.read(4)
-        raw.seek(0)
-        opened: Any = raw
-        if head.startswith(MAGIC["gzip"]):
-            opened = gzip.GzipFile(fileobj=raw)
-        elif head.startswith(MAGIC["zstd"]):
-            opened = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
-        yield from opened
-
-
-def _strings(values: Any, field: str) -> list[str]:
-    """The strings of a field (named with dots within nested objects): one, those of a list, or none."""
-    for name in field.split("."):
-        values = values.get(name) if isinstance(values, dict) else None
-    found = values if isinstance(values, list) else [values]
-    return [value for value in found if isinstance(value, str)]
+    """The text of each line: its fields that are there, one space between them; none of a blank line."""
+    before = 0
+    for record, values in records(file):
+        yield from [b""] * (record - before - 1)
+        before = record
+        parts = [part for field in fields for part in strings(values, field)]
+        if not parts:
+            raise InputError(file, f"has no text in any of {', '.join(fields)}", record)
+        yield " ".join(parts).encode(errors="replace")

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from stages.document import text_buffers
+from stages.filters.english_rules import Splitter, word_spans
 from stages.kernels.fineweb import MEASURES, fineweb
 from stages.kernels.unicode_tables import code_points
 from stages.step import Limit, Measures, Step, limit
@@ -17,14 +18,14 @@ from stages.step import Limit, Measures, Step, limit
 class FineWebQuality(Step):
     """Drops lists, menus and pages of repeated lines, as FineWeb does after Gopher's and C4's filters.
 
-    Equal to datatrove's FineWebQualityFilter (Penedo et al. 2024, arXiv 2406.17557, section 3.6) but for `newlines_per_word`,
-    whose words are those of UAX #29, punctuation included, where datatrove asks a tokenizer of the language. Lines are parted
+    Equal to datatrove's FineWebQualityFilter (Penedo et al. 2024, arXiv 2406.17557, section 3.6) for English. Lines are parted
     by line feeds; lines of nothing but white space do not count. The limits decide in the order of datatrove's filter.
     """
 
     step: ClassVar[str] = "fineweb_quality"
 
     lines: Limit = limit(min=1)
+    """Lines that hold more than white space."""
     line_punctuation: Limit = limit(min=0.12)
     """Share of the lines that end in a character that ends sentences (in any script)."""
     short_lines: Limit = limit(max=0.67)
@@ -32,13 +33,19 @@ class FineWebQuality(Step):
     duplicate_chars: Limit = limit(max=0.01)
     """Characters of lines that stood before in the text, over all characters but line feeds."""
     newlines_per_word: Limit = limit(max=0.3)
+    """Line feeds for each word."""
     short_line: int = Field(default=30, ge=0)
+    """Characters up to which `short_lines` counts a line."""
     ignore_no_punctuation: bool = False
     """Do not measure `line_punctuation` where no line at all ends a sentence (datatrove's line_punct_exclude_zero)."""
 
+    splitter: Splitter = "english"
+    """What words are: spaCy's rules for English, which datatrove goes by, or the segments of UAX #29 that are no white space."""
+
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """One value of each of the above a document; NaN for all but `lines` where there is no line."""
-        values = fineweb(*text_buffers(docs.column("text")), code_points(), self.short_line)
+        spans = word_spans(docs.column("text"), self.splitter)
+        values = fineweb(*text_buffers(docs.column("text")), code_points(), self.short_line, *spans)
         found = {name: values[:, column] for column, name in enumerate(MEASURES)}
         if self.ignore_no_punctuation:
             found["line_punctuation"] = np.where(found["line_punctuation"] == 0, np.nan, found["line_punctuation"])

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from stages.document import text_buffers
+from stages.filters.english_rules import Splitter, word_spans
 from stages.kernels.gopher_datatrove import MEASURES, gopher_datatrove
 from stages.kernels.unicode_tables import code_points
 from stages.step import Limit, Measures, Step, limit
@@ -15,9 +16,9 @@ from stages.step import Limit, Measures, Step, limit
 class GopherQualityDatatrove(Step):
     """Drops texts that do not look like prose, by datatrove's reading of Gopher's rules.
 
-    Equal to datatrove's GopherQualityFilter (after Rae et al. 2021, appendix A1.1), limits in its order, but for words: here
-    the segments of UAX #29 that are not white space, punctuation included, where datatrove asks a tokenizer of the language.
-    It differs from `gopher_quality` (DCLM's) in what a word, a symbol, a bullet and a stop word is, and counts a stop word once.
+    Equal to datatrove's GopherQualityFilter (after Rae et al. 2021, appendix A1.1) for English, limits in its order. It
+    differs from `gopher_quality` (DCLM's) in what a word, a symbol, a bullet and a stop word is, and counts a stop word
+    once.
     """
 
     step: ClassVar[str] = "gopher_quality_datatrove"
@@ -39,7 +40,11 @@ class GopherQualityDatatrove(Step):
     stop_words: Limit = limit(min=2)
     """How many of the, be, to, of, and, that, have, with occur, in lower case."""
 
+    splitter: Splitter = "english"
+    """What words are: spaCy's rules for English, which datatrove goes by, or the segments of UAX #29 that are no white space."""
+
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """One value of each of the above a document; NaN where there are no words or lines to measure."""
-        values = gopher_datatrove(*text_buffers(docs.column("text")), code_points())
+        spans = word_spans(docs.column("text"), self.splitter)
+        values = gopher_datatrove(*text_buffers(docs.column("text")), code_points(), *spans)
         return {name: values[:, column] for column, name in enumerate(MEASURES)}

@@ -19,6 +19,7 @@ class LimitNewlines(Step):
     step: ClassVar[str] = "limit_newlines"
 
     max_consecutive: Annotated[int, Field(ge=1)] = 2
+    """Newlines in a row that stay."""
 
     def edit(self, docs: pa.RecordBatch) -> tuple[pa.RecordBatch, Measures]:
         """The batch with its newlines limited; no measures."""

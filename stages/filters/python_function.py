@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -31,13 +31,20 @@ class PythonFunction(Step):
     model_config = ConfigDict(populate_by_name=True)  # `measure` in recipes: as an attribute, that is the method
 
     step: ClassVar[str] = "python"
+    other_measures: ClassVar[Mapping[str, str]] = {"MEASURE": "What the function returned; `measure` gives its name."}
 
     function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`package.module:name`, found as Python finds modules, and in the recipe's folder."""
     measure_name: str = Field(alias="measure", pattern=r"^[a-z][a-z0-9_]*$")
+    """What the measure is called: small letters, digits and _."""
     per: Literal["document", "batch"] = "document"
+    """What the function is called with: one document's text, or a batch of documents."""
     min: float | None = None
+    """Documents below this are dropped; left out, none."""
     max: float | None = None
+    """Documents above this are dropped; left out, none."""
     edition: int = 1
+    """Raise it when something that the function uses, and that is no module beside it, has changed."""
 
     _function: Callable[[Any], Any] | None = PrivateAttr(default=None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -24,11 +25,13 @@ class RemoveUrls(Step):
     """
 
     step: ClassVar[str] = "remove_urls"
+    other_measures: ClassVar[Mapping[str, str]] = {"removed": "URLs and addresses that were cut out."}
 
     urls: Literal["as_dclm", "all", "none"] = "as_dclm"
     """`as_dclm`: URLs go only from texts that begin with a top-level domain's name (as `The` begins with `th`): this is
     what the original does, whose test is `match` where `search` was meant. `all`: from all texts."""
     ip_addresses: bool = True
+    """Cut out IPv4 addresses too."""
 
     def edit(self, docs: pa.RecordBatch) -> tuple[pa.RecordBatch, Measures]:
         """The batch without URLs; measure `removed`: how many URLs and addresses were cut out (int64)."""

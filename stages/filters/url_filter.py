@@ -14,6 +14,7 @@ from pydantic import PrivateAttr, model_validator
 from stages.document import text_buffers
 from stages.errors import InputError, UserError
 from stages.filters.machine_arrays import machine_arrays
+from stages.kernels.stored import module_key
 from stages.kernels.unicode_tables import code_points
 from stages.kernels.url_lists import DROPPED, count_words, hash_lines, known_hosts, map_bytes
 from stages.marks import InFile
@@ -46,13 +47,21 @@ class UrlFilter(Step):
     """The same with a list of milder words, of which one is let pass."""
 
     domains_files: InFile[Files] = ()
+    """Lists of banned hosts, as files."""
     strict_files: InFile[Files] = ()
+    """Lists of strict substrings, as files."""
     hard_files: InFile[Files] = ()
+    """Lists of hard words, as files."""
     soft_files: InFile[Files] = ()
+    """Lists of soft words, as files."""
     domains: tuple[str, ...] = ()
+    """Banned hosts, besides those in files; so the next three."""
     strict: tuple[str, ...] = ()
+    """Strict substrings."""
     hard: tuple[str, ...] = ()
+    """Hard words."""
     soft: tuple[str, ...] = ()
+    """Soft words."""
     hosts: Literal["as_dclm", "bare"] = "as_dclm"
     """What is looked up in the list of domains. `as_dclm`: the URL's netloc, user and port included, without `www`
     wherever that stands; the dot behind it stays, so `www.example.com` is on the list only as `.example.com`.
@@ -99,7 +108,7 @@ class UrlFilter(Step):
 
         if len(data) < 1 << 16:
             return build()["hashes"]
-        key = content_key("domains", 1, bare, hashlib.blake2b(data, digest_size=20).hexdigest())
+        key = content_key("domains", module_key(__name__), bare, hashlib.blake2b(data, digest_size=20).hexdigest())
         return np.asarray(machine_arrays(key, build)["hashes"])
 
 

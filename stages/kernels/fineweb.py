@@ -1,7 +1,7 @@
 """FineWeb's quality heuristics: line ends, short lines, repeated lines, line breaks a word, in one call a batch.
 
 Definitions: Penedo et al. 2024 (arXiv 2406.17557), section 3.6, as the filter FineWebQualityFilter of datatrove 0.10 computes
-them, but for words: here segments of UAX #29 that are not white space.
+them, with the words that are given, or the segments of UAX #29 that are not white space.
 """
 
 from __future__ import annotations
@@ -173,11 +173,12 @@ def _measure_lines(data, start, stop, table, short_line, state, slots, keys, cou
     return lines, ended, short, copied, breaks
 
 
-@kernel("float64[:, ::1](text, offsets, const_uint16, int64)")
-def fineweb(data, offsets, table, short_line):
+@kernel("float64[:, ::1](text, offsets, const_uint16, int64, const_int64, const_int64)")
+def fineweb(data, offsets, table, short_line, spans, ends):
     """MEASURES of each text: float64 [texts, measures]; `table` is code_points().
 
-    short_line: the most characters of a short line. A text without lines has NaN for all but `lines`.
+    short_line: the most characters of a short line. spans, ends: the words, as `english_words` gives them; both empty for the
+    segments of UAX #29. A text without lines has NaN for all but `lines`.
     """
     longest = 0
     for row in range(len(offsets) - 1):
@@ -198,5 +199,6 @@ def fineweb(data, offsets, table, short_line):
             out[row, 1] = ended / lines
             out[row, 2] = short / lines
             out[row, 3] = copied / (count_chars(data, start, stop) - breaks)
-            out[row, 4] = breaks / _count_words(data, start, stop, table)
+            words = ends[row + 1] - ends[row] if len(ends) else _count_words(data, start, stop, table)
+            out[row, 4] = breaks / words
     return out

@@ -1,7 +1,7 @@
 """Gopher's quality heuristics as datatrove computes them, in one call a batch.
 
-Definitions: the filter GopherQualityFilter of datatrove 0.10, after Rae et al. 2021, appendix A1.1; but for words, which here
-are the segments of UAX #29 that are not white space, punctuation included.
+Definitions: the filter GopherQualityFilter of datatrove 0.10, after Rae et al. 2021, appendix A1.1. Words are given, or
+else the segments of UAX #29 that are not white space, punctuation included.
 """
 
 from __future__ import annotations
@@ -188,13 +188,35 @@ def _measure_lines(data, start, stop, table):
     return lines, bullets, ellipses
 
 
-@kernel("float64[:, ::1](text, offsets, const_uint16)")
-def gopher_datatrove(data, offsets, table):
-    """MEASURES of each text: float64 [texts, measures]; `table` is code_points(). NaN where there is no word or line."""
+@helper
+def _measure_given(data, spans, first, last, table):
+    """As `_measure_words`, of the words spans[2 * k] to spans[2 * k + 1]."""
+    counted = chars = alphabetic = found = 0
+    for k in range(first, last):
+        start, end = spans[2 * k], spans[2 * k + 1]
+        counts, alpha = _word_kind(data, start, end, table)
+        alphabetic += np.int64(alpha)
+        if counts:
+            counted += 1
+            chars += count_chars(data, start, end)
+        if end - start <= _LONGEST_STOP:
+            found |= _stop_word(last_bytes(data, start, end), end - start)
+    return last - first, counted, chars, alphabetic, found
+
+
+@kernel("float64[:, ::1](text, offsets, const_uint16, const_int64, const_int64)")
+def gopher_datatrove(data, offsets, table, spans, ends):
+    """MEASURES of each text: float64 [texts, measures]; `table` is code_points(). NaN where there is no word or line.
+
+    spans, ends: the words, as `english_words` gives them; both empty for the segments of UAX #29.
+    """
     out = np.full((len(offsets) - 1, _COLUMNS), np.nan)
     for row in range(len(offsets) - 1):
         start, stop = offsets[row], offsets[row + 1]
-        words, counted, chars, alphabetic, found = _measure_words(data, start, stop, table)
+        if len(ends):
+            words, counted, chars, alphabetic, found = _measure_given(data, spans, ends[row], ends[row + 1], table)
+        else:
+            words, counted, chars, alphabetic, found = _measure_words(data, start, stop, table)
         lines, bullets, ellipses = _measure_lines(data, start, stop, table)
         out[row, 0] = counted
         if counted:

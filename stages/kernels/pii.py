@@ -131,7 +131,7 @@ def _phone_end(data, at, stop, table):
 
 
 @helper
-def _octet(data, at, stop):
+def octet(data, at, stop):
     """(value, position behind it) of the longest octet that begins at `at`; value -1 where there is none."""
     value, end = -1, at
     while end < stop and end - at < 3 and _is_kind(data, end, _DIGIT):
@@ -152,20 +152,20 @@ def _find_ip(data, free, dot, stop):
         at = dot - length
         if at < free or not _is_kind(data, at, _DIGIT):
             break
-        value, end = _octet(data, at, dot)
+        value, end = octet(data, at, dot)
         if end == dot:
             address, start = value, at
     at = dot
     for _ in range(3):
         if address < 0 or at >= stop or load_u8(data, at) != _DOT:
             return start, at, np.int64(-1)
-        value, at = _octet(data, at + 1, stop)
+        value, at = octet(data, at + 1, stop)
         address = address << 8 | value if value >= 0 else np.int64(-1)
     return start, at, address
 
 
 @helper
-def _is_private(address):
+def is_private(address):
     found = False
     for i in range(len(_PRIVATE)):
         found = found or _PRIVATE[i, 0] <= address <= _PRIVATE[i, 1]
@@ -197,7 +197,7 @@ def find_pii(data, offsets, table, kind, private, spans, counts):
                     first = at if end >= 0 else np.int64(-1)
             elif byte == _DOT and at + 1 < stop and _is_kind(data, at + 1, _DIGIT):
                 first, end, address = _find_ip(data, free, at, stop)
-                if address >= 0 and not private and _is_private(address):
+                if address >= 0 and not private and is_private(address):
                     free = next_at = end
                     first = np.int64(-1)
                 elif address < 0:

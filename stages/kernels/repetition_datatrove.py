@@ -1,7 +1,7 @@
 """How much of a document repeats itself, as datatrove computes it, in one call a batch.
 
-Definitions: the filter GopherRepetitionFilter of datatrove 0.10, after Rae et al. 2021, appendix A1.1; but for words, which here
-are the segments of UAX #29 that are not white space, punctuation included. Lines, paragraphs, words and n-grams are compared
+Definitions: the filter GopherRepetitionFilter of datatrove 0.10, after Rae et al. 2021, appendix A1.1. Words are given, or
+else the segments of UAX #29 that are not white space, punctuation included. Lines, paragraphs, words and n-grams are compared
 by 64-bit hashes. The n-grams for n = 5..10 are compared as their words written without a space between, as there ("ab c" and
 "a bc" are one): as bytes of a copy of the text that is written so.
 
@@ -137,6 +137,20 @@ def _read_words(data, start, stop, table, hashes, ends, written, starts):
 
 
 @helper
+def _given_words(data, spans, first, last, hashes, ends, written, starts):
+    """As `_read_words`, of the words spans[2 * k] to spans[2 * k + 1]."""
+    chars = size = 0
+    ends[0] = starts[0] = 0
+    for k in range(first, last):
+        start, end = spans[2 * k], spans[2 * k + 1]
+        hashes[k - first] = hash_bytes(data, start, end)
+        size = append(written, size, data, start, end)
+        chars += count_chars(data, start, end)
+        ends[k - first + 1], starts[k - first + 1] = chars, size
+    return last - first
+
+
+@helper
 def _marks(count, marks):
     """Make ready to mark `count` hashes; returns by how much a hash is shifted to be a place in `marks`."""
     size, bits = 64, 6
@@ -264,10 +278,15 @@ def _covered(n, words, kept, places, ends, written, starts, common, state, slots
     return chars, left
 
 
-@kernel("float64[:, ::1](text, offsets, const_uint16)")
-def repetition_datatrove(data, offsets, table):
-    """MEASURES of each text: float64 [texts, measures]; `table` is code_points(). An empty text: NaN but for the first."""
+@kernel("float64[:, ::1](text, offsets, const_uint16, const_int64, const_int64)")
+def repetition_datatrove(data, offsets, table, spans, word_ends):
+    """MEASURES of each text: float64 [texts, measures]; `table` is code_points(). An empty text: NaN but for the first.
+
+    spans, word_ends: the words, as `english_words` gives them; both empty for the segments of UAX #29.
+    """
     most = _most(data, offsets) + 1
+    for row in range(len(word_ends) - 1):
+        most = max(most, word_ends[row + 1] - word_ends[row] + 1)
     slots = np.empty(room(most), np.int32)
     keys = np.empty(most, np.uint64)
     state = np.zeros(2, np.int64)
@@ -294,7 +313,10 @@ def repetition_datatrove(data, offsets, table):
         out[row, 1], out[row, 2] = copies / segments, copied / chars
         segments, copies, copied = _duplicates(data, start, stop, 1, state, slots, keys, counts)
         out[row, 3], out[row, 4] = copies / segments, copied / chars
-        words = _read_words(data, start, stop, table, hashes, ends, written, starts)
+        if len(word_ends):
+            words = _given_words(data, spans, word_ends[row], word_ends[row + 1], hashes, ends, written, starts)
+        else:
+            words = _read_words(data, start, stop, table, hashes, ends, written, starts)
         kept = _common_pairs(words, hashes, grams, places, marks)
         for n in range(2, 5):
             size, kept = _top(n, words, kept, places, hashes, ends, grams, state, slots, keys, counts, lengths)

@@ -70,7 +70,7 @@ def _compile_all(folder: Path, modules: list[str], on_kernel: Callable[[int, int
     total = len(_kernels_of(modules))
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)}
-    command = [sys.executable, "-m", "stages.kernels.warm", str(claims), *modules]
+    command = [sys.executable, "-P", "-m", "stages.kernels.warm", str(claims), *modules]
     said = folder / "said"
     with said.open("w") as file:  # a file, and no pipe: nothing waits for it to be read
         count = min(PROCESSES, os.cpu_count() or 1, total)

@@ -27,6 +27,7 @@ class TrainQuality(Settings):
     max_bytes: Bytes = Field(default=256 * 2**20, gt=0)
     """Text of each kind that is trained on at most: documents chosen by hash, evenly over the sources."""
     settings: TrainSettings = TrainSettings()
+    """How it is trained."""
 
 
 class Quality(Step):

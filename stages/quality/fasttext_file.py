@@ -132,6 +132,49 @@ def read_model_file(path: str | Path) -> ModelFile:
         raise cursor.fail("it does not begin with fastText's mark (a model of before 2017, or another kind of file)")
     if version not in VERSIONS:
         raise cursor.fail(f"format version {version}; known are {VERSIONS[0]} and {VERSIONS[1]}")
+    shape = _read_shape(cursor, version)
+    words = _read_dictionary(cursor)
+    pairs = cursor.array(np.int32, 2 * max(words.prune_size, 0), "the pruned buckets").reshape(-1, 2)
+    inputs, output = _read_matrices(cursor, words.prune_size)
+    _check_rows(cursor, shape, words, pairs, inputs, output)
+    return ModelFile(
+        path=path,
+        dim=shape.dim,
+        word_ngrams=max(shape.word_ngrams, 1),
+        loss=LOSSES[shape.loss],
+        bucket=shape.bucket,
+        minn=shape.minn,
+        maxn=shape.maxn,
+        words=words.text,
+        word_offsets=words.offsets,
+        labels=words.labels,
+        label_counts=words.label_counts,
+        pruned=-1 if words.prune_size < 0 else int(words.prune_size > 0),
+        prune_from=np.ascontiguousarray(pairs[:, 0]),
+        prune_to=np.ascontiguousarray(pairs[:, 1]),
+        input=inputs,
+        output=output,
+        memory=memory,
+    )
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the training arguments say of the model."""
+
+    dim: int
+    word_ngrams: int
+    loss: int
+    bucket: int
+    minn: int
+    maxn: int
+
+    @property
+    def has_ngrams(self) -> bool:
+        return self.word_ngrams > 1 or self.maxn > 0
+
+
+def _read_shape(cursor: _Cursor, version: int) -> _Shape:
     args = cursor.numbers("<12id", "the training arguments")
     dim, word_ngrams, loss, model, bucket, minn, maxn = args[0], args[5], args[6], args[7], args[8], args[9], args[10]
     if model != 3:
@@ -144,9 +187,25 @@ def read_model_file(path: str | Path) -> ModelFile:
         maxn = 0  # supervised models of that version say otherwise, but were trained without character n-grams
     if word_ngrams > LONGEST_NGRAM or maxn > LONGEST_NGRAM:
         raise cursor.fail(f"n-grams of {max(word_ngrams, maxn)}; up to {LONGEST_NGRAM} are supported")
-    if bucket < 1 and (word_ngrams > 1 or maxn > 0):
+    shape = _Shape(dim, word_ngrams, loss, bucket, minn, maxn)
+    if bucket < 1 and shape.has_ngrams:
         raise cursor.fail("it uses n-grams, yet has no buckets for them")
+    return shape
 
+
+@dataclass(frozen=True)
+class _Dictionary:
+    """Words, then labels, end to end; prune_size: buckets that pruning kept, below 0 where there was none."""
+
+    text: np.ndarray
+    offsets: np.ndarray
+    n_words: int
+    labels: tuple[str, ...]
+    label_counts: np.ndarray
+    prune_size: int
+
+
+def _read_dictionary(cursor: _Cursor) -> _Dictionary:
     entries, n_words, n_labels, _, prune_size = cursor.numbers("<iiiqq", "the dictionary")
     if min(entries, n_words, n_labels) < 0 or n_words + n_labels != entries or n_labels == 0:
         raise cursor.fail(f"a dictionary of {entries} entries with {n_words} words and {n_labels} labels")
@@ -163,36 +222,37 @@ def read_model_file(path: str | Path) -> ModelFile:
     words = np.empty(offsets[-1], np.uint8)
     copy_words(cursor.data, starts, offsets, words)
     cursor.at = int(end)
-    labels = tuple(
-        words[offsets[i] : offsets[i + 1]].tobytes().decode("utf-8", "replace") for i in range(n_words, entries)
-    )
-    pairs = cursor.array(np.int32, 2 * max(prune_size, 0), "the pruned buckets").reshape(-1, 2)
+    spans = [words[offsets[i] : offsets[i + 1]] for i in range(n_words, entries)]
+    labels = tuple(span.tobytes().decode("utf-8", "replace") for span in spans)
+    return _Dictionary(words, offsets, n_words, labels, counts[n_words:], prune_size)
 
+
+def _read_matrices(cursor: _Cursor, prune_size: int) -> tuple[Matrix, Matrix]:
+    """The matrices of words and of labels."""
     quantized = cursor.numbers("<?", "the input matrix")[0]
     if prune_size >= 0 and not quantized:
         raise cursor.fail("a pruned dictionary over a matrix that is not quantized, which fastText refuses too")
     inputs = _read_matrix(cursor, quantized, "the input matrix")
     quantized_output = cursor.numbers("<?", "the output matrix")[0]
-    output = _read_matrix(cursor, quantized and quantized_output, "the output matrix")
-    needed = n_words + (bucket if prune_size < 0 and (word_ngrams > 1 or maxn > 0) else 0)
-    if prune_size >= 0 and bucket > MOST_PRUNED_BUCKETS:
-        raise cursor.fail(f"pruned from {bucket} buckets; up to {MOST_PRUNED_BUCKETS} are supported")
-    if prune_size > 0:
-        needed = n_words + int(pairs[:, 1].max()) + 1
-        if pairs.min() < 0 or pairs[:, 0].max() >= bucket:
-            raise cursor.fail(f"a pruned bucket outside of 0 to {bucket}")
-    if inputs.rows < needed or inputs.dim != dim or output.rows < n_labels or output.dim != dim:
+    return inputs, _read_matrix(cursor, quantized and quantized_output, "the output matrix")
+
+
+def _check_rows(
+    cursor: _Cursor, shape: _Shape, words: _Dictionary, pairs: np.ndarray, inputs: Matrix, output: Matrix
+) -> None:
+    """Whether the matrices have a row for whatever may be looked up."""
+    needed = words.n_words + (shape.bucket if words.prune_size < 0 and shape.has_ngrams else 0)
+    if words.prune_size >= 0 and shape.bucket > MOST_PRUNED_BUCKETS:
+        raise cursor.fail(f"pruned from {shape.bucket} buckets; up to {MOST_PRUNED_BUCKETS} are supported")
+    if words.prune_size > 0:
+        needed = words.n_words + int(pairs[:, 1].max()) + 1
+        if pairs.min() < 0 or pairs[:, 0].max() >= shape.bucket:
+            raise cursor.fail(f"a pruned bucket outside of 0 to {shape.bucket}")
+    if inputs.rows < needed or output.rows < len(words.labels) or not inputs.dim == output.dim == shape.dim:
         raise cursor.fail(
             f"matrices of {inputs.rows} x {inputs.dim} and {output.rows} x {output.dim} do not go with {needed} rows, "
-            f"{n_labels} labels and {dim} dimensions"
+            f"{len(words.labels)} labels and {shape.dim} dimensions"
         )
-    return ModelFile(
-        path=path, dim=dim, word_ngrams=max(word_ngrams, 1), loss=LOSSES[loss], bucket=bucket, minn=minn, maxn=maxn,
-        words=words, word_offsets=offsets, labels=labels, label_counts=counts[n_words:],
-        pruned=-1 if prune_size < 0 else int(prune_size > 0),
-        prune_from=np.ascontiguousarray(pairs[:, 0]), prune_to=np.ascontiguousarray(pairs[:, 1]),
-        input=inputs, output=output, memory=memory,
-    )  # fmt: skip
 
 
 def _read_matrix(cursor: _Cursor, quantized: bool, what: str) -> Matrix:

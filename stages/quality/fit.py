@@ -32,7 +32,7 @@ def fit(text: Path, model: Path, arguments: dict) -> None:
     }
     request = json.dumps({"text": str(text), "model": str(model), "arguments": arguments})
     done = subprocess.run(
-        [sys.executable, "-m", "stages.quality.fit"], input=request, env=environment, capture_output=True, text=True
+        [sys.executable, "-P", "-m", "stages.quality.fit"], input=request, env=environment, capture_output=True, text=True
     )
     if done.returncode != 0 or not model.is_file():
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

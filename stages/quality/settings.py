@@ -6,6 +6,11 @@ from pydantic import Field
 
 from stages.step import Settings
 
+FEW = 10_000  # documents below which a classifier needs other settings
+# Found by five-fold cross-validation on 281 web documents that people labelled (DCLM's study): area under ROC 0.936 with these,
+# 0.656 with the defaults; 50 epochs with pairs of words give 0.936 too.
+LITTLE = {"word_ngrams": 1, "dim": 16, "lr": 0.5, "epoch": 25}
+
 
 class TrainSettings(Settings):
     """What a classifier is trained with. The defaults are DCLM's (mlfoundations/dclm, train_fasttext_classifier.py;
@@ -41,3 +46,12 @@ class TrainSettings(Settings):
     """At most this many of each label."""
     shuffle_mb: int = Field(default=32, ge=1)
     """MB of text in memory while it is put in order."""
+
+    def for_documents(self, documents: int) -> TrainSettings:
+        """These settings; for fewer than FEW documents LITTLE in place of those of LITTLE's kind, where none of them was set.
+
+        DCLM's settings are for hundreds of thousands of documents: a few hundred they leave with one score for all.
+        """
+        if documents >= FEW or self.model_fields_set & {*LITTLE, "bucket"}:
+            return self
+        return self.model_copy(update=LITTLE)

@@ -38,10 +38,12 @@ def train_classifier(
     *,
     sources: dict[str, Any] | None = None,
     scratch: str | Path | None = None,
+    find_settings: bool = False,
 ) -> dict[str, Any]:
     """Train a classifier, judge it on held-out documents, and write the model and, beside it, its card.
 
     The texts are read once and staged in `scratch` (default: beside the model; about twice their size is needed).
+    find_settings: few documents are learned with settings for few (`TrainSettings.for_documents`).
     `sources` is put on the card as it is: say there where the texts come from. Returns the card, which is also written
     as `<model>.card.json` and `<model>.card.md`; the model file appears last, and whole. Texts without a character
     other than white space are left out.
@@ -59,6 +61,8 @@ def train_classifier(
         for kind, documents in zip(KINDS, staged.documents, strict=True):
             if documents == 0:
                 raise UserError(f"no {kind} document with text was given to train a classifier on")
+        if find_settings:
+            settings = settings.for_documents(sum(staged.documents))
         held = [min(int(n * settings.held_out), settings.held_out_max) for n in staged.documents]
         trained = _write_text(staged, held, work, settings)
         staged.path.unlink()
@@ -155,6 +159,7 @@ def _judge(model: Path, held_out: Path, settings: TrainSettings) -> dict[str, fl
         "roc_auc": roc_auc(scores, positive),
         "top_tenth_begins": top_share_begins(scores, 0.1),
         "top_tenth_of_negatives_begins": top_share_begins(scores[~positive], 0.1),
+        "spread": float(scores.std()) if len(scores) else math.nan,
     }
     return {name: None if math.isnan(value) else value for name, value in found.items()}
 

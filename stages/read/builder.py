@@ -97,16 +97,19 @@ class BatchBuilder:
 
 
 class DocumentBuilder:
-    """Rows of one file of records, as `BatchBuilder`, but of strings: nothing is copied before the batch is made."""
+    """Rows of one file of records, as `BatchBuilder`, but of strings; a text may be UTF-8 already.
+
+    A text that is not ASCII is best added as UTF-8: as a string it would be held in both forms once the batch is made.
+    """
 
     def __init__(self, file: str, batch_bytes: int) -> None:
         self.file, self.batch_bytes = file, batch_bytes
         self.size = 0  # characters of text, bytes of metadata, and ROW_BYTES for each row
         self.ids: list[str] = []
-        self.texts: list[str] = []
+        self.texts: list[str | bytes] = []
         self.urls: list[str | None] = []
         self.records: list[int] = []
-        self.offsets: list[int] = []
+        self.offsets: list[int | None] = []
         self.metadata: list[bytes | None] = []
 
     def full(self) -> bool:
@@ -119,7 +122,7 @@ class DocumentBuilder:
         for column in (self.ids, self.texts, self.urls, self.records, self.offsets, self.metadata):
             column.clear()
 
-    def add(self, id: str, text: str, url: str | None, record: int, offset: int, metadata: bytes | None) -> None:
+    def add(self, id: str, text: str, url: str | None, record: int, offset: int | None, metadata: bytes | None) -> None:
         """One row; `metadata` is a JSON object in UTF-8."""
         self.ids.append(id)
         self.texts.append(text)
@@ -134,7 +137,7 @@ class DocumentBuilder:
         string = pa.large_string()
         columns = [
             pa.array(self.ids, string),
-            pa.array(self.texts, string),
+            pa.array(self.texts, pa.large_binary()).view(string),
             pa.array(self.urls, string),
             pa.repeat(pa.scalar(self.file, string), len(self.ids)),
             pa.array(self.records, pa.int64()),

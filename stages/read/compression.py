@@ -21,7 +21,7 @@ from stages.read.names import suffixes
 Compression = Literal["none", "gzip", "zstd", "bzip2", "xz"]
 
 MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00"}
-SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+SUFFIXES = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 RAW_BYTES = 256 << 10  # compressed bytes taken from the stream at once
 FEED_BYTES = 32 << 10  # compressed bytes given to a decompressor at once; deflate makes at most 33 MB of them
 SALVAGE_BYTES = 64  # fed at once to get out what stands before damage
@@ -180,7 +180,6 @@ def _dictionary(data: bytes) -> zstandard.ZstdCompressionDict | None:
 _DECODERS: dict[str, Callable[[], _Decoder]] = {
     "gzip": _Gzip,
     "bzip2": lambda: _Bounded(bz2.BZ2Decompressor()),
-    "xz": lambda: _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=1 << 30)),
 }
 _DEFLATE_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]  its types say that it is an instance
 _ERRORS = (_DEFLATE_ERROR, zstandard.ZstdError, OSError, lzma.LZMAError, EOFError)
@@ -202,7 +201,7 @@ class Members:
     ) -> Members:
         """The members of a file that is compressed as said, or (None) as its first bytes and its name tell.
 
-        max_window: bytes that a zstd frame may ask to be held; one that asks for more is damage.
+        max_window: bytes that a zstd frame or an xz stream may ask to be held; one that asks for more is damage.
         """
         members = cls(stream, None, max_window)
         if compression is None:
@@ -317,6 +316,8 @@ class Members:
     def _new_decoder(self) -> _Decoder:
         if self.compression == "zstd":
             return _Zstd(self.dictionary, self.max_window)
+        if self.compression == "xz":
+            return _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=self.max_window))
         return _DECODERS[self.compression or ""]()
 
     def _pass_padding(self) -> None:

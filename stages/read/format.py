@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from stages.read import csv_file, jsonl, parquet, text, warc
+from stages.read import csv_file, jsonl, parquet, text, user_reader, warc
 from stages.read.events import Dropped, Event, Problem
 from stages.read.settings import Part, ReadSpec
 
@@ -31,7 +31,7 @@ def read_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of the documents in one file, or part of a file, each of about `batch_bytes` of text or HTML.
 
-    `stream`: read in order; seekable for Parquet. With `part.offset`, it holds only that part.
+    `stream`: read in order; seekable for Parquet and for users' readers. With `part.offset`, it holds only that part.
     `file`: as the recipe names it; its suffix tells the format, its first bytes the compression.
     memory: bytes that the task may take; of what is decoded or decompressed at once, a share of it is held. A record
     that it has no room for, though `max_record_bytes` allows it, is a problem that costs that record.
@@ -46,7 +46,7 @@ def read_batches(
     if kind == "parquet":
         held = int(memory * HELD_SHARE)
         return parquet.read(stream, file, spec, batch_bytes, on_event, part, held)
-    return _READERS[kind](stream, file, spec, batch_bytes, on_event, part, int(memory * WINDOW_SHARE))
+    return _READERS.get(kind, user_reader.read)(stream, file, spec, batch_bytes, on_event, part, int(memory * WINDOW_SHARE))
 
 
 def _without_room(room: int, on_event: Callable[[Event], None]) -> Callable[[Event], None]:

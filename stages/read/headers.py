@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 KNOWN = (
     *("content-type", "content-encoding", "transfer-encoding", "content-language", "last-modified"),
@@ -69,6 +70,7 @@ def status_code(first: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
+@lru_cache(1024)  # the same few values stand over millions of pages
 def content_type(value: str | None) -> ContentType:
     """What a Content-Type says, several values joined: the last valid one.
 

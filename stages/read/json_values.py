@@ -57,7 +57,9 @@ def parse(line: bytes) -> tuple[Any, Counter[str]]:
             mended[SURROGATES] += 1
     except json.JSONDecodeError as error:
         raise RecordError(f"not valid JSON: {error.msg} at character {error.pos + 1} of the record") from error
-    except (RecursionError, ValueError) as error:
+    except RecursionError as error:
+        raise RecordError("not readable as JSON: its values are nested too deep") from error
+    except ValueError as error:
         raise RecordError(f"not readable as JSON: {error}") from error
     return values, mended
 
@@ -105,7 +107,7 @@ def dump(values: dict[str, Any]) -> bytes | None:
         try:
             return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
         except RecursionError as error:
-            raise RecordError(f"not readable as JSON: {error}") from error
+            raise RecordError("not readable as JSON: its values are nested too deep") from error
 
 
 class _Parser(json.JSONDecoder):

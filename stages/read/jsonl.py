@@ -23,6 +23,7 @@ from stages.read.settings import Part, ReadSpec
 
 EMPTY = "empty line"
 SMALL = 1 << 20  # bytes of a record whose values take no memory to speak of
+BLOCK_BYTES = 1 << 20  # of lines cut at once: of more, the system gives new memory each time, which takes as long again
 
 
 def read(
@@ -39,7 +40,7 @@ def read(
     records = _Records(file, spec, batch_bytes, on_event, part, max_window)
     if part.offset == 0 and begins_array(pieces):
         yield from records.documents(element_blocks(pieces, spec.max_record_bytes))
-    yield from records.documents(line_blocks(pieces, batch_bytes, spec.max_record_bytes))
+    yield from records.documents(line_blocks(pieces, min(batch_bytes, BLOCK_BYTES), spec.max_record_bytes))
     yield from records.rest()
 
 
@@ -103,7 +104,7 @@ class _Records:
                 plain = False
             if plain:
                 add_id(id or f"{file}:{record}")
-                add_text(text)
+                add_text(text if text.isascii() else text.encode())
                 add_url(url if type(url) is str else None)
                 add_record(record)
                 add_offset(offset)
@@ -158,9 +159,13 @@ class _Records:
         if not line or line.isspace():
             self.empty += 1
             return
-        damage = cut and reason.startswith("not valid JSON") and "Extra data" not in reason
+        # The beginning of a record, or what a copy leaves that reserved the file's whole size and was broken off.
+        begun = line.lstrip()[:1] in (b"{", b"\0")
+        damage = cut and begun and reason.startswith("not valid JSON") and "Extra data" not in reason
         if damage:
             reason = f"the file ends inside this record: {reason}"
+        elif line.strip() in (b"{", b"}"):
+            reason = "its JSON stands over several lines: write one object a line (jq -c . FILE), or one array of objects"
         self.on_event(Problem(self.file, reason, self.record, offset, 1, len(line), damage=damage))
 
 

@@ -83,8 +83,9 @@ def read(
 def _open(
     stream: BinaryIO, metadata: pq.FileMetaData | None = None, dictionaries: tuple[str, ...] = ()
 ) -> pq.ParquetFile:
-    # Of timestamps in 96 bits, nanoseconds would silently wrap beyond the year 2262.
+    # Of timestamps in 96 bits, nanoseconds would silently wrap beyond the year 2262. Pages without checksums pass.
     options = {"pre_buffer": False, "buffer_size": PAGE_BUFFER, "coerce_int96_timestamp_unit": "us"}
+    options["page_checksum_verification"] = True
     return pq.ParquetFile(stream, metadata=metadata, read_dictionary=list(dictionaries), **options)
 
 

@@ -81,7 +81,9 @@ def plan_group(
         chunk = max(chunks, key=lambda chunk: (chunk.root not in needed, chunk.largest))
         if chunk.root in needed:
             what = f"a page of its column {chunk.root!r} becomes {chunk.largest:,} bytes when it is decompressed"
-            return GroupPlan(1, refused=f"{what}, and run.task_memory leaves {memory:,} for that")
+            times = sum(one.largest for one in chunks) / memory
+            fix = f"raise it {times:.1f}-fold" if times < 100 else "write the file anew with smaller pages"
+            return GroupPlan(1, refused=f"{what}, and run.task_memory leaves {memory:,} for that: {fix}")
         left_out.append(chunk.root)
         chunks = [other for other in chunks if other.root != chunk.root]
     total = sum(page.bytes for chunk in chunks for page in chunk.pages)

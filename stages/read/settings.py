@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from stages.errors import InputError
 from stages.read.compression import SUFFIXES, Compression
 from stages.read.names import suffixes
 from stages.step import Settings
+from stages.units import Bytes
+from stages.user_code import installed
 
 Format = Literal["warc", "jsonl", "parquet", "csv", "text"]
+FORMATS = get_args(Format)
+READERS = {"datatrove": "stages.read.datatrove_reader:read"}  # built as users' readers are
 RecordType = Literal["response", "resource", "conversion", "metadata"]
 
+OTHER_COMPRESSIONS = frozenset({".br", ".lz4", ".lzo", ".snappy", ".sz", ".z", ".zip", ".7z", ".rar", ".tar", ".tgz"})  # not read
 PLAIN_TEXT = "text/plain"
 TEXT_TYPE = re.compile(r"text/(?!html\b|xml\b)|application/(?:.*\+)?json\Z")  # media types read as text, not as pages
 
@@ -35,27 +40,58 @@ _FORMATS: dict[str, Format] = {
 class ReadSpec(Settings):
     """How the files of a source are read. Fields of nested objects are named with dots: `metadata.url`."""
 
-    format: Format | None = None  # None: by the file's name
-    compression: Compression | None = None  # None: by the file's first bytes, and its name where they do not tell
-    max_record_bytes: PositiveInt = 64 << 20  # a line, row or page larger than this is left out (`max_record_bytes`)
+    format: str | None = None
+    """What the files hold: warc, jsonl, parquet, csv, text, datatrove (one of its readers), or a reader of your own as
+    module:function; left out, their names tell."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What datatrove's reader, or one of your own, is called with."""
+    compression: Compression | None = None
+    """How they are compressed; left out, the first bytes tell, and the name where they do not."""
+    max_record_bytes: Bytes = Field(default=64 << 20, gt=0)
+    """A line, row or page of more bytes is dropped (`max_record_bytes`)."""
 
-    # JSON, Parquet and CSV
     text_field: str = "text"
-    id_field: str | None = "id"  # where a record has none, its id is "<file>:<record>"
+    """JSON, Parquet, CSV: the field that holds the text."""
+    id_field: str | None = "id"
+    """JSON, Parquet, CSV: the field that holds the id; a record without one is called FILE:RECORD."""
     url_field: str | None = "url"
-    metadata: bool = True  # keep all other fields, as a JSON object
-    strict: bool = False  # refuse texts with invalid UTF-8, and JSON with numbers that it has not, instead of mending
+    """JSON, Parquet, CSV: the field that holds the URL."""
+    metadata: bool = True
+    """JSON, Parquet, CSV: keep all other fields, as a JSON object."""
+    strict: bool = False
+    """Refuse texts that are no valid UTF-8, and numbers that JSON does not have, instead of mending them."""
 
-    # CSV: None: a tab in .tsv, else a comma
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """CSV: what parts the fields; left out, a tab in .tsv and else a comma."""
 
-    # Plain text: whether a file is one document, or each of its lines
     document: Literal["file", "line"] = "file"
+    """Plain text: whether a file is one document, or each of its lines."""
 
-    # WARC
-    record_types: tuple[RecordType, ...] | None = Field(default=None, min_length=1)  # None: response; conversion in a .wet file
-    mime_types: tuple[str, ...] | None = None  # None: HTML and XHTML; text/plain in a .wet file
-    status: tuple[int, ...] = (200,)  # HTTP status codes of the responses to keep
+    record_types: tuple[RecordType, ...] | None = Field(default=None, min_length=1)
+    """WARC: types of the records to read; left out, `response`, and `conversion` in a .wet file."""
+    mime_types: tuple[str, ...] | None = None
+    """WARC: media types to keep; left out, HTML and XHTML, and text/plain in a .wet file."""
+    status: tuple[int, ...] = (200,)
+    """WARC: HTTP status codes of the responses to keep."""
+
+    @model_validator(mode="after")
+    def _known(self) -> ReadSpec:
+        if self.format is not None and self.format not in FORMATS and self.reader() is None:
+            known = ", ".join((*FORMATS, *READERS))
+            raise ValueError(f"format {self.format}: there are {known}, and readers of your own as module:function")
+        if self.options and self.reader() is None:
+            raise ValueError("options are for a reader that `format` names as datatrove, or as module:function")
+        return self
+
+    def reader(self) -> str | None:
+        """The import path of the reader that `format` names; None for Headrace's own formats."""
+        if self.format is None or self.format in FORMATS:
+            return None
+        return READERS.get(self.format) or (self.format if ":" in self.format else installed("readers", self.format))
+
+    def seeks(self, file: str) -> bool:
+        """Whether the file is read at many places, and so has to be opened with seeking."""
+        return self.format_of(file) not in ("warc", "jsonl", "csv", "text")
 
     def records_of(self, file: str) -> tuple[str, ...]:
         """The WARC record types to read of this file."""
@@ -72,11 +108,14 @@ class ReadSpec(Settings):
         pages = any(not TEXT_TYPE.match(mime) for mime in self.types_of(file))
         return self.format_of(file) == "warc" and pages and set(self.records_of(file)) != {"conversion"}
 
-    def format_of(self, file: str) -> Format:
+    def format_of(self, file: str) -> str:
         """The format of this file: as set, else by its name. Raises InputError where the name does not tell."""
         if self.format is not None:
             return self.format
         found = [suffix for suffix in suffixes(file) if suffix not in SUFFIXES]
+        if found and found[-1] in OTHER_COMPRESSIONS:
+            read = ", ".join(sorted(SUFFIXES))
+            raise InputError(file, f"it is packed in a way that is not read ({read} are): unpack it, or pack it anew")
         if not found or found[-1] not in _FORMATS:
             known = ", ".join(sorted(_FORMATS))
             raise InputError(file, f"its name does not say what it holds ({known}): set `format` under `read`")

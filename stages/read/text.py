@@ -1,22 +1,28 @@
 """Reads plain text (.txt): one document a file, or one a line, plain or compressed.
 
-Text is UTF-8, or UTF-16 that begins with its mark. Invalid bytes become U+FFFD and are told; `strict` refuses them.
+Text is UTF-8, or UTF-16 that begins with its mark. Lines with invalid bytes get U+FFFD in their place, and are told. A
+file with some is decoded as pages are (stages/charset.py), and told; `strict` refuses both.
 """
 
 from __future__ import annotations
 
 import codecs
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import pyarrow as pa
 
+from stages.charset import decode as decode_any
+from stages.charset import utf16
 from stages.read.builder import EVENTS, DocumentBuilder
 from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
+from stages.read.http import HEAD_BYTES, binary_kind
 from stages.read.json_values import INVALID_UTF8
 from stages.read.lines import Block, Pieces, TooLong, line_blocks
 from stages.read.settings import Part, ReadSpec
 
+OTHER_ENCODING = "text that is not UTF-8 was read in another encoding"
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
@@ -45,14 +51,15 @@ class _Texts:
         self.file, self.spec, self.batch_bytes, self.on_event = file, spec, batch_bytes, on_event
         self.record, self.label = part.first_record, part.label or file
         self.rows = DocumentBuilder(file, batch_bytes)
-        self.empty = self.mended = 0
+        self.empty = 0
+        self.mended: Counter[str] = Counter()
 
     def report(self) -> None:
         """Send the counts of the file."""
         if self.empty:
             self.on_event(Skipped(self.file, f"empty {self.spec.document}", self.empty, 0))
-        if self.mended:
-            self.on_event(Repaired(self.file, INVALID_UTF8, self.mended))
+        for what, documents in sorted(self.mended.items()):
+            self.on_event(Repaired(self.file, what, documents))
 
     def file_of(self, pieces: Pieces) -> Iterator[pa.RecordBatch]:
         """The one document that the file is; nothing of it is held where it is too large."""
@@ -67,6 +74,8 @@ class _Texts:
             self.on_event(Problem(self.file, f"{pieces.damage}; its text is lost", 1, 0, 1, size))
         elif size > self.spec.max_record_bytes:
             self.on_event(Dropped(self.file, "max_record_bytes", 1, 0, size))
+        elif kind := binary_kind(bytes(held[:HEAD_BYTES]), None):
+            self.on_event(Problem(self.file, f"it is no text ({kind})", 1, 0, 1, size, damage=False))
         elif self._add(bytes(held), 0):
             yield self.rows.take()
 
@@ -97,14 +106,18 @@ class _Texts:
     def _add(self, data: bytes, offset: int) -> bool:
         """A row of a text; False where it is none, which is then reported or counted."""
         text, bad = decode(data, marked=offset == 0)
+        mended = INVALID_UTF8 if bad else None
+        if self.spec.document == "file" and (bad or ("\0" in text and utf16(data[:HEAD_BYTES]))):
+            found = decode_any(data)
+            text, mended = found.text, INVALID_UTF8 if found.replaced else OTHER_ENCODING
         if not text.strip():
             self.empty += 1
             return False
-        if bad and self.spec.strict:
-            reason = f"`strict` refuses it: {INVALID_UTF8}"
+        if mended and self.spec.strict:
+            reason = f"`strict` refuses it: {mended}"
             self.on_event(Problem(self.file, reason, self.record, offset, 1, len(data), damage=False))
             return False
-        self.mended += bad
+        self.mended.update([mended] if mended else [])
         self.rows.add(f"{self.label}:{self.record}", text, None, self.record, offset, None)
         return True
 

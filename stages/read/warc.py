@@ -73,7 +73,7 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of PAGE; see stages.read.format.read_batches."""
     builder = BatchBuilder(file, batch_bytes, on_event, pages=True)
-    kinds = frozenset(spec.records_of(file))
+    kinds, types = frozenset(spec.records_of(file)), frozenset(spec.types_of(file))
     name = PurePosixPath(file).name.encode("utf-8", "replace")
     skipped: Counter[str] = Counter()
     skipped_bytes: Counter[str] = Counter()
@@ -90,7 +90,7 @@ def read(
         try:
             if frame.problem is not None:
                 raise BodyError(frame.problem)
-            page = _page(frame, fields, spec, file)
+            page = _page(frame, fields, spec, types)
             charset = page.charset.encode("utf-8", "replace") if page.charset else None
             metadata = orjson.dumps(page.metadata)
             builder.add(key or b"", page.text, url, frame.record or 0, frame.offset, metadata, page.html, charset)
@@ -106,7 +106,8 @@ def read(
             is_document = frame.record is not None and frame.kind in kinds
             offset = frame.problem_offset if frame.problem_offset is not None else frame.offset
             lost = (1, frame.length) if is_document else (0, 0)
-            builder.report(Problem(file, str(error), frame.record, offset, *lost, _str(key), _str(url)))
+            damage = frame.problem is not None  # of the file; a body that does not decode is what the server sent
+            builder.report(Problem(file, str(error), frame.record, offset, *lost, _str(key), _str(url), damage))
         if builder.full():
             yield builder.take()
     if builder.ids:
@@ -117,7 +118,7 @@ def read(
         on_event(Repaired(file, REPAIRED, repaired))
 
 
-def _page(frame: Frame, fields: Headers, spec: ReadSpec, file: str) -> _Page:
+def _page(frame: Frame, fields: Headers, spec: ReadSpec, types: frozenset[str]) -> _Page:
     """What a record holds. Raises _Unwanted, _NotHttp or BodyError."""
     if frame.block is None:
         raise _Unwanted("max_record_bytes")
@@ -132,7 +133,7 @@ def _page(frame: Frame, fields: Headers, spec: ReadSpec, file: str) -> _Page:
     else:
         body, found = frame.block, content_type(fields.joined("content-type"))
     mime = found.mime or content_type(fields.get("warc-identified-payload-type")).mime or _assumed(frame.kind, body)
-    if mime not in spec.types_of(file):
+    if mime not in types:
         raise _Unwanted("mime_types")
     if kind := binary_kind(body, found.charset):
         raise _Unwanted(f"body.{kind}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -85,7 +86,7 @@ def read_index_batches(opened: Callable[[], BinaryIO], name: str) -> Iterator[pa
     types = {f"f{number}": field.type for number, field in enumerate(ROWS)}
     row = 0
     try:
-        stream = opened()
+        stream = _Stoppable(opened())
     except FileNotFoundError:
         raise ShardError(f"{name}: the shard's index is missing") from None
     try:
@@ -96,16 +97,24 @@ def read_index_batches(opened: Callable[[], BinaryIO], name: str) -> Iterator[pa
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(column_types=types),
         ) as reader:
-            for batch in reader:
-                if batch.num_columns not in (2, 5):
-                    raise ShardError(
-                        f"{name}, row {row + 1}: {batch.num_columns} columns; start,end,id,src,loc were expected"
-                    )
-                if any(column.null_count for column in batch.columns):
-                    yield from _one_by_one(opened(), name, row)  # a number is missing; there it is named by its row
-                    return
-                row += batch.num_rows
-                yield _whole(batch)
+            try:
+                for batch in reader:
+                    if batch.num_columns not in (2, 5):
+                        raise ShardError(
+                            f"{name}, row {row + 1}: {batch.num_columns} columns; start,end,id,src,loc were expected"
+                        )
+                    if any(column.null_count for column in batch.columns):
+                        yield from _one_by_one(opened(), name, row)  # a number is missing; there it is named by its row
+                        return
+                    row += batch.num_rows
+                    yield _whole(batch)
+            finally:
+                # Arrow reads ahead in a thread, which aborts the process where it calls a Python that has ended (read, close).
+                stream.stop()
+                with suppress(pa.ArrowException, OSError):
+                    for _ in reader:
+                        pass
+                packed.close()
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             return
@@ -114,6 +123,24 @@ def read_index_batches(opened: Callable[[], BinaryIO], name: str) -> Iterator[pa
         raise ShardError(f"{name}, after row {row}: the index is damaged ({error})") from None
     finally:
         stream.close()
+
+
+class _Stoppable:
+    """A stream that ends when it is told to: whoever reads it in another thread then comes to an end too."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._stopped = stream, False
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        return b"" if self._stopped else self._stream.read(size)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def close(self) -> None:
+        self.closed = True
+        self._stream.close()
 
 
 def _whole(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -42,9 +42,13 @@ class SourceMix(Settings):
     """What the mixture asks of one source: at most one of `tokens`, `share` and `repeats`."""
 
     tokens: Tokens | None = None
+    """Tokens to take from it."""
     share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the mixture's tokens."""
     repeats: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """How often all of it is seen; 0 leaves it out."""
     max_repeats: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """How often it may be seen at most; left out, the mixture's `max_repeats`."""
 
     @model_validator(mode="after")
     def _one_way(self) -> SourceMix:
@@ -55,14 +59,20 @@ class SourceMix(Settings):
 
 
 class Mixture(Settings):
-    """The recipe's `mixture`."""
+    """How much of each source training sees, and in which order."""
 
-    tokens: Tokens | None = None  # total over all of training
+    tokens: Tokens | None = None
+    """Tokens that training sees in all."""
     epochs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Passes over the mixture, in place of `tokens`; with neither, one."""
     seed: int = Field(default=0, ge=0)
+    """Of the order of training."""
     max_repeats: float = Field(MAX_REPEATS, gt=0, allow_inf_nan=False)
-    reshuffle_last_tokens: Tokens = 0  # the last so many tokens are drawn anew from a fresh shuffle (OLMoE: 100e9)
+    """How often a source may be seen at most; more is an error."""
+    reshuffle_last_tokens: Tokens = 0
+    """The last so many tokens are drawn from a fresh shuffle (OLMoE: 100e9)."""
     per_source: dict[str, SourceMix] = Field(default_factory=dict)
+    """What is asked of single sources, by name; the others share what is left."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Mixture:

@@ -32,6 +32,7 @@ FORMAT, VERSION = "headrace", 1
 UINT16_VOCABULARY = 65_536  # the largest vocabulary whose ids fit into uint16
 
 Manifest = dict[str, Any]
+ShardEntry = dict[str, Any]  # what a manifest says of one shard
 
 
 class ShardError(Exception):
@@ -186,12 +187,18 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
-def fingerprint(manifest: Manifest) -> str:
-    """sha256 over the canonical JSON of the manifest without its own `fingerprint`, and without what decides no token.
+# Keys of a manifest that decide no token: itself, what made it, what is known of its held-out documents,
+_BESIDE = frozenset(("fingerprint", "made_by", "held_out"))
+# and how the recipe was written. Manifests of before cover these too.
+_RECIPE = frozenset(("name", "profile", "recipe_hash", "seed"))
 
-    That is what made it, and what is known of its held-out documents.
+
+def fingerprint(manifest: Manifest, without: frozenset[str] = _BESIDE | _RECIPE) -> str:
+    """sha256 over the canonical JSON of what of a manifest decides tokens and their order: shards, tokenizer, mixture.
+
+    So it follows from the content: recipes that are written differently and make the same bytes have one fingerprint.
     """
-    facts = {k: v for k, v in manifest.items() if k not in ("fingerprint", "made_by", "held_out")}
+    facts = {key: value for key, value in manifest.items() if key not in without}
     return hashlib.sha256(canonical_json(facts)).hexdigest()
 
 
@@ -288,7 +295,8 @@ def parse_manifest(data: bytes, path: str | Path) -> Manifest:
             raise ShardError("mixture.sources: must name each of the sources once")
     except (ShardError, TypeError) as error:
         raise ShardError(f"{path}: {error}") from None
-    if manifest["fingerprint"] != (found := fingerprint(manifest)):
+    found = fingerprint(manifest)
+    if manifest["fingerprint"] not in (found, fingerprint(manifest, _BESIDE)):
         raise ShardError(
             f"{path}: was changed after the run wrote it "
             f"(fingerprint {found[:12]}, recorded {manifest['fingerprint'][:12]})"

@@ -55,10 +55,14 @@ class TokenizerMismatch(TokenizerError):
 class EncodeRules(Settings):
     """What is done to a document's text before and after encoding. The defaults are OLMo's."""
 
-    strip: bool = True  # white space at both ends is removed, as by str.strip()
-    skip_empty: bool = True  # a document with no text (after strip) gets no tokens at all
-    append_eos: bool = True  # each document ends in the end token; not added where it is the last token already
-    special_tokens_in_text: Literal["match", "split"] = "match"  # `<|endoftext|>` written in a text: the token, or text
+    strip: bool = True
+    """Remove white space at both ends, as str.strip() does."""
+    skip_empty: bool = True
+    """Give a document without text (after `strip`) no tokens at all."""
+    append_eos: bool = True
+    """End each document in the end token, where it is not the last one already."""
+    special_tokens_in_text: Literal["match", "split"] = "match"
+    """`<|endoftext|>` written in a text becomes that token (`match`), or is text as any other (`split`)."""
 
 
 class Engine(Protocol):

@@ -21,7 +21,7 @@ from pipeline.memory import peak, reset_peak
 from pipeline.mix import MixOptions, mix
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
+from pipeline.carry_out import Options, run_recipe
 from stages.tokens import index_table
 from stages.tokens.train_tokenizer import train_tokenizer
 

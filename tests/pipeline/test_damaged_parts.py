@@ -70,3 +70,32 @@ def test_it_is_noticed_where_it_is_read(
         assert main([*command, str(out), "--verify"]) == 0, capsys.readouterr().err  # as the sentence says
     assert main([*command, str(tmp_path / "fresh")]) == 0
     assert (out / "manifest.json").read_bytes() == (tmp_path / "fresh/manifest.json").read_bytes()
+
+
+def test_a_part_that_is_missing_is_named_with_the_command_that_makes_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "The miller opens the gate, and the water of the river turns the wheel of the mill. "
+    (tmp_path / "docs.jsonl").write_text("".join(f'{{"text": "{text * 3}{number}"}}\n' for number in range(20)))
+    (tmp_path / "r.yaml").write_text(
+        "name: r\nsources: {a: {read: {paths: [docs.jsonl]}, steps: [gopher_quality: {words: [5, 900]}]}}\n"
+        "tokenizer: {train: {vocab_size: 300}}\nshards: {held_out: 0}\nmixture: {epochs: 1}\n"
+    )
+    run = ["run", "r.yaml", "--inline", "--quiet"]
+    assert main(run) == 0
+    (part,) = (tmp_path / "runs" / "r" / "parts" / "a" / "0").glob("*.kept.parquet")
+    part.unlink()
+    capsys.readouterr()
+
+    assert main(["why", "runs/r", "docs.jsonl:3"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    command = f"python -m pipeline run {tmp_path}/r.yaml --out runs/r"
+    assert f"{part.name} is missing; `{command}` makes it again" in said and "run.keep" not in said
+    for question in (["report", "runs/r"], ["sweep", "runs/r", "--measure", "gopher_quality.words", "--side", "min"]):
+        assert main(question) == 2
+        said = capsys.readouterr().err
+        assert part.name in said and f"`{command}` makes it again" in said
+
+    assert main([*command.split()[3:], "--inline", "--quiet"]) == 0
+    assert part.exists() and main(["report", "runs/r"]) == 0

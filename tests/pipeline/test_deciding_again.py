@@ -15,10 +15,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
 from stages.filters.c4_quality import C4Quality
 from stages.filters.gopher_quality import GopherQuality

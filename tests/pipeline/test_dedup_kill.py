@@ -18,14 +18,14 @@ import pytest
 import yaml
 from dedup_corpus import altered, prose
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.ledger import Ledger
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 
 FORK = multiprocessing.get_context("forkserver")  # processes that need not import all anew
-FORK.set_forkserver_preload(["pipeline.run", "pipeline.jobs.documents", "pipeline.jobs.dedup", "gated_dedup"])
+FORK.set_forkserver_preload(["pipeline.carry_out", "pipeline.jobs.documents", "pipeline.jobs.dedup", "gated_dedup"])
 # The dedups run side by side: the tasks of a phase of the one, then those of the others'.
 PHASES = [
     ("near", "scatter"), ("cut", "count"), ("runs", "count"), ("near", "group"), ("cut", "filter"), ("runs", "repeats"),

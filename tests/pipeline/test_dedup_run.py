@@ -17,11 +17,11 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from pipeline import storage
+from pipeline.carry_out import Options, run_recipe
 from pipeline.overrides import RecipeError
 from pipeline.progress import Progress
 from pipeline.questions.clusters import clusters, show_clusters
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest

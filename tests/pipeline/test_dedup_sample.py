@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.run import Options, run_recipe
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "dclm_mix.yaml"
 METHODS = {"dclm": "bff", "pes2o": "minhash", "wiki": "minhash"}  # all others: exact

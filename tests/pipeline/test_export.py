@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from token_runs import TEXTS, documents, train, wide, write_run
+from told import as_json
 
 from pipeline.cli import main
 from pipeline.export import ExportOptions, export
@@ -31,7 +32,7 @@ def run(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def exported(run: Path, out: Path, kind: Any, **options: Any) -> dict[str, Any]:
-    return export(str(run), str(out), ExportOptions(kind, inline=True, progress=Progress(quiet=True), **options))
+    return as_json(export(str(run), str(out), ExportOptions(kind, inline=True, progress=Progress(quiet=True), **options)))
 
 
 def test_datatrove_reads_its_windows_and_positions(run: Path, tmp_path: Path) -> None:

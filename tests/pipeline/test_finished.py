@@ -8,13 +8,14 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
+from told import as_json
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.finished import open_finished
 from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
 from pipeline.questions.why import why
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split() if word.isalpha()]  # real prose
 
@@ -52,17 +53,17 @@ def test_parts_that_hold_nothing_do_not_move_the_others(later: list[Any], tmp_pa
     finished = run(tmp_path, [GOPHER, EXACT, *later])
     opened = open_finished(finished).sources["docs"]
     assert {len(parts) for parts in opened.parts} == {16} == {len(opened.tokens)}  # a document each
-    (told,) = why(finished, "3.3")["documents"]
+    (told,) = as_json(why(finished, "3.3"))["documents"]
     assert (told["outcome"], told["representative"]) == ("duplicate", "3.0")
-    (told,) = why(finished, "3.1")["documents"]
+    (told,) = as_json(why(finished, "3.1"))["documents"]
     assert told["outcome"] == "kept" and told["shard"]["path"] == "tokens/docs/00000.npy"
-    (row,) = sweep(finished, "gopher_quality.words", values=[20])["sources"]["docs"]["limits"]
+    (row,) = as_json(sweep(finished, "gopher_quality.words", values=[20]))["sources"]["docs"]["limits"]
     assert (row["kept"]["documents"], row["lost_later"]["documents"]) == (6, 2)
 
 
 def test_a_stage_without_steps_is_passed_over(tmp_path: Path) -> None:
     finished = run(tmp_path, [EXACT, {"dedup": {"method": "minhash"}}, GOPHER])
-    outcomes = {name: why(finished, name)["documents"][0]["outcome"] for name in ("0.0", "3.1", "3.3")}
+    outcomes = {name: why(finished, name).documents[0].outcome for name in ("0.0", "3.1", "3.3")}
     assert outcomes == {"0.0": "dropped", "3.1": "kept", "3.3": "duplicate"}
-    (row,) = sweep(finished, "gopher_quality.words", values=[20])["sources"]["docs"]["limits"]
+    (row,) = as_json(sweep(finished, "gopher_quality.words", values=[20]))["sources"]["docs"]["limits"]
     assert row["kept"]["documents"] == 6

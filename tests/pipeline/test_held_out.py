@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from stages.tokens.shard_format import load_manifest, read_index
 from trainer.loader.data import open_data
 

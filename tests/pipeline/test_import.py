@@ -11,15 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from token_runs import TEXTS, documents, train, wide, write_run
+from told import as_json
 
 from pipeline import storage
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.export import ExportOptions, export
 from pipeline.import_tokens import ImportOptions, import_tokens
 from pipeline.mix import MixOptions, mix
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 from stages.tokens.formats import block
 from stages.tokens.shard_format import load_manifest
@@ -44,7 +45,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def taken(src: Any, out: Path, kind: Any, tokenizer: Path, **options: Any) -> dict[str, Any]:
     asked = {"source": "docs", "held_out": 0.0, **QUIET, **options}
-    return import_tokens([str(src)], str(out), ImportOptions(format=kind, tokenizer=str(tokenizer), **asked))
+    return as_json(import_tokens([str(src)], str(out), ImportOptions(format=kind, tokenizer=str(tokenizer), **asked)))
 
 
 @pytest.mark.parametrize("kind", ["olmo", "datatrove", "megatron", "parquet", "jsonl"])
@@ -160,10 +161,10 @@ def test_an_import_can_hold_out_what_a_run_holds_out(tmp_path: Path) -> None:
     # A mixture tells where its folders do not hold out by one rule, also where one of them is a mixture itself.
     taken(files[0], tmp_path / "own", "olmo", run / "tokenizer/tokenizer.json", source="own", held_out=0.3)
     renamed = MixOptions(rename=[f"{tmp_path}/out/docs=more"], out=str(tmp_path / "one_rule"))
-    assert mix([str(run), str(tmp_path / "out")], renamed)["notes"] == []
-    notes = mix([str(tmp_path / "one_rule"), str(tmp_path / "own")], MixOptions(out=str(tmp_path / "both")))["notes"]
+    assert mix([str(run), str(tmp_path / "out")], renamed).notes == []
+    notes = mix([str(tmp_path / "one_rule"), str(tmp_path / "own")], MixOptions(out=str(tmp_path / "both"))).notes
     assert len(notes) == 1 and f"{run} and {tmp_path / 'own'} hold out by rules of their own" in notes[0]
-    assert mix([str(tmp_path / "both")], MixOptions())["notes"] == notes
+    assert mix([str(tmp_path / "both")], MixOptions()).notes == notes
     with pytest.raises(UserError, match=r"--held-out-as .*out: holds no run"):
         taken(files[0], tmp_path / "b", "olmo", run / "tokenizer/tokenizer.json", held_out_as=str(tmp_path / "out"))
 

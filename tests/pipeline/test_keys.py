@@ -136,6 +136,17 @@ def test_no_task_runs_where_only_what_decides_no_byte_changes(recipe: Path, caps
     assert load_manifest(recipe.parent / "out")["fingerprint"] == fingerprint
 
 
+def test_a_recipe_that_makes_the_same_bytes_has_the_same_fingerprint(recipe: Path) -> None:
+    """A limit that no document comes near is another setting, and no other data: a training on them may go on."""
+    run(recipe)
+    before = load_manifest(recipe.parent / "out")
+    run(recipe, "sources.web.steps.gopher_quality.words.max=99999999")
+    after = load_manifest(recipe.parent / "out")
+    assert after["recipe_hash"] != before["recipe_hash"] and after["fingerprint"] == before["fingerprint"]
+    run(recipe, "shards.held_out=0.4")
+    assert load_manifest(recipe.parent / "out")["fingerprint"] != before["fingerprint"]
+
+
 def test_what_decides_bytes_is_in_a_key(recipe: Path) -> None:
     run(recipe)
     before = keys(recipe)

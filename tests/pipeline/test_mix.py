@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from token_runs import TEXTS, documents, train, write_run
+from told import as_json
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.mix import MixOptions, mix
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 from stages.tokens.manifest import build_manifest, source_entry
 from stages.tokens.mixture import MixtureError
@@ -49,7 +50,7 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
 
 def mixed(folders: Path, *runs: str, **options: Any) -> dict[str, Any]:
     assignments = options.pop("set", [])
-    return mix([str(folders / run) for run in runs], MixOptions(assignments=assignments, **options))
+    return as_json(mix([str(folders / run) for run in runs], MixOptions(assignments=assignments, **options)))
 
 
 def test_a_mixture_is_trained_on_as_asked(folders: Path, tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_olmoes_own_mixture(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     """4.07T tokens, of which training sees 5.133T; the last 100B in an order of their own."""
     recipe = Path(__file__).resolve().parents[2] / "configs/dclm_mix.yaml"
     folder = olmoe(tmp_path / "olmoe")
-    found = mix([str(folder)], MixOptions(recipe=str(recipe), profile="full"))
+    found = as_json(mix([str(folder)], MixOptions(recipe=str(recipe), profile="full")))
     assert found["tokens"] == 5_133_000_000_000 and found["mixture"]["reshuffle_last_tokens"] == 100_000_000_000
     assert {round(source["repeats"], 4) for source in found["sources"].values()} == {1.2617}
     shares = {name: round(100 * source["share"], 2) for name, source in found["sources"].items()}
@@ -226,7 +227,7 @@ def test_olmoes_own_mixture(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
 
 def test_olmoes_mixture_by_the_flags_alone(tmp_path: Path) -> None:
     flags = ["mixture.tokens=5.133T", "reshuffle_last_tokens=100B", "max_repeats=2"]
-    found = mix([str(olmoe(tmp_path / "olmoe"))], MixOptions(assignments=flags))
+    found = as_json(mix([str(olmoe(tmp_path / "olmoe"))], MixOptions(assignments=flags)))
     assert found["tokens"] == 5_133_000_000_000
     assert found["mixture"] | {"per_source": {}} == {
         "tokens": 5_133_000_000_000,

@@ -146,6 +146,8 @@ GOOD = {"id": "good", "prompt": "What is it?", "answer": "It is this."}
         ({"prompt": 3, "answer": "x"}, "wrong_field"),
         ("{not json", "bad_json"),
         ("[1, 2]", "bad_json"),
+        (r'{"prompt": "half of a pair: \ud83d", "answer": "x"}', "bad_json"),
+        ({"prompt": "x", "answer": "y", "more": json.loads("[" * 300 + "]" * 300)}, "bad_json"),
         (GOOD, "duplicate"),
         ({"prompt": "What is\nit?", "answer": "It  is this."}, "duplicate"),
         ({"prompt": "long " * 300, "answer": "x"}, "no_answer_left"),
@@ -183,6 +185,32 @@ def test_rules_of_conversations_and_preferences(make) -> None:
     good = {"prompt": "Q", "chosen": "a", "rejected": "b"}
     _, _, folder = make([good, {"prompt": "Q", "chosen": "a", "rejected": "a"}], out="preferences")
     assert facts(folder)["dropped"] == {"same_answers": 1}
+
+
+def test_a_field_that_is_null_is_not_a_field_that_is_missing(make) -> None:
+    _, printed, _ = make([GOOD, {"prompt": None, "answer": "x"}, {"prompts": "y", "answer": "x"}])
+    assert "wrong_field: 2; the first: " in printed and "record 2: prompt is null, not a text" in printed
+
+
+def test_two_answers_in_a_row_are_told_of(make) -> None:
+    answer = {"role": "assistant", "content": "A"}
+    user = {"role": "user", "content": "Q"}
+    _, printed, folder = make([{"messages": [user, answer]}, {"messages": [user, answer, answer]}])
+    assert facts(folder)["dropped"] == {"chat_template": 1}
+    assert "record 2: the text before answer 2 is another once the answer is there, as two answers in a row" in printed
+
+
+def test_preferences_that_are_too_long_stay_answers_to_one_prompt(make) -> None:
+    short = {"id": "short", "prompt": "Q", "chosen": "a", "rejected": "b"}
+    alike = {"id": "alike", "prompt": "Q", "chosen": "word " * 300 + "yes", "rejected": "word " * 300 + "no"}
+    _, printed, folder = make([short, alike], "--max-tokens", "100")
+    assert facts(folder)["dropped"] == {"same_answers": 1}
+    assert "record 2: alike once they are cut: more than 100 tokens" in printed
+    long = {"id": "long", "prompt": "first " + "word " * 120 + "last", "chosen": "a", "rejected": "b " * 10}
+    _, _, folder = make([short, long], "--max-tokens", "100", "--too-long", "cut_prompt", out="cut")
+    (_, one, _, _), (_, other, _, _) = sequences(folder)[2:]
+    assert one.split("<|assistant|>")[0] == other.split("<|assistant|>")[0]
+    assert "first" not in one and "last" in one
 
 
 def test_a_wrong_field_name_is_one_sentence(make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -45,3 +46,21 @@ def test_the_tree_names_the_stages_in_their_order(run: Path, capsys: pytest.Capt
     places = [shown.index(title) for title in titles]
     assert places == sorted(places)
     assert "documents dclm" in shown and "tokenize wiki" in shown
+
+
+def test_a_tree_needs_no_rates(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its stages are those of the run, and it counts what the files alone decide."""
+    assert main(["plan", str(RECIPE), "--rates", str(run), "--json"]) == 0
+    known = json.loads(capsys.readouterr().out)["plan"]
+    monkeypatch.chdir(tmp_path)  # where no run of the recipe lies
+    assert main(["plan", str(RECIPE), "--tree", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["plan"]
+    assert [stage["stage"] for stage in found] == [stage["stage"] for stage in known]
+    told = {(one["stage"], name): n for one in found for name, n in one["tasks"].items() if n is not None}
+    assert told.items() <= {((one["stage"], name), n) for one in known for name, n in one["tasks"].items()}
+    assert {("read and filter", "documents dclm"), ("tokenize", "tokenize wiki")} <= told.keys()
+    assert main(["plan", str(RECIPE), "--tree"]) == 0
+    shown = capsys.readouterr().out
+    assert "documents dclm: 8" in shown and "shard dclm: ?" in shown and "which rates tell" in shown

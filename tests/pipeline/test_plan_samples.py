@@ -8,10 +8,10 @@ from pydoc_data.topics import topics
 
 import pytest
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.plan import training
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
 
 TEXTS = [" ".join(text.split()) for _, text in sorted(topics.items()) if len(text.split()) > 20]

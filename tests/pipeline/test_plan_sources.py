@@ -11,9 +11,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.carry_out import Options, run_recipe
+from pipeline.plan.corpus import Inputs, corpus
+from pipeline.plan.node import Stage
+from pipeline.plan.sources import list_files
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 
 TEXTS = [" ".join(text.split()[:90]) for _, text in sorted(topics.items()) if len(text.split()) > 20][:60]
 
@@ -62,3 +65,24 @@ def test_a_large_plain_file_is_read_by_several_tasks_with_the_same_result(plain:
     cut, same_places, parts = run(recipe(str(plain), "3KB"), tmp_path / "cut")
     assert parts > 5
     assert (cut, same_places) == (whole, places)
+
+
+def test_small_files_are_tasks_enough_for_many_cores(tmp_path: Path) -> None:
+    lines = "".join(json.dumps({"id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(TEXTS))
+    for number in range(12):
+        (tmp_path / f"{number:02d}.jsonl").write_text(lines * (7_600_000 // len(lines)))
+    assert [len(split) for split in cut(tmp_path)] == [1] * 12
+    assert max(sum(file.size for file in split) for split in cut(tmp_path, "20MB")) > 15_000_000
+
+
+def cut(folder: Path, split: str | None = None) -> list[tuple[Any, ...]]:
+    """The files of each of a source's splits."""
+    data = recipe(f"{folder}/*.jsonl", "1GB")
+    data["run"] = {"split_bytes": split} if split else {}
+    found = build_recipe(data)
+    files = {"web": list_files("web", [f"{folder}/*.jsonl"])}
+    walk = corpus(found, Inputs(str(folder / "run"), files))
+    request = next(walk)
+    while not isinstance(request, Stage):
+        request = walk.send(None)
+    return [node.job.files for node in request.nodes]

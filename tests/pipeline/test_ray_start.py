@@ -52,7 +52,7 @@ import sys
 from multiprocessing import get_context
 from pipeline.progress import Progress
 from pipeline.recipe import load_recipe
-from pipeline.run import Options, run_recipe
+from pipeline.carry_out import Options, run_recipe
 
 recipe, out = sys.argv[1:]
 run_recipe(load_recipe(recipe), Options(out, workers=1, progress=Progress(quiet=True)))

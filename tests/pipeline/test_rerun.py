@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import place as places
+from pipeline.carry_out import Options, run_recipe
 from pipeline.engine import TooManyFailures
 from pipeline.execute import Finished
 from pipeline.plan.node import Node
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
 from stages.errors import UserError
 from stages.filters.gopher_quality import GopherQuality
@@ -135,7 +135,8 @@ def test_a_large_parquet_file_that_cannot_be_read_counts_as_a_failed_file(tmp_pa
     data = recipe(a=f"{tmp_path}/*.parquet")
     with pytest.raises(TooManyFailures, match=r"1 source files could not be read.*bad\.parquet"):
         run(data, tmp_path / "out")
-    assert run(data, tmp_path / "out", "run.failures.files=1").sources[0].out.docs == len(TEXTS)
+    found = run(data, tmp_path / "out", "run.failures.files=1").sources[0]
+    assert found.out.docs == len(TEXTS) and found.notes == {"file that could not be read to its end": 1}
 
 
 def test_what_a_run_left_that_was_killed_while_it_tidied_up_goes_with_the_next(

@@ -21,10 +21,10 @@ import yaml
 from ledgers import entries
 
 from pipeline import storage
+from pipeline.carry_out import Options, run_recipe
 from pipeline.engine import TooManyFailures
 from pipeline.questions.status import status
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
@@ -320,7 +320,8 @@ def test_an_unreadable_file_is_counted_and_named(tmp_path: Path) -> None:
     }
     with pytest.raises(TooManyFailures, match=r"1 source files could not be read to their end.*b\.jsonl\.gz"):
         run(data, tmp_path / "out")
-    assert run(data, tmp_path / "out", "run.failures.files=1").sources[0].out.docs > 300
+    found = run(data, tmp_path / "out", "run.failures.files=1").sources[0]
+    assert found.out.docs > 300 and found.notes == {"file that could not be read to its end": 1}
 
 
 def test_the_command_line_prints_one_sentence_and_fails(inputs: Path, tmp_path: Path) -> None:

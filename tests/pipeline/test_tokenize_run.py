@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.jobs import tokenize as jobs
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from stages.tokens import tokenizer as module
 from stages.tokens.tokenizer import TokenizerMismatch
 

@@ -51,6 +51,15 @@ def test_the_cause_of_a_damaged_file_is_the_damage(tmp_path: Path) -> None:
     assert "1 source files could not be read to their end" in printed and "the file ends inside this row" in printed
 
 
+def test_tasks_that_run_again_say_that_what_they_read_changed(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"document {i} has words"}).encode() + b"\n" for i in range(12)]
+    assert run(tmp_path, "a.jsonl", b"".join(lines))[0] == 0
+    status, printed = run(tmp_path, "a.jsonl", b"".join(lines[:9]))
+    assert status == 0
+    for stage in ("read and filter", "tokenize", "shard"):
+        assert f"{stage}: 1 task again: what they read changed" in printed
+
+
 @pytest.mark.parametrize("unit", [b"{},", b"1.5,", b'{"a":[]},'])
 def test_dense_json_stays_within_the_memory_of_a_task(tmp_path: Path, unit: bytes) -> None:
     size = 40 << 20

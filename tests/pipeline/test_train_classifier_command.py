@@ -12,6 +12,7 @@ from pydoc_data.topics import topics
 
 import pytest
 import yaml
+import zstandard
 
 from pipeline.cli import main
 
@@ -40,6 +41,39 @@ def test_good_and_ordinary_files_give_a_model_and_its_card(tmp_path: Path, capsy
     bad = write(tmp_path / "bad.jsonl", [{"text": "x", "label": "good"}])
     assert main([*command, *fast, "--evaluate", bad]) == 2
     assert "record 1: `label` must be 0 or 1" in capsys.readouterr().err
+
+
+def test_few_labelled_documents_are_told_apart_by_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [text for _, text in sorted(topics.items())]
+    rows = [{"text": text, "label": 1} for text in texts[:50]]
+    rows += [{"text": f"cheap offer {i} buy now click here", "label": 0} for i in range(50)]
+    labelled, out = write(tmp_path / "labelled.jsonl", rows), str(tmp_path / "model.bin")
+    judged = write(tmp_path / "judged.jsonl", [*rows[:3], {"text": texts[60], "label": 1}, {"text": "buy cheap now", "label": 0}])
+    assert main(["train-classifier", "--labelled", labelled, "--out", out, "--evaluate", judged, "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["documents"]["positive"]["given"] == card["documents"]["negative"]["given"] == 50
+    assert (card["settings"]["epoch"], card["settings"]["word_ngrams"]) == (25, 1)
+    assert card["evaluated"]["roc_auc"] == 1
+    assert card["evaluated"]["also_trained_on"] == 3
+    assert card["held_out"]["spread"] > 0.1
+    assert len(card["warnings"]) == 1 and "3 of the 5 documents" in card["warnings"][0]
+    assert main(["train-classifier", "--labelled", labelled, "--out", out, "--set", "lr=0.0001", "bucket=1000"]) == 0
+    assert "do not spread" in capsys.readouterr().out
+    assert main(["train-classifier", "--positive", labelled, "--out", out]) == 2
+    assert "--labelled" in capsys.readouterr().err
+
+
+def test_people_s_labels_are_learned_by_defaults(tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A third of the shared labels judges a model of the others."""
+    raw = zstandard.ZstdDecompressor().stream_reader((shared_data / "quality-labels.jsonl.zst").open("rb")).read()
+    rows = [json.loads(line) for line in raw.splitlines()]
+    training, judged = write(tmp_path / "a.jsonl", rows[::3] + rows[1::3]), write(tmp_path / "b.jsonl", rows[2::3])
+    command = ["train-classifier", "--labelled", training, "--out", str(tmp_path / "m.bin"), "--evaluate", judged, "--json"]
+    assert main([*command, "--set", "held_out=0"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["evaluated"]["roc_auc"] > 0.85
+    assert card["warnings"] == []
+    assert card["model"]["bytes"] < 8 << 20
 
 
 def command(tmp_path: Path, out: Path, limit: int | None = None) -> subprocess.CompletedProcess[str]:

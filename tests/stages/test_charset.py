@@ -151,6 +151,48 @@ def test_labels_that_only_python_knows(label, encoding):
     assert decode(raw, label).text == html
 
 
+# Text with characters that only browsers' versions of the encodings have, as real pages do.
+EXTENDED = {
+    "UHC": ("똠방각하가 펲시콜라를 들고 찦차를 타고 쑛다리를 건너 갔습니다. ", "cp949"),
+    "HKSCS": ("佢哋喺度食嘢，唔係好啱，我哋嚟咗呢度，啲人話冇嘢做，嗰個人係邊個。", "big5hkscs"),
+    "NEC": ("①株式会社髙﨑㈱は№１の会社です。㍻元年にⅢ号館を建てました。", "cp932"),
+    "GBK": ("朱镕基、陶喆和李劼說囍字與馬、車、龍、鳳，這是嘸蝦米。", "gbk"),
+    "Ukrainian": ("Їжак і ґава біля млина, вода тече поряд із колесом уже багато століть. ", "koi8-u"),
+    "Latvian": ("Ūdens plūst gar dzirnavām, un rats lēnām griežas jau gadsimtiem ilgi. ", "cp1257"),
+}
+
+
+@pytest.mark.parametrize("paragraphs", [1, 12])
+@pytest.mark.parametrize("name", EXTENDED)
+def test_pages_that_declare_nothing(name, paragraphs):
+    text, encoding = EXTENDED[name]
+    html, _ = page(text, "utf-8", False, paragraphs)
+    raw = html.encode(encoding)
+    # Servers declare UTF-8 or Latin-1 for anything. Of one byte a character, no rule tells that it is not Latin-1.
+    for declared in (None, "utf-8", *(["iso-8859-1"] if encoding in ("cp949", "big5hkscs", "cp932", "gbk") else [])):
+        assert decode(raw, declared) == charset.Decoded(html)
+
+
+@pytest.mark.parametrize("name", ["UHC", "HKSCS", "NEC", "GBK"])
+def test_a_damaged_byte_of_a_page_that_declares_nothing(name):
+    text, encoding = EXTENDED[name]
+    html, _ = page(text, "utf-8", False)
+    raw = html.encode(encoding)
+    for at in random.Random(name).sample(high_bytes(raw), 25):
+        for damaged in (raw[:at] + raw[at + 1 :], raw[:at] + b"\xff" + raw[at:]):
+            assert around(html, decode(damaged).text) <= 2 * len(text)
+
+
+def test_a_damaged_sign_of_a_page_in_plain_letters():
+    """What is left of it, and the letter behind, would be a character of Chinese."""
+    html = "<html><head><meta charset=utf-8></head><body><p>See who\u2019s on the mill wheel today</p></body></html>"
+    raw = html.encode()
+    at = raw.index(b"\xe2")
+    for gone in range(3):
+        found = decode(raw[: at + gone] + raw[at + gone + 1 :])
+        assert found.text.startswith(html[:30]) and found.text.endswith("s on the mill wheel today</p></body></html>")
+
+
 def test_utf16_without_a_mark():
     for text in ("<p>Plain words", "<p>Große Mühle", "<html><body><p>水車小屋"):
         for name in ("utf-16-le", "utf-16-be"):

@@ -174,6 +174,7 @@ def test_names():
     [
         ("a.jsonl.zst", "zstd", "jsonl"),
         ("a.jsonl.zstd", "zstd", "jsonl"),
+        ("a.jsonl.gzip", "gzip", "jsonl"),
         ("a.jsonl.ZST", "zstd", "jsonl"),
         ("A.JSONL.GZ", "gzip", "jsonl"),
         ("b/a.JSONL", None, "jsonl"),
@@ -195,6 +196,14 @@ def test_what_a_name_says(name, kind, format):
     else:
         with pytest.raises(InputError, match="its name does not say what it holds"):
             ReadSpec().format_of(name)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.lz4", "a.jsonl.br", "a.jsonl.Z", "a.zip", "a.tar.gz", "b/a.TGZ", "a.jsonl.snappy?x=1"])
+def test_a_compression_that_is_not_read_is_named(name):
+    with pytest.raises(InputError, match=r"packed in a way that is not read \(\.bz2, \.gz, .*unpack it"):
+        ReadSpec().format_of(name)
+
+
 @pytest.mark.parametrize("count", [1, 1200, 20_000])
 def test_any_number_of_skippable_frames(count):
     skippable = (0x184D2A50).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"abc"
@@ -253,6 +262,15 @@ def test_a_window_that_memory_cannot_hold_is_refused_before_it_is_held():
     header = b"\x28\xb5\x2f\xfd" + bytes([0b1110_0000]) + (3 << 30).to_bytes(8, "little")  # one segment of 3 GiB
     with pytest.raises(DamagedError, match="it asks for 3,072 MiB"):
         decompressed(header + b"\1\0\0", "x.zst")
+    raw = lzma.compress(sample(100), filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 16 << 20}])
+    for room, works in ((8 << 20, False), (32 << 20, True)):
+        members = Members.of_file(io.BytesIO(raw), "x.xz", max_window=room)
+        assert members.open()
+        if works:
+            assert members.read()
+        else:
+            with pytest.raises(DamagedError, match="Memory usage limit exceeded"):
+                members.read()
 
 
 @pytest.mark.parametrize("packed", [False, True])

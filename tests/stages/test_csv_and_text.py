@@ -111,3 +111,23 @@ def test_texts_that_are_too_long_damaged_or_no_utf8():
     for spec, kept in (({}, 1), ({"strict": True}, 0)):
         rows, events = read(b"caf\xe9", "x.txt", **spec)
         assert len(rows) == kept and isinstance(events[0], Problem if spec else Repaired)
+
+
+def test_a_file_in_another_encoding_is_no_mojibake():
+    text = "Das Wasser fließt über die Räder der Mühle, größere Mühlräder drehen sich gemächlich.\n" * 3
+    for encoding in ("cp1252", "utf-16-le", "utf-16"):
+        rows, events = read(text.encode(encoding), "x.txt")
+        assert [row["text"] for row in rows] == [text]
+        assert [event.documents for event in events] == ([] if encoding == "utf-16" else [1])
+    rows, events = read(text.encode("cp1252"), "x.txt", strict=True)
+    assert rows == [] and "not UTF-8" in events[0].reason
+    rows, events = read(text.encode().replace(b"\xc3\xbc", b"\xc3", 1), "x.txt")
+    assert [row["text"] for row in rows] == [text.replace("ü", "\ufffd", 1)]
+    assert [(type(event), event.documents) for event in events] == [(Repaired, 1)]
+
+
+@pytest.mark.parametrize("raw", [b"%PDF-1.7 words", b"PK\x03\x04 words", bytes(range(256)) * 8])
+def test_a_file_that_is_no_text_is_refused(raw):
+    rows, events = read(raw, "x.txt")
+    assert rows == [] and [(type(event), event.documents) for event in events] == [(Problem, 1)]
+    assert "it is no text" in events[0].reason

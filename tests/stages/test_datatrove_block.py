@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pydoc_data.topics import topics
 
 import pyarrow as pa
@@ -46,7 +45,7 @@ def batch(texts: list[str]) -> pa.RecordBatch:
     ],
 )
 def test_a_filter_answers_as_datatrove_does_with_its_reasons(name: str, args: dict) -> None:
-    filters = pytest.importorskip("datatrove.pipeline.filters")
+    from datatrove.pipeline import filters
     pytest.importorskip("spacy")
     pytest.importorskip("nltk")
     from datatrove.data import Document
@@ -74,7 +73,6 @@ def test_a_filter_answers_as_datatrove_does_with_its_reasons(name: str, args: di
 
 
 def test_a_formatter_edits_each_document_the_same_way_in_any_batch() -> None:
-    pytest.importorskip("datatrove")
     step = DatatroveBlock(block="PIIFormatter")
     docs = batch(TEXTS)
     edited, measures = step.edit(docs)
@@ -87,7 +85,6 @@ def test_a_formatter_edits_each_document_the_same_way_in_any_batch() -> None:
 
 
 def test_a_random_filter_decides_by_document_not_by_batch() -> None:
-    pytest.importorskip("datatrove")
     step = DatatroveBlock(block="SamplerFilter", args={"rate": 0.5, "seed": 3})
     docs = batch([f"text {i}" for i in range(200)])
     together = list(step.edit(docs)[1]["keep"])
@@ -96,7 +93,6 @@ def test_a_random_filter_decides_by_document_not_by_batch() -> None:
 
 
 def test_a_document_that_the_block_fails_on_is_quarantined_alone() -> None:
-    pytest.importorskip("datatrove")
     pytest.importorskip("spacy")
     texts = [*TEXTS[2:6], " \n ", "\n"]  # FineWeb divides by words: see what it makes of none
     step = DatatroveBlock(block="RegexFilter", args={"regex_exp": "e"})
@@ -116,23 +112,31 @@ def test_a_document_that_the_block_fails_on_is_quarantined_alone() -> None:
     assert chain.books[0].balance().docs == 0
 
 
+def test_the_numbers_of_a_stats_block_are_measures_with_limits() -> None:
+    from datatrove.data import Document
+    from datatrove.pipeline.stats import DocStats
+
+    step = DatatroveBlock(block="DocStats", limits={"length": [20, None], "uppercase_ratio": [None, 0.5]})
+    chain = Chain([("datatrove", step)])
+    outcome = chain.run(batch([*TEXTS[1:], TEXTS[3].upper()]))
+    theirs = DocStats("memory://x")
+    for row in outcome.kept.to_pylist():
+        for name, value in theirs.extract_stats(Document(text=row["text"], id=row["id"])).items():
+            assert row[f"datatrove.{name}"] == value
+    reasons = [row["reason"] for rows in outcome.dropped for row in rows.to_pylist()]
+    assert reasons == ["datatrove.length.min", "datatrove.uppercase_ratio.max"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"block": "GopherFilter"}, "no such filter or formatter; there are .*GopherQualityFilter"),
+        ({"block": "GopherFilter"}, "no such filter, formatter or stat; there are .*DocStats.*GopherQualityFilter"),
+        ({"block": "DocStats", "limits": {"lenght": [1, 2]}}, "DocStats gives no such number; it gives length"),
+        ({"block": "GopherQualityFilter", "limits": {"length": [1, 2]}}, "GopherQualityFilter is no stats block"),
         ({"block": "GopherQualityFilter", "args": {"min_words": 3}}, "min_words.*it takes .*min_doc_words"),
         ({"block": "nowhere.at.all.Filter"}, "No module named 'nowhere'"),
     ],
 )
 def test_a_mistake_is_named(settings: dict, message: str) -> None:
-    pytest.importorskip("datatrove")
     with pytest.raises(UserError, match=message):
         DatatroveBlock(**settings).prepare()
-
-
-def test_without_datatrove_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [m for m in sys.modules if m.split(".")[0] == "datatrove"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "datatrove", None)
-    with pytest.raises(UserError, match="pip install datatrove"):
-        DatatroveBlock(block="GopherQualityFilter").prepare()

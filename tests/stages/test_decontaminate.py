@@ -69,7 +69,7 @@ words = st.lists(st.sampled_from(["a", "B", "c.", "D,", "7", "8", "été", "-", 
 @example(["a b c", "a-b c!", "a b", "", "a b 7 a b 8", "7 7 7 x 8 8 8"], ["b a 7", "A, b, c"], ["a b 8", "a b c d a", "8 8 8"])
 def test_any_texts_and_sets(tmp_path: Path, texts: list[str], one: list[str], two: list[str]) -> None:
     sets = {"one": ["x y z", "", *one], "two": [*two, "p q r s"]}
-    step = Decontaminate(files=tuple(write(tmp_path, sets)), names=("one", "two"), fields=("text",), ngram=N)
+    step = Decontaminate(files=tuple(write(tmp_path, sets)), names=("one", "two"), fields=("text",), match="ngrams", ngram=N)
     np.testing.assert_equal(measured(step, texts), reference(texts, sets))
 
 
@@ -82,7 +82,7 @@ def test_requests_in_compressed_files_and_the_limit(tmp_path: Path) -> None:
     zstd = zstandard.ZstdCompressor().compress(lines.replace("sleeps", "naps").encode())
     (tmp_path / "other" / "requests").write_bytes(zstd)
     files = [str(tmp_path / "task" / "requests.jsonl.gz"), str(tmp_path / "other" / "requests")]
-    step = STEPS["decontaminate"].model_validate({"files": files})
+    step = STEPS["decontaminate"].model_validate({"files": files, "match": "ngrams"})
     assert step.names == ("task/requests.jsonl.gz", "other/requests")
     whole = "the QUICK brown fox: jumps over the lazy dog -- and then it sleeps"
     docs = pa.record_batch({"text": pa.array([whole, f"Once, {whole}", whole[4:], "x " * 20], pa.large_string())})
@@ -109,7 +109,8 @@ def test_names_are_what_paths_differ_by() -> None:
 
 def test_lists_of_strings_and_nested_fields(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(json.dumps({"doc": {"q": "one two", "choices": ["three", "four"], "n": 5}}))
-    step = Decontaminate(files=str(tmp_path / "x.jsonl"), fields=("doc.q", "doc.none", "doc.n", "doc.choices"), ngram=4)
+    fields = ("doc.q", "doc.none", "doc.n", "doc.choices")
+    step = Decontaminate(files=str(tmp_path / "x.jsonl"), fields=fields, match="ngrams", ngram=4)
     assert measured(step, ["one two three four"]) == [(1.0, "x.jsonl:1")]
 
 
@@ -118,7 +119,7 @@ def test_bad_sets_are_refused(tmp_path: Path) -> None:
 
     def loading(content: bytes) -> Decontaminate:
         path.write_bytes(content)
-        return Decontaminate(files=str(path), fields=("text",), ngram=N)
+        return Decontaminate(files=str(path), fields=("text",), match="ngrams", ngram=N)
 
     with pytest.raises(InputError, match=r"bad\.jsonl, record 2: has no text in any of text"):
         loading(b'{"text": "a b c"}\n{"other": 1}\n').prepare()
@@ -134,7 +135,7 @@ def test_bad_sets_are_refused(tmp_path: Path) -> None:
 
 def test_real_sets_and_documents(shared_data: Path) -> None:
     files = [str(shared_data / "eval" / name / "requests.jsonl.gz") for name in ("lambada/bpb_0shot", "piqa/rc_0shot")]
-    step = Decontaminate(files=tuple(files), names=("lambada", "piqa"))
+    step = Decontaminate(files=tuple(files), names=("lambada", "piqa"), match="ngrams")
     with gzip.open(files[0]) as file:
         requests = [json.loads(line)["request"] for line in file]
     with (shared_data / "books.jsonl.zst").open("rb") as file:

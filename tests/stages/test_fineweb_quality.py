@@ -50,7 +50,7 @@ def words_of(text: str) -> list[str]:
 
 def measures(texts: list[str], step: FineWebQuality | None = None) -> dict[str, np.ndarray]:
     batch = pa.record_batch({"text": pa.array(texts, pa.large_string())})
-    return dict((step or FineWebQuality()).measure(batch))
+    return dict((step or FineWebQuality(splitter="unicode")).measure(batch))
 
 
 def reference(text: str) -> list[float]:
@@ -81,7 +81,7 @@ def check_against_datatrove(texts: list[str], monkeypatch: pytest.MonkeyPatch) -
     from datatrove.data import Document
 
     monkeypatch.setattr(module, "split_into_words", lambda text, language: words_of(text))
-    block, step = module.FineWebQualityFilter(), FineWebQuality()
+    block, step = module.FineWebQualityFilter(), FineWebQuality(splitter="unicode")
     found = measures(texts, step)
     verdict, reasons = step.decide(found), step.reasons()
     seen = set()
@@ -125,5 +125,5 @@ def test_sentence_ends_are_datatroves() -> None:
 
 
 def test_a_text_without_any_punctuation_can_be_let_through() -> None:
-    step = FineWebQuality(ignore_no_punctuation=True)
+    step = FineWebQuality(ignore_no_punctuation=True, splitter="unicode")
     assert np.isnan(measures(["a line of text without any end to it at all"], step)["line_punctuation"][0])

@@ -66,7 +66,7 @@ def block(monkeypatch: pytest.MonkeyPatch) -> Any:
 def check(texts: list[str], block: Any, least: int = 50) -> set[str]:
     from datatrove.data import Document
 
-    step = GopherQualityDatatrove(words={"min": least, "max": 2000})
+    step = GopherQualityDatatrove(words={"min": least, "max": 2000}, splitter="unicode")
     theirs = block(min_doc_words=least, max_doc_words=2000)
     measures = step.measure(pa.record_batch({"text": pa.array(texts, pa.large_string())}))
     verdict, reasons, seen = step.decide(measures), step.reasons(), set()

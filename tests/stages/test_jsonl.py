@@ -177,6 +177,24 @@ class Slow(io.BytesIO):
         return super().read(min(size, self.step) if size > 0 else size)
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_objects_over_several_lines_are_refused_by_name(end):
+    raw = b"\n".join(json.dumps({"text": f"words {i}"}, indent=1).encode() for i in range(3)) + end
+    rows, events = read(raw, "x.json")
+    assert rows == [] and not any(event.damage for event in events)
+    assert "several lines: write one object a line" in events[0].reason
+
+
+def test_a_copy_that_was_broken_off_in_reserved_space_is_damaged():
+    rows, events = read(lines({"text": "a"}) + bytes(50))
+    assert len(rows) == 1 and [event.damage for event in events] == [True]
+
+
+def test_what_is_nested_too_deep_is_named():
+    rows, events = read(lines({"text": "a"}, b'{"text":"b","m":' + b"[" * 5000 + b"]" * 5000 + b"}"))
+    assert len(rows) == 1 and "nested too deep" in events[0].reason
+
+
 def test_an_array_is_cut_the_same_wherever_its_pieces_end():
     raw = b' [ {"text": "a \\\\"} ,{"text":"b \\" ] , {"}, 3 , {"text": "c","m":[[],{"x":"]"}]}]  \n {"text": "d"}\n'
     found = []

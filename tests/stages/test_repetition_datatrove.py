@@ -62,13 +62,13 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def measures(texts: list[str]) -> dict[str, np.ndarray]:
-    return dict(RepetitionDatatrove().measure(pa.record_batch({"text": pa.array(texts, pa.large_string())})))
+    return dict(RepetitionDatatrove(splitter="unicode").measure(pa.record_batch({"text": pa.array(texts, pa.large_string())})))
 
 
 def check(texts: list[str], module: Any) -> set[str]:
     from datatrove.data import Document
 
-    step, block, seen = RepetitionDatatrove(), module.GopherRepetitionFilter(), set()
+    step, block, seen = RepetitionDatatrove(splitter="unicode"), module.GopherRepetitionFilter(), set()
     verdict, reasons = step.decide(measures(texts)), step.reasons()
     for text, place in zip(texts, verdict, strict=True):
         answer = block.filter(Document(text=text, id=""))

@@ -242,6 +242,7 @@ def test_a_damaged_body_costs_its_page(header, body):
     rows, events = read(members(record(1, body=body, http=f"Content-Type: text/html\r\n{header}"), record(2)))
     assert [row["record"] for row in rows] == [2]
     assert problems(events) == [(1, 0, 1)]
+    assert [event.damage for event in events] == [False]  # the file itself is whole, and was read to its end
 
 
 def test_a_body_that_the_crawler_cut_is_kept_as_far_as_it_goes():

@@ -138,3 +138,11 @@ def test_generate_writes_lines_and_wants_one_kind_of_prompt(base, tokenizer, tmp
     assert "generate needs --prompt" in capsys.readouterr().err
     assert main([*command, "--prompt", "x", "--chat"]) == 2
     assert "has no chat template" in capsys.readouterr().err
+    for limit in ("0", "-3"):
+        assert main([*command, "--pairs", str(pairs), "--limit", limit]) == 2
+        assert f"--limit {limit}: at least 1" in capsys.readouterr().err
+    rewards = ["rewards", str(base), "--pairs", str(pairs), "--device", "cpu"]
+    assert main([*rewards, "--limit", "0"]) == 2
+    assert "--limit 0: at least 1" in capsys.readouterr().err
+    assert main([*rewards, "--gamma", "2"]) == 2
+    assert "--gamma 2: a discount is from 0 to 1" in capsys.readouterr().err

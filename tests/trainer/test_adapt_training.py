@@ -238,7 +238,7 @@ def test_labels_teach_kto(base, tokenizer, tmp_path) -> None:
         ("dpo", {}, "holds answers; dpo learns from preferences"),
         ("kto", {}, "holds answers; kto learns from preferences or labels"),
         ("sft", {"adapt__beta": "x"}, "adapt.beta = 'x'"),
-        ("sft", {"adapt__lambda": 1}, "unknown key adapt.lambda; the nearest valid name is adapt.iq_lambda"),
+        ("sft", {"adapt__lambda": 1}, "unknown key adapt.lambda; did you mean adapt.iq_lambda?"),
         ("sft", {"adapt__online": 0.1}, "online is a setting of iqlearn, and method is sft"),
         ("sft", {"model__d_model": 64}, "the model is the checkpoint's"),
         ("sft", {"start_from": "x"}, "leave start_from out"),

@@ -13,6 +13,7 @@ import torch
 from trainer import checkpoint
 from trainer.__main__ import main
 from trainer.analyze.measures import MIN_SEEN, Counts, Saturation, most_coactive
+from trainer.analyze.page import visible
 from trainer.analyze.routing import Routed
 from trainer.analyze.run import analyze
 from trainer.config import plain
@@ -203,3 +204,7 @@ def test_what_has_no_routers_is_one_sentence(make_config, small_run, tmp_path, c
         == 2
     )
     assert "is a dense model, and has no experts to look at" in capsys.readouterr().err
+
+
+def test_a_token_of_white_space_stays_on_its_line() -> None:
+    assert visible(" a\n\t\x1b") == r" a\n\t\x1b"

@@ -14,7 +14,7 @@ from trainer.inference import open_trained
 from trainer.loader.data import open_data
 from trainer.report import evaluate_checkpoint
 from trainer.sample import choose, generate
-from trainer.tasks import run_task
+from trainer.tasks import Scorer, run_task
 from trainer.train import train
 
 
@@ -181,7 +181,7 @@ def test_multiple_choice_is_scored_by_every_rule(trained, tmp_path):
     answers = [" t11", " t44 t3 t60", " t21 t8"]
     rows = [request(d, i, contexts[d], answers[i], 1) for d in (0, 1) for i in range(3)]
     rows += [request(1_000_000 + d, i, "t2", answers[i], 1) for d in (0, 1) for i in range(3)]
-    result = run_task(trained, write_task(tmp_path / "mine" / "rc_0shot", rows))
+    result = run_task(Scorer.of(trained), write_task(tmp_path / "mine" / "rc_0shot", rows))
     assert (result.name, result.documents, result.primary) == ("mine/rc_0shot", 2, "acc_per_char")
 
     ids = [[int(word[1:]) for word in answer.split()] for answer in answers]
@@ -208,7 +208,7 @@ def test_multiple_choice_is_scored_by_every_rule(trained, tmp_path):
 def test_perplexity_task_and_limit(trained, tmp_path):
     rows = [request(d, 0, "t5 t9", f" t{11 + d}", ["t11"]) for d in range(4)]
     folder = write_task(tmp_path / "gold" / "bpb_0shot", rows, "bits_per_byte_corr")
-    result = run_task(trained, folder, limit=2)
+    result = run_task(Scorer.of(trained), folder, limit=2)
     assert (result.documents, result.primary) == (2, "bits_per_byte")
     expected = [-log_probability(trained, [5, 9], [11 + d]) / math.log(2) / 4 for d in range(2)]
     assert result.metrics["bits_per_byte"] == pytest.approx(sum(expected) / 2, abs=1e-5)
@@ -219,14 +219,14 @@ def test_task_files_that_cannot_be_read(trained, tmp_path):
         evaluate_checkpoint(trained.path, None, tmp_path, None, True, "cpu")
     rows = [{**request(0, 0, "t5", " t9", 0), "request_type": "generate_until"}]
     with pytest.raises(TrainerError, match=r"row 1: request_type 'generate_until' is not supported"):
-        run_task(trained, write_task(tmp_path / "a" / "b", rows))
+        run_task(Scorer.of(trained), write_task(tmp_path / "a" / "b", rows))
     with pytest.raises(TrainerError, match="KeyError: 'request'"):
-        run_task(trained, write_task(tmp_path / "a" / "c", [{"request_type": "loglikelihood", "doc_id": 0}]))
+        run_task(Scorer.of(trained), write_task(tmp_path / "a" / "c", [{"request_type": "loglikelihood", "doc_id": 0}]))
     folder = write_task(tmp_path / "a" / "d", [request(0, 0, "t5", " t9", 0)])
     data = (folder / "requests.jsonl.gz").read_bytes()
     (folder / "requests.jsonl.gz").write_bytes(data[:-9])
     with pytest.raises(TrainerError, match=r"requests\.jsonl\.gz: cannot be read"):
-        run_task(trained, folder)
+        run_task(Scorer.of(trained), folder)
 
 
 def test_real_request_files_are_read(trained, shared_data):
@@ -235,7 +235,7 @@ def test_real_request_files_are_read(trained, shared_data):
     folders = find_tasks(shared_data / "eval")
     assert len(folders) >= 5
     for folder in folders:
-        assert read_choices(folder, trained, 2)
+        assert list(read_choices(folder, trained.tokenizer(), trained.data["eos_id"], trained.context, 2))
 
 
 def test_expert_choice_neither_writes_nor_answers(tmp_path, small_run, make_config):
@@ -245,7 +245,7 @@ def test_expert_choice_neither_writes_nor_answers(tmp_path, small_run, make_conf
     with pytest.raises(TrainerError, match="expert choice"):
         list(generate(trained, [5], 3))
     with pytest.raises(TrainerError, match="expert choice"):
-        run_task(trained, tmp_path)
+        run_task(Scorer.of(trained), tmp_path)
     _, note = evaluate_checkpoint(tmp_path / "x", small_run, None, 2, True, "cpu")["held_out"]["notes"]
     assert "too low" in note
 
@@ -255,7 +255,7 @@ def test_plot_draws(out, tmp_path):
     from trainer.plot import plot
 
     written = plot(out)
-    assert [path.name for path in written] == ["loss.png", "load.png"]
+    assert [path.name for path in written] == ["loss.png", "load.png", "experts.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000 for path in written)
     with pytest.raises(TrainerError, match="no training steps"):
         plot(tmp_path)

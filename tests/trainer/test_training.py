@@ -86,6 +86,12 @@ class Doubled:
         self.scored += 1
         return Evaluation("scored", {"score": 1.0})
 
+    def watched(self) -> int:
+        return 0
+
+    def watch(self, model: nn.Module, rows: range) -> Tensor | None:
+        return None
+
 
 @pytest.fixture
 def config(make_config):

@@ -80,7 +80,7 @@ def test_near_copies_that_were_trained_on_are_told(
 def test_another_run_by_the_same_rule_was_held_out_too(
     trained: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    note = told(trained, corpus(folder, "twin"), capsys)
+    note = told(trained, corpus(folder, "twin", "mixture.epochs=2"), capsys)
     assert "is not the data that the checkpoint was trained on" in note and "so these were not trained on" in note
 
 

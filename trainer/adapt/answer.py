@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from trainer.adapt.scores import Task, score, self_bleu, task_of
 from trainer.errors import TrainerError
 from trainer.inference import Trained, open_trained
 from trainer.resume import require_tokenizer
+from trainer.tasks import standard_error
 
 BLOCK = 256  # prompts held at once
 
@@ -160,11 +160,6 @@ def judge(
             name: {"mean": float(np.mean(v)), "standard_error": standard_error(v)} for name, v in values.items()
         },
     }
-
-
-def standard_error(values: list[float]) -> float | None:
-    """The standard error of the mean; None for fewer than two values."""
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 def print_judged(found: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import TrainerError
+
 
 def add(commands: Any) -> None:
     """Add them to the trainer's command line."""
@@ -64,6 +66,11 @@ def sampling_of(options: argparse.Namespace) -> Any:
     return Sampling(**{name: getattr(options, name) for name in names}, stop=tuple(options.stop))
 
 
+def _check_limit(options: argparse.Namespace) -> None:
+    if options.limit is not None and options.limit < 1:
+        raise TrainerError(f"--limit {options.limit}: at least 1, or leave it out for all")
+
+
 def _add_generate(commands: Any) -> None:
     generate = commands.add_parser("generate", help="write answers in batches, to prompts or to a folder of pairs")
     generate.add_argument("checkpoint", type=Path, help="a checkpoint, or a training's folder (its newest)")
@@ -74,13 +81,30 @@ def _add_generate(commands: Any) -> None:
     generate.add_argument("--limit", type=int, help="only the first so many pairs")
     add_sampling(generate, 1, 0.8)
     generate.add_argument("--out", type=Path, help="a JSON lines file to write (else the answers are printed)")
+    generate.add_argument(
+        "--preferences",
+        type=Path,
+        metavar="FILE",
+        help="judge the answers to --pairs, and write right ones against wrong ones as JSON lines, for dpo and kto",
+    )
+    generate.add_argument("--judge", choices=("final", "tests"), help="of --preferences: how (as records say)")
     generate.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     generate.set_defaults(run=_generate)
 
 
 def _generate(options: argparse.Namespace) -> int:
     from trainer.adapt.answer import write_answers
+    from trainer.adapt.preferences import write_preferences
 
+    _check_limit(options)
+    if options.preferences is not None:
+        if options.pairs is None or options.prompt or options.out:
+            raise TrainerError(
+                "--preferences judges the answers to --pairs: name a folder, and neither --prompt nor --out"
+            )
+        asked = (options.pairs, options.split, options.limit, sampling_of(options), options.judge)
+        write_preferences(options.checkpoint, *asked, options.preferences, options.device)
+        return 0
     write_answers(
         options.checkpoint,
         options.prompt,
@@ -112,6 +136,9 @@ def _add_rewards(commands: Any) -> None:
 def _rewards(options: argparse.Namespace) -> int:
     from trainer.adapt.reward_files import write_rewards
 
+    _check_limit(options)
+    if options.gamma is not None and not 0 <= options.gamma <= 1:
+        raise TrainerError(f"--gamma {options.gamma:g}: a discount is from 0 to 1")
     sampling = sampling_of(options) if options.samples else None
     write_rewards(
         options.checkpoint,

@@ -30,6 +30,11 @@ class AdaptSection(Section):
     online: float = Field(0.0, ge=0, lt=1, description="iqlearn: share of sequences that the model writes itself")
     online_tokens: Count = Field(64, description="iqlearn: at most this many tokens of such an answer")
     beta: float = Field(0.1, gt=0, description="dpo, kto: how far the model may move from the reference")
+    nll: float = Field(
+        0.0,
+        ge=0,
+        description="dpo, kto: weight of a right answer's own loss a token, which is added (arXiv 2404.19733)",
+    )
     desirable_weight: float = Field(1.0, gt=0, description="kto")
     undesirable_weight: float = Field(1.0, gt=0, description="kto")
     reference: Literal["stored", "copy"] = Field(
@@ -39,10 +44,10 @@ class AdaptSection(Section):
 
     @model_validator(mode="after")
     def _of_one_method(self) -> AdaptSection:
-        of = {"entropy_bonus": ("sft",), "online": ("iqlearn",)}
+        of = {"entropy_bonus": ("sft",), "online": ("iqlearn",), "nll": ("dpo", "kto")}
         for name, methods in of.items():
             if getattr(self, name) and self.method not in methods:
-                raise ValueError(f"{name} is a setting of {methods[0]}, and method is {self.method}")
+                raise ValueError(f"{name} is a setting of {' and '.join(methods)}, and method is {self.method}")
         return self
 
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from trainer import metrics
 from trainer.adapt.config import AdaptConfig
-from trainer.adapt.packed import Packed
+from trainer.adapt.packed import PADDING, Packed
 from trainer.adapt.preference import Preference, dpo_losses, kl_estimate, kto_losses, sum_by_sequence
 from trainer.adapt.rules import EntropyBonus, InverseQ, Values, token_values
 from trainer.adapt.source import PairPart, PairSource, part_of, sequences_of, targets_of
 from trainer.losses import IGNORED, Rule, cross_entropy_sum
 from trainer.model import Output
 from trainer.objective import Evaluation, Loss
-from trainer.pretrain import router_losses, router_measures, router_numbers
+from trainer.pretrain import pass_through, router_losses, router_measures, router_numbers
 from trainer.processes import Processes
 
 MISMATCHED = -1
@@ -47,6 +47,12 @@ def values_of(model: nn.Module, part: PairPart, chunk_mib: int) -> Values:
     return Values(*model(part.tokens_BT, part.targets_BT, documents=part.documents, criterion=criterion).loss_sum)
 
 
+def answer_tokens_of(part: PairPart) -> Tensor:
+    """Learned tokens of each sequence, fp32 [S]."""
+    learned_N = (targets_of(part) != IGNORED).float()
+    return sum_by_sequence(learned_N, sequences_of(part), part.sequences)
+
+
 def log_probs_of(model: nn.Module, part: PairPart, chunk_mib: int) -> Tensor:
     """log pi of each sequence's answers: fp32 [S], without gradient."""
     values = values_of(model, part, chunk_mib)
@@ -63,6 +69,17 @@ class _OverPairs:
     def details(self, totals: dict[str, Tensor]) -> dict[str, Any] | None:
         """Load, entropy and losses of every layer's experts."""
         return metrics.routing_numbers(totals, self.config.model.top_k) if "counts" in totals else None
+
+    def watched(self) -> int:
+        """Held-out instances, `evaluate.routing_tokens` of tokens."""
+        most = self.config.evaluate.routing_tokens // self.source.instance_tokens
+        return min(len(self.source.held_out), max(1, most))
+
+    def watch(self, model: nn.Module, rows: range) -> Tensor:
+        """Pass some of them through the model."""
+        part = part_of(self.source.held_out.read(np.array(rows)), self.processes.device, rows.start, "units", None)
+        pass_through(model, part.to(self.processes.device).tokens_BT, part.documents)
+        return (part.sequence_BT != PADDING).flatten().to(self.processes.device)
 
     @torch.no_grad()
     def _score(
@@ -137,7 +154,7 @@ class OverPreferences(_OverPairs):
     def loss(self, model: nn.Module, part: PairPart) -> Loss:
         """The loss of one micro-batch: a sum over pairs (dpo) or answers (kto)."""
         reference_S = self._reference(part)
-        rule = Preference(sequences_of(part), part.sequences, lambda s: self._losses(s, reference_S, part.role_S).sum())
+        rule = Preference(sequences_of(part), part.sequences, lambda s: self._losses(s, reference_S, part).sum())
         output = forward(model, part, rule, self.chunk_mib)
         sums, means = router_measures(output)
         sums |= self._measures(rule.log_probs_S.detach(), reference_S, part.role_S)
@@ -146,15 +163,22 @@ class OverPreferences(_OverPairs):
     def _reference(self, part: PairPart) -> Tensor:
         return part.reference_S if part.reference_S is not None else self.reference(part)
 
-    def _losses(self, log_probs_S: Tensor, reference_S: Tensor, role_S: Tensor) -> Tensor:
+    def _losses(self, log_probs_S: Tensor, reference_S: Tensor, part: PairPart) -> Tensor:
         adapt, ratio_S = self.config.adapt, log_probs_S - reference_S
-        if adapt.method == "dpo":
-            return dpo_losses(ratio_S[0::2], ratio_S[1::2], adapt.beta)  # a pair's sequences follow one another
-        own = role_S != MISMATCHED
-        together = self.processes.sum if self.processes.count > 1 else None
-        kl = kl_estimate(ratio_S[~own], together)
-        good = _is_good(role_S[own])
-        return kto_losses(ratio_S[own], good, kl, adapt.beta, adapt.desirable_weight, adapt.undesirable_weight)
+        own_S = part.role_S != MISMATCHED
+        if adapt.method == "dpo":  # a pair's sequences follow one another
+            losses = dpo_losses(ratio_S[0::2], ratio_S[1::2], adapt.beta)
+            shown_S = torch.arange(part.sequences, device=ratio_S.device)[0::2]
+        else:
+            together = self.processes.sum if self.processes.count > 1 else None
+            kl = kl_estimate(ratio_S[~own_S], together)
+            good = _is_good(part.role_S[own_S])
+            losses = kto_losses(ratio_S[own_S], good, kl, adapt.beta, adapt.desirable_weight, adapt.undesirable_weight)
+            shown_S = own_S.nonzero()[:, 0]
+        if not adapt.nll:
+            return losses
+        loss_of_token_S = -log_probs_S[shown_S] / answer_tokens_of(part)[shown_S].clamp(min=1)
+        return losses + adapt.nll * loss_of_token_S * _is_good(part.role_S[shown_S])
 
     def _measures(self, log_probs_S: Tensor, reference_S: Tensor, role_S: Tensor) -> dict[str, Tensor]:
         """Sums of rewards (beta times the log-ratio) over good and bad answers, and how often the good one has more."""
@@ -190,7 +214,7 @@ class OverPreferences(_OverPairs):
         def measure(part: PairPart) -> Tensor:
             reference_S, log_probs_S = self._reference(part), log_probs_of(model, part, self.chunk_mib)
             sums = self._measures(log_probs_S, reference_S, part.role_S)
-            losses = self._losses(log_probs_S, reference_S, part.role_S)
+            losses = self._losses(log_probs_S, reference_S, part)
             sums |= {"loss": losses.sum(), "count": losses.new_tensor(float(len(losses)))}
             names[:] = list(sums)
             return torch.stack([value.double() for value in sums.values()])

@@ -42,10 +42,9 @@ class Counts:
         """Count one batch."""
         self.tokens_S[routed.source] += len(routed.tokens_N)
         for layer, choices_NK in enumerate(routed.choices_LNK):
-            chosen_NE = np.zeros((len(choices_NK), self.experts), np.float32)
-            np.put_along_axis(chosen_NE, choices_NK.astype(np.int64), 1, 1)
-            self.routed_LSE[layer, routed.source] += chosen_NE.sum(0).astype(np.int64)
-            self.together_LEE[layer] += np.rint(chosen_NE.T @ chosen_NE).astype(np.int64)
+            together_EE = together(choices_NK, self.experts)
+            self.routed_LSE[layer, routed.source] += together_EE.diagonal()
+            self.together_LEE[layer] += together_EE
             first_N = choices_NK[:, 0].astype(np.int64)
             self.first_LSE[layer, routed.source] += np.bincount(first_N, minlength=self.experts)
             for table, tokens_N in ((self.input_LEV, routed.tokens_N), (self.output_LEV, routed.predicted_N)):
@@ -64,12 +63,8 @@ class Counts:
             return counts_LSE / np.where(self.tokens_S == 0, np.nan, self.tokens_S)[None, :, None]
 
     def coactivation(self) -> np.ndarray:
-        """N_ij / N_i: of the tokens that activate i, the share that activates j too, fp64 [L, E, E]; 0 on the diagonal
-        and for an expert that nothing is routed to."""
-        own_LE = self.together_LEE.diagonal(axis1=1, axis2=2)
-        found = self.together_LEE / np.maximum(own_LE, 1)[:, :, None]
-        found[:, np.arange(self.experts), np.arange(self.experts)] = 0
-        return found
+        """N_ij / N_i by layer (see the function), fp64 [L, E, E]."""
+        return coactivation(self.together_LEE)
 
     def vocabulary_specialisation(self, of: str) -> np.ndarray:
         """By layer: of each token id (`input` or `output`: predicted), the largest share of its occurrences with one
@@ -94,6 +89,23 @@ class Counts:
             best = np.lexsort((ids, -seen_V[ids], -shares))[:most]
             found.append([(int(ids[i]), float(shares[i]), int(seen_V[ids[i]])) for i in best])
         return found
+
+
+def together(choices_NK: np.ndarray, experts: int) -> np.ndarray:
+    """N_ij: the tokens that chose both i and j among their K, int64 [E, E]; on the diagonal those that chose i."""
+    chosen_NE = np.zeros((len(choices_NK), experts), np.float32)
+    np.put_along_axis(chosen_NE, choices_NK.astype(np.int64), 1, 1)
+    return np.rint(chosen_NE.T @ chosen_NE).astype(np.int64)
+
+
+def coactivation(together_LEE: np.ndarray) -> np.ndarray:
+    """N_ij / N_i: of the tokens that activate i, the share that activates j too, fp64 [L, E, E]; 0 on the diagonal and
+    for an expert that nothing is routed to."""
+    own_LE = together_LEE.diagonal(axis1=1, axis2=2)
+    found = together_LEE / np.maximum(own_LE, 1)[:, :, None]
+    itself = np.arange(together_LEE.shape[1])
+    found[:, itself, itself] = 0
+    return found
 
 
 def most_coactive(matrix_EE: np.ndarray, most: int = 32) -> list[int]:

@@ -65,7 +65,7 @@ def _words(found: Analysis, tokenizer: Any, kind: str) -> str:
     rows = [
         [
             str(one["expert"]),
-            " ".join(f"<code>{escape(text)}</code> {share:.0%}" for _, text, share, _ in one["tokens"]),
+            " ".join(f"<code>{escape(visible(text))}</code> {share:.0%}" for _, text, share, _ in one["tokens"]),
         ]
         for one in own[:LISTED]
     ]
@@ -73,6 +73,11 @@ def _words(found: Analysis, tokenizer: Any, kind: str) -> str:
     if not rows:
         return f"<p>{name}: no token was seen often enough.</p>"
     return _table(["expert", name], rows, raw=True)
+
+
+def visible(text: str) -> str:
+    """A token's text on one line: what does not print as it is written in Python."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _table(headings: list[str], rows: list[list[str]], raw: bool = False) -> str:

@@ -5,6 +5,7 @@ Shapes: B instances, T tokens, N = B*T, L layers, K experts of a token, E expert
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.errors import TrainerError
 from trainer.evaluate import as_tensor
@@ -59,28 +60,37 @@ def route(trained: Trained, data: Data, tokens_of_source: int, batch_tokens: int
             yield _route_batch(trained, data, number, held_out.batch(first, min(size, count - first)))
 
 
-@torch.no_grad()
-def _route_batch(trained: Trained, data: Data, source: int, instances: np.ndarray) -> Routed:
-    model, found = trained.model, []
+@contextlib.contextmanager
+def recorded(model: nn.Module) -> Iterator[list[Tensor]]:
+    """What routers choose within: a tensor a layer and forward pass, int64 [N, K], the largest weight first. Layers run
+    uncompiled meanwhile: a compiled one would not ask its router for anything."""
+    found: list[Tensor] = []
     hooks = [
         layer.mlp.router.register_forward_hook(lambda _module, _given, out: found.append(experts_of_tokens(out[0])))
         for layer in model.layers
     ]
     try:
-        read = torch.from_numpy(instances)
-        masked = trained.config.model.document_masking
-        own = documents(document_numbers(read, data.eos_id), trained.device) if masked else None
-        tokens = as_tensor(instances, trained.device)
-        chunk_mib, vocabulary = trained.config.train.loss_chunk_mib, data.vocab_size
-
-        def predicted(hidden_ND: Tensor, head_VD: Tensor, _targets_N: Tensor) -> Tensor:
-            parts = hidden_ND.split(rows_of_chunk(head_VD, chunk_mib))
-            return torch.cat([F.linear(part, head_VD[:vocabulary]).argmax(-1) for part in parts])
-
-        output: Any = model(tokens, next_tokens(tokens), documents=own, criterion=predicted)
+        with torch.compiler.set_stance("force_eager"):
+            yield found
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@torch.no_grad()
+def _route_batch(trained: Trained, data: Data, source: int, instances: np.ndarray) -> Routed:
+    read = torch.from_numpy(instances)
+    masked = trained.config.model.document_masking
+    own = documents(document_numbers(read, data.eos_id), trained.device) if masked else None
+    tokens = as_tensor(instances, trained.device)
+    chunk_mib, vocabulary = trained.config.train.loss_chunk_mib, data.vocab_size
+
+    def predicted(hidden_ND: Tensor, head_VD: Tensor, _targets_N: Tensor) -> Tensor:
+        parts = hidden_ND.split(rows_of_chunk(head_VD, chunk_mib))
+        return torch.cat([F.linear(part, head_VD[:vocabulary]).argmax(-1) for part in parts])
+
+    with recorded(trained.model) as found:
+        output: Any = trained.model(tokens, next_tokens(tokens), documents=own, criterion=predicted)
     choices = torch.stack(found).cpu().numpy().astype(np.int16)
     return Routed(source, instances.reshape(-1), output.loss_sum.cpu().numpy(), choices)
 

@@ -16,7 +16,7 @@ from trainer.analyze.measures import Counts, Saturation
 from trainer.analyze.routing import require_routed, route
 from trainer.errors import TrainerError
 from trainer.hf import import_
-from trainer.inference import Trained, open_trained
+from trainer.inference import Trained, all_or_newest, open_trained
 from trainer.loader.data import Data, open_data
 from trainer.resume import require_tokenizer
 
@@ -55,7 +55,7 @@ def analyze(
             found = [import_(path, folder / str(number)) for number, path in enumerate(paths)]
             names = [path.name for path in paths]
         else:
-            found, names = _in_order([one for path in paths for one in _checkpoints(path)])
+            found, names = _in_order([one for path in paths for one in all_or_newest(path)])
         last = open_trained(found[-1], device)
         require_routed(last)
         data = _data(last, data_dir)
@@ -74,12 +74,6 @@ def analyze(
         saturation.append(_of_itself(choices))
     seen = [0] * len(found) if hf else [checkpoint.read_state(path)["tokens"] for path in found]
     return Analysis(names, seen, data.sources, last.config.model.top_k, counts, saturation), last
-
-
-def _checkpoints(path: Path) -> list[Path]:
-    if (path / "state.json").is_file():
-        return [path]
-    return checkpoint.all_checkpoints(path / "checkpoints") or [checkpoint.find(path)]
 
 
 def _in_order(paths: list[Path]) -> tuple[list[Path], list[str]]:

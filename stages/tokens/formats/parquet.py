@@ -34,6 +34,19 @@ def schema(dtype: np.dtype, with_text: bool) -> pa.Schema:
     return pa.schema([*fields, pa.field("text", pa.large_string())] if with_text else fields)
 
 
+def token_batch(block: Block, source: str) -> pa.RecordBatch:
+    """The documents of a block as rows of `schema`, without their text."""
+    offsets = np.concatenate([[0], block.ends]).astype(np.int32)
+    columns = [
+        block.ids,
+        repeated(source, len(block)),
+        block.srcs,
+        pa.array(block.locs),
+        pa.ListArray.from_arrays(pa.array(offsets), pa.array(block.tokens)),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema(block.tokens.dtype, with_text=False))
+
+
 def write_parquet(
     blocks: Iterable[Block], path: Path, source: str, dtype: np.dtype, eos: int, decoder: TokenBytes | None
 ) -> tuple[int, int]:
@@ -41,17 +54,10 @@ def write_parquet(
     documents = tokens = 0
     with PartWriter(path, schema(dtype, decoder is not None)) as out:
         for block in blocks:
-            offsets = np.concatenate([[0], block.ends]).astype(np.int32)
-            columns = {
-                "id": block.ids,
-                "source": repeated(source, len(block)),
-                "file": block.srcs,
-                "record": pa.array(block.locs),
-                "tokens": pa.ListArray.from_arrays(pa.array(offsets), pa.array(block.tokens)),
-            }
+            batch = token_batch(block, source)
             if decoder is not None:
-                columns["text"] = texts(block, eos, decoder)
-            out.write(pa.RecordBatch.from_pydict(columns))
+                batch = batch.append_column("text", texts(block, eos, decoder))
+            out.write(batch)
             documents, tokens = documents + len(block), tokens + len(block.tokens)
     return documents, tokens
 

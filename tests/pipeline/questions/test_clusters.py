@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import pytest
 from dedup_corpus import prose
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
 from pipeline.questions.clusters import clusters, size_ranges
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,12 +8,13 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
+from told import as_json
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from pipeline.summary import Summary
 from stages.errors import UserError
 
@@ -63,7 +64,7 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(out: Path, measure: str, **options: Any) -> dict[float, dict[str, Any]]:
-    return {row["limit"]: row for row in sweep(str(out), measure, **options)["sources"]["docs"]["limits"]}
+    return {row["limit"]: row for row in as_json(sweep(str(out), measure, **options))["sources"]["docs"]["limits"]}
 
 
 def test_the_counts_are_those_of_a_run_with_that_limit(finished: Path, inputs: Path, tmp_path: Path) -> None:
@@ -91,13 +92,13 @@ def test_documents_that_pass_are_kept_or_lost_later_or_new(finished: Path) -> No
 
 
 def test_another_limit_of_the_same_step_still_drops(finished: Path) -> None:
-    swept = sweep(str(finished), "gopher_quality.symbol_ratio", values=[0.05, 5])["sources"]["docs"]
+    swept = as_json(sweep(str(finished), "gopher_quality.symbol_ratio", values=[0.05, 5]))["sources"]["docs"]
     assert swept["side"] == "max" and swept["reached"]["documents"] == 64
     assert [row["passes"]["documents"] for row in swept["limits"]][1] < 64 - 1  # the short ones stay dropped
 
 
 def test_limits_are_chosen_where_none_are_given(finished: Path) -> None:
-    swept = sweep(str(finished), "gopher_quality.words")["sources"]["docs"]
+    swept = as_json(sweep(str(finished), "gopher_quality.words"))["sources"]["docs"]
     limits = [row["limit"] for row in swept["limits"]]
     assert limits == sorted(set(limits)) and 60 in limits and len(limits) > 10
     passing = [row["passes"]["documents"] for row in swept["limits"]]
@@ -108,7 +109,7 @@ def test_limits_are_chosen_where_none_are_given(finished: Path) -> None:
 def test_without_the_text_the_size_before_a_later_edit_counts(finished: Path, inputs: Path, tmp_path: Path) -> None:
     run(inputs, tmp_path / "out", "run.keep=measures")
     whole, bare = (
-        sweep(str(o), "gopher_quality.words", values=[60])["sources"]["docs"] for o in (finished, tmp_path / "out")
+        as_json(sweep(str(o), "gopher_quality.words", values=[60]))["sources"]["docs"] for o in (finished, tmp_path / "out")
     )
     assert bare["limits"][0]["passes"]["documents"] == whole["limits"][0]["passes"]["documents"]
     assert not bare["bytes_are_estimates"]  # a later edit left the size before it on record

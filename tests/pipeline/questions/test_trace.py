@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from token_run import write_run
+from told import as_json
 
 from pipeline import storage
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.progress import Progress
 from pipeline.questions import trace_step
@@ -25,7 +27,6 @@ from pipeline.questions.inspect import inspect
 from pipeline.questions.trace import documents_at, mark, trace
 from pipeline.questions.trace_step import Batches
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 from stages.tokens.index_table import ROWS, write_index_batches
 from stages.tokens.shard_format import load_manifest, open_tokens
@@ -82,7 +83,7 @@ def test_sampled_tokens_lead_to_the_record_whose_text_holds_them(made: tuple[Pat
         for shard in [*entry["shards"], *entry["held_out"]["shards"]]:
             stored = open_tokens(run / shard["path"], manifest["dtype"], shard["tokens"])
             for offset in [0, shard["tokens"] - 1, *rng.integers(0, shard["tokens"], 4).tolist()]:
-                found = trace(str(run), f"{shard['path']}:{offset}", context=20)
+                found = as_json(trace(str(run), f"{shard['path']}:{offset}", context=20))
                 document = found["document"]
                 assert found["source"] == source and found["token"] == stored[offset]
                 text = finals[found["file"], found["record"]]
@@ -106,7 +107,7 @@ def test_the_hint_tells_the_documents_way(
     made: tuple[Path, dict[tuple[str, int], str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = made
-    found = trace(str(run), "web/00000:100")
+    found = as_json(trace(str(run), "web/00000:100"))
     assert main([*found["why"].split()[3:], "--json"]) == 0
     told = orjson.loads(capsys.readouterr().out)["documents"]
     assert [d["id"] for d in told] == [found["document"]["id"]]
@@ -135,7 +136,7 @@ def test_a_steps_instances_are_those_that_training_reads(
     assert steps > 20
     epochs = set()
     for step in (1, 2, steps // 2, steps):
-        found = trace_step.trace_step(str(run), step, Batches(64, 5, packing=packing), top=0)
+        found = as_json(trace_step.trace_step(str(run), step, Batches(64, 5, packing=packing), top=0))
         read = data.train.tokens((step - 1) * 5, 5)
         names = [data.sources[number] for number in data.train.source_of((step - 1) * 5, 5)]
         assert [instance["source"] for instance in found["instances"]] == names
@@ -156,10 +157,10 @@ def test_a_steps_instances_are_those_that_training_reads(
 
 def test_the_first_instances_are_told_of_and_all_are_counted(made: tuple[Path, dict[tuple[str, int], str]]) -> None:
     run = str(made[0])
-    found = trace_step.trace_step(run, 2, Batches(64, 20), top=3)
+    found = as_json(trace_step.trace_step(run, 2, Batches(64, 20), top=3))
     assert len(found["instances"]) == 3 and sum(found["sources"].values()) == 20
     assert found["instances"][0]["position"] == found["first_position"] == 20
-    other = trace_step.trace_step(run, 2, Batches(64, 20, seed=5), top=3)
+    other = as_json(trace_step.trace_step(run, 2, Batches(64, 20, seed=5), top=3))
     assert other["seed"] == 5 and other["instances"] != found["instances"]
 
 
@@ -254,13 +255,13 @@ def test_a_run_on_s3(s3: Any, tmp_path: Path) -> None:
     for path in local.rglob("*"):
         if path.is_file():
             storage.write_bytes(storage.join(remote, path.relative_to(local).as_posix()), path.read_bytes())
-    here, there = trace(str(local), "web/00000:50"), trace(remote, "web/00000:50")
+    here, there = (as_json(trace(run, "web/00000:50")) for run in (str(local), remote))
     assert here["why"] is None  # there are shards alone: nothing that `why` could tell of
     assert {k: v for k, v in here.items() if k not in ("run", "why")} == {
         k: v for k, v in there.items() if k not in ("run", "why")
     }
     batches = Batches(8, 4)
-    steps = [trace_step.trace_step(run, 3, batches)["instances"][0] for run in (str(local), remote)]
+    steps = [as_json(trace_step.trace_step(run, 3, batches))["instances"][0] for run in (str(local), remote)]
     assert steps[0]["pieces"][0]["offset"] == steps[1]["pieces"][0]["offset"]
     with pytest.raises(UserError, match="local copy"):
         trace_step.trace_step(remote, 1, Batches(8, 4, packing="best_fit"))

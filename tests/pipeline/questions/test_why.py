@@ -12,14 +12,15 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from told import as_json
 
+from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.finished import open_finished
 from pipeline.progress import Progress
 from pipeline.questions.find import Nearest
 from pipeline.questions.why import why
 from pipeline.recipe import build_recipe
-from pipeline.run import Options, run_recipe
 from stages.errors import UserError
 
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split() if word.isalpha()]  # real prose
@@ -69,7 +70,7 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def one(out: Path, query: str) -> dict[str, Any]:
-    found = why(str(out), query)
+    found = as_json(why(str(out), query))
     assert found["found"] == 1
     return found["documents"][0]
 

@@ -92,14 +92,26 @@ def test_busy_servers_are_asked_again_and_may_say_when(web):
     assert storage.read_bytes(web.url("x")) == b"abc"
     assert time.monotonic() - began >= 0.2  # a lower bound: the server asked for it
     web.failures = [(503, {})] * 50
-    with pytest.raises(storage.StorageError, match="the server answers 503 Service Unavailable; try again later"):
+    with pytest.raises(storage.TransientError, match="the server answers 503 Service Unavailable; try again later"):
         storage.stat(web.url("x"))
 
 
-def test_retry_after():
-    assert retry.retry_after("7") == 7 and retry.retry_after(None) == 0 and retry.retry_after("soon") == 0
-    assert 50 < retry.retry_after(formatdate(time.time() + 60, usegmt=True)) <= 60
-    assert retry.retry_after("86400") == retry.LONGEST_RETRY_AFTER
+def test_a_server_that_says_when_is_asked_more_often_than_one_that_does_not(web):
+    """A rate limit that others use up too may be met many times in a row, and nothing is wrong with that."""
+    web.files["x"] = b"abc"
+    web.failures = [(429, {"RateLimit": '"resolvers";r=0;t=0.05'})] * (3 * retry.OPEN_ATTEMPTS)
+    assert storage.read_bytes(web.url("x")) == b"abc"
+    assert len(web.hits) > 3 * retry.OPEN_ATTEMPTS
+
+
+def test_what_an_answer_asks_for():
+    asked = retry.asked_to_wait
+    assert asked({"Retry-After": "7"}) == 7 and asked({}) == 0 and asked({"Retry-After": "soon"}) == 0
+    assert 50 < asked({"Retry-After": formatdate(time.time() + 60, usegmt=True)}) <= 60
+    assert asked({"Retry-After": "86400"}) == retry.LONGEST_ASKED
+    assert asked({"Retry-After": "-3", "RateLimit": '"resolvers";r=0;t=57'}) == 57
+    assert asked({"RateLimit": '"api";r=12;t=200, "resolvers";r=0;t=57'}) == 57
+    assert asked({"RateLimit": '"api";r=12;t=200'}) == 0 and asked({"RateLimit": "nonsense;r=0"}) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import hashlib
 import random
 
 import pytest
-from fake_hub import FakeHub, git_hash
+from fake_hub import FakeHub, commit_of, git_hash
 
 from pipeline import storage
 from pipeline.storage import hub as hub_storage
@@ -120,3 +120,71 @@ def test_parse():
     place = hub_storage.parse("hf://datasets/o/n@refs%2Fpr%2F1/a/b")
     assert place[:4] == ("dataset", "o/n", "refs/pr/1", "a/b") and place.root == "hf://datasets/o/n@refs%2Fpr%2F1/"
     assert hub_storage.parse("hf://o/n").path == "" and hub_storage.parse("hf://o/n").kind == "model"
+
+
+def test_a_listed_file_costs_one_request_that_the_hub_counts(hub):
+    entry = next(e for e in storage.list_files(f"{ROOT}/data/dclm") if e.size == len(LARGE))
+    hub.resolved.clear()
+    stat = storage.listed(entry.uri, entry.size, entry.witness)
+    with storage.open_random(entry.uri, version=entry.witness, stat=stat) as file:
+        for place in (290_000, 5, 150_000):  # as a reader of Parquet looks at its end, and then at columns
+            file.seek(place)
+            assert file.read(100) == LARGE[place : place + 100]
+    hub.web.cut_after, hub.web.cuts = 100_000, 2
+    with storage.open_stream(entry.uri, version=entry.witness, stat=stat) as file:
+        assert file.read() == LARGE
+    assert hub.resolved == ["data/dclm/0000.jsonl.gz"]
+
+
+def test_an_address_that_lapses_is_asked_for_again(hub):
+    uri = f"{ROOT}/data/dclm/0000.jsonl.gz"
+    stat = storage.stat(uri)
+    with storage.open_stream(uri, 0, 10, stat=stat) as file:
+        assert file.read() == LARGE[:10]
+    hub.web.failures = [(403, {})]
+    with storage.open_stream(uri, 10, 10, stat=stat) as file:
+        assert file.read() == LARGE[10:20]
+    assert len(hub.resolved) == 3 and len(hub.web.failures) == 0
+
+
+def test_a_budget_of_requests_is_kept_to_and_waited_for(hub):
+    files = {f"many/{i:02d}.txt": b"%d" % i for i in range(12)}
+    hub.repos["datasets", "org/mix", "main"].update(files)
+    entries = storage.list_files(f"{ROOT}/many/")
+    hub.budget = 5
+    for entry in entries:
+        stat = storage.listed(entry.uri, entry.size, entry.witness)
+        with storage.open_stream(entry.uri, version=entry.witness, stat=stat) as file:
+            assert file.read() == files[entry.uri.removeprefix(f"{ROOT}/")]
+    assert hub.resolved == sorted(files) and hub.refused == 0  # the answers told when there was none left
+
+
+def test_the_commit_of_a_branch_is_told(hub):
+    pattern = f"{ROOT}@main/data/*/*.jsonl.gz"
+    storage.list_files(pattern)
+    assert storage.revisions([pattern, "s3://bucket/x"]) == {f"{ROOT}@main": commit_of("main")}
+    assert [e.stat for e in storage.list_files(f"{ROOT}@{commit_of('main')}/data/wiki")] == [
+        e.stat for e in storage.list_files(f"{ROOT}/data/wiki")
+    ]
+
+
+def test_without_a_network_the_hubs_own_cache_is_read(hub, monkeypatch, tmp_path):
+    from huggingface_hub import constants, snapshot_download
+
+    listed = {entry.uri: entry.stat for entry in storage.list_files(f"{ROOT}/data")}
+    place, address = tmp_path / "hub", hub.web.address
+    hub.web.address = address.replace("127.0.0.1", "localhost")  # bytes lie on another host, as huggingface_hub expects it
+    snapshot_download("org/mix", repo_type="dataset", cache_dir=place, endpoint=address, allow_patterns="data/*")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(place))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.web.hits.clear()
+    assert {entry.uri: entry.stat for entry in storage.list_files(f"{ROOT}/data")} == listed
+    assert [e.uri for e in storage.list_files(f"{ROOT}/data/*/note.txt")] == [f"{ROOT}/data/wiki/note.txt"]
+    uri = f"{ROOT}/data/dclm/0000.jsonl.gz"
+    with storage.open_stream(uri, 1000, 50, version=listed[uri].version) as file:
+        assert file.read() == LARGE[1000:1050]
+    with pytest.raises(storage.MissingError, match="HF_HUB_OFFLINE is set, and the hub's cache does not hold this file"):
+        storage.stat(f"{ROOT}/README.md")
+    with pytest.raises(storage.MissingError, match="does not hold org/other at revision main; unset it, or run `hf download`"):
+        storage.list_files("hf://datasets/org/other/*")
+    assert hub.web.hits == []

@@ -113,8 +113,24 @@ def test_list_files_by_file_uri_and_absolute_path(tree):
 
 def test_listing_ends_where_links_go_round(tree):
     (tree / "sub" / "up").symlink_to(tree)
-    (tree / "dangling").symlink_to(tree / "nowhere")
     assert len(storage.list_files(tree)) == 5
+
+
+@pytest.mark.parametrize("pattern", [".", "sub/*.txt", "**/*.txt", "sub/lost.txt"])
+@pytest.mark.parametrize("kind", ["link", "circle", "pipe"])
+def test_what_is_listed_like_a_file_and_is_none_is_told(tree, kind, pattern):
+    """A link to nothing is a file that is missing, and a pipe would be waited for without end."""
+    lost = tree / "sub" / "lost.txt"
+    if kind == "pipe":
+        os.mkfifo(lost)
+    else:
+        lost.symlink_to("lost.txt" if kind == "circle" else "nowhere")
+    if pattern == "sub/lost.txt" and kind == "link":
+        assert storage.list_files(pattern) == []  # as of any name that is not there
+        return
+    with pytest.raises(storage.StorageError, match=r"lost\.txt"):
+        storage.list_files(pattern)
+    assert [entry.uri for entry in storage.list_files("*.txt")] == ["a.txt", "odd[1].txt"]
 
 
 def test_the_version_changes_with_the_content(tree):

@@ -5,8 +5,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from faulty_proxy import running_faulty_proxy
 
 from pipeline import storage
 from pipeline.storage import lock_s3, s3_client
@@ -151,7 +153,7 @@ def test_servers_without_conditional_writes(s3, monkeypatch, caplog):
             if name in request.headers:
                 del request.headers[name]
 
-    client = s3_client.client(run)
+    client = s3_client.client(run, soon=True)
     for operation in ("PutObject", "DeleteObject"):
         client.meta.events.register(f"before-sign.s3.{operation}", strip)
     try:
@@ -185,3 +187,26 @@ def test_checks_meet_the_heartbeat(s3, monkeypatch):
     assert storage.lock_holder(run) is None
     with pytest.raises(storage.StorageError, match="the run that this task belongs to is gone"):
         storage.check_token(run, token)
+
+
+def test_a_request_that_hangs_does_not_cost_the_lock(s3, monkeypatch):
+    """The heartbeat waits seconds for an answer that does not come, and asks anew."""
+    monkeypatch.setattr(s3_client, "SOON_TIMEOUT", 0.5)
+    monkeypatch.setattr(s3_client, "_clients", {})
+    monkeypatch.setattr(lock_s3, "HEARTBEAT", 0.1)
+    hangs = iter([False] * 2 + [True] * 2)  # the first two writes take the lock
+    goes_on = threading.Event()
+
+    def choose(method: str, path: str) -> None:
+        if method == "PUT" and next(hangs, False):
+            goes_on.wait(60)
+
+    with running_faulty_proxy(urlsplit(s3.endpoint).port, choose) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+        with storage.RunLock(s3.uri("run")) as lock:
+            until = time.monotonic() + 30
+            while proxy.requests < 8 and time.monotonic() < until:
+                time.sleep(0.05)
+            assert proxy.requests >= 8  # beats went on behind those that hang
+            lock.check()
+            goes_on.set()

@@ -1,7 +1,10 @@
 import hashlib
 import io
+import itertools
 import logging
+import pickle
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -12,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 from cutting_proxy import running_proxy
+from faulty_proxy import KINDS, running_faulty_proxy
 
 from pipeline import storage
 from pipeline.storage import s3 as s3_storage
@@ -348,3 +352,42 @@ def test_reasons_of_the_server(code, words):
     error = ClientError({"Error": {"Code": code, "Message": "because"}}, "GetObject")
     text = str(s3_errors.from_boto_error(error, "s3://b/k", "read", None))
     assert text.startswith("s3://b/k: ") and words in text
+
+
+def test_what_may_pass_is_told_from_what_will_not():
+    def kind(code: str, status: int = 400) -> type:
+        error = ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")  # type: ignore[arg-type]
+        return type(pickle.loads(pickle.dumps(s3_errors.from_boto_error(error, "s3://b/k", "write", None))))
+
+    assert {kind("SlowDown"), kind("IncompleteBody"), kind("Odd", 502), kind("429", 429)} == {storage.TransientError}
+    assert {kind("AccessDenied", 403), kind("Odd"), kind("ExpiredToken")} == {storage.StorageError}
+
+
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(web, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", web.address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    web.files["bucket/x"] = b"abc"
+    web.failures = [(503, {"Retry-After": "2"})]
+    began = time.monotonic()
+    assert storage.read_bytes("s3://bucket/x") == b"abc"
+    assert time.monotonic() - began >= 2  # a lower bound: botocore's own first wait is below one second
+
+
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_each_fault_of_a_server_is_survived(s3, monkeypatch, kind):
+    """Every third request meets it: what was written is there, is listed, and is read as it was."""
+    count = itertools.count()
+    with running_faulty_proxy(urlsplit(s3.endpoint).port, lambda method, path: kind if next(count) % 3 == 0 else None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+        storage.write_bytes(s3.uri("a", "small"), b"hello")
+        storage.write_bytes(s3.uri("a", "large"), DATA)
+        assert sorted(entry.uri for entry in storage.list_files(s3.uri("a"))) == [s3.uri("a", "large"), s3.uri("a", "small")]
+        assert storage.read_bytes(s3.uri("a", "small")) == b"hello"
+        with storage.open_stream(s3.uri("a", "large"), 1000) as file:
+            assert file.read() == DATA[1000:]
+        storage.delete_many([s3.uri("a", "small"), s3.uri("a", "large")])
+        assert not list(storage.list_files(s3.uri("a")))
+        with storage.RunLock(s3.uri("run")) as lock:  # its first write may be lost, or the answer to it
+            lock.check()
+    assert proxy.met.total() > 2

@@ -78,7 +78,7 @@ def texts() -> list[bytes]:
     found += ["\u0301".encode() * LONG, "a\u200d".encode() * LONG, "\U0001f1e9".encode() * 5001, "각".encode() * 999]
     found += [
         item * 3000
-        for item in (b"http://a.b/c ", b"www.x.org\n", b"a@b.cd ", b"1.1.1.1 ", b"555-123-4567 ", b"://", b"@")
+        for item in (b"http://a.b/c ", b"www.x.org\n", b"a@b.cd ", b"1.1.1.1 ", b"555-123-4567 ", b"://", b"@", b"2:", b"(1)")
     ]
     found += [
         item * 3000 for item in (b"[1]", b"{", b"javascript\n", b"lorem ipsum ", b"terms of use\n", b"- a...\n", b"# ")
@@ -108,6 +108,10 @@ def texts() -> list[bytes]:
         b"\x85",
         b"'",
         b" \xcc\x81",
+        b"2001:",
+        b"12 34",
+        b"(0",
+        b".de",
     ]
     found += [b"".join(rng.choices(pieces, k=rng.randrange(200))) for _ in range(150)]
     return found
@@ -155,11 +159,15 @@ def steps(folder: Path, values: list[bytes]) -> list[Step]:
     names = ("softmax of two", "tree, characters, more labels than dimensions", "quantized, pruned, norms, output")
     trained = [train(KINDS[name], _folder(folder, name))[0] for name in names]
     return [
-        C4Quality(), FineWebQuality(), GopherQuality(), GopherQualityDatatrove(), LimitNewlines(), MaskPii(),
+        C4Quality(), FineWebQuality(), FineWebQuality(splitter="unicode"), GopherQuality(), GopherQualityDatatrove(),
+        GopherQualityDatatrove(splitter="unicode"), RepetitionDatatrove(splitter="unicode"), LimitNewlines(), MaskPii(),
+        MaskPii(patterns="strict"),
         RefinedWebLines(), RemoveUrls(), Repetition(), RepetitionDatatrove(), StarCoder(),
         Language(model=str(trained[2]), label="l0", table_mb=1), UrlFilter(**lists), UrlFilter(hosts="bare", **lists),
-        Decontaminate(files=str(evaluation), fields=("text",), ngram=1),
-        Decontaminate(files=str(evaluation), fields=("text",), ngram=13),
+        Decontaminate(files=str(evaluation), match="ngrams", fields=("text",), ngram=1),
+        Decontaminate(files=str(evaluation), match="ngrams", fields=("text",), ngram=13),
+        Decontaminate(files=str(evaluation), fields=("text",), answer_fields=("text",)),
+        Decontaminate(files=str(evaluation), fields=("text",), remove="spans"),
         Quality(model=str(trained[0]), positive="l0", table_mb=1),
         *(Quality(model=str(path), positive="l0", negative="l1", table_mb=1) for path in trained[1:]),
     ]  # fmt: skip

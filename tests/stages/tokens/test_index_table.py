@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import time
 
 import pyarrow as pa
 import pytest
@@ -110,3 +111,29 @@ def test_reading_may_stop_at_any_batch(tmp_path, monkeypatch):
         assert next(batches).num_rows > 10
         batches.close()
     assert len(opened) == 100 and all(file.closed for file in opened)
+
+
+def test_what_is_left_before_its_end_is_read_no_further(tmp_path, monkeypatch):
+    """Else Arrow's thread comes back to a Python that has ended, and the process is aborted."""
+    monkeypatch.setattr(index_table, "BLOCK_BYTES", 1 << 12)
+    path = tmp_path / "index.csv.gz"
+    with gzip.open(path, "wt") as file:
+        file.writelines(f"{i},{i + 1},{i * 7919 % 1_000_003},f,{i}\n" for i in range(100_000))
+
+    class Slow(io.BytesIO):
+        begun = ended = 0
+
+        def read(self, size=-1):
+            Slow.begun += 1
+            time.sleep(0.05)
+            data = super().read(4096)
+            Slow.ended += 1
+            return data
+
+    rows = read_index_batches(lambda: Slow(path.read_bytes()), "index")
+    assert next(rows).num_rows
+    rows.close()
+    begun = Slow.begun
+    assert Slow.ended == begun < path.stat().st_size / 4096 / 2  # none is under way
+    time.sleep(0.2)
+    assert Slow.begun == begun

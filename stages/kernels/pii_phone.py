@@ -1,0 +1,186 @@
+"""Phone numbers by their country's code, their grouping, or the word before them (ITU-T E.164 for codes and lengths).
+
+A number token is groups of digits with one separator between two of them; one group may stand in parentheses.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.kernels.compile import helper
+from stages.kernels.hashing import load_u8
+from stages.kernels.pii_words import CALL, DIGIT, KINDS, LETTER, NO_CALL, has_word, is_kind, word_before
+
+SPACE, HYPHEN, DOT, SLASH = 1, 2, 4, 8  # separators of groups
+MOST_GROUPS = 8
+_AT, _DOT, _OPEN, _CLOSE, _PLUS, _MINUS, _SLASH, _LOW, _HASH = (ord(c) for c in "@.()+-/_#")
+
+
+def _country_codes() -> np.ndarray:
+    """For the first two digits of a number in international form whether they begin a code that is in use (E.164)."""
+    used = np.zeros(100, np.bool_)
+    used[[10 + i for i in range(10)] + [70 + i for i in range(10)]] = True
+    used[[20, 27, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, *range(51, 59), *range(60, 67)]] = True
+    used[[81, 82, 84, 86, *range(90, 96), 98, 21, 22, 23, 24, 25, 26, 29, 35, 37, 38, 42, 50, 59, 67, 68, 69]] = True
+    used[[80, 85, 87, 88, 96, 97, 99]] = True
+    return used
+
+
+_CODES = _country_codes()
+
+
+@helper
+def _separator(data, at, stop):
+    """(kind, position behind) of one separator between groups of digits; kind 0 for none."""
+    if at >= stop:
+        return 0, at
+    byte = load_u8(data, at)
+    if byte == 32:
+        return SPACE, at + 1
+    if byte == _MINUS:
+        return HYPHEN, at + 1
+    if byte == _DOT:
+        return DOT, at + 1
+    if byte == _SLASH:
+        return SLASH, at + 1
+    if byte == 0xC2 and at + 1 < stop and load_u8(data, at + 1) == 0xA0:
+        return SPACE, at + 2
+    if byte == 0xE2 and at + 2 < stop and load_u8(data, at + 1) == 0x80 and 0x90 <= load_u8(data, at + 2) <= 0x93:
+        return HYPHEN, at + 3
+    return 0, at
+
+
+@helper
+def _groups(data, at, stop, starts, ends, kinds):
+    """Groups of digits from `at` on: where each begins and ends, and the kind of separator before it. Returns how many.
+
+    One group may stand in parentheses. More than the arrays hold: one more than they hold.
+    """
+    count = 0
+    closed = False
+    while True:
+        if at < stop and load_u8(data, at) == _OPEN and not closed:
+            closed = True
+            begin = at + 1
+            end = begin
+            while end < stop and is_kind(data, end, DIGIT):
+                end += 1
+            if end == begin or end >= stop or load_u8(data, end) != _CLOSE:
+                return count
+            at = end + 1
+        else:
+            begin = end = at
+            while end < stop and is_kind(data, end, DIGIT):
+                end += 1
+            if end == begin:
+                return count
+            at = end
+        if count == MOST_GROUPS:
+            return count + 1
+        starts[count], ends[count] = begin, end
+        count += 1
+        kind, behind = _separator(data, at, stop)
+        inside = load_u8(data, end) == _CLOSE if end < stop else False
+        if kind == 0 and not inside and not (at < stop and load_u8(data, at) == _OPEN):
+            return count
+        if count < MOST_GROUPS:
+            kinds[count] = kind
+        at = behind
+
+
+@helper
+def _international(data, starts, ends, count, skip, total):
+    """Whether digits behind + (skip 0) or 00 (2) are a number with its country's code."""
+    digits = np.int64(0)
+    value = np.int64(0)
+    zeros = np.int64(0)  # at the beginning of what follows a code of two digits
+    for k in range(count):
+        for i in range(starts[k], ends[k]):
+            if digits >= skip and digits < skip + 2:
+                value = 10 * value + np.int64(load_u8(data, i)) - 48
+            elif digits >= skip + 2 and zeros == digits - skip - 2 and load_u8(data, i) == 48:
+                zeros += 1
+            digits += 1
+    total -= skip
+    if total < 9 or total > 15 or not _CODES[value] or zeros > 1:
+        return False
+    return total == 11 if value < 20 else True
+
+
+@helper
+def _phone_groups(data, first, at, plus, starts, ends, kinds, count, whole):
+    """Whether the first `count` groups are a phone number. whole: no more groups follow them."""
+    total = 0
+    separators = 0
+    for k in range(count):
+        total += ends[k] - starts[k]
+        if k:
+            separators |= kinds[k]
+    one, two = load_u8(data, starts[0]), load_u8(data, starts[0] + 1) if ends[0] - starts[0] > 1 else np.uint64(0)
+    length = ends[0] - starts[0]
+    if plus:
+        return _international(data, starts, ends, count, 0, total)
+    if one == 48 and two == 48 and count > 1 and 2 <= length <= 5:
+        return _international(data, starts, ends, count, 2, total)
+    word = word_before(data, first, at)
+    if has_word(NO_CALL, word):
+        return False
+    called = has_word(CALL, word)
+    date = count > 2 and length == 2 and ends[1] - starts[1] == 2 and ends[2] - starts[2] == 4
+    parenthesis = load_u8(data, at) == _OPEN
+    k = 1 if count > 2 and length == 1 and one == 49 else 0  # a trunk prefix
+    if count - k == 3 or count - k == 2:
+        a, b = ends[k] - starts[k], ends[k + 1] - starts[k + 1]
+        c = ends[k + 2] - starts[k + 2] if count - k == 3 else 0
+        area = a == 3 and load_u8(data, starts[k]) >= 50
+        if area and ((b == 3 and c == 4) or (b == 7 and count - k == 2 and parenthesis)):
+            if k or parenthesis or called or separators & HYPHEN or separators == DOT:
+                return True
+            return whole and load_u8(data, starts[k + 1]) >= 50 and separators == SPACE
+    if one == 49 and two >= 51 and count == 3 and length == 3 and ends[1] - starts[1] == 4 and ends[2] - starts[2] == 4:
+        return separators == SPACE or separators == HYPHEN
+    if one == 48 and two != 48 and count > 1 and 2 <= length <= 5 and 9 <= total <= 12 and not date:
+        pairs = True
+        for k in range(count):
+            pairs = pairs and ends[k] - starts[k] == 2
+            if ends[k] - starts[k] < 2 or (kinds[k] == SLASH and k > 1):
+                return False
+        if length == 5 and count == 2 and ends[1] - starts[1] == 4 and separators == HYPHEN:
+            return False  # a ZIP code
+        return pairs or not separators & DOT
+    return called and 7 <= total <= 15 and not date and not separators & SLASH
+
+
+@helper
+def _is_bounded(data, first, at):
+    """Whether a number may begin at `at`: it is no part of a word, of a path or of a longer number."""
+    if at == first:
+        return True
+    byte = load_u8(data, at - 1)
+    if byte < 0x80 and (is_kind(data, at - 1, LETTER | DIGIT) or byte == _LOW or byte == _PLUS or byte == 36 or byte == _HASH):
+        return False
+    joins = byte == _DOT or byte == _MINUS or byte == _SLASH or byte == 44
+    return not (joins and at - 1 > first and is_kind(data, at - 2, LETTER | DIGIT))
+
+
+@helper
+def phone_end(data, first, at, stop, starts, ends, kinds):
+    """Where the phone number that begins at `at` ends; -1 where there is none."""
+    if not _is_bounded(data, first, at):
+        return np.int64(-1)
+    plus = load_u8(data, at) == _PLUS
+    count = _groups(data, at + 1 if plus else at, stop, starts, ends, kinds)
+    if count == 0 or count > MOST_GROUPS:
+        return np.int64(-1)
+    for n in range(count, 0, -1):
+        if n < count and kinds[n] != SPACE:
+            continue
+        end = ends[n - 1]
+        if end < stop and load_u8(data, end) == _CLOSE and n == 1 and starts[0] > at:
+            continue
+        behind = load_u8(data, end) if end < stop else np.uint64(32)
+        if (behind < 0x80 and KINDS[behind] & LETTER != 0) or behind == _LOW or behind == _AT or behind == 37:
+            continue
+        if _phone_groups(data, first, at, plus, starts, ends, kinds, n, n == count):
+            return end
+    return np.int64(-1)
