@@ -140,9 +140,10 @@ def utf16(head: bytes, declared: str | None = None) -> str | None:
         return None
     pairs = len(head) // 2
     little, big = head[1 : 2 * pairs : 2].count(0), head[0 : 2 * pairs : 2].count(0)
-    if (little > pairs // 5 or head.startswith(b"<\0")) and big <= little // 3:
+    least = max(1, pairs // 5)
+    if (little > least or head.startswith(b"<\0")) and big <= little // 3:
         return "utf-16le"
-    if (big > pairs // 5 or head.startswith(b"\0<")) and little <= big // 3:
+    if (big > least or head.startswith(b"\0<")) and little <= big // 3:
         return "utf-16be"
     return name if name in _UTF16 and controls(head) > len(head) // 50 else None
 
