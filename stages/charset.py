@@ -272,7 +272,9 @@ def _with_holes(data: bytes) -> tuple[str, Decoded] | None:
         return None
     whole = data.translate(None, rare)
     found, decoded = _detected(whole, holes=False)
-    for name, holes in _holes().items() if found else ():
+    if found is None or 2 * sum(map(str.isalpha, _foreign(decoded.text))) < counts[0x80:].sum():
+        return None  # of signs alone nothing can be told
+    for name, holes in _holes().items():
         if 0 < counts[list(holes)].sum() <= most and decoded == decode_as(whole, name):
             return name, decode_as(data, name)
     return None

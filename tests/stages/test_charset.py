@@ -116,6 +116,11 @@ def test_bytes_without_a_meaning_need_no_declaration(language, encoding):
         )
 
 
+def test_signs_alone_are_no_letters_of_another_encoding():
+    html = "<p>Sports\u2122 and\xa0\xa0\xa0\xa0\xa0\xa0\xa0\xa0 more\xa0\xa0\xa0\xa0</p>" * 3
+    assert decode(html.encode("cp1252")).text == html
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_damaged_utf8_needs_no_declaration(language):
     html, raw = page(LANGUAGES[language][0], "utf-8", meta=False)
