@@ -217,6 +217,7 @@ class Members:
         self.base = 0  # offset of chunk[0] in the stream
         self.before = b""  # what stood before the chunk: damage shows late, and is then searched again
         self.start = 0
+        self.begun = False  # a member, or a frame to be skipped, has been met
         self.decoder: _Decoder | None = None
         self.dictionary: zstandard.ZstdCompressionDict | None = None
 
@@ -224,11 +225,14 @@ class Members:
         """Begin the next member; False at the end of the stream. Zero bytes between members are padding."""
         self._pass_padding()
         while self.compression == "zstd" and self._skip_frame():
+            self.begun = True
             self._pass_padding()
         if not self._need(1):
-            if self.compression is not None and self.start == 0:
-                raise DamagedError(0, f"the file is empty, which no {self.compression} file is")
+            if self.compression is not None and not self.begun:
+                what = f"holds nothing but {self.start:,} zero bytes" if self.start else "is empty"
+                raise DamagedError(0, f"the file {what}, which no {self.compression} file is")
             return False
+        self.begun = True
         if self.compression is None:
             return True
         magic = MAGIC[self.compression]

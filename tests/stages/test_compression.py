@@ -250,6 +250,8 @@ def test_a_compressed_file_is_not_empty(kind, name):
     with pytest.raises(DamagedError, match=f"the file is empty, which no {kind} file is"):
         decompressed(b"", name)
     assert decompressed(b"", "x.jsonl") == b""
+    with pytest.raises(DamagedError, match=f"holds nothing but 5,000 zero bytes, which no {kind} file is"):
+        Members.of_file(io.BytesIO(bytes(5000)), name).open()  # as a copy leaves it that reserved the space
 
 
 def test_a_window_that_memory_cannot_hold_is_refused_before_it_is_held():
