@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
 from pipeline.attempts import Tasks
 from pipeline.explain import explain, nested, validate
@@ -32,7 +32,7 @@ Chosen = TypeVar("Chosen", bound=BaseModel)
 class Read(ReadSpec):
     """Where a source lies and how it is read."""
 
-    paths: tuple[Annotated[str, AfterValidator(possible)], ...] = Field(min_length=1)
+    paths: tuple[Annotated[str, BeforeValidator(possible)], ...] = Field(min_length=1)
     """Files, folders and patterns (`data/**/*.jsonl`): on disk, relative to the recipe's folder, or at `s3://`, `https://`,
     `hf://`; `sample:` is the sample corpus."""
 

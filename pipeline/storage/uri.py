@@ -104,8 +104,8 @@ def name_of(uri: str | Path) -> str:
     return text.rstrip("/").rsplit("/", 1)[-1]
 
 
-def possible(path: str) -> str:
-    """A path of a recipe. Raises ValueError for one that can name nothing."""
-    if not path.strip() or "\0" in path:
+def possible(path: Any) -> Any:
+    """A path of a recipe, as it is. Raises ValueError for one that can name nothing."""
+    if isinstance(path, str) and (not path.strip() or "\0" in path):
         raise ValueError("names no file and no folder; the recipe's folder is `.`")
     return path
