@@ -57,11 +57,15 @@ def compression_by(head: bytes, name: str) -> str | None:
     """How a file with these first bytes is compressed, like `compression_of`.
 
     The bytes know better than the name: what was decompressed on its way often keeps its suffix, what was compressed
-    often has none. The name is believed of a file that is neither text nor begins as compressed files do, or is empty.
+    often has none. The name is believed of a file that is neither text nor begins as compressed files do, and
+    of one that is empty or ends within its first bytes.
     """
     if found := _BEGINS.match(head):
         return found.lastgroup
-    return compression_of(name) if not head or _BINARY.search(head[:HEAD_BYTES]) else None
+    if (named := compression_of(name)) is None:
+        return None
+    begun = MAGIC[named].startswith(head[: len(MAGIC[named])])
+    return named if begun or _BINARY.search(head[:HEAD_BYTES]) else None
 
 
 class _Decoder(Protocol):

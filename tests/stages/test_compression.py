@@ -239,6 +239,8 @@ def test_the_first_bytes_know_better_than_the_name(kind, name):
 def test_the_name_is_believed_where_the_bytes_do_not_tell():
     assert compression_by(b"\0\x01damaged", "x.gz") == "gzip"
     assert compression_by(b"", "x.zst") == "zstd"
+    assert compression_by(b"BZh91AY", "x.txt.bz2") == "bzip2"  # cut within its first bytes
+    assert compression_by(b"\x28\xb5", "x.txt.zst") == "zstd"
     assert compression_by(b"plain text", "x.gz") is None
     assert compression_by(b"BZhello", "x.txt") is None
     with pytest.raises(DamagedError, match="no zstd data here"):
