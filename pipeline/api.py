@@ -30,7 +30,8 @@ from stages.errors import UserError
 from stages.step import Bounds, Labels, Step
 from stages.tokens.formats.olmo import read_shard
 from stages.tokens.formats.parquet import schema, token_batch
-from stages.tokens.shard_format import Manifest, ShardError
+from stages.tokens.manifest_shape import Manifest
+from stages.tokens.shard_format import ShardError
 
 
 class Amount(msgspec.Struct, frozen=True):

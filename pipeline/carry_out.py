@@ -29,7 +29,8 @@ from pipeline.progress import Ahead
 from pipeline.recipe import Recipe, public_dump
 from pipeline.summary import Summary, summarise
 from pipeline.verify import damaged_files
-from stages.tokens.shard_format import Manifest, manifest_bytes
+from stages.tokens.manifest_shape import Manifest
+from stages.tokens.shard_format import manifest_bytes
 
 RECIPE = "recipe.json"
 SUMMARY = "summary.json"

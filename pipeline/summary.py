@@ -22,7 +22,7 @@ from pipeline.plan.graph import CONCLUSIONS
 from pipeline.recipe import Recipe
 from pipeline.tables import console, plain_table
 from stages.books import Amount, StepBooks, add_up, imbalances
-from stages.tokens.shard_format import Manifest
+from stages.tokens.manifest_shape import HeldOutEntry, Manifest, SourceEntry
 from stages.units import show_bytes, show_count, show_seconds
 
 # The places of tokenization, and of what follows it, among the stages of a source: behind all segments of steps.
@@ -95,7 +95,7 @@ class Summary:
     seconds: float
     peak_memory: int
     notes: list[str] = field(default_factory=list)
-    held_out: dict[str, Any] = field(default_factory=dict)  # as the manifest has it
+    held_out: HeldOutEntry | None = None
     dedup: dict[str, DedupSummary] = field(default_factory=dict)  # by its place in the recipe: source (or all), and name
     unchanged: bool = False
 
@@ -157,12 +157,12 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
         seconds,
         peak,
         list(notes),
-        manifest["held_out"],
+        manifest.get("held_out"),
         found.dedups,
     )
 
 
-def _of_source(name: str, books: list[StepBooks], entry: dict[str, Any], notes: Mapping[str, int]) -> SourceSummary:
+def _of_source(name: str, books: list[StepBooks], entry: SourceEntry, notes: Mapping[str, int]) -> SourceSummary:
     held = entry["held_out"]
     shards = len(entry["shards"]) + len(held["shards"])
     told = dict(sorted(notes.items()))
@@ -229,14 +229,14 @@ def _besides(sources: Sequence[SourceSummary]) -> Table:
     return table
 
 
-def _near_copies(held_out: dict[str, Any]) -> str:
+def _near_copies(held_out: HeldOutEntry | None) -> str:
     """One line on the training documents that are near copies of held-out ones; nothing where they were not looked for."""
-    if not held_out.get("near"):
+    if not held_out or not held_out.get("near"):
         return ""
     named = [
         f"{name} {one['documents']:,} ({show_count(one['tokens'])} tokens)"
-        for name, one in held_out["near"].items()
+        for name, one in held_out.get("near", {}).items()
         if one["documents"]
     ]
-    what = "left out of training" if held_out["near_copies"] == "drop" else "in training"
+    what = "left out of training" if held_out.get("near_copies") == "drop" else "in training"
     return f"near copies of held-out documents {what}: {', '.join(named) or 'none'}"

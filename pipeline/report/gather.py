@@ -6,8 +6,6 @@ parts, of each source at most so many, evenly chosen; `parts` of a source says h
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import numpy as np
 from msgspec import Struct
@@ -22,7 +20,7 @@ from pipeline.report.domains import Domains, domains_of
 from pipeline.report.lengths import Lengths, lengths_of
 from pipeline.report.samples import Samples, samples_of
 from pipeline.report.work import Failures, Speed, failures, speed
-from stages.tokens.shard_format import ShardEntry
+from stages.tokens.manifest_shape import ShardEntry, TokenizerEntry
 
 PARTS = 64  # of a source that are read for measures, lengths and samples, unless more are asked for
 EACH = 2  # documents shown for a reason
@@ -91,7 +89,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     recipe_hash: str
     seed: int
     dtype: str
-    tokenizer: dict[str, Any]
+    tokenizer: TokenizerEntry
     keep: str
     recipe: str  # as YAML, without what is a default
     balances: bool
@@ -127,7 +125,13 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -
     manifest = finished.manifest
     return Figures(
         run=storage.redact(run),
-        **{name: manifest[name] for name in ("name", "profile", "fingerprint", "recipe_hash", "seed", "dtype", "tokenizer")},
+        name=manifest["name"],
+        profile=manifest["profile"],
+        fingerprint=manifest["fingerprint"],
+        recipe_hash=manifest["recipe_hash"],
+        seed=manifest["seed"],
+        dtype=manifest["dtype"],
+        tokenizer=manifest["tokenizer"],
         keep=finished.recipe.run.keep,
         recipe=recipe_text(finished.recipe),
         balances=not any(source.problems for source in sources.values()),
