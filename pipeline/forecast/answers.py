@@ -7,7 +7,7 @@ file that is not there is the key of the node that would write it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -33,6 +33,7 @@ from pipeline.ledger import Output
 from pipeline.plan.node import Done, Node, Report, Stored, files_written
 from stages.dedup.bff import shards_of
 from stages.dedup.footprint import NGRAM_BYTES, SEQUENCE_BYTES
+from stages.quality.card import Card
 from stages.tokens.manifest_shape import ShardFacts
 from stages.tokens.shard import Piece, shard_tokens
 
@@ -55,7 +56,7 @@ class Answers:
             "cut": self._cut,
             "documents": self._documents,
             "sample": self._sample,
-            "classifier": lambda node: (ClassifierReport(card={}), files_written(node.job)),
+            "classifier": lambda node: (ClassifierReport(card=cast(Card, {})), files_written(node.job)),
             "tokenizer": lambda node: (TokenizerReport(), files_written(node.job)),
             "dedup": self._call,
             "tokenize": self._tokenize,
