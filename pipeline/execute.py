@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.jobs.context import Context
 from pipeline.ledger import Entry, Output
-from pipeline.memory import peak, release, reset_peak
+from pipeline.memory import cpu_time, peak, release, reset_peak
 from pipeline.plan.node import Node, Report, key_of
 from pipeline.storage.errors import PASSING, TransientError, no_space
 from stages.errors import UserError
@@ -70,7 +70,7 @@ def execute(node: Node, key: str, around: Surroundings) -> Finished:
     with suppress(OSError):  # a cluster's workers begin where it was started; relative paths are meant from here
         os.chdir(around.folder)
     ensure_warm(None)
-    began, cpu = time.perf_counter(), time.process_time()
+    began, cpu = time.perf_counter(), cpu_time()
     release()
     reset_peak()
     scratch_root = storage.scratch_folder(around.run)
@@ -86,7 +86,7 @@ def execute(node: Node, key: str, around: Surroundings) -> Finished:
             report,
             context.outputs,
             round(time.perf_counter() - began, 3),
-            round(time.process_time() - cpu, 3),
+            round(cpu_time() - cpu, 3),
             peak(),
             socket.gethostname(),
             _now(),

@@ -100,8 +100,6 @@ def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) 
     problems += [] if offline else missing_files(recipe)
     if any(stage.phase.endswith(": filter") for stage in told.stages):
         told.assumptions.append("a Bloom filter larger than the one that was tried is as fast as that")
-    if any(given.pages for given in inputs.values()):
-        told.assumptions.append("the process that parses pages, one beside each such task, is not in the memory of a task")
     nodes = sum(phase.cost or 0.0 for phase in found) if cluster.price is not None else None
     costs = Costs(nodes, *other_costs(found, cluster))
     return Foretold(
