@@ -33,8 +33,8 @@ class Read(ReadSpec):
     """Where a source lies and how it is read."""
 
     paths: tuple[str, ...] = Field(min_length=1)
-    """Files, folders and patterns (`data/**/*.jsonl`): on disk, relative to the recipe's folder, or at `s3://`, `https://`,
-    `hf://`; `sample:` is the sample corpus."""
+    """Files, folders and patterns (`data/**/*.jsonl`): on disk, relative to the recipe's folder, or at `s3://`, `gs://`,
+    `az://`, `https://`, `hf://`; `sample:` is the sample corpus."""
 
 
 def _parse_steps(items: Any) -> Any:

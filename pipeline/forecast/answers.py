@@ -6,7 +6,7 @@ file that is not there is the key of the node that would write it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -44,7 +44,7 @@ class Answers:
     def __init__(self, costs: Costs) -> None:
         self.costs = costs
         self.parts: dict[str, tuple[int, int]] = {}  # by path: documents and bytes
-        self.nodes: dict[tuple[str, str, str], int] = {}  # of the stage at hand, by kind, source and stage
+        self.shares: dict[str, float] = {}  # of the stage at hand, by key: of all that its kind makes of the source
 
     def of(self, node: Node) -> Done[Any]:
         """What became of a node."""
@@ -65,9 +65,15 @@ class Answers:
         report, paths = answers[node.ref.kind](node)
         return Done(node.key, [Output(path, 0, node.key) for path in paths], report)
 
-    def _share(self, node: Node) -> float:
-        """The part of what its stage makes of the source that a node makes."""
-        return 1 / self.nodes[node.ref.kind, node.ref.source, node.ref.stage]
+    def begin(self, nodes: Sequence[Node]) -> None:
+        """The nodes of the next stage: each makes as much of what all of its kind make of a source as it has of their input."""
+        groups: dict[tuple[str, str, str], list[Node]] = {}
+        for node in nodes:
+            groups.setdefault((node.ref.kind, node.ref.source, node.ref.stage), []).append(node)
+        self.shares = {}
+        for group in groups.values():
+            whole = sum(node.weight for node in group)
+            self.shares |= {node.key: node.weight / whole if whole else 1 / len(group) for node in group}
 
     def _cut(self, node: Node) -> tuple[Report, list[str]]:
         job = node.job
@@ -79,7 +85,7 @@ class Answers:
         return CutReport(ranges=[Range(size=size, lines=(i * size, size, i + 1)) for i in range(count)]), []
 
     def _documents(self, node: Node) -> tuple[Report, list[str]]:
-        flow, share = self.costs.flows[node.ref.source], self._share(node)
+        flow, share = self.costs.flows[node.ref.source], self.shares[node.key]
         path = f"{node.ref}.kept"
         self.parts[path] = docs, size = int(flow.documents * share), int(flow.bytes * share)
         return DocumentsReport(part=path, dropped=f"{node.ref}.dropped", docs=docs, bytes=size), [path]
@@ -124,7 +130,7 @@ class Answers:
             self.parts[new[str(part["ordinal"])]] = self.parts.get(part["path"].path, (0, 0))
 
     def _tokenize(self, node: Node) -> tuple[Report, list[str]]:
-        costs, share = self.costs, self._share(node)
+        costs, share = self.costs, self.shares[node.key]
         width, held = costs.token_width(), costs.recipe.shards.held_out
         tokens = costs.token_bytes_of(node.ref.source) / width * share
         docs = costs.flows[node.ref.source].documents * share

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +55,7 @@ class _Walk:
         for (kind, _, _), group in groups.items():
             self._price(kind, group)
         self.outline.core_seconds.append(self._core_seconds() - before)
-        self.answers.nodes = Counter((node.ref.kind, node.ref.source, node.ref.stage) for node in stage.nodes)
+        self.answers.begin(stage.nodes)
         return [self.answers.of(node) for node in stage.nodes]
 
     def _core_seconds(self) -> float:

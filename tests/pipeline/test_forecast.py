@@ -134,6 +134,21 @@ def test_what_is_expected_stands_for_files_that_cannot_be_listed(made: tuple[Rec
     assert told["kept_origin"] == told["bytes_per_token_origin"] == "the recipe (expected.sources)"
 
 
+def test_a_file_that_cannot_be_cut_is_one_task_as_long_as_it_is(rates: Rates, tmp_path: Path) -> None:
+    data = recipe_data(tmp_path)
+    for name, size in {"web-0": 9_000_000, "web-1": 500_000, "web-2": 500_000}.items():
+        with (tmp_path / f"{name}.jsonl.zst").open("wb") as file:
+            file.truncate(size)
+    data["sources"] = {"web": {"read": {"paths": [f"{tmp_path}/web-*.jsonl.zst"]}, "steps": ["remove_urls"]}}
+    data["mixture"]["epochs"] = 1
+    found = plan(build_recipe(data), rates, Cluster(100, 8, 64 << 30))
+    for phase in found["phases"]:
+        if phase["name"] in ("read and filter", "tokenize", "near copies"):
+            assert phase["tasks"] == 3 and phase["bound"] == "few tasks"
+            assert phase["seconds"] == pytest.approx(0.9 * phase["core_seconds"], rel=0.01)
+    assert {"read and filter", "tokenize"} <= {phase["name"] for phase in found["phases"]}
+
+
 def test_a_mixture_that_cannot_be_had_is_a_problem(made: tuple[Recipe, Path], rates: Rates) -> None:
     data = recipe_data(made[1].parent) | {"mixture": {"tokens": 10**9}}
     found = plan(build_recipe(data), rates, HERE)
