@@ -148,6 +148,7 @@ class Engine:
                     self.log.failed(node, found)
                     self.progress.failed(found.again)
                 else:
+                    self.log.printed(node, found.said)
                     done[node.key] = one = self._accept(node, found)
                     failed.settle(node)
                     failures.add(one.report)

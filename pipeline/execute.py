@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import storage
@@ -19,6 +19,7 @@ from pipeline.jobs.context import Context
 from pipeline.ledger import Entry, Output
 from pipeline.memory import cpu_time, peak, release, reset_peak
 from pipeline.plan.node import Node, Report, key_of
+from pipeline.said import listening
 from pipeline.storage.errors import PASSING, TransientError, no_space
 from stages.errors import UserError
 from stages.kernels.warm import ensure_warm
@@ -43,7 +44,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a task left, and what it took."""
+    """What a task left, what it took, and what it printed meanwhile."""
 
     report: Report
     outputs: Sequence[Output]
@@ -52,6 +53,7 @@ class Finished:
     peak_memory: int = 0
     host: str = ""
     at: str = ""
+    said: str = ""
 
     @classmethod
     def concluded(cls, report: Report) -> Finished:
@@ -67,6 +69,16 @@ class Finished:
 
 def execute(node: Node, key: str, around: Surroundings) -> Finished:
     """Run one task. Raises UserError where this node's code is not the driver's, and whatever the task raises."""
+    with listening() as said:
+        try:
+            return replace(_execute(node, key, around), said=said.text)
+        except Exception as error:
+            if said.text:
+                error.add_note(f"it printed:\n{said.text}")
+            raise
+
+
+def _execute(node: Node, key: str, around: Surroundings) -> Finished:
     with suppress(OSError):  # a cluster's workers begin where it was started; relative paths are meant from here
         os.chdir(around.folder)
     ensure_warm(None)

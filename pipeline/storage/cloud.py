@@ -69,7 +69,7 @@ def store_of(uri: str, soon: bool = False) -> tuple[Any, str]:
 
 def _make(uri: str, kind: str, bucket: str, soon: bool) -> Any:
     plain = any(os.environ.get(name, "").startswith("http://") for name in ENDPOINTS[kind])
-    options = {
+    options: dict[str, Any] = {
         "client_options": {**(_SOON if soon else _TIMES), "allow_http": plain},
         "retry_config": {
             "max_retries": 2 if soon else OPEN_ATTEMPTS,
