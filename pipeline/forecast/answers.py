@@ -1,7 +1,7 @@
 """What each kind of node would have reported, so that a plan can be walked without carrying it out.
 
 Only what the plan goes on from is made up: documents and bytes of parts, how many shards there will be. The digest of a
-file that is not there is the key of the node that would write it.
+file that is not there, and the key of a node that does not run, is the node's name: keys of half a million nodes take minutes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.jobs.sample import SampleReport
 from pipeline.jobs.shards import PlanShards, ShardFacts, ShardPlanReport, ShardReport
 from pipeline.jobs.tokenize import SPLITS, StoredTokens, TokenizeReport
 from pipeline.jobs.tokenizer import TokenizerReport
-from pipeline.ledger import Output
+from pipeline.ledger import Output, Ref
 from pipeline.plan.node import Done, Node, Report, Stored, files_written
 from stages.dedup.bff import shards_of
 from stages.dedup.footprint import NGRAM_BYTES, SEQUENCE_BYTES
@@ -44,7 +44,7 @@ class Answers:
     def __init__(self, costs: Costs) -> None:
         self.costs = costs
         self.parts: dict[str, tuple[int, int]] = {}  # by path: documents and bytes
-        self.shares: dict[str, float] = {}  # of the stage at hand, by key: of all that its kind makes of the source
+        self.shares: dict[Ref, float] = {}  # of the stage at hand: of all that its kind makes of the source
 
     def of(self, node: Node) -> Done[Any]:
         """What became of a node."""
@@ -63,7 +63,8 @@ class Answers:
             "shard": lambda node: (ShardReport(shard=ShardFacts(0, 0, 0, "", "")), files_written(node.job)),
         }
         report, paths = answers[node.ref.kind](node)
-        return Done(node.key, [Output(path, 0, node.key) for path in paths], report)
+        name = f"{node.ref}"
+        return Done(name, [Output(path, 0, name) for path in paths], report)
 
     def begin(self, nodes: Sequence[Node]) -> None:
         """The nodes of the next stage: each makes as much of what all of its kind make of a source as it has of their input."""
@@ -73,7 +74,7 @@ class Answers:
         self.shares = {}
         for group in groups.values():
             whole = sum(node.weight for node in group)
-            self.shares |= {node.key: node.weight / whole if whole else 1 / len(group) for node in group}
+            self.shares |= {node.ref: node.weight / whole if whole else 1 / len(group) for node in group}
 
     def _cut(self, node: Node) -> tuple[Report, list[str]]:
         job = node.job
@@ -85,7 +86,7 @@ class Answers:
         return CutReport(ranges=[Range(size=size, lines=(i * size, size, i + 1)) for i in range(count)]), []
 
     def _documents(self, node: Node) -> tuple[Report, list[str]]:
-        flow, share = self.costs.flows[node.ref.source], self.shares[node.key]
+        flow, share = self.costs.flows[node.ref.source], self.shares[node.ref]
         path = f"{node.ref}.kept"
         self.parts[path] = docs, size = int(flow.documents * share), int(flow.bytes * share)
         return DocumentsReport(part=path, dropped=f"{node.ref}.dropped", docs=docs, bytes=size), [path]
@@ -130,14 +131,14 @@ class Answers:
             self.parts[new[str(part["ordinal"])]] = self.parts.get(part["path"].path, (0, 0))
 
     def _tokenize(self, node: Node) -> tuple[Report, list[str]]:
-        costs, share = self.costs, self.shares[node.key]
+        costs, share = self.costs, self.shares[node.ref]
         width, held = costs.token_width(), costs.recipe.shards.held_out
         tokens = costs.token_bytes_of(node.ref.source) / width * share
         docs = costs.flows[node.ref.source].documents * share
         files = {
             split: StoredTokens(
-                Stored(f"{node.ref}.{split}", node.key),
-                Stored(f"{node.ref}.{split}.index", node.key),
+                Stored(f"{node.ref}.{split}", f"{node.ref}"),
+                Stored(f"{node.ref}.{split}.index", f"{node.ref}"),
                 int(tokens * part),
                 int(docs * part),
                 0,

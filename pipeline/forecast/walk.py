@@ -42,7 +42,7 @@ class _Walk:
                 ref = request.node.ref
                 number = self._number(ref.source, ref.stage)
                 self.costs.deduplicated(ref.source, ref.stage, request.report.summary.needs, number)
-            return Done(request.node.key, (), request.report)
+            return Done(f"{request.node.ref}", (), request.report)
         return None
 
     def _stage(self, stage: Stage) -> list[Done[Any]]:
