@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import shutil
 import socket
 import tempfile
 import time
@@ -92,6 +93,8 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
             context = Context(around.run, Path(scratch), cache, node.ref, key, around.token)
             node.job.prepare()
             _check_code(node, key)
+            if shutil.disk_usage(scratch).free < node.scratch:
+                raise no_space(scratch_root, node.scratch, f"{node.ref}")
             report = node.job.run(context)
             context.still_wanted()
         return Finished(

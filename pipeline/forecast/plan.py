@@ -44,7 +44,7 @@ class Costs(msgspec.Struct, frozen=True):
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):
-    """All phases together. disk, memory: at the fullest moment, of the largest task."""
+    """All phases together. disk, scratch, memory: at the fullest moment, of the fullest node, of the largest task."""
 
     tasks: int
     core_hours: float
@@ -52,6 +52,7 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None
     costs: Costs
     disk: int
+    scratch: int
     memory: int
     read: int
     written: int
@@ -120,6 +121,7 @@ def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) 
             cost=costs.all(),
             costs=costs,
             disk=max((phase.disk for phase in found), default=0),
+            scratch=max((phase.scratch for phase in found), default=0),
             memory=max((phase.memory for phase in found), default=0),
             read=sum(phase.read for phase in found),
             written=sum(phase.written for phase in found),

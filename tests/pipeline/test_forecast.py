@@ -122,14 +122,16 @@ def test_what_is_expected_stands_for_files_that_cannot_be_listed(made: tuple[Rec
     found = plan(build_recipe(data), rates, HERE, offline=True)
     assert found["total"]["core_hours"] == pytest.approx(base["total"]["core_hours"] * 1000, rel=0.02)
     assert found["total"]["tokens"] == near(base["total"]["tokens"] * 1000)
-    assert found["sources"]["web"]["origin"].startswith("the recipe's expected.sources, for the files cannot be listed")
+    assert found["sources"]["web"]["origin"].startswith("what the recipe expects, for the files cannot be listed")
     web = next(stage for stage in found["stages"] if stage["phase"] == "read and filter" and stage["source"] == "web")
     assert web["tasks"] == -(-web["read"] // 120_000) > 500
-    data["expected"]["sources"]["web"] |= {"tokens": 7_000_000, "kept": 0.5}
+    data["expected"]["sources"]["web"] |= {"tokens": 7_000_000, "kept": 0.5, "file_bytes": 120_000 * 40}
     missing = plan(build_recipe(data), rates, HERE)
     told = [problem.partition(": ")[0] for problem in missing["problems"]]
     assert told == ["sources.web.read.paths", "sources.wiki.read.paths"]
     told = missing["sources"]["web"]
+    assert told["file_bytes"] == 120_000 * 40 and "as compact as measured" not in told["origin"]
+    assert "as compact as measured" in missing["sources"]["wiki"]["origin"]
     assert told["tokens"] == near(3_500_000) and told["bytes_kept"] == near(told["text_bytes"] / 2)
     assert told["kept_origin"] == told["bytes_per_token_origin"] == "the recipe (expected.sources)"
 
