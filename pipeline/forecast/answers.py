@@ -43,7 +43,9 @@ class Answers:
 
     def __init__(self, costs: Costs) -> None:
         self.costs = costs
+        self.width = 2  # bytes of a token
         self.parts: dict[str, tuple[int, int]] = {}  # by path: documents and bytes
+        self.tokens: dict[str, tuple[float, float]] = {}  # of the stage at hand: tokens and documents of each source
         self.shares: dict[Ref, float] = {}  # of the stage at hand: of all that its kind makes of the source
 
     def of(self, node: Node) -> Done[Any]:
@@ -71,7 +73,7 @@ class Answers:
         groups: dict[tuple[str, str, str], list[Node]] = {}
         for node in nodes:
             groups.setdefault((node.ref.kind, node.ref.source, node.ref.stage), []).append(node)
-        self.shares = {}
+        self.shares, self.tokens = {}, {}
         for group in groups.values():
             whole = sum(node.weight for node in group)
             self.shares |= {node.ref: node.weight / whole if whole else 1 / len(group) for node in group}
@@ -131,23 +133,26 @@ class Answers:
             self.parts[new[str(part["ordinal"])]] = self.parts.get(part["path"].path, (0, 0))
 
     def _tokenize(self, node: Node) -> tuple[Report, list[str]]:
-        costs, share = self.costs, self.shares[node.ref]
-        width, held = costs.token_width(), costs.recipe.shards.held_out
-        tokens = costs.token_bytes_of(node.ref.source) / width * share
-        docs = costs.flows[node.ref.source].documents * share
+        costs, share, source, name = self.costs, self.shares[node.ref], node.ref.source, f"{node.ref}"
+        if not self.tokens:
+            self.width = costs.token_width()
+        if source not in self.tokens:
+            self.tokens[source] = costs.token_bytes_of(source) / self.width, costs.flows[source].documents
+        tokens, docs = (count * share for count in self.tokens[source])
+        held = costs.recipe.shards.held_out
         files = {
             split: StoredTokens(
-                Stored(f"{node.ref}.{split}", f"{node.ref}"),
-                Stored(f"{node.ref}.{split}.index", f"{node.ref}"),
+                Stored(f"{name}.{split}", name),
+                Stored(f"{name}.{split}.index", name),
                 int(tokens * part),
                 int(docs * part),
                 0,
             )
             for split, part in zip(SPLITS, (1 - held, held), strict=True)
         }
-        vocabulary = VOCABULARY if width == 2 else 1 << 20
+        vocabulary = VOCABULARY if self.width == 2 else 1 << 20
         facts = {"vocab_size": vocabulary, "eos_id": 0, "pad_id": 0, "sha256": "", "engine": ""}
-        dropped = f"{node.ref}.dropped"
+        dropped = f"{name}.dropped"
         return TokenizeReport(files=files, dropped=dropped, **facts), [dropped]
 
     def _drop_near_copies(self, node: Node) -> tuple[Report, list[str]]:
