@@ -12,13 +12,13 @@ from pipeline.carry_out import Options, run_recipe
 from pipeline.plan import training
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.summary import Summary
+from pipeline.run_summary import RunSummary
 from stages.document import document_hash
 
 TEXTS = [" ".join(text.split()) for _, text in sorted(topics.items()) if len(text.split()) > 20]
 
 
-def run(out: Path, files: dict[str, Path]) -> Summary:
+def run(out: Path, files: dict[str, Path]) -> RunSummary:
     training = {"positive": ["good"], "negative": ["web"], "max_bytes": 20_000}
     steps = [
         {"dedup": {"method": "exact"}},
