@@ -55,7 +55,7 @@ def looks_of(stream: BinaryIO, file: str, format: str, count: int = 50) -> Looks
     return Looks(fields, text, id, url, delimiter)
 
 
-def _csv_records(stream: BinaryIO, file: str, count: int) -> tuple[list[Mapping[str, Any]], str | None]:
+def _csv_records(stream: BinaryIO, file: str, count: int) -> tuple[Sequence[Mapping[str, Any]], str | None]:
     """The first records, and what parts their fields where the name does not tell it."""
     lines = [line.decode("utf-8-sig", "replace") for line in _lines(stream, file, 4 * count)]
     usual = "\t" if ".tsv" in suffixes(file) else ","
