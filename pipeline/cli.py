@@ -23,6 +23,7 @@ COMMANDS = (
     "run",
     "plan",
     "status",
+    "serve",
     "inspect",
     "trace",
     "why",
