@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import storage
-from pipeline.core_time import core_seconds
 from pipeline.jobs.context import Context
 from pipeline.ledger import Entry, Output
 from pipeline.memory import peak, release, reset_peak
@@ -44,7 +43,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a task left, and what it took. cpu_seconds: with the processes that it started."""
+    """What a task left, and what it took."""
 
     report: Report
     outputs: Sequence[Output]
@@ -71,7 +70,7 @@ def execute(node: Node, key: str, around: Surroundings) -> Finished:
     with suppress(OSError):  # a cluster's workers begin where it was started; relative paths are meant from here
         os.chdir(around.folder)
     ensure_warm(None)
-    began, cpu = time.perf_counter(), core_seconds()
+    began, cpu = time.perf_counter(), time.process_time()
     release()
     reset_peak()
     scratch_root = storage.scratch_folder(around.run)
@@ -87,7 +86,7 @@ def execute(node: Node, key: str, around: Surroundings) -> Finished:
             report,
             context.outputs,
             round(time.perf_counter() - began, 3),
-            round(max(0.0, core_seconds() - cpu), 3),
+            round(time.process_time() - cpu, 3),
             peak(),
             socket.gethostname(),
             _now(),

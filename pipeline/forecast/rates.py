@@ -192,18 +192,20 @@ def _documents(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> N
     report = entry.report_as(DocumentsReport)
     source, number = entry.ref.source, int(entry.ref.stage)
     steps = dict(plans[source][number].steps)
-    inside = sum(books.seconds for books in report.books[1:])
-    whole_time = max(entry.seconds, inside, 1e-9)
-    busy = min(1.0, entry.cpu_seconds / whole_time)  # below 1 where others had the core for a part of the time
+    waiting = {name for name, step in steps.items() if getattr(step, "takes_pages", False)}
+    waited = sum(books.seconds for books in report.books[1:] if books.step in waiting)
+    inside = sum(books.seconds for books in report.books[1:] if books.step not in waiting)
+    own = max(entry.seconds - waited, inside, 1e-9)
+    busy = min(1.0, entry.cpu_seconds / own)  # below 1 where others had the core for a part of the time
     for books in report.books[1:]:
         step = steps.get(books.step)
         kind = step.step if isinstance(step, Step) else books.step
         work = _of_books(books)
-        work.seconds *= busy
+        work.seconds *= 1.0 if books.step in waiting else busy
         rates.add(f"step:{kind}", source, books.step, work)
     first, last = report.books[0], report.books[-1]
     work = Work(
-        (whole_time - inside) * busy,
+        (own - inside) * busy,
         1,
         first.into.docs,
         first.out.docs,
@@ -273,6 +275,7 @@ def _tokenizer(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> N
 
 
 def _train(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
+    seconds = max(entry.cpu_seconds, entry.seconds)  # fastText trains in a process of its own
     size = sum(kind["text_bytes"] for kind in entry.report_as(ClassifierReport).card["documents"].values())
     name = f"{entry.ref.source}.{entry.ref.stage}"
-    rates.add("classifier", "", name, Work(entry.cpu_seconds, 1, bytes_in=size, memory=entry.peak_memory))
+    rates.add("classifier", "", name, Work(seconds, 1, bytes_in=size, memory=entry.peak_memory))
