@@ -53,7 +53,8 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise RecipeError(f"{name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"{name}: a recipe is a mapping of keys, not {type(data).__name__}")
+        what = "the file is empty" if data is None else f"this is a {'list' if isinstance(data, list) else 'single value'}"
+        raise RecipeError(f"{name}: a recipe is a mapping of keys, and {what}; `init` writes one for your own files")
     return data
 
 
