@@ -133,8 +133,12 @@ def apply_set(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
             value = yaml.load(text, _Loader)
         except yaml.YAMLError:
             raise RecipeError(f"--set {assignment}: the value is not valid YAML") from None
+        parts = key.strip().split(".")
+        there = data.get("sources")
+        if parts[0] == "sources" and parts[2:] and parts[2] != "read" and isinstance(there, Mapping) and parts[1] not in there:
+            raise RecipeError(f"--set {assignment}: there is no source {parts[1]}{nearest(parts[1], list(there))}")
         patch: Any = value
-        for part in reversed(key.strip().split(".")):
+        for part in reversed(parts):
             patch = {part: patch}
         data = merge(data, patch)
     return data

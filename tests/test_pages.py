@@ -100,7 +100,7 @@ def test_the_commands_of_a_page_run_and_print_what_it_shows(page: str, tour: pag
     tour.take_files(page)
     for command in pages.commands(page):
         if not command.mark:
-            printed = tour.run(command.text)
+            printed = tour.run(command.text, wrong=command.wrong)
             missing = [line for line, found in pages.compared(command.output, printed) if found is None]
             assert not missing, f"{page}, line {command.line}: {command.text}\nshown, but not printed: {missing}\n{printed}"
 

@@ -12,7 +12,6 @@ from pipeline.program import trainer_program
 from pipeline.summary import plain_table
 from stages.units import show_bytes, show_count
 
-
 TRAININGS = "runs/train"  # where a training is written to, unless it is told otherwise
 
 
