@@ -112,3 +112,12 @@ def test_numbers_and_names_of_documents_may_differ_and_nothing_else() -> None:
     printed = "head\na 1\nb 2\nc 3\n"
     assert [found for _, found in pages.compared(["a 9", "...", "c 0"], printed)] == ["a 1", "...", "c 3"]
     assert [found for _, found in pages.compared(["c 9", "a 0"], printed)] == ["c 3", None]
+
+
+def test_what_pairs_names_as_next_is_the_command_that_the_page_runs(tour: pages.Tour) -> None:
+    commands = [command.text for command in pages.commands("docs/adaptation.md")]
+    for made in (command for command in commands if command.endswith(("--out runs/mbpp", "--out runs/mbpp_preferred"))):
+        folder = made.rsplit(" ", 1)[1]
+        found = re.search(r"^next: (.*)$", tour.run(made), re.M)
+        method = "dpo_tiny" if "preferred" in folder else "sft_tiny"
+        assert found and found[1] == f"python -m trainer adapt adapt/{method} --from runs/train/olmoe_tiny --data {folder}"

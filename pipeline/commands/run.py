@@ -64,7 +64,7 @@ def _call(args: argparse.Namespace) -> int:
     options = Options(out, **flags, **carried_out(args))
     summary = run_recipe(recipe, options)
     if args.json:
-        print_json(summary.to_json())
+        print_json(summary)
         return 0
     if summary.unchanged:
         print(f"{out} is up to date with {args.recipe}: nothing to do")
