@@ -30,9 +30,10 @@ import pyarrow as pa
 from stages.cache import cache_root
 from stages.document import text_buffers
 from stages.errors import InputError, UserError
-from stages.kernels import fasttext as kernels
+from stages.kernels.fasttext import sum_rows
 from stages.kernels.fasttext_lines import join_lines
 from stages.kernels.fasttext_output import BINARY, HIERARCHICAL, SOFTMAX, top_labels
+from stages.kernels.fasttext_table import ENTRY_SUMS, LEAST_ENTRIES, ROOM
 from stages.kernels.fasttext_words import fill_slots
 from stages.quality.fasttext_file import ModelFile, read_model_file
 
@@ -80,7 +81,7 @@ class FastTextModel:
         line, begins = join_lines(data, offsets, newlines, 1)
         with self._lock:  # the table of words is this object's only state that changes
             seen, used, keys, stride = self._word_table()
-            kernels.sum_rows(
+            sum_rows(
                 line, begins, a["words"], a["word_offsets"], a["slots"], s["n_words"], s["end_word"],
                 a["rows"], s["width"], s["bucket"], s["word_ngrams"], a["kept"], s["minn"], s["maxn"],
                 seen, used, keys, stride, sums, counts,
@@ -102,13 +103,13 @@ class FastTextModel:
 
     def _word_table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         """The table of words that the kernel keeps, in `table_bytes`: (seen, used, keys, units of 8 bytes an entry)."""
-        size = -(-(4 * kernels.ENTRY_SUMS + 4 * self.settings["width"]) // ALIGNMENT) * ALIGNMENT
+        size = -(-(4 * ENTRY_SUMS + 4 * self.settings["width"]) // ALIGNMENT) * ALIGNMENT
         if self._table is None:
-            entries = min(max(16, self.table_bytes // (size + 24)), (1 << 31) // size)  # 16 to 32 bytes are for `seen`
+            entries = min(max(LEAST_ENTRIES, self.table_bytes // (size + 24)), (1 << 31) // size)  # 16 to 32 bytes are for `seen`
             slots = 1 << (2 * entries - 1).bit_length()
             memory = np.empty(entries * size + ALIGNMENT, np.uint8)
             memory = memory[-memory.ctypes.data % ALIGNMENT :][: entries * size]
-            self._table = (np.zeros(slots, np.uint64), np.full(1, size // 8, np.int64), memory.view(np.uint64), size // 8)
+            self._table = (np.zeros(slots, np.uint64), np.full(1, ROOM * size // 8, np.int64), memory.view(np.uint64), size // 8)
         return self._table
 
 
