@@ -168,7 +168,8 @@ def sum_rows(
                 entries[k] = entry
                 missing[new] = k
                 new += entry < 0
-                numbers[2 * max(entry, 0) + ENTRY_AGAIN] = 1
+                if numbers[2 * max(entry, 0) + ENTRY_AGAIN] == 0:  # mostly not: a line that is written must be stored again
+                    numbers[2 * max(entry, 0) + ENTRY_AGAIN] = 1
             if new > 0:
                 _new_words(
                     line, starts, ends, parts, values, missing, new, entries, hashes, words, word_offsets, slots,

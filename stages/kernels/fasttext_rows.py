@@ -11,7 +11,7 @@ import numpy as np
 from stages.kernels.compile import inlined, light
 from stages.kernels.fasttext_words import FNV_OFFSET, find_word, is_end, is_label, mix
 from stages.kernels.hashing import load_u8, multiply_high, prefetch
-from stages.kernels.vectors import add_eight, count_bits
+from stages.kernels.vectors import add_eight, add_four_eights, count_bits
 
 NGRAM_FACTOR = np.uint64(116049371)
 LABEL, END = -1, -2  # a word that begins like a label, and so is none; the word that ends the text
@@ -60,9 +60,17 @@ def _remainder(value, bucket, reciprocal):
 
 @light
 def _add_rows(found, waiting, rows, width, sums, to):
-    """Add the rows that wait."""
-    for k in range(waiting):
+    """Add the rows that wait, in their order."""
+    k = 0
+    if width & 7 == 0:
+        while k + 4 <= waiting:
+            a, b, c, d = found[k] * width, found[k + 1] * width, found[k + 2] * width, found[k + 3] * width
+            for j in range(0, width, 8):
+                add_four_eights(sums, to + j, rows, a + j, b + j, c + j, d + j)
+            k += 4
+    while k < waiting:
         add_row(sums, to, rows, found[k] * width, width)
+        k += 1
 
 
 @light
@@ -77,6 +85,7 @@ def _add_ascii_ngrams(text, start, stop, minn, maxn, bucket, reciprocal, kept, r
             n = j + 1 - i
             if n >= minn and not (n == 1 and (i == start or j + 1 == stop)):
                 row, is_kept = bucket_row(_remainder(np.uint64(value), bucket, reciprocal), kept, n_words)
+                prefetch(rows, row * width)
                 found[waiting] = row
                 waiting += is_kept
         if waiting + maxn >= len(found):
@@ -108,6 +117,7 @@ def _add_char_ngrams(text, start, stop, minn, maxn, bucket, reciprocal, kept, ro
                 j += 1
             if n >= minn and not (n == 1 and (i == start or j == stop)):
                 row, is_kept = bucket_row(_remainder(np.uint64(value), bucket, reciprocal), kept, n_words)
+                prefetch(rows, row * width)
                 found[waiting] = row
                 waiting += is_kept
             n += 1

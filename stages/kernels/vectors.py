@@ -45,6 +45,29 @@ def add_eight(typingctx: Any, sums: Any, to: Any, rows: Any, at: Any) -> Any:
 
 
 @intrinsic
+def add_four_eights(typingctx: Any, sums: Any, to: Any, rows: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """As `add_eight` of rows[a :], rows[b :], rows[c :] and rows[d :], one after the other: the same sums, stored once."""
+    if not (isinstance(sums, types.Array) and sums.dtype == rows.dtype == types.float32):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        eight = ir.VectorType(ir.FloatType(), 8).as_pointer()
+        pointers = []
+        for kind, value, at in [(signature.args[0], *arguments[:2]), *((signature.args[2], arguments[2], at) for at in arguments[3:])]:
+            array = context.make_array(kind)(context, builder, value)
+            check_range(context, builder, array, at, at.type(8), "add_four_eights")
+            pointers.append(builder.bitcast(builder.gep(array.data, [at]), eight))
+        total = builder.load(pointers[0], align=4)
+        for pointer in pointers[1:]:
+            total = builder.fadd(total, builder.load(pointer, align=4))
+        builder.store(total, pointers[0], align=4)
+        return context.get_dummy_value()
+
+    place = types.int64
+    return types.void(sums, place, rows, place, place, place, place), generate
+
+
+@intrinsic
 def count_bits(typingctx: Any, number: Any) -> Any:
     """How many bits of an unsigned integer are set (of the same type)."""
     if not isinstance(number, types.Integer):
