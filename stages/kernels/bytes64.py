@@ -12,6 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from stages.kernels.bounds import check_range
+from stages.kernels.vectors import everywhere
 
 WIDE = 64
 BYTES = ir.VectorType(ir.IntType(8), WIDE)
@@ -39,7 +40,7 @@ def in_range_64(typingctx: Any, data: Any, at: Any, least: Any, most: Any) -> An
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1], "in_range_64")
-        least, most = (_everywhere(builder, number) for number in arguments[2:])
+        least, most = (everywhere(builder, builder.trunc(number, ir.IntType(8)), WIDE) for number in arguments[2:])
         above = builder.sub(builder.load(pointer, align=1), least)
         found = builder.icmp_unsigned("<=", above, builder.sub(most, least))
         return builder.bitcast(found, ir.IntType(64))
@@ -60,11 +61,3 @@ def copy_64(typingctx: Any, out: Any, to: Any, data: Any, at: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(out, types.int64, data, types.int64), generate
-
-
-def _everywhere(builder: Any, number: Any) -> Any:
-    """A vector of 64 times the low byte of a number."""
-    byte = builder.trunc(number, ir.IntType(8))
-    one = builder.insert_element(ir.Constant(BYTES, ir.Undefined), byte, ir.IntType(32)(0))
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), WIDE), [0] * WIDE)
-    return builder.shuffle_vector(one, ir.Constant(BYTES, ir.Undefined), lanes)

@@ -18,10 +18,13 @@ import numpy as np
 from stages.kernels.bytes64 import WIDE, in_range_64
 from stages.kernels.compile import inlined, kernel, light
 from stages.kernels.fasttext_rows import (
+    ASCII_MAXN,
     END,
     LABEL,
     add_found,
     add_row,
+    division_by,
+    hash_room,
     reciprocal_of,
     sum_word,
     word_ngram_rows,
@@ -73,7 +76,7 @@ def _bounds_of_words(line, at, stop, before, starts, begun, ends, ended):
 @light
 def _new_words(
     line, starts, ends, parts, values, missing, count, entries, hashes, words, word_offsets, slots, n_words, rows,
-    width, bucket, reciprocal, kept, minn, maxn, seen, used, keys, numbers, part_sums, stride, room,
+    width, bucket, reciprocal, division, kept, minn, maxn, seen, used, keys, numbers, part_sums, stride, room, ngrams,
 ):  # fmt: skip
     """Sum the rows of the `count` words numbered `missing` of a block, which the table of words lacks, and enter them there.
 
@@ -111,7 +114,7 @@ def _new_words(
         numbers[at + ENTRY_HASH] = hashes[m]
         numbers[at + ENTRY_COUNT] = sum_word(
             line, starts[k], ends[k], hashes[m], words, word_offsets, slots, n_words, rows, width,
-            bucket, reciprocal, kept, minn, maxn, part_sums, at + ENTRY_SUMS, room,
+            bucket, reciprocal, division, kept, minn, maxn, part_sums, at + ENTRY_SUMS, room, ngrams,
         )  # fmt: skip
 
 
@@ -136,13 +139,14 @@ def sum_rows(
     table holds never changes a result: a word's sum is the same from the table or anew.
     """
     room = np.empty(256 + max(maxn, 0), np.int64)
+    ngrams = hash_room(min(maxn, ASCII_MAXN))
     found = np.empty(ROOM * max(word_ngrams, 1), np.int64)
     chains = np.empty(max(word_ngrams - 1, 1), np.uint64)
     starts, ends = np.empty(ROOM + 1, np.int64), np.empty(ROOM, np.int64)
     values, parts, entries = np.empty(ROOM, np.uint64), np.empty(4 * ROOM, np.uint64), np.empty(ROOM, np.int64)
     missing, hashes = np.empty(ROOM + 1, np.int64), np.empty(ROOM, np.uint32)
     numbers, part_sums = keys.view(np.uint32), keys.view(np.float32)
-    reciprocal, mask = reciprocal_of(bucket), len(seen) - 1
+    reciprocal, division, mask = reciprocal_of(bucket), division_by(bucket), len(seen) - 1
     for i in range(len(begins) - 1):
         to, at, stop = i * width, begins[i], begins[i + 1] - 1
         count, active, waiting, begun, ended, before, more = 0, 0, 0, 0, 0, ONE, True
@@ -173,8 +177,8 @@ def sum_rows(
             if new > 0:
                 _new_words(
                     line, starts, ends, parts, values, missing, new, entries, hashes, words, word_offsets, slots,
-                    n_words, rows, width, bucket, reciprocal, kept, minn, maxn, seen, used, keys, numbers, part_sums,
-                    stride, room,
+                    n_words, rows, width, bucket, reciprocal, division, kept, minn, maxn, seen, used, keys, numbers, part_sums,
+                    stride, room, ngrams,
                 )  # fmt: skip
             taken = 0
             for k in range(ended):

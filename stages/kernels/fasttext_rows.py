@@ -9,12 +9,22 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import inlined, light
-from stages.kernels.fasttext_words import FNV_OFFSET, find_word, is_end, is_label, mix
+from stages.kernels.fasttext_words import FNV_OFFSET, FNV_PRIME, find_word, is_end, is_label, mix
 from stages.kernels.hashing import load_u8, multiply_high, prefetch
-from stages.kernels.vectors import add_eight, add_four_eights, count_bits
+from stages.kernels.vectors import (
+    LANES,
+    add_eight,
+    add_four_eights,
+    count_bits,
+    mix_sixteen,
+    remainders_sixteen,
+    widen_sixteen,
+)
 
 NGRAM_FACTOR = np.uint64(116049371)
 LABEL, END = -1, -2  # a word that begins like a label, and so is none; the word that ends the text
+ASCII_LONGEST, ASCII_MAXN = 64, 16  # bytes of a word in brackets and characters of an n-gram that are hashed 16 at a time
+ASCII_SPAN = ASCII_LONGEST + ASCII_MAXN + LANES
 CONTINUES, CONTINUATION = np.uint64(0xC0), np.uint64(0x80)  # the bytes of UTF-8 that continue a character
 
 
@@ -73,21 +83,53 @@ def _add_rows(found, waiting, rows, width, sums, to):
         k += 1
 
 
+@inlined
+def division_by(bucket):
+    """What `remainders_sixteen` takes, for a number of buckets (int64): (inverse, bits), uint64 each."""
+    bits = np.uint64(31)
+    while np.uint64(bucket) >> (bits - np.uint64(31)) != 0:
+        bits += np.uint64(1)
+    return (np.uint64(1) << bits) // np.uint64(max(bucket, 1)), bits
+
+
+@inlined
+def hash_room(maxn):
+    """Room (uint32) for what `_add_ascii_ngrams` computes of a word: its bytes, and the hashes and buckets of n-grams."""
+    return np.empty((2 * max(maxn, 0) + 2) * ASCII_SPAN, np.uint32)
+
+
 @light
-def _add_ascii_ngrams(text, start, stop, minn, maxn, bucket, reciprocal, kept, rows, width, n_words, sums, to, found):
-    """As `_add_char_ngrams`, for a word of ASCII characters."""
+def _add_ascii_ngrams(text, start, stop, minn, maxn, bucket, division, kept, rows, width, n_words, sums, to, found, numbers):
+    """As `_add_char_ngrams`, for a word of at most ASCII_LONGEST ASCII characters, brackets included.
+
+    All n-grams of one length are hashed together, 16 at a time: each from that of one character less. `numbers` is of
+    `hash_room`: spans of ASCII_SPAN for the bytes, then for the hashes of n-grams of 0, 1, ... characters, then for their
+    buckets, each by where the n-gram begins.
+    """
+    size = stop - start
+    inverse, bits = division
+    buckets = (maxn + 2) * ASCII_SPAN
+    for c in range(0, size + maxn, LANES):
+        widen_sixteen(numbers, c, text, start + c)
+    for c in range(0, size, LANES):
+        for k in range(ASCII_SPAN + c, ASCII_SPAN + c + LANES):
+            numbers[k] = FNV_OFFSET
+        at = ASCII_SPAN + c
+        for n in range(1, maxn + 1):
+            mix_sixteen(numbers, at + ASCII_SPAN, at, numbers, c + n - 1, FNV_PRIME)
+            at += ASCII_SPAN
+            if n >= minn:
+                place = buckets + (n - 1) * ASCII_SPAN + c
+                remainders_sixteen(numbers, place, numbers, at, np.uint32(bucket), inverse, bits)
     total, waiting = 0, 0
-    for i in range(start, stop):
-        value = FNV_OFFSET
-        last = min(i + maxn, stop)
-        for j in range(i, last):
-            value = mix(value, load_u8(text, j))
-            n = j + 1 - i
-            if n >= minn and not (n == 1 and (i == start or j + 1 == stop)):
-                row, is_kept = bucket_row(_remainder(np.uint64(value), bucket, reciprocal), kept, n_words)
-                prefetch(rows, row * width)
-                found[waiting] = row
-                waiting += is_kept
+    for i in range(size):
+        for n in range(minn, min(maxn, size - i) + 1):
+            if n == 1 and (i == 0 or i == size - 1):
+                continue
+            row, is_kept = bucket_row(np.int64(numbers[buckets + (n - 1) * ASCII_SPAN + i]), kept, n_words)
+            prefetch(rows, row * width)
+            found[waiting] = row
+            waiting += is_kept
         if waiting + maxn >= len(found):
             _add_rows(found, waiting, rows, width, sums, to)
             total += waiting
@@ -132,7 +174,7 @@ def _add_char_ngrams(text, start, stop, minn, maxn, bucket, reciprocal, kept, ro
 @light
 def sum_word(
     line, start, stop, value, words, word_offsets, slots, n_words, rows, width,
-    bucket, reciprocal, kept, minn, maxn, sums, to, room,
+    bucket, reciprocal, division, kept, minn, maxn, sums, to, room, numbers,
 ):  # fmt: skip
     """Add a word's own row and those of its character n-grams; returns how many, or LABEL or END where it is no word.
 
@@ -150,12 +192,14 @@ def sum_word(
     if maxn <= 0:
         return found
     line[start - 1], line[stop] = 60, 62
-    ascii = True
-    for k in range(start, stop):
-        ascii &= load_u8(line, k) < 128
-    if ascii:
+    short_ascii = stop + 2 - start <= ASCII_LONGEST and maxn <= ASCII_MAXN
+    if short_ascii:
+        for k in range(start, stop):
+            short_ascii &= load_u8(line, k) < 128
+    if short_ascii:
         found += _add_ascii_ngrams(
-            line, start - 1, stop + 1, minn, maxn, bucket, reciprocal, kept, rows, width, n_words, sums, to, room
+            line, start - 1, stop + 1, max(minn, 1), maxn, bucket, division, kept, rows, width, n_words, sums, to,
+            room, numbers,
         )
     else:
         found += _add_char_ngrams(
