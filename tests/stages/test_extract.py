@@ -211,7 +211,7 @@ def test_every_kind_of_trouble_costs_its_page(engine):
         step.edit(pages(*html))
     failures = {html[failure.row]: failure for failure in caught.value.failures}
     errors = {name: failure.error for name, failure in failures.items()}
-    # Of a machine with more to do than it can the process may get no 0.2 seconds: it is then told by the clock, as one that sleeps.
+    # On a machine that is very busy the process may get no 0.2 seconds, and is told by the clock, as one that sleeps.
     assert errors.pop("SPIN") in ("PageTimeout: the page took more than 0.2 seconds of CPU time", errors["SLEEP"])
     assert errors == {
         "SEGFAULT": "ParserCrash: the parser's process ended with signal SIGSEGV on this page",
