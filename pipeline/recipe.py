@@ -13,7 +13,7 @@ from pipeline.explain import explain, nested, validate
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
 from pipeline.shipped import find_recipe, is_shipped
 from pipeline.storage.public import public
-from pipeline.storage.uri import as_written, located
+from pipeline.storage.uri import as_written, located, possible
 from stages.dedup.spec import METHODS, Dedup
 from stages.errors import UserError
 from stages.marks import HowMuch, in_key, named_files
@@ -32,7 +32,7 @@ Chosen = TypeVar("Chosen", bound=BaseModel)
 class Read(ReadSpec):
     """Where a source lies and how it is read."""
 
-    paths: tuple[str, ...] = Field(min_length=1)
+    paths: tuple[Annotated[str, BeforeValidator(possible)], ...] = Field(min_length=1)
     """Files, folders and patterns (`data/**/*.jsonl`): on disk, relative to the recipe's folder, or at `s3://`, `gs://`,
     `az://`, `https://`, `hf://`; `sample:` is the sample corpus."""
 

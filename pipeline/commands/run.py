@@ -69,7 +69,7 @@ def _call(args: argparse.Namespace) -> int:
     with served(args.metrics_port, options.progress.standing_now):
         summary = run_recipe(recipe, options)
     if args.json:
-        print_json(summary.to_json())
+        print_json(summary)
         return 0
     if summary.unchanged:
         print(f"{out} is up to date with {args.recipe}: nothing to do")

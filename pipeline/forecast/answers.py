@@ -6,8 +6,8 @@ file that is not there, and the key of a node that does not run, is the node's n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -26,16 +26,20 @@ from pipeline.jobs.held_out import (
     NgramsReport,
 )
 from pipeline.jobs.sample import SampleReport
-from pipeline.jobs.shards import PlanShards, ShardFacts, ShardPlanReport, ShardReport
+from pipeline.jobs.shards import PlanShards, ShardPlanReport, ShardReport
 from pipeline.jobs.tokenize import SPLITS, StoredTokens, TokenizeReport
 from pipeline.jobs.tokenizer import TokenizerReport
 from pipeline.ledger import Output, Ref
 from pipeline.plan.node import Done, Node, Report, Stored, files_written
 from stages.dedup.bff import shards_of
 from stages.dedup.footprint import NGRAM_BYTES, SEQUENCE_BYTES
+from stages.quality.card import Card
+from stages.tokens.manifest_shape import ShardFacts
 from stages.tokens.shard import Piece, shard_tokens
 
 VOCABULARY = 50_000  # of a tokenizer that is not read for a plan; it decides the width of a token alone
+
+_NO_SHARD = ShardFacts(tokens=0, documents=0, text_bytes=0, sha256="")
 
 
 class Answers:
@@ -54,7 +58,7 @@ class Answers:
             "cut": self._cut,
             "documents": self._documents,
             "sample": self._sample,
-            "classifier": lambda node: (ClassifierReport(card={}), files_written(node.job)),
+            "classifier": lambda node: (ClassifierReport(card=cast(Card, {})), files_written(node.job)),
             "tokenizer": lambda node: (TokenizerReport(), files_written(node.job)),
             "dedup": self._call,
             "tokenize": self._tokenize,
@@ -62,7 +66,7 @@ class Answers:
             NEAR_COPIES: lambda node: (NearReport(documents=0, tokens=0, read_bytes=0), []),
             DROP_NEAR_COPIES: self._drop_near_copies,
             "plan shards": self._plan_shards,
-            "shard": lambda node: (ShardReport(shard=ShardFacts(0, 0, 0, "", "")), files_written(node.job)),
+            "shard": lambda node: (ShardReport(shard=_NO_SHARD), files_written(node.job)),
         }
         report, paths = answers[node.ref.kind](node)
         name = f"{node.ref}"
@@ -119,7 +123,7 @@ class Answers:
             self._edited(job, parts)
         return CallReport(result=msgspec.Raw(msgspec.json.encode(result))), files_written(job)
 
-    def _counted(self, part: Mapping[str, Any], bytes_each: float, grams: bool) -> dict[str, list[int]]:
+    def _counted(self, part: Any, bytes_each: float, grams: bool) -> dict[str, list[int]]:
         docs, size = self.parts.get(part["path"].path, (0, 0))
         shards = sorted(shards_of(part))
         units = int(size / bytes_each) // len(shards)

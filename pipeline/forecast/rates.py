@@ -262,7 +262,7 @@ def _shard(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
     shard = entry.report_as(ShardReport).shard
     size = sum(o.bytes for o in entry.outputs)
     tokens = sum(o.bytes for o in entry.outputs if o.path.endswith(".npy"))
-    work = Work(entry.cpu_seconds, 1, shard.documents, shard.documents, tokens, tokens, size, 0, entry.peak_memory)
+    work = Work(entry.cpu_seconds, 1, shard["documents"], shard["documents"], tokens, tokens, size, 0, entry.peak_memory)
     rates.add("shard", entry.ref.source, "", work)
 
 

@@ -18,7 +18,7 @@ from stages.dedup.bloom import filter_bytes
 from stages.dedup.footprint import filter_memory, footprint, substring_memory, suffix_memory
 from stages.dedup.phases import group_parts, phases
 from stages.dedup.spec import AnyDedup, Bff, Substring
-from stages.dedup.tasks import MAX_GROUPS, Phase, Task
+from stages.dedup.tasks import MAX_GROUPS, PartGiven, Phase, Task
 from stages.marks import Mark, marks_of
 from stages.units import show_bytes
 
@@ -189,16 +189,16 @@ class _Calls:
         return max((need.memory for need in self.needs if need.phase == kind), default=0)
 
 
-def _described(ordinal: int, part: Part) -> dict[str, Any]:
-    return {
-        "ordinal": ordinal,
-        "path": part.file.path,
-        "source": part.source,
-        "documents": part.docs,
-        "bytes": part.bytes,
-        "files": part.files,
-        "removals": [removal.path for removal in part.removals],
-    }
+def _described(ordinal: int, part: Part) -> PartGiven:
+    return PartGiven(
+        ordinal=ordinal,
+        path=part.file.path,
+        source=part.source,
+        documents=part.docs,
+        bytes=part.bytes,
+        files=part.files,
+        removals=[removal.path for removal in part.removals],
+    )
 
 
 def _named(summary: DedupSummary) -> list[str]:

@@ -108,3 +108,10 @@ def name_of(uri: str | Path) -> str:
     if scheme(text) in ("http", "https"):
         text = text.partition("?")[0].partition("#")[0]
     return text.rstrip("/").rsplit("/", 1)[-1]
+
+
+def possible(path: Any) -> Any:
+    """A path of a recipe, as it is. Raises ValueError for one that can name nothing."""
+    if isinstance(path, str) and (not path.strip() or "\0" in path):
+        raise ValueError("names no file and no folder; the recipe's folder is `.`")
+    return path

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from stages.dedup.holders import HOLDER, HOLDER_KEYS
 from stages.dedup.removals import REMOVALS, write_removals
 from stages.dedup.shuffle import OpenFile, column_values, open_local, read_partition
 from stages.dedup.spec import AnyDedup, read_spec
+from stages.dedup.tasks import PartToRead
 from stages.document import replace_column, text_array, text_buffers
 from stages.kernels.bloom import WHOLE, blank, cut_spans
 from stages.kernels.unicode_tables import code_points
@@ -37,7 +37,7 @@ CUTS = pa.schema(
 def edit(
     spec: Setting[AnyDedup],
     group: Setting[int],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     spans_paths: InFile[Sequence[str]],
     holders_paths: InFile[Sequence[str]],
     part_paths: OutFile[Mapping[str, str]],
@@ -103,7 +103,7 @@ def _numbered(a: pa.Table, b: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _edit_part(
-    part: Mapping[str, Any],
+    part: PartToRead,
     spans: pa.Table,
     reason: str,
     part_path: str,

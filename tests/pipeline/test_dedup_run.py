@@ -22,7 +22,7 @@ from pipeline.overrides import RecipeError
 from pipeline.progress import Progress
 from pipeline.questions.clusters import clusters, show_clusters
 from pipeline.recipe import build_recipe
-from pipeline.summary import Summary
+from pipeline.run_summary import RunSummary
 from stages.dedup import edit
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
@@ -65,7 +65,7 @@ def recipe(inputs: Path, web: list[Any], whole: list[Any] | None = None) -> dict
     }
 
 
-def run(data: dict[str, Any], out: Path | str, *changes: str) -> Summary:
+def run(data: dict[str, Any], out: Path | str, *changes: str) -> RunSummary:
     return run_recipe(build_recipe(data, None, changes), Options(str(out), inline=True, progress=Progress(quiet=True)))
 
 
@@ -92,9 +92,9 @@ BFF = {"dedup": {"method": "bff", "fp_rate": 1e-6}}
 
 def test_bff_cuts_paragraphs_and_the_books_close(inputs: Path, tmp_path: Path) -> None:
     summary = run(recipe(inputs, [BFF]), tmp_path / "a")
-    web = {s.name: s for s in summary.sources}["web"]
-    assert web.into.docs == 22
-    assert {reason: amount.docs for reason, amount in web.dropped.items()} == {"dedup.bff": 2}
+    web = summary.sources["web"]
+    assert web.documents_in == 22
+    assert {reason: amount.documents for reason, amount in web.dropped.items()} == {"dedup.bff": 2}
     left = texts(tmp_path / "a", "web")
     assert len(left) == 20
     assert sum("\n" in text for text in left.values()) == 1  # the notice stays where it stood first
@@ -107,7 +107,7 @@ def test_bff_cuts_paragraphs_and_the_books_close(inputs: Path, tmp_path: Path) -
 def test_substring_cuts_runs_of_words_across_sources_and_the_books_close(inputs: Path, tmp_path: Path) -> None:
     again = {"dedup": {"method": "substring", "length": 12, "min_left": 5}}
     summary = run(recipe(inputs, [], [again]), tmp_path / "a")
-    dropped = {s.name: {reason: a.docs for reason, a in s.dropped.items()} for s in summary.sources}
+    dropped = {name: {reason: a.documents for reason, a in s.dropped.items()} for name, s in summary.sources.items()}
     assert dropped == {"web": {"dedup.substring": 2}, "notes": {"dedup.substring": 2}}  # one has a word of its own, too few
     left = texts(tmp_path / "a", "web")
     assert sum("\n" in text for text in left.values()) == 1
@@ -135,7 +135,7 @@ def test_a_dedup_whose_tokenizer_is_missing_is_refused_at_once(inputs: Path, tmp
 def test_dedups_follow_one_another(inputs: Path, tmp_path: Path) -> None:
     steps = [{"dedup": {"method": "minhash", "ngram": 3}}, BFF]
     summary = run(recipe(inputs, steps, [{"dedup": {"method": "exact"}}]), tmp_path / "a")
-    dropped = {s.name: {reason: a.docs for reason, a in s.dropped.items()} for s in summary.sources}
+    dropped = {name: {reason: a.documents for reason, a in s.dropped.items()} for name, s in summary.sources.items()}
     assert dropped["notes"] == {"dedup.exact": 2}  # without the notice, a page of the web is the same note
     assert set(dropped["web"]) <= {"dedup.minhash", "dedup.bff"}
     again = run(recipe(inputs, steps, [{"dedup": {"method": "exact"}}]), tmp_path / "a")
@@ -166,9 +166,9 @@ def test_a_new_crawl_is_compared_with_the_filter_that_an_old_one_saved(inputs: P
     again["sources"]["notes"]["steps"] = [{"dedup": BFF["dedup"] | {"load": str(saved)}}]
     again["sources"]["web"]["allow_empty"] = True
     summary = run(again, tmp_path / "new")
-    left = {s.name: s.into.docs - sum(amount.docs for amount in s.dropped.values()) for s in summary.sources}
+    left = {name: s.documents_in - sum(amount.documents for amount in s.dropped.values()) for name, s in summary.sources.items()}
     assert left == {"web": 0, "notes": 10}  # all of the web was there before; of the notes, what was in the web, and a copy
-    assert {s.name: set(s.dropped) for s in summary.sources} == {"web": {"dedup.bff"}, "notes": {"dedup.bff"}}
+    assert {name: set(s.dropped) for name, s in summary.sources.items()} == {"web": {"dedup.bff"}, "notes": {"dedup.bff"}}
     saved.unlink()
     with pytest.raises(UserError, match=r"sources\.web\.steps\.dedup\.load"):
         run(again, tmp_path / "newer")

@@ -55,6 +55,10 @@ MISTAKES = {
     # keys
     "path for paths": Mistake(("sources.web.read.path = ", "unknown key", "did you mean paths?"), "paths:", "path:"),
     "tokeniser": Mistake(("recipe.yaml: tokeniser", "unknown key", "did you mean tokenizer?"), "tokenizer:", "tokeniser:"),
+    "a path that is empty": Mistake(("sources.web.read.paths.0 = ", "names no file"), PATHS, 'paths: [""]'),
+    "a path that no system can have": Mistake(
+        ("sources.web.read.paths.0 = ", "names no file"), PATHS, 'paths: ["data/docs\\0.jsonl"]'
+    ),
     "one path without brackets": Mistake(
         ("sources.web.read.paths = ", "must be a list", "write [data/docs.jsonl]"), PATHS, "paths: data/docs.jsonl"
     ),
