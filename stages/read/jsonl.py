@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from types import NoneType
 from typing import Any, BinaryIO
 
 import orjson
@@ -117,11 +118,13 @@ class _Records:
         # orjson writes floats from 1e16 on with "e+": among them may be integers that it has rounded.
         if not set(map(type, texts)) == set(map(type, ids)) == {str} or b"e+" in written:
             return False
+        if not set(map(type, urls)) <= {str, NoneType}:
+            return False
         if not all(ids):
             ids = [id or f"{self.label}:{record}" for record, id in enumerate(ids, self.record)]
         rows.ids += ids
         rows.texts += [text if text.isascii() else text.encode() for text in texts]
-        rows.urls += [url if type(url) is str else None for url in urls]
+        rows.urls += urls
         rows.records += range(self.record, self.record + len(lines))
         rows.offsets += offsets
         rows.metadata += rests
@@ -189,7 +192,7 @@ class Fields:
     def take(self, values: Any) -> tuple[str | None, str, str | None]:
         """id (empty: none; null: a number that is no integer), text and url, taken out of the record.
 
-        Raises RecordError where it is no document.
+        What is neither text nor, as an id, a whole number stays in it. Raises RecordError where it is no document.
         """
         if type(values) is not dict:
             raise RecordError(f"the record is {kind_of(values)}, not a JSON object")
@@ -202,6 +205,9 @@ class Fields:
                 taken = [name for name, value in ((self.id, id), (self.url, url)) if name and value is not None]
                 raise RecordError(missing_text(self.text, [*taken, *values]))
             raise RecordError(f"its field {self.text!r} is {kind_of(text)}, not a string")
+        for name, value, types in ((self.id, id, (str, int, NoneType)), (self.url, url, (str, NoneType))):
+            if name and type(value) not in types and not (self.nested and "." in name):
+                values[name] = value
         if type(id) is not str:
             id = str(id) if type(id) is int else None if type(id) is float else ""
         return id, text, url if type(url) is str else None
