@@ -194,7 +194,8 @@ def write_inputs(folder: Path) -> None:
     _rows(folder / "new/a.jsonl", [{"text": text} for text in TEXTS[5:12]])
     items = [" ".join(TEXTS[20 + i].split()[:40]) for i in range(3)]
     _rows(folder / "set.jsonl", [*({"text": item} for item in items), {"text": "too short"}])
-    _rows(folder / "docs.jsonl", [{"text": text} for text in TEXTS[2:20]] + [{"text": f"{TEXTS[1]} {item}"} for item in items[:2]])
+    taken = [f"{TEXTS[1]} {item}" for item in items[:2]]
+    _rows(folder / "docs.jsonl", [{"text": text} for text in (*TEXTS[2:20], *taken)])
 
 
 def flags_of_commands() -> dict[tuple[str, str], set[str]]:
