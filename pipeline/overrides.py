@@ -92,11 +92,16 @@ def is_step_list(value: Any) -> bool:
 
 
 def step_names(items: Sequence[Any]) -> list[str]:
-    """A name for each entry of a step list: its own, of `module:Class` the class's; `_2`, `_3` behind it where it comes again."""
+    """A name for each entry of a step list: its own, of `module:Class` the class's; `_2`, `_3` behind it where it comes again.
+
+    A `quality` step may give its own, as `name`.
+    """
     names: list[str] = []
     counts: dict[str, int] = {}
     for item in items:
-        name = (item if isinstance(item, str) else str(next(iter(item)))).rpartition(":")[2]
+        kind, settings = (item, None) if isinstance(item, str) else next(iter(item.items()))
+        given = settings.get("name") if kind == "quality" and isinstance(settings, Mapping) else None
+        name = given if isinstance(given, str) else str(kind).rpartition(":")[2]
         counts[name] = counts.get(name, 0) + 1
         names.append(name if counts[name] == 1 else f"{name}_{counts[name]}")
     return names

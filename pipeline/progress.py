@@ -170,6 +170,10 @@ class Progress:
             print(f"compiling {total} kernels (once a machine)", file=sys.stderr, flush=True)
         self._compiling = True
 
+    def standing_now(self) -> Standing | None:
+        """Where the run stands now; None where no phase has begun."""
+        return self.standing() if self._titles else None
+
     def standing(self) -> Standing:
         """Where the run stands now."""
         if self._phases is None:

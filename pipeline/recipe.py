@@ -33,8 +33,8 @@ class Read(ReadSpec):
     """Where a source lies and how it is read."""
 
     paths: tuple[Annotated[str, BeforeValidator(possible)], ...] = Field(min_length=1)
-    """Files, folders and patterns (`data/**/*.jsonl`): on disk, relative to the recipe's folder, or at `s3://`, `https://`,
-    `hf://`; `sample:` is the sample corpus."""
+    """Files, folders and patterns (`data/**/*.jsonl`): on disk, relative to the recipe's folder, or at `s3://`, `gs://`,
+    `az://`, `https://`, `hf://`; `sample:` is the sample corpus."""
 
 
 def _parse_steps(items: Any) -> Any:
@@ -206,6 +206,8 @@ class ExpectedSource(Settings):
     """Tokens that they become, if known."""
     kept: float | None = Field(default=None, gt=0, le=1)
     """Share of its bytes that its steps leave, if known."""
+    file_bytes: Bytes | None = None
+    """Bytes of its files as they are stored, if known: for `plan` where they cannot be listed."""
 
 
 class Expected(Settings):
@@ -215,6 +217,8 @@ class Expected(Settings):
     """Documents in all sources."""
     text_bytes: Bytes
     """UTF-8 bytes of their text."""
+    file_bytes: Bytes | None = None
+    """Bytes of their files as they are stored, if known: for `plan` where the files of a single source cannot be listed."""
     sources: dict[str, ExpectedSource] = Field(default_factory=dict)
     """The same by source, for `plan` where the files cannot be listed."""
 

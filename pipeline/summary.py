@@ -118,7 +118,7 @@ def show(summary: RunSummary, console: Console) -> None:
         console.print(f"note: {note}")
     console.print(
         f"{summary.tasks_run} tasks run, {summary.tasks_known} known from before, in {show_seconds(summary.seconds)}; "
-        f"books balance; most memory of one process {show_bytes(summary.peak_memory)}"
+        f"books balance; most memory of one task {show_bytes(summary.peak_memory)}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -157,7 +157,7 @@ class _Calls:
         )
         weight = sum(self.weights.get(path, 0) for path in read)
         ref = Ref("dedup", self.over.source, f"{self.over.name} {phase.name}", number)
-        return Node(ref, job, weight, self._memory(phase, task))
+        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read))
 
     def _with_files(self, value: Any, read: list[str]) -> Any:
         """The value with each known file's name replaced by the file; the names are added to `read`."""
@@ -169,6 +169,10 @@ class _Calls:
             read.append(value)
             return self.files[value]
         return value
+
+    def _scratch(self, phase: Phase, read: Sequence[str]) -> int:
+        """Bytes of disk that a task which writes parts anew takes at a time: one as it is read, and as it is written."""
+        return 2 * max((self.weights.get(path, 0) for path in read), default=0) if phase.name == "edit" else 0
 
     def _memory(self, phase: Phase, task: Task) -> int:
         """Bytes that a task of this phase may take; of filters and suffix arrays exactly, once it is counted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -44,12 +44,14 @@ def edit(
     removals_paths: OutFile[Mapping[str, str]],
     cuts_paths: OutFile[Mapping[str, str]],
     open_file: OpenFile = open_local,
+    written: Callable[[str], None] = lambda path: None,
 ) -> dict[str, dict[str, int]]:
     """Write one group of parts anew: the same rows with their texts cut, the removals, and the paragraphs cut out.
 
     Documents that go keep their row and their text, and are listed in the removals; rows that an earlier dedup removed
-    are copied as they are. Outputs go by the part's ordinal as text. Returns, by part: documents, bytes (of text, of
-    documents not removed earlier), removed, removed_bytes, paragraphs and cut_bytes (of the documents that stay).
+    are copied as they are. Outputs go by the part's ordinal as text; `written` is told of each that is whole. Returns, by
+    part: documents, bytes (of text, of documents not removed earlier), removed, removed_bytes, paragraphs and cut_bytes (of
+    the documents that stay).
     """
     reason = read_spec(spec).reason
     spans = _with_holders(
@@ -62,6 +64,8 @@ def edit(
         report[key] = _edit_part(
             part, spans, reason, part_paths[key], removals_paths[key], cuts_paths[key], open_file
         )
+        for paths in (part_paths, removals_paths, cuts_paths):
+            written(paths[key])
     return report
 
 

@@ -3,7 +3,8 @@
 A method is a generator (`clustered`, `filtered`): it yields one phase after another, a list of tasks that may run in
 any order and place, and is sent the list of what they returned; it ends by returning a summary (`run_inline` shows
 how). A task calls `function(**arguments, **outputs, open_file=...)`: arguments are JSON values; outputs map the names
-of further arguments to the files to write, which a runner may replace by local paths that it publishes later.
+of further arguments to the files to write, which a runner may replace by local paths that it publishes later. A function
+that also takes `written` calls it with each of its files once that is whole.
 """
 
 from __future__ import annotations

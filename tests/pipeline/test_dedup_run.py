@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,13 +16,14 @@ from ledgers import names
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from pipeline import storage
+from pipeline import execute, storage
 from pipeline.carry_out import Options, run_recipe
 from pipeline.overrides import RecipeError
 from pipeline.progress import Progress
 from pipeline.questions.clusters import clusters, show_clusters
 from pipeline.recipe import build_recipe
 from pipeline.run_summary import RunSummary
+from stages.dedup import edit
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 
@@ -40,6 +41,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = [json.dumps({"id": f"{name}-{i}", "text": text}) + "\n" for i, text in enumerate(texts)]
         (folder / f"{name}.jsonl").write_text("".join(rows))
     return folder
+
+
+class Usage(NamedTuple):
+    """What shutil.disk_usage tells."""
+
+    total: int
+    used: int
+    free: int
 
 
 def recipe(inputs: Path, web: list[Any], whole: list[Any] | None = None) -> dict[str, Any]:
@@ -198,3 +207,30 @@ def test_a_task_that_no_machine_can_hold_is_refused_before_its_phase(inputs: Pat
         run(recipe(inputs, [huge]), tmp_path)
     found = names(tmp_path)
     assert "dedup/web/dedup count/00000" in found and not any("filter" in name for name in found)
+
+
+def test_parts_that_are_written_anew_leave_the_scratch_one_by_one(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = recipe(inputs, [{"dedup": {"method": "bff", "threshold": 0.5}}]) | {"run": {"split_bytes": "1KB"}}
+    out, seen, edit_part = tmp_path / "run", [], edit._edit_part
+
+    def watched(part: Any, *arguments: Any) -> Any:
+        there = [path.name for path in (out / "parts/dedup/web/dedup").iterdir() if not path.name.startswith(".")]
+        seen.append(sum(name.startswith("part-") for name in there))
+        return edit_part(part, *arguments)
+
+    monkeypatch.setattr(edit, "_edit_part", watched)
+    run(data, out)
+    assert seen == list(range(len(seen))) and len(seen) > 1  # by one task, each part with those before it in their place
+
+
+def test_a_task_that_writes_parts_anew_looks_whether_there_is_room(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = recipe(inputs, [{"dedup": {"method": "bff", "threshold": 0.5}}])
+    monkeypatch.setattr(execute.shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - 1000, 1000))
+    size = sum(len(json.loads(line)["text"]) for path in inputs.glob("web-*.jsonl") for line in path.open())
+    said = rf"no space left: {2 * size:,} bytes needed for dedup/web/dedup edit/00000, 1,000 bytes free"
+    with pytest.raises(UserError, match=said):
+        run(data, tmp_path / "run")
