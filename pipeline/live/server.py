@@ -116,7 +116,7 @@ class _Pages(BaseHTTPRequestHandler):
     def _answer(self, path: str) -> None:
         runs = self.shown.find()
         if path == "/":
-            found = [(run, _address(run), looker.now()) for run, looker in runs.items()]
+            found = [(run, _address(run), *_seen(looker)) for run, looker in runs.items()]
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", _page("runs.html", runs=found, folders=self.shown.folders))
         elif (name := path.removeprefix("/run/")) in runs:
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", _page("run.html", now=runs[name].now()))
@@ -142,6 +142,14 @@ class _Pages(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are not told on the terminal."""
+
+
+def _seen(looker: Looker) -> tuple[Now | None, str]:
+    """A run, or what is wrong with it: one that is damaged, or was removed a moment ago, hides no other."""
+    try:
+        return looker.now(), ""
+    except (UserError, storage.StorageError) as error:
+        return None, str(error)
 
 
 def _address(run: str) -> str:
