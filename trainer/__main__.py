@@ -14,7 +14,7 @@ from stages.tokens.shard_format import ShardError
 from trainer.adapt import commands as adapt_commands
 from trainer.analyze import commands as analyze_commands
 from trainer.errors import TrainerError
-from trainer.loader.fetched import fetched, is_elsewhere
+from trainer.fetched import fetched, is_elsewhere
 from trainer.units import BYTES, quantity
 
 if "OMP_WAIT_POLICY" not in os.environ:

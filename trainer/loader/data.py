@@ -23,7 +23,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from stages.tokens.shard_format import Manifest, ShardError, canonical_json, load_manifest
-from trainer.loader.fetched import fetched, is_elsewhere
 from trainer.loader.files import THREADS, DataError, Reader
 from trainer.loader.order import Order, Permutation, key
 from trainer.loader.packing import open_pack, pack_shards, packing_folder
@@ -291,14 +290,12 @@ def open_data(
 ) -> Data:
     """Open a finished run, or what `materialize` made of one, for training with instances of `sequence_length` tokens.
 
-    One on S3 or on the hub (s3://BUCKET/RUN, hf://datasets/ORG/NAME) is fetched to this machine first, and kept (`fetched`).
-
     `seed` sets the order (None: the mixture's own). `max_tokens` ends training early; it does not change the order.
     A source is seen as often as its budget says in tokens: whole epochs are whole, remainders of shards do not count.
     What `best_fit` needs to know of a shard is worked out at the first opening and kept (`packing_folder`).
     Raises DataError for a missing or damaged run, a source too small for one instance, or nothing to train on.
     """
-    run_dir, reader = fetched(run_dir) if is_elsewhere(run_dir) else Path(run_dir), Reader()
+    run_dir, reader = Path(run_dir), Reader()
     if sequence_length < 2:
         raise DataError(f"sequence_length is {sequence_length}: an instance needs two tokens to predict one")
     try:

@@ -11,7 +11,7 @@ from token_run import write_run
 from web_server import running_web_server
 
 from trainer import shards
-from trainer.loader.fetched import fetched
+from trainer.fetched import fetched
 from trainer.loader.files import DataError
 
 LENGTH = 8
@@ -67,5 +67,7 @@ def test_a_run_on_the_hub_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) ->
         FakeHub(web, {("datasets", "me/corpus", "main"): there}, large=1 << 30)  # each file under its own address
         monkeypatch.setenv("HF_ENDPOINT", web.address)
         same(run, "hf://datasets/me/corpus/a")
+    with pytest.raises(DataError, match=r"reads local files, s3:// and hf://; .* mix gs://... --files copy"):
+        shards.open("gs://bucket/run", sequence_length=LENGTH)
     with pytest.raises(DataError, match=r"write it as hf://datasets/ORG/NAME"):
         fetched("hf://me/corpus")
