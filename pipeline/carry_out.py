@@ -102,7 +102,7 @@ def _walk(recipe: Recipe, inputs: Inputs, engine: Engine) -> Corpus:
         try:
             return engine.walk(checked(corpus(recipe, inputs), recipe))
         except InputsGone as gone:
-            engine.progress.note(f"{len(gone.keys)} tasks run again: their parts were let go")
+            engine.progress.note(f"{len(gone.keys)} tasks run again: their parts were removed, as run.keep says")
             engine.forget(gone.keys)
 
 

@@ -22,6 +22,7 @@ PRINTED = f"{LOGS}/printed"
 PROGRESS = f"{LOGS}/progress.json"
 MOST = 1000  # tasks of which a run tells: where more fail, these tell why
 SECONDS = 10.0  # between two writes of how far the run is
+LOCAL_SECONDS = 2.0  # where they cost no request
 
 
 class RunLog:
@@ -71,7 +72,7 @@ class RunLog:
 
     def standing(self, standing: Callable[[], Standing]) -> None:
         """Say how far the run is, every few seconds."""
-        if time.monotonic() - self._told > SECONDS:
+        if time.monotonic() - self._told > (LOCAL_SECONDS if storage.is_local(self.run) else SECONDS):
             self._write(PROGRESS, msgspec.json.encode(standing()))
             self._told = time.monotonic()
 

@@ -144,7 +144,8 @@ class _Making:
         if self.books.read != written + sum(self.books.dropped.values()):
             raise AssertionError(f"{self.books.read} records read, {written} written, {self.books.dropped} dropped")
         if not splits["train"]:
-            raise UserError(f"no pair is left to train on: {_told(self.books)}")
+            held = f"; {written:,} are held out (--held-out {self.options.held_out:g})" if written else ""
+            raise UserError(f"no pair is left to train on: {_told(self.books)}{held}")
         manifest = self._manifest(splits)
         copied = self.folder / TOKENIZER_PATH
         copied.parent.mkdir(exist_ok=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 from msgspec import UNSET, Struct, UnsetType
 from rich.console import Console
 
@@ -10,6 +13,8 @@ from pipeline.program import trainer_program
 from pipeline.tables import plain_table
 from stages.tokens.manifest_shape import TokenizerEntry
 from stages.units import show_bytes, show_count
+
+TRAININGS = "runs/train"  # where a training is written to, unless it is told otherwise
 
 
 class PairSplit(Struct, frozen=True, kw_only=True):
@@ -60,5 +65,18 @@ def show_pairs(found: PairsMade, console: Console) -> None:
     for rule, count in found.changed.items():
         console.print(f"  {rule}: {count:,} pairs", markup=False)
     config = {"preferences": "adapt/dpo_tiny", "labels": "adapt/kto_tiny"}.get(found.kind, "adapt/sft_tiny")
-    adapt = f"{trainer_program()} adapt {config} --from CHECKPOINT --data {found.out}"
-    console.print(f"next: {adapt}, where CHECKPOINT is the folder of a training", markup=False)
+    training = _training_with(Path(str(found.out)) / "tokenizer" / "tokenizer.json")
+    adapt = f"{trainer_program()} adapt {config} --from {training or 'FOLDER'} --data {shlex.quote(str(found.out))}"
+    if training:
+        console.print(f"next: {adapt}", markup=False, soft_wrap=True)
+    else:
+        text = f"no training under {TRAININGS} has this tokenizer; train one on a run that has it, then: {adapt}"
+        console.print(text, markup=False, soft_wrap=True)
+
+
+def _training_with(tokenizer: Path) -> str | None:
+    """The newest training below the current folder whose tokenizer is this one, as a command takes it; None: there is none."""
+    wanted = tokenizer.read_bytes() if tokenizer.is_file() else None
+    there = sorted(Path(TRAININGS).glob("*/checkpoints/*/tokenizer.json"), key=lambda path: path.stat().st_mtime)
+    found = next((path for path in reversed(there) if path.read_bytes() == wanted), None)
+    return None if found is None else shlex.quote(str(found.parents[2]))
