@@ -20,7 +20,6 @@ import multiprocessing
 import os
 import random
 import re
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
+from benchmarks import measure
 from benchmarks.dedup_scaling import bench_memory, bench_workers
 from benchmarks.tables import verdict
 from stages.dedup import bff, scatter
@@ -183,7 +183,7 @@ def substring_alone(parts: list[dict[str, Any]], folder: Path) -> None:
     spec = read_spec(settings)
     held = suffix_memory(spec.unit, size, documents)
     stated = max(need.memory for need in footprint(spec, documents, size, 1))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = measure.peak_memory()
     print(
         f"    {held / size:.1f} bytes a byte of {spec.unit} held; peak of the process {peak / 2**20:,.0f} MiB, "
         f"{peak / size:.1f} bytes a byte of text (stated: at most {stated / 2**20:,.0f} MiB)"
@@ -249,7 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"bff {verdict(min(as_dclm, named), BFF_GOAL)} MB/s; without naming holders {verdict(as_dclm, BFF_GOAL)}")
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
             alone.submit(substring_alone, parts, folder / "substring").result()
-        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:,.0f} MiB (texts included)")
+        print(f"peak memory {measure.peak_memory() / 2**20:,.0f} MiB (texts included)")
         if args.datatrove:
             some = texts[: max(1, int(len(texts) * args.datatrove / args.size))]
             theirs, theirs_whole = bench_datatrove(some, folder)
