@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, PAIRS, RUN, read_mark
 from pipeline.ledger import FOLDER
 from stages.errors import UserError
-from stages.tokens.shard_format import Manifest, ShardEntry, ShardError, parse_manifest
+from stages.tokens.manifest_shape import Manifest, ShardEntry
+from stages.tokens.shard_format import ShardError, parse_manifest
 from stages.tokens.tokenizer import Tokenizer, load_tokenizer
 
 SPLITS = ("train", "held_out")
-MATERIALIZED = "materialized"  # the manifest's key where the trainer wrote instances in training order
+MATERIALIZED: Final = "materialized"  # the manifest's key where the trainer wrote instances in training order
 
 
 def read_manifest(run: str) -> Manifest:

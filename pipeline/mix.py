@@ -30,8 +30,9 @@ from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.step import content_key
 from stages.tokens.manifest import TOKENIZER_PATH, build_manifest, shard_names, source_entry
+from stages.tokens.manifest_shape import HeldOutEntry, Manifest, SourceEntry, TokenizerEntry
 from stages.tokens.mixture import Budget, Mixture, compile_mixture
-from stages.tokens.shard_format import Manifest, manifest_bytes
+from stages.tokens.shard_format import manifest_bytes
 from stages.units import show_bytes, show_count
 
 Files = Literal["link", "symlink", "copy"]
@@ -46,7 +47,7 @@ class Member:
     name: str  # in the mixture
     run: str  # as the user named it
     source: str  # its name there
-    entry: dict[str, Any]  # of that folder's manifest
+    entry: SourceEntry  # of that folder's manifest
 
 
 @dataclass
@@ -88,7 +89,7 @@ class Mixed(msgspec.Struct, frozen=True, kw_only=True):
     out: str | None
     name: str
     fingerprint: str
-    tokenizer: dict[str, Any]
+    tokenizer: TokenizerEntry
     dtype: str
     mixture: dict[str, Any]
     tokens: int
@@ -277,7 +278,8 @@ def _manifest(
     told = [one.get("held_out") for one in manifests.values()]
     rules = {(one["share"], one["salt"]) for one in told if one}
     if all(told) and len(rules) == 1:
-        manifest["held_out"] = dict(zip(("share", "salt"), *rules, strict=True))
+        ((share, salt),) = rules
+        manifest["held_out"] = HeldOutEntry(share=share, salt=salt)
     return manifest
 
 

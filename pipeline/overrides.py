@@ -53,7 +53,8 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise RecipeError(f"{name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"{name}: a recipe is a mapping of keys, not {type(data).__name__}")
+        what = "the file is empty" if data is None else f"this is a {'list' if isinstance(data, list) else 'single value'}"
+        raise RecipeError(f"{name}: a recipe is a mapping of keys, and {what}; `init` writes one for your own files")
     return data
 
 
@@ -137,8 +138,12 @@ def apply_set(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
             value = yaml.load(text, _Loader)
         except yaml.YAMLError:
             raise RecipeError(f"--set {assignment}: the value is not valid YAML") from None
+        parts = key.strip().split(".")
+        there = data.get("sources")
+        if parts[0] == "sources" and parts[2:] and parts[2] != "read" and isinstance(there, Mapping) and parts[1] not in there:
+            raise RecipeError(f"--set {assignment}: there is no source {parts[1]}{nearest(parts[1], list(there))}")
         patch: Any = value
-        for part in reversed(key.strip().split(".")):
+        for part in reversed(parts):
             patch = {part: patch}
         data = merge(data, patch)
     return data

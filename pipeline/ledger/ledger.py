@@ -161,6 +161,10 @@ class Ledger:
         """How many entries there are."""
         return len(self.table.rows)
 
+    def keys(self) -> list[str]:
+        """The keys of all entries, in the order in which they were added."""
+        return [key.hex() for key, _ in sorted(self.table.rows.items(), key=lambda row: row[1])]
+
     def output_bytes(self) -> int:
         """Bytes of all outputs that were not let go, as their entries tell them: nothing is listed."""
         return self.table.output_bytes()

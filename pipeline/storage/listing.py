@@ -101,7 +101,7 @@ def _remote(storage: Backend, kind: str, uri: str) -> list[Entry]:
 def _is_below_root(kind: str, uri: str) -> bool:
     """False for a bucket or a hub repository as a whole, which is never a file."""
     names = [name for name in uri.partition("://")[2].split("/") if name]
-    if kind == "s3":
+    if kind in ("s3", "gs", "az"):
         return len(names) > 1
     return len(names) > (3 if names[:1] == ["datasets"] else 2)
 

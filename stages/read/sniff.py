@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
+from stages.read.csv_file import DELIMITERS
 from stages.read.json_array import begins_array, element_blocks
 from stages.read.lines import Block, Pieces, line_blocks
 from stages.read.names import suffixes
 
 BLOCK = 256 << 10
 LONGEST = 8 << 20
-DELIMITERS = (",", ";", "\t", "|")
 TEXT_NAMES = ("text", "content", "body", "article", "document", "page_content", "raw_content", "maintext", "abstract", "code")
 ID_NAMES = ("id", "_id", "doc_id", "docid", "uuid", "guid", "identifier")
 URL_NAMES = ("url", "source_url", "link", "uri", "href", "permalink", "metadata.url", "meta.url")

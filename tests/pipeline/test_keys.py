@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from ledgers import entries
+from pydantic import BaseModel
 
+import pipeline.jobs
 from pipeline.cli import main
-from pipeline.jobs import classifier, cut, dedup, dedup_call, documents, formats, sample, shards, tokenize, tokenizer
+from pipeline.jobs.inputs import NamedStep
 from pipeline.plan import code
 from pipeline.plan.node import Job
-from pipeline.recipe import Recipe, Run
+from pipeline.recipe import Recipe, Tasks
 from stages.dedup.spec import Bff, Exact, MinHash, Substring, Url
 from stages.marks import Mark, in_key, marks_of
 from stages.steps import STEPS
@@ -30,7 +36,7 @@ from stages.tokens.shard_format import load_manifest
 from stages.tokens.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = (classifier, cut, dedup, dedup_call, documents, formats, sample, shards, tokenize, tokenizer)
+MODULES = [import_module(f"pipeline.jobs.{found.name}") for found in pkgutil.iter_modules(pipeline.jobs.__path__)]
 JOBS = [
     job
     for module in MODULES
@@ -81,45 +87,86 @@ def keys(recipe: Path) -> dict[str, str]:
 
 
 def test_every_field_of_every_job_says_what_it_is_to_the_key() -> None:
-    assert len(JOBS) >= 14
+    assert len(JOBS) >= 19
     for job in JOBS:
         assert {field.name for field in fields(job)} == set(marks_of(job)), job
 
 
-def how_much(model: Any, path: str = "") -> list[str]:
+def how_much(model: Any) -> set[str]:
     """The keys of a recipe's model that decide no byte."""
-    found = []
-    for name, field in model.model_fields.items():
-        if Mark.HOW_MUCH in field.metadata:
-            found.append(f"{path}{name}")
-    return found
+    return {name for name, field in model.model_fields.items() if Mark.HOW_MUCH in field.metadata}
+
+
+def models(kind: Any) -> Iterator[Any]:
+    """A model of a recipe, and all that its keys may hold."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+        for field in kind.model_fields.values():
+            yield from models(field.annotation)
+    for inside in get_args(kind):
+        yield from models(inside)
 
 
 # A value for each key that decides no byte, unlike the one of the recipe above.
 OTHER = {
     "split_bytes": "100KB", "batch_bytes": "2KB", "task_memory": "3GiB", "cache_bytes": "1GiB", "stage_inputs": "true",
     "documents": "0.5", "files": "3", "expected_removal": "[0, 1]", "partitions": "5", "partition_bytes": "2MiB",
-    "memory": "2MiB", "witness_memory": "1MiB", "engine": "tokenizers",
+    "memory": "2MiB", "witness_memory": "1MiB", "engine": "tokenizers", "attempts": "2", "wait_seconds": "1",
+    "node_seconds": "60", "copy_seconds": "9",
 }  # fmt: skip
 
 
+SPREAD = {"expected_removal", "partitions", "partition_bytes", "memory"}
+HOW_MUCH = {
+    "Run": {"split_bytes", "batch_bytes", "task_memory", "cache_bytes", "stage_inputs", "check_inputs"},
+    "Tasks": {"attempts", "wait_seconds", "node_seconds", "copy_seconds"},
+    "Failures": {"documents", "files"},
+    "Recipe": {"expected"},
+    "Source": {"license", "citation"},
+    "Tokenizer": {"engine"},
+    "Exact": SPREAD,
+    "Url": SPREAD,
+    "MinHash": SPREAD,
+    "Bff": {"expected_removal", "memory", "witness_memory"},
+    "Substring": {"expected_removal", "memory"},
+    "TokenRepeats": {"engine"},
+    "Quality": {"table_mb"},
+    "Language": {"table_mb"},
+}
+
+
 def test_the_keys_that_decide_no_byte_are_these() -> None:
-    assert set(how_much(Run)) == {"split_bytes", "batch_bytes", "task_memory", "cache_bytes", "stage_inputs"} | (
-        {"check_inputs"} & set(how_much(Run))
-    )
-    assert set(how_much(MinHash)) == {"expected_removal", "partitions", "partition_bytes", "memory"}
-    assert set(how_much(Exact)) == set(how_much(Url)) == set(how_much(MinHash))
-    assert set(how_much(Bff)) == {"expected_removal", "memory", "witness_memory"}
-    assert set(how_much(Substring)) == {"expected_removal", "memory"}
-    assert how_much(Recipe) == ["expected"]
+    every = {*models(Recipe), *STEPS.values(), Exact, Url, MinHash, Bff, Substring}
+    assert {model.__name__: how_much(model) for model in every if how_much(model)} == HOW_MUCH
+    table = [line for line in (ROOT / "docs/architecture.md").read_text().splitlines() if line.endswith("| no |")]
+    told = set(re.findall(r"`(\w+)`", " ".join(table))) - {"HowMuch"}
+    inside = {"Tasks": {"tasks"}, "Failures": {"failures"}}  # named by the key that they stand under
+    assert told == set().union(*(inside.get(name, names) for name, names in HOW_MUCH.items()))
+
+
+@pytest.mark.parametrize(
+    ("step", "values", "other"),
+    [
+        ("token_repeats", {"tokenizer": "t.json", "engine": "fastokens"}, {"engine": "tokenizers"}),
+        ("quality", {"model": "model.bin", "score": 0.5}, {"table_mb": 9}),
+        ("language", {}, {"table_mb": 9}),
+    ],
+)
+def test_what_decides_no_byte_of_a_step_is_not_in_its_key(step: str, values: dict[str, Any], other: dict[str, Any]) -> None:
+    steps = [STEPS[step].model_validate(one) for one in (values, values | other)]
+    one, two = (NamedStep(step, made).in_parts() for made in steps)
+    assert one == two and steps[0] != steps[1]
 
 
 CHANGES = [
     *(f"run.{name}={OTHER[name]}" for name in ("split_bytes", "batch_bytes", "task_memory", "cache_bytes", "stage_inputs")),
     "run.failures.documents=0.5",
     "run.failures.files=3",
-    *(f"sources.web.steps.dedup.{name}={OTHER[name]}" for name in how_much(MinHash)),
-    *(f"sources.wiki.steps.dedup.{name}={OTHER[name]}" for name in how_much(Bff)),
+    *(f"run.tasks.{name}={OTHER[name]}" for name in sorted(how_much(Tasks))),
+    *(f"sources.web.steps.dedup.{name}={OTHER[name]}" for name in sorted(how_much(MinHash))),
+    *(f"sources.wiki.steps.dedup.{name}={OTHER[name]}" for name in sorted(how_much(Bff))),
+    "sources.web.license=cc0-1.0",
+    "sources.web.citation=A paper",
     "tokenizer.engine=tokenizers",
     "expected={documents: 9, text_bytes: 9}",
 ]

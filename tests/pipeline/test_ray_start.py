@@ -155,6 +155,7 @@ def test_a_cluster_that_the_environment_names_is_used(recipe: Path, tmp_path: Pa
         done = run(recipe, tmp_path / "run", **there)
         assert done.returncode == 0, done.stderr
         assert f"connecting to Ray at 127.0.0.1:{port} (RAY_ADDRESS)" in done.stderr
+        assert 'the cluster has no dashboard: pip install "headrace[cluster]"' in done.stderr
         own = run(recipe, tmp_path / "own", "--workers", "1", RAY_ADDRESS=f"127.0.0.1:{port}")
         assert own.returncode == 0 and "is not taken: workers of this machine were asked for" in own.stderr
     finally:
