@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         "--texts", nargs="+", metavar="PATH", help="files of texts in the language, as a recipe's paths"
     )
     source.add_argument(
-        "--fineweb2", metavar="FILE.yml", help="a file of FineWeb2's folder configs, such as fra_Latn.yml"
+        "--published", metavar="FILE.yml", help="a file of FineWeb2's folder configs, such as fra_Latn.yml"
     )
     parser.add_argument(
         "--tail",
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
 def _call(args: argparse.Namespace) -> int:
     from pipeline.language_rules import rules_of_fineweb2, rules_of_texts
 
-    file = args.fineweb2
+    file = args.published
     rules = rules_of_fineweb2(file) if file else rules_of_texts(args.texts, args.tail, args.splitter)
     if args.out:
         Path(args.out).write_text(rules.text(), "utf-8")

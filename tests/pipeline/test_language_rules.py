@@ -74,7 +74,7 @@ def test_stop_words_and_tails_are_those_of_the_texts(
 def test_the_rules_of_fineweb2_decide_as_they_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "xxx_Latn.yml").write_text(FINEWEB2)
     out = tmp_path / "steps.yaml"
-    assert main(["language-rules", "--fineweb2", str(tmp_path / "xxx_Latn.yml"), "--out", str(out)]) == 0
+    assert main(["language-rules", "--published", str(tmp_path / "xxx_Latn.yml"), "--out", str(out)]) == 0
     assert "5 stop words" in capsys.readouterr().out
     steps = steps_of(out.read_text("utf-8"))
     assert (
@@ -105,8 +105,8 @@ def test_what_cannot_be_used_is_said(
             ["--texts", str(texts[0]), "--tail", "0.7"],
             "--tail 0.7: the share of texts beyond a limit is above 0 and below 0.5",
         ),
-        (["--fineweb2", str(tmp_path / "other.yml")], "other.yml: not a file of FineWeb2's configs"),
-        (["--fineweb2", str(tmp_path / "absent.yml")], "absent.yml: No such file"),
+        (["--published", str(tmp_path / "other.yml")], "other.yml: not a file of FineWeb2's configs"),
+        (["--published", str(tmp_path / "absent.yml")], "absent.yml: No such file"),
     ):
         assert main(["language-rules", *arguments]) == 2
         assert told in capsys.readouterr().err
