@@ -38,7 +38,7 @@ from stages.dedup.bloom import make_filter
 from stages.dedup.footprint import footprint, suffix_memory
 from stages.dedup.normalize import normalize
 from stages.dedup.phases import group_parts, phases, run_inline
-from stages.dedup.spec import read_spec
+from stages.dedup.spec import Filtering, read_filtering, read_spec
 from stages.document import DOCUMENT, text_buffers
 from stages.kernels.hashing import hash_texts
 from stages.kernels.minhash import minhash_signatures, row_constants
@@ -49,6 +49,7 @@ FILES = ("c4", "books", "code", "wikipedia", "wiki-en", "wiki-fr", "wiki-es", "g
 PART_BYTES = 16_000_000
 SIGNATURES_GOAL, PHASES_GOAL = 150, 30  # times datatrove's speed
 BFF_GOAL = 40  # MB/s
+PARAGRAPHS_GOAL = 96  # MB/s: Dolma's deduper
 LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 
 
@@ -155,6 +156,15 @@ def bench_kernels(texts: list[str]) -> float:
         filter.bits[:] = 0
         name = f"bff, filter of {filter.size / 2**20:,.0f} MiB"
         timed(name, size, lambda: bff._pass(column, docs, bloom, filter))  # noqa: B023
+    for exact in (False, True):
+        spec = read_filtering({"method": "paragraphs", "exact": exact})
+        items = bff.most_items(column, spec)
+
+        def whole(spec: Filtering = spec, items: int = items) -> None:
+            empty = make_filter(items, 0.01, 0, 0, 1 << 31, "bench", exactly=spec.exactly)
+            bff._pass(column, docs, spec, empty)
+
+        timed(f"paragraphs, {'exact' if exact else 'Bloom'}", size, whole)
     return rate
 
 
@@ -247,6 +257,11 @@ def main(arguments: list[str] | None = None) -> None:
         as_dclm = bench_method(unnamed, parts, folder / "bff-unnamed", "bff as DCLM's, without naming holders")
         named = bench_method({"method": "bff"}, parts, folder / "bff")
         print(f"bff {verdict(min(as_dclm, named), BFF_GOAL)} MB/s; without naming holders {verdict(as_dclm, BFF_GOAL)}")
+        for exact in (False, True):
+            settings = {"method": "paragraphs", "exact": exact, "name_holders": False}
+            name = f"paragraphs, {'exact' if exact else 'Bloom'}, all phases"
+            rate = bench_method(settings, parts, folder / f"paragraphs-{exact}", name)
+            print(f"{name}: {verdict(rate, PARAGRAPHS_GOAL)} MB/s")
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
             alone.submit(substring_alone, parts, folder / "substring").result()
         print(f"peak memory {measure.peak_memory() / 2**20:,.0f} MiB (texts included)")

@@ -85,7 +85,8 @@ def dolma_paragraphs(folder: Path) -> dict[str, Any]:
 
 def nemo_filters(folder: Path) -> dict[str, Any]:
     """NeMo Curator's heuristic filters of the rules of Gopher and C4, on texts in memory."""
-    from nemo_curator.stages.text import filters
+    from nemo_curator.stages.text.filters import heuristic
+    from nemo_curator.stages.text.filters.heuristic import repetition
 
     given = texts(folder)
     chosen = {
@@ -99,8 +100,8 @@ def nemo_filters(folder: Path) -> dict[str, Any]:
     for kind, names in chosen.items():
         steps = []
         for name in names:
-            step = getattr(filters, name)() if isinstance(name, str) else getattr(filters, name[0])(n=name[1])
-            steps.append(step)
+            module = heuristic if kind == "gopher" else repetition
+            steps.append(getattr(module, name)() if isinstance(name, str) else getattr(module, name[0])(n=name[1]))
         steps[0].score_document(given[0])
         found[kind] = timed(lambda steps=steps: [step.score_document(text) for step in steps for text in given])[0]
     return {"seconds": found}
