@@ -54,7 +54,7 @@ def edit_parts(
     removed = sum(report["removed"] for report in reports.values())
     settings.check_removal(removed, documents)
     return {
-        "method": settings.method,
+        "method": settings.reason.removeprefix("dedup."),
         "documents": documents,
         "removed": removed,
         "removed_of_part": {part: report["removed"] for part, report in reports.items()},
