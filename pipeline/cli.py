@@ -6,7 +6,7 @@ import argparse
 import gc
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -124,7 +124,7 @@ def _version() -> str:
 
 
 def _parsed(
-    parser: argparse.ArgumentParser, commands: dict[str, argparse.ArgumentParser], arguments: list[str]
+    parser: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser], arguments: list[str]
 ) -> argparse.Namespace:
     """The command's arguments, flags and names in any order: `trace DIR --context 9 SHARD:0`, `mix A --out C B`."""
     if not arguments or arguments[0] not in commands:

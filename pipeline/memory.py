@@ -38,7 +38,8 @@ def reset_peak() -> None:
 def peak() -> int:
     """Bytes at the high-water marks since the last reset, of this process and those that it started and that still run.
 
-    Their marks may be of different moments, so together they never held more. Without /proc: of this process since it began.
+    Their marks may be of different moments, so together they never held more. Files that are mapped now (libraries, models)
+    are not counted: all processes of a machine share them. Without /proc: of this process since it began, all counted.
     """
     own = _high_water(_SELF)
     if own is None:
@@ -72,8 +73,7 @@ def _ticks(process: Path) -> int:
 
 
 def _high_water(process: Path) -> int | None:
-    with suppress(OSError):
-        for line in (process / "status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    with suppress(OSError, KeyError):
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        return (int(status["VmHWM"].split()[0]) - int(status["RssFile"].split()[0])) * 1024
     return None

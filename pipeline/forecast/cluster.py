@@ -119,9 +119,10 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
 
 def _scratch(stage: Stage, slots: int) -> int:
     """Bytes of a node's disk that so many tasks of a stage take: the files that they read, if they are the run's, and write."""
-    held = stage.written + (stage.read - stage.outside if stage.phase != READ else 0)
-    share = max(stage.longest, 1 / max(stage.tasks, 1)) * stage.tasks / max(stage.tasks, stage.parts, 1)
-    return min(held, int(held * share * min(slots, stage.tasks)))
+    read = stage.read - stage.outside if stage.phase != READ else 0
+    unevenness = max(1.0, stage.longest * stage.tasks)
+    held = read / max(stage.tasks, stage.parts_read, 1) + stage.written / max(stage.tasks, stage.parts_written, 1)
+    return min(read + stage.written, int(held * unevenness * min(slots, stage.tasks)))
 
 
 def _slots(memory: int, cluster: Cluster) -> int:

@@ -49,7 +49,8 @@ class Stage(msgspec.Struct):
     releases: int = 0  # bytes of files that are let go when the phase is done
     outside: int = 0  # of `read`, what does not lie in the cluster's own storage: on the hub, on web servers
     longest: float = 0.0  # the share of the work that the largest task has; 0: all have as much
-    parts: int = 0  # files that the tasks work at, one after the other in each; 0: each has one
+    parts_read: int = 0  # files that the tasks read, one after the other; 0: each reads one
+    parts_written: int = 0  # files that the tasks write, one after the other; 0: each writes one
     steps: list[StepCost] = []
 
 
@@ -199,7 +200,8 @@ class Costs:
         again = (title, source) in self.stages  # one of several rounds, which were measured and stated together
         stage.core_seconds = 0.0 if again else work.seconds_per_byte * size
         stage.read = int(sum(f.files for f in flows)) if kind in READING else 0
-        stage.parts = sum(len(getattr(node.job, "reads", {}).get("parts", ())) for node in group) if kind == "edit" else 0
+        stage.parts_read = sum(len(getattr(node.job, "reads", {}).get("parts", ())) for node in group)
+        stage.parts_written = stage.parts_read if kind == "edit" else 0
         stage.written = need.disk if need and not again else 0
         self.add(stage)
 

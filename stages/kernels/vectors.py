@@ -53,8 +53,8 @@ def add_four_eights(typingctx: Any, sums: Any, to: Any, rows: Any, a: Any, b: An
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         eight = ir.VectorType(ir.FloatType(), 8).as_pointer()
         pointers = []
-        taken = [(signature.args[0], *arguments[:2]), *((signature.args[2], arguments[2], at) for at in arguments[3:])]
-        for kind, value, at in taken:
+        sums, rows = signature.args[0], signature.args[2]
+        for kind, value, at in [(sums, *arguments[:2]), *((rows, arguments[2], at) for at in arguments[3:])]:
             array = context.make_array(kind)(context, builder, value)
             check_range(context, builder, array, at, at.type(8), "add_four_eights")
             pointers.append(builder.bitcast(builder.gep(array.data, [at]), eight))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import pkgutil
@@ -26,7 +27,7 @@ from pydantic import BaseModel
 import pipeline.jobs
 from pipeline.cli import main
 from pipeline.jobs.inputs import NamedStep
-from pipeline.plan import code
+from pipeline.plan import code, node
 from pipeline.plan.node import Job
 from pipeline.recipe import Recipe, Tasks
 from stages.dedup.spec import Bff, Exact, MinHash, Substring, Url
@@ -245,6 +246,31 @@ def test_the_modules_of_a_key_are_those_that_python_loads() -> None:
         assert loaded <= known, (name, loaded - known)
 
 
+def test_another_version_of_a_library_runs_the_tasks_that_use_it_and_says_so(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(recipe)
+    before, installed = keys(recipe), code.library_version("tokenizers")
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.1" if name == "tokenizers" else version(name))
+    try:
+        forget_code()
+        assert main(["run", str(recipe), "--out", str(recipe.parent / "out"), "--inline"]) == 0
+    finally:
+        monkeypatch.undo()
+        forget_code()
+    assert f"tasks again: tokenizers is 0.0.1 and was {installed}" in capsys.readouterr().err
+    changed = {name.partition("/")[0] for name, key in keys(recipe).items() if before.get(name) != key}
+    assert "tokenize" in changed and not changed & {"documents", "dedup", "dedup result"}
+
+
+def forget_code() -> None:
+    """What is known of code and libraries, which no process expects to change while it runs."""
+    code.code_of.cache_clear()
+    code.library_version.cache_clear()
+    node._BASES.clear()
+
+
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     """The project's sources, to be changed."""
@@ -343,11 +369,44 @@ def test_a_users_function_and_what_it_imports_are_in_the_key(recipe: Path, capsy
     before = keys(recipe)
     run(recipe)
     assert "nothing to do" in capsys.readouterr().out
-    (recipe.parent / "my_helper.py").write_text("FACTOR = 2  # twice\n")
+    lengths = measured(recipe)
+    (recipe.parent / "my_helper.py").write_text("FACTOR = 2\n")  # of the same size, and perhaps within the same second
     run(recipe)
+    assert measured(recipe) == [2 * length for length in lengths]  # by the code that the key holds, in the same process too
     changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
     assert any(name.startswith("documents/wiki/0/") for name in changed)
     assert not any("/web/" in name for name in changed)
+
+
+def measured(recipe: Path) -> list[int]:
+    parts = sorted((recipe.parent / "out/parts/wiki/0").glob("*.kept.parquet"))
+    return [length for part in parts for length in pq.read_table(part).column("python.length").to_pylist()]
+
+
+def test_a_users_extractor_is_in_the_key(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = []
+    for number in range(4):
+        page = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>{text(number)}</p>".encode()
+        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number:032d}>\r\nContent-Length: {len(page)}\r\n"
+        head += f"WARC-Target-URI: http://a.example/{number}\r\nContent-Type: application/http; msgtype=response\r\n\r\n"
+        pages.append(head.encode() + page + b"\r\n\r\n")
+    (recipe.parent / "a.warc").write_bytes(b"".join(pages))
+    extractor = recipe.parent / "my_extractor.py"
+    extractor.write_text("def work(page):\n    return page.replace('<p>', '')\n")
+    data = yaml.safe_load(recipe.read_text())
+    read = {"paths": [str(recipe.parent / "a.warc")]}
+    data["sources"]["wiki"] = {"read": read, "steps": [{"extract": {"engine": "my_extractor:work"}}]}
+    recipe.write_text(yaml.safe_dump(data, sort_keys=False))
+    run(recipe)
+    before = keys(recipe)
+    run(recipe)
+    assert "nothing to do" in capsys.readouterr().out
+    extractor.write_text("def work(page):\n    return page.replace('<p>', '').upper()\n")
+    run(recipe)
+    changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
+    assert "documents/wiki/0/00000" in changed and not any(name.startswith("documents/web/") for name in changed)
+    (part,) = (recipe.parent / "out/parts/wiki/0").glob("*.kept.parquet")
+    assert all(one.isupper() for one in pq.read_table(part).column("text").to_pylist())
 
 
 def test_what_a_users_package_imports_by_relative_names_is_in_the_key(

@@ -1,7 +1,9 @@
 """The peak is that since the reset, freed memory goes back to the system, and what a process starts is counted with it."""
 
+import mmap
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +23,16 @@ def test_the_peak_is_that_since_the_reset():
     assert peak() >= before + 0.9 * SIZE  # the mark stays
     reset_peak()
     assert peak() < before + 0.5 * SIZE
+
+
+def test_mapped_files_which_all_processes_share_are_not_counted(tmp_path: Path):
+    path = tmp_path / "model"
+    path.write_bytes(bytes(SIZE))
+    reset_peak()
+    before = peak()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert not np.frombuffer(mapped, np.uint8).any()
+        assert peak() < before + 0.2 * SIZE
 
 
 def test_memory_freed_by_arrow_goes_back():
