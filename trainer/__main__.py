@@ -131,6 +131,12 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--png", type=Path, help="the picture of several (eval.png in the last one's training's folder)")
     parser.add_argument("--data", type=Path, help="a run's folder: score its held-out shards")
     parser.add_argument("--tasks", type=Path, help="a folder of tasks (config.json, requests.jsonl.gz), at any depth")
+    parser.add_argument(
+        "--contamination",
+        type=Path,
+        metavar="FILE",
+        help="what `contamination DIR --json` printed: scores clean items apart",
+    )
     parser.add_argument("--limit", type=_count, help="at most this many instances of a source, documents of a task")
     parser.add_argument("--pairs", type=Path, help="a folder of pairs: judge the model's answers to its prompts")
     parser.add_argument("--split", choices=("held_out", "train"), default="held_out", help="of the pairs (held_out)")
@@ -223,7 +229,8 @@ def _plan(options: argparse.Namespace) -> int:
 def _eval(options: argparse.Namespace) -> int:
     from trainer.compare import compare_checkpoints
     from trainer.inference import all_or_newest
-    from trainer.report import PairsAsked, evaluate_checkpoint
+    from trainer.report import PairsAsked, TasksAsked, evaluate_checkpoint
+    from trainer.touched import read_touched
 
     if options.data is None and options.tasks is None and options.pairs is None:
         raise TrainerError("eval needs --data (a run with held-out shards), --tasks or --pairs (folders), or several")
@@ -231,8 +238,12 @@ def _eval(options: argparse.Namespace) -> int:
     if options.pairs is not None:
         sampling = adapt_commands.sampling_of(options)
         pairs = PairsAsked(options.pairs, options.split, sampling, options.judge)
+    if options.contamination is not None and options.tasks is None:
+        raise TrainerError("--contamination goes with --tasks")
+    touched = read_touched(options.contamination) if options.contamination else None
+    tasks = TasksAsked(options.tasks, touched) if options.tasks is not None else None
     paths = [one for path in options.checkpoints for one in (all_or_newest(path) if options.all else [path])]
-    asked = (options.data, options.tasks, options.limit, options.json, options.device, pairs)
+    asked = (options.data, tasks, options.limit, options.json, options.device, pairs)
     if len(paths) == 1 and options.png is None:
         evaluate_checkpoint(paths[0], *asked)
     else:

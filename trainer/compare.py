@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer import checkpoint
 from trainer.plot import Curve, Panel, draw_panels
-from trainer.report import PairsAsked, scores_of
+from trainer.report import PairsAsked, TasksAsked, scores_of
 
 WIDEST = 24  # characters of a checkpoint's name in the table
 PANELS = {
@@ -34,7 +34,7 @@ class Measure:
 def compare_checkpoints(
     paths: Sequence[Path],
     data_dir: Path | None,
-    tasks: Path | None,
+    tasks: TasksAsked | None,
     limit: int | None,
     as_json: bool,
     device: str | None,

@@ -17,7 +17,7 @@ from pipeline.plan.parts import Part
 from stages.dedup.bloom import filter_bytes
 from stages.dedup.footprint import filter_memory, footprint, substring_memory, suffix_memory
 from stages.dedup.phases import group_parts, phases
-from stages.dedup.spec import AnyDedup, Bff, Substring
+from stages.dedup.spec import AnyDedup, Filtering, Substring
 from stages.dedup.tasks import MAX_GROUPS, PartGiven, Phase, Task
 from stages.marks import Mark, marks_of
 from stages.units import show_bytes
@@ -179,10 +179,11 @@ class _Calls:
         kind = phase.name.split("-")[0]
         kind = "components" if kind in ("large", "small") else kind
         settings = self.over.settings
-        if kind == "filter" and isinstance(settings, Bff):
+        if kind == "filter" and isinstance(settings, Filtering):
             if settings.load:
                 return filter_memory((self.over.sizes or {})[settings.load])
-            return filter_memory(filter_bytes(settings.expected_ngrams or task.arguments["ngrams"], settings.fp_rate))
+            items = settings.expected or task.arguments["ngrams"]
+            return filter_memory(filter_bytes(items, settings.fp_rate, exactly=settings.exactly))
         if kind == "repeats" and isinstance(settings, Substring):
             counted = {name: task.arguments[name] for name in ("sequence_bytes", "documents")}
             return substring_memory(suffix_memory(settings.unit, **counted))
