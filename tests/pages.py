@@ -42,6 +42,7 @@ _TRAINING = (
 _ANSWERS = ("--limit", "2", "--samples", "2", "--tokens", "4")
 SHORTER: dict[tuple[str, str], tuple[str, ...]] = {
     ("pipeline", "run"): ("--inline", "--quiet"),
+    ("pipeline", "plan"): ("--offline",),
     ("pipeline", "export"): ("--inline", "--quiet"),
     ("pipeline", "import"): ("--inline", "--quiet"),
     ("trainer", "train"): _TRAINING,
