@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,13 @@ class TestGoogle(CloudTests):
 def test_other_tools_spellings_are_told_apart(uri: str, better: str) -> None:
     with pytest.raises(storage.StorageError, match=better):
         storage.list_files(uri)
+
+
+def test_an_account_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(storage.StorageError, match=r"^az://c/x: cannot reach it: .*; set AZURE_STORAGE_ACCOUNT_NAME with"):
+        storage.stat("az://c/x")
 
 
 def test_where_obstore_is_not_installed_that_is_said() -> None:
