@@ -35,6 +35,12 @@ class TestGoogle(CloudTests):
         storage.publish(path, there.uri("large"))
         assert not path.exists() and not gcs.uploads and storage.stat(there.uri("large")).size == 33 << 20
 
+    def test_an_upload_that_arrives_short_is_noticed(self, there: Cloud, gcs: FakeGcs, tmp_path: Path) -> None:
+        path, gcs.lose = tmp_path / "large", 1
+        path.write_bytes(bytes(33 << 20))
+        with pytest.raises(storage.TransientError, match="arrived damaged"):
+            storage.publish(path, there.uri("large"))
+
     def test_a_download_that_was_damaged_on_its_way_is_noticed(self, there: Cloud, gcs: FakeGcs) -> None:
         storage.write_bytes(there.uri("file"), b"as it was written")
         gcs.objects["test/file"].data = b"as it was WRITTEN"
