@@ -14,6 +14,7 @@ from stages.tokens.shard_format import ShardError
 from trainer.adapt import commands as adapt_commands
 from trainer.analyze import commands as analyze_commands
 from trainer.errors import TrainerError
+from trainer.fetched import fetched, is_elsewhere
 from trainer.units import BYTES, quantity
 
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m train
     options = _parser(program).parse_args(_each_set(sys.argv[1:] if arguments is None else arguments))
     sys.stdout.reconfigure(line_buffering=True)
     try:
+        if is_elsewhere(getattr(options, "data", None) or ""):
+            options.data = fetched(options.data)
         return options.run(options)
     except (TrainerError, ShardError) as error:
         print(f"error: {error}", file=sys.stderr)
