@@ -127,8 +127,8 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> I
 
     Done again with the same settings it does nothing; broken off, it goes on. Raises UserError.
     """
-    if not 0 <= options.held_out < 1:
-        raise UserError(f"--held-out {options.held_out:g}: a share of the documents, from 0 to below 1")
+    if not 0 <= options.held_out <= 1:
+        raise UserError(f"--held-out {options.held_out:g}: a share of the documents, from 0 to 1")
     tokenizer = _tokenizer_uri(options.tokenizer)
     try:
         with storage.Cache(storage.cache_folder(), 1 << 30) as cache:

@@ -251,8 +251,9 @@ def _manifest(
     tokenizer = first["tokenizer"]
     # Nothing of where it lies: the same mixture, made anew elsewhere, is the same to a training that goes on.
     names = dict.fromkeys(manifest["name"] for manifest in manifests.values())
+    what = [dump(mixture), [[member.name, manifests[member.run]["fingerprint"], member.source] for member in members]]
     manifest = build_manifest(
-        name=options.name or "+".join(names),
+        name=options.name or f"{'+'.join(names)}-{content_key(what)[:6]}",
         profile=first["profile"] if len(manifests) == 1 else "",
         recipe_hash=content_key(dump(mixture)),
         seed=first["seed"],

@@ -155,8 +155,8 @@ class Shards(Settings):
 
     bytes: Bytes = Field(default=2**30, ge=4096)
     """Size of a shard, about."""
-    held_out: float = Field(default=0.005, ge=0, lt=1)
-    """Share of the documents held out from training, to measure loss on."""
+    held_out: float = Field(default=0.005, ge=0, le=1)
+    """Share of the documents held out from training, to measure loss on; 1 makes a folder to evaluate on, and no other."""
     held_out_salt: str = "headrace"
     """Salt of the hash that chooses them: recipes that share it hold out the same documents."""
     near_held_out: Literal["count", "drop", "ignore"] = "count"
