@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
@@ -49,6 +49,25 @@ def _no_manifest(run: str) -> str:
     if storage.exists(storage.join(run, FOLDER)):
         return f"{nothing}; python -m pipeline status {run} tells how far it is"
     return f"{nothing}, nor one that was begun; is the folder's name right?"
+
+
+def members_of(manifest: Manifest, source: str) -> list[str]:
+    """The members of the mixture that a source of the recipe became: its own name, or those of its parts, in order."""
+    return [name for name in manifest["mixture"]["sources"] if manifest["sources"][name].get("of", name) == source]
+
+
+def whole_source(manifest: Manifest, source: str) -> ShardEntry:
+    """The manifest's entry of a source of the recipe; where it was split, the sums and shards of its parts together."""
+    entries = [manifest["sources"][name] for name in members_of(manifest, source)]
+    if len(entries) == 1:
+        return entries[0]
+    found = _together(entries) | {"budget_tokens": sum(entry["budget_tokens"] for entry in entries)}
+    return found | {"held_out": _together([entry["held_out"] for entry in entries])}
+
+
+def _together(splits: Sequence[ShardEntry]) -> ShardEntry:
+    sums = {name: sum(split[name] for split in splits) for name in ("tokens", "documents", "text_bytes")}
+    return {**sums, "shards": [shard for split in splits for shard in split["shards"]]}
 
 
 def shards_of(manifest: Manifest, source: str, split: str) -> list[ShardEntry]:

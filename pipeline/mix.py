@@ -21,6 +21,7 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, held_out_salt, read_mark, write_mark
+from pipeline.grid import Grid, grids, show_grids
 from pipeline.manifest import SPLITS, read_corpus, token_rules
 from pipeline.overrides import RecipeError, apply_set
 from pipeline.program import train_command
@@ -36,6 +37,7 @@ from stages.units import show_bytes, show_count
 
 Files = Literal["link", "symlink", "copy"]
 SIZES = ("tokens", "epochs")  # of a mixture, one is given; so is one of these of a source:
+PART = ("of", "part", "where")  # what a manifest says of a sub-source
 WAYS = ("tokens", "share", "repeats")
 
 
@@ -80,10 +82,11 @@ class MixedSource(msgspec.Struct, frozen=True, kw_only=True):
     max_repeats: float
     share: float
     held_out: int
+    part: dict[str, str] | None = None
 
 
 class Mixed(msgspec.Struct, frozen=True, kw_only=True):
-    """A mixture. tokenizer: the manifest's entry; mixture: as a recipe would say it."""
+    """A mixture. tokenizer: the manifest's entry; mixture: as a recipe would say it. grids: of sources that are split."""
 
     out: str | None
     name: str
@@ -94,6 +97,7 @@ class Mixed(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     notes: list[str]
     sources: dict[str, MixedSource]
+    grids: list[Grid]
 
 
 def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
@@ -120,6 +124,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
         dtype=first["dtype"],
         mixture=dump(mixture),
         tokens=manifest["mixture"]["tokens"],
+        grids=grids(manifest),
         notes=[_held_out_note(rules)] if len(rules) > 1 else [],
         sources={
             member.name: MixedSource(
@@ -130,6 +135,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
                 max_repeats=budget.max_repeats,
                 share=budget.share,
                 held_out=member.entry["held_out"]["tokens"],
+                part=member.entry.get("part"),
             )
             for member, budget in zip(members, budgets, strict=True)
         },
@@ -269,6 +275,7 @@ def _manifest(
                 budget.asked,
                 budget.max_repeats,
             )
+            | {key: member.entry[key] for key in PART if key in member.entry}
             for member, budget in zip(members, budgets, strict=True)
         },
         mixture_tokens=sum(budget.asked for budget in budgets),
@@ -375,6 +382,7 @@ def show_mix(found: Mixed, console: Console) -> None:
     cells = (show_count(available), show_count(found.tokens), times, "", "100.00%")
     table.add_row("all", *([""] if several else []), *cells)
     console.print(table)
+    show_grids([grid for grid in found.grids if len(grid.axes) > 1], console)
     size = show_bytes(found.tokens * (2 if found.dtype == "uint16" else 4))
     last = found.mixture["reshuffle_last_tokens"]
     console.print(

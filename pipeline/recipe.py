@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter
 
 from pipeline.attempts import Tasks
 from pipeline.explain import explain, nested, validate
+from pipeline.members import Split, members_of
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
 from pipeline.shipped import find_recipe, is_shipped
 from pipeline.storage.public import public
@@ -105,6 +106,8 @@ class Source(Settings):
     """Let it be empty; else a source of which no document is read or left is an error."""
     expected: ExpectedInput = ExpectedInput()
     """What it is known to have."""
+    split: Split = ()
+    """Cut it into sub-sources, each a member of the mixture: one axis, or a list of them, which span a grid."""
     license: HowMuch[str | None] = None
     """The licence of its documents, as the dataset card names it (`odc-by`)."""
     citation: HowMuch[str | None] = None
@@ -284,20 +287,26 @@ class Recipe(Settings):
         for name in self.expected.sources if self.expected else ():
             if name not in self.sources:
                 raise nested(["expected", "sources", name], None, "no such source" + nearest(name, list(self.sources)))
+        known = self.members()
         for name in self.mixture.per_source:
-            if name not in self.sources:
-                raise nested(
-                    ["mixture", "per_source", name], None, "no such source" + nearest(name, list(self.sources))
-                )
+            if name not in known:
+                raise nested(["mixture", "per_source", name], None, "no such source" + nearest(name, list(known)))
         try:
-            check_mixture(self.mixture, self.sources)
+            check_mixture(self.mixture, known)
         except MixtureError as error:
             raise nested(["mixture"], None, str(error)) from None
         return self
 
+    def members(self) -> dict[str, str]:
+        """The members of the mixture, in order, each with its source: sources, and the parts of those that are split."""
+        return members_of({name: (source.split, source.steps) for name, source in self.sources.items()})
+
     def content(self) -> str:
         """A hash of all that decides the bytes of the result: the recipe but for `run` and what is marked HowMuch."""
         sources = {name: _content_of(source.steps) | {"read": dump(source.read)} for name, source in self.sources.items()}
+        for name, source in self.sources.items():
+            if source.split:
+                sources[name]["split"] = in_key(source.split)
         rest = {name: in_key(getattr(self, name)) for name in ("name", "profile", "seed", "tokenizer", "shards", "mixture")}
         if self.shards.near_held_out != "drop":  # to count them changes no byte of the shards
             del rest["shards"]["near_held_out"]

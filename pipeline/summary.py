@@ -17,6 +17,7 @@ from pipeline.jobs.dedup import DedupSummary
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES
 from pipeline.jobs.tokenize import TokenizeReport
+from pipeline.manifest import whole_source
 from pipeline.plan.corpus import Corpus
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.recipe import Recipe
@@ -146,7 +147,7 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
         books = [chains[name][place] for place in sorted(chains[name])]
         if wrong := imbalances(books):
             raise BooksError(f"the books of source {name} do not close: {'; '.join(wrong)}")
-        sources.append(_of_source(name, books, manifest["sources"][name], beside[name]))
+        sources.append(_of_source(name, books, whole_source(manifest, name), beside[name]))
     return Summary(
         recipe.name,
         recipe.profile,

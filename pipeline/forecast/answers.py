@@ -7,6 +7,7 @@ file that is not there is the key of the node that would write it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -27,13 +28,16 @@ from pipeline.jobs.held_out import (
 )
 from pipeline.jobs.sample import SampleReport
 from pipeline.jobs.shards import PlanShards, ShardFacts, ShardPlanReport, ShardReport
+from pipeline.jobs.split import CutsReport, FindCuts, SplitReport, SplitTokens, SplitValues, ValuesReport
 from pipeline.jobs.tokenize import SPLITS, StoredTokens, TokenizeReport
 from pipeline.jobs.tokenizer import TokenizerReport
 from pipeline.ledger import Output
 from pipeline.plan.node import Done, Node, Report, Stored, files_written
+from pipeline.plan.split import SPLIT
 from stages.dedup.bff import shards_of
 from stages.dedup.footprint import NGRAM_BYTES, SEQUENCE_BYTES
 from stages.tokens.shard import Piece, shard_tokens
+from stages.tokens.split import Axis, cells
 
 VOCABULARY = 50_000  # of a tokenizer that is not read for a plan; it decides the width of a token alone
 
@@ -59,6 +63,9 @@ class Answers:
             "held out": lambda node: (NgramsReport(ngrams=f"{node.ref}.ngrams", count=0), [f"{node.ref}.ngrams"]),
             NEAR_COPIES: lambda node: (NearReport(documents=0, tokens=0, read_bytes=0), []),
             DROP_NEAR_COPIES: self._drop_near_copies,
+            "split values": self._split_values,
+            "split cuts": lambda node: (CutsReport(cuts=[axis.at or axis.quantiles for axis in _axes(node)]), []),
+            SPLIT: self._split,
             "plan shards": self._plan_shards,
             "shard": lambda node: (ShardReport(shard=ShardFacts(0, 0, 0, "", "")), files_written(node.job)),
         }
@@ -148,6 +155,22 @@ class Answers:
         assert isinstance(job, DropNearCopies)
         return DroppedReport(documents=0, tokens=0, read_bytes=0, train=job.train, dropped=""), []
 
+    def _split_values(self, node: Node) -> tuple[Report, list[str]]:
+        paths = [f"{node.ref}.{number}" for number in range(len(_axes(node)))]
+        return ValuesReport(values=paths), paths
+
+    def _split(self, node: Node) -> tuple[Report, list[str]]:
+        """Parts of one size: how large they are is known when their documents are measured."""
+        job = node.job
+        assert isinstance(job, SplitTokens)
+        count = len(cells(job.axes))
+        found: dict[int, dict[str, StoredTokens]] = {number: {} for number in range(count)}
+        for split, file in zip(SPLITS, (job.train, job.held_out), strict=True):
+            share = replace(file, tokens=file.tokens // count, documents=file.documents // count)
+            for cell in found.values():
+                cell[split] = share
+        return SplitReport(cells=found, read_bytes=0), []
+
     def _plan_shards(self, node: Node) -> tuple[Report, list[str]]:
         job = node.job
         assert isinstance(job, PlanShards)
@@ -157,6 +180,12 @@ class Answers:
         count = -(-tokens // limit)
         last = len(job.files) - 1
         return ShardPlanReport(shards=[[Piece(min(i, last), 0, 1, i * limit, (i + 1) * limit)] for i in range(count)]), []
+
+
+def _axes(node: Node) -> tuple[Axis, ...]:
+    job = node.job
+    assert isinstance(job, SplitValues | FindCuts)
+    return job.axes
 
 
 # What the plan reads of the results of calls that count nothing it goes on from.

@@ -271,6 +271,23 @@ class Costs:
         stage.memory, stage.core_seconds, stage.written = work.memory, work.seconds_per_byte * size, size if written else 0
         self.add(stage)
 
+    def split_values(self, group: Group) -> None:
+        """Measures are read, of all that a part holds the smallest."""
+        self.add(Stage("values to split by", group[0].ref.source, len(group)))
+
+    def split_cuts(self, group: Group) -> None:
+        """Quantiles are looked up in sorted values."""
+        self.add(Stage("where to split", group[0].ref.source, len(group)))
+
+    def split(self, group: Group) -> None:
+        """Token files are read and written again by sub-source: as fast as shards are made of them."""
+        name = group[0].ref.source
+        size = self.token_bytes_of(name)
+        work = self.missing.work(self.rates.speed("shard", name, ""), "writing shards")
+        stage = Stage("split", name, len(group), int(self.flows[name].documents), size, size, size, size)
+        stage.memory, stage.core_seconds = work.memory, work.seconds_per_byte * size
+        self.add(stage)
+
     def plan_shards(self, group: Group) -> None:
         """The indexes of token files are looked into for where shards begin."""
         self.add(Stage("plan shards", group[0].ref.source, len(group)))
