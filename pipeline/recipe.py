@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
+from pipeline.against import with_indexes
 from pipeline.attempts import Tasks
 from pipeline.explain import explain, nested, validate
 from pipeline.members import Split, members_of
@@ -369,9 +370,12 @@ def _steps_at(steps: Sequence[tuple[str, Any]], folder: str | None) -> tuple[tup
     for name, item in steps:
         changes: dict[str, Any] = {}
         for field, uris in named_files(item).items():
+            if field == "against":
+                continue
             full = tuple(located(uri, folder) for uri in uris)
             changes[field] = full[0] if isinstance(getattr(item, field), str) else full
-        found.append((name, item.model_copy(update=changes) if changes else item))
+        item = item.model_copy(update=changes) if changes else item
+        found.append((name, with_indexes(item, folder) if hasattr(item, "against") else item))
     return tuple(found)
 
 

@@ -196,4 +196,7 @@ RESULTS: dict[str, Any] = {
     "name": {"removed": 0, "sizes": [], "largest": []},
     "deduplicate": {},
     "repeats": {},
+    "group_with_old": {"records": 0, "edges": 0, "largest": 0},
+    "settle": {"removed": 0},
+    "write_index": 0,
 }

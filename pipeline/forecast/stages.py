@@ -18,7 +18,7 @@ from stages.dedup.footprint import Need
 from stages.errors import UserError
 from stages.step import Step
 
-READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers"}  # phases that read parts
+READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers", "index"}  # phases that read parts
 
 
 class StepCost(msgspec.Struct, frozen=True, kw_only=True):
