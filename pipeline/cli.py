@@ -33,6 +33,7 @@ COMMANDS = (
     "report",
     "card",
     "mix",
+    "ablate",
     "export",
     "import_tokens",
     "pairs",
