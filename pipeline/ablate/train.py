@@ -81,7 +81,8 @@ def _trainer(plan: Plan, commands: Sequence[Sequence[str]], folder: Path) -> Non
     device = ["--device", plan.device] if plan.device else []
     threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     given = json.dumps([[*command, *device] for command in commands])
-    code = "import json, sys; from trainer.__main__ import main; sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))"
+    code = "import json, sys; from trainer.__main__ import main\n"
+    code += "sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))"  # the first that fails ends it
     with (folder / "log.txt").open("a") as log:
         done = subprocess.run(
             [sys.executable, "-c", code, given], stdout=log, stderr=log, env={**os.environ, **threads}, check=False
