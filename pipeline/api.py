@@ -8,12 +8,11 @@ from functools import cached_property
 from os import PathLike
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.carry_out import SUMMARY, Options, run_recipe
+from pipeline.carry_out import Options, run_recipe
 from pipeline.finished import FinishedRun, open_finished
 from pipeline.folder import default_out
 from pipeline.manifest import SPLITS, shards_of
@@ -23,6 +22,7 @@ from pipeline.questions.documents import Wanted, documents, source_of
 from pipeline.questions.why import Why, why
 from pipeline.ray_start import ray_address
 from pipeline.recipe import Recipe, build_recipe, load_recipe
+from pipeline.run_summary import read_summary
 from pipeline.shipped import find_recipe
 from pipeline.size import check_size
 from stages.chain import BYTES_IN, TEXT_IN
@@ -30,58 +30,8 @@ from stages.errors import UserError
 from stages.step import Bounds, Labels, Step
 from stages.tokens.formats.olmo import read_shard
 from stages.tokens.formats.parquet import schema, token_batch
-from stages.tokens.shard_format import Manifest, ShardError
-
-
-class Amount(msgspec.Struct, frozen=True):
-    """So many documents, and bytes of their text (before extraction: of their pages)."""
-
-    documents: int
-    bytes: int
-
-
-class StepAmount(Amount, frozen=True, array_like=True):
-    """The same, as a step's books hold it."""
-
-
-class StepSummary(msgspec.Struct, frozen=True, rename={"into": "in"}):
-    """What a step did: documents in = out + dropped + failed; bytes in = those and `edited`, which edits took away."""
-
-    step: str
-    into: StepAmount
-    out: StepAmount
-    failed: StepAmount
-    dropped: dict[str, StepAmount]  # by reason
-    edited: int
-    seconds: float
-
-
-class SourceSummary(msgspec.Struct, frozen=True):
-    """What became of a source's documents. notes: records read that are no documents, and what was mended, by kind."""
-
-    documents_in: int
-    bytes_in: int
-    documents_kept: int
-    bytes_kept: int
-    dropped: dict[str, Amount]  # by reason
-    failed: Amount
-    tokens: int
-    held_out_tokens: int
-    shards: int
-    budget_tokens: int
-    notes: dict[str, int]
-    steps: tuple[StepSummary, ...]
-
-
-class RunSummary(msgspec.Struct, frozen=True):
-    """A run's totals by source, as its summary.json holds them."""
-
-    name: str
-    profile: str | None
-    seconds: float
-    peak_memory: int
-    notes: tuple[str, ...]
-    sources: dict[str, SourceSummary]
+from stages.tokens.manifest_shape import Manifest
+from stages.tokens.shard_format import ShardError
 
 
 @dataclass(frozen=True)
@@ -103,7 +53,7 @@ class Run:
         """Raises UserError where the folder holds no finished run."""
         self.out = out
         self._finished: FinishedRun = open_finished(out)
-        self.summary = msgspec.json.decode(storage.read_bytes(storage.join(out, SUMMARY)), type=RunSummary)
+        self.summary = read_summary(out)
 
     def __repr__(self) -> str:
         return f"Run({self.out!r})"

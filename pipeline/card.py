@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import orjson
 import yaml
 
-from pipeline import storage
-from pipeline.carry_out import SUMMARY
 from pipeline.finished import FinishedRun
 from pipeline.recipe import Source
 from pipeline.recipe_text import recipe_text
+from pipeline.run_summary import SourceSummary, read_summary
 from pipeline.storage.public import public
 from stages.units import show_bytes, show_count
 
@@ -22,14 +21,15 @@ UNKNOWN = "not stated in the recipe"
 
 def card(run: FinishedRun, files: str = "") -> str:
     """The card as Markdown. files: the suffix of the data files beside it, in a folder a source; "" where there are none."""
-    summary = orjson.loads(storage.read_bytes(storage.join(run.uri, SUMMARY)))["sources"]
+    summary = read_summary(run.uri).sources
     sources = run.recipe.sources
     parts = [
         f"---\n{yaml.safe_dump(_head(run, summary, files), sort_keys=False)}---",
         f"# {run.recipe.name}",
-        f"Made by Headrace: {_total(summary, 'documents_kept')} of {_total(summary, 'documents_in')} documents were kept, "
-        f"{show_count(sum(s['tokens'] for s in summary.values()))} tokens in training and "
-        f"{show_count(sum(s['held_out_tokens'] for s in summary.values()))} held out.",
+        f"Made by Headrace: {sum(s.documents_kept for s in summary.values()):,} of "
+        f"{sum(s.documents_in for s in summary.values()):,} documents were kept, "
+        f"{show_count(sum(s.tokens for s in summary.values()))} tokens in training and "
+        f"{show_count(sum(s.held_out_tokens for s in summary.values()))} held out.",
         "## Sources",
         _table(
             ("source", "documents read", "kept", "text kept", "tokens", "licence"),
@@ -40,9 +40,9 @@ def card(run: FinishedRun, files: str = "") -> str:
         _table(
             ("source", "reason", "documents", "share"),
             [
-                (name, f"`{reason}`", f"{amount['documents']:,}", f"{amount['documents'] / max(s['documents_in'], 1):.2%}")
+                (name, f"`{reason}`", f"{amount.documents:,}", f"{amount.documents / max(s.documents_in, 1):.2%}")
                 for name, s in summary.items()
-                for reason, amount in s["dropped"].items()
+                for reason, amount in s.dropped.items()
             ],
         ),
         "## Provenance",
@@ -57,11 +57,11 @@ def card(run: FinishedRun, files: str = "") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _head(run: FinishedRun, summary: dict[str, Any], files: str) -> dict[str, Any]:
+def _head(run: FinishedRun, summary: Mapping[str, SourceSummary], files: str) -> dict[str, Any]:
     """What the hub reads: licences, size, and which files belong to which source."""
     licences = [source.license for source in run.recipe.sources.values()]
     stated = sorted({licence for licence in licences if licence})
-    kept = sum(s["documents_kept"] for s in summary.values())
+    kept = sum(s.documents_kept for s in summary.values())
     head: dict[str, Any] = {
         "pretty_name": run.recipe.name,
         "license": stated[0] if len(stated) == 1 and None not in licences else "other",
@@ -74,13 +74,9 @@ def _head(run: FinishedRun, summary: dict[str, Any], files: str) -> dict[str, An
     return head
 
 
-def _row(name: str, s: dict[str, Any], source: Source) -> tuple[str, ...]:
-    counts = (f"{s['documents_in']:,}", f"{s['documents_kept']:,}", show_bytes(s["bytes_kept"]), show_count(s["tokens"]))
+def _row(name: str, s: SourceSummary, source: Source) -> tuple[str, ...]:
+    counts = (f"{s.documents_in:,}", f"{s.documents_kept:,}", show_bytes(s.bytes_kept), show_count(s.tokens))
     return name, *counts, source.license or UNKNOWN
-
-
-def _total(summary: dict[str, Any], key: str) -> str:
-    return f"{sum(s[key] for s in summary.values()):,}"
 
 
 def _provenance(name: str, source: Source) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import msgspec
 import orjson
 
 from pipeline import storage
@@ -27,12 +28,13 @@ from pipeline.plan.sources import by_content, unversioned
 from pipeline.plan.tokens import manifest_of
 from pipeline.progress import Ahead
 from pipeline.recipe import Recipe, public_dump
-from pipeline.summary import Summary, summarise
+from pipeline.run_summary import SUMMARY, RunSummary
+from pipeline.summary import summarise
 from pipeline.verify import damaged_files
-from stages.tokens.shard_format import Manifest, manifest_bytes
+from stages.tokens.manifest_shape import Manifest
+from stages.tokens.shard_format import manifest_bytes
 
 RECIPE = "recipe.json"
-SUMMARY = "summary.json"
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Options(Placement):
     verify: bool = False
 
 
-def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[SourceFile]] | None = None) -> Summary:
+def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[SourceFile]] | None = None) -> RunSummary:
     """Carry out a recipe; returns what became of every document.
 
     Raises UserError for what the user can mend: inputs missing, no space, too many failures, another run on the
@@ -81,7 +83,7 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
                 if revisions := storage.revisions(addresses_of(recipe)):
                     manifest["made_by"]["revisions"] = revisions
                 summary = summarise(recipe, manifest, found, engine, time.monotonic() - began)
-                _finish(recipe, manifest, summary, engine)
+                summary = _finish(recipe, manifest, summary, engine)
         if engine.executed:
             storage.clear_scratch(inputs.run)  # what killed workers left, whose tasks ran again
         return summary
@@ -100,7 +102,7 @@ def _walk(recipe: Recipe, inputs: Inputs, engine: Engine) -> Corpus:
         try:
             return engine.walk(checked(corpus(recipe, inputs), recipe))
         except InputsGone as gone:
-            engine.progress.note(f"{len(gone.keys)} tasks run again: their parts were let go")
+            engine.progress.note(f"{len(gone.keys)} tasks run again: their parts were removed, as run.keep says")
             engine.forget(gone.keys)
 
 
@@ -113,19 +115,20 @@ def _forget_damaged(engine: Engine) -> None:
     engine.ledger.forget({key for key, _ in damaged})
 
 
-def _finish(recipe: Recipe, manifest: Manifest, summary: Summary, engine: Engine) -> None:
-    """Write the manifest last of all; then remove what earlier settings left behind."""
+def _finish(recipe: Recipe, manifest: Manifest, summary: RunSummary, engine: Engine) -> RunSummary:
+    """Write the manifest last of all; then remove what earlier settings left behind. Returns whether anything changed, too."""
     run = engine.run_uri
     engine.still_ours()
     data = manifest_bytes(manifest)
     target = storage.join(run, MANIFEST)
-    summary.unchanged = engine.executed == 0 and storage.exists(target) and storage.read_bytes(target) == data
-    if not summary.unchanged:
+    unchanged = engine.executed == 0 and storage.exists(target) and storage.read_bytes(target) == data
+    if not unchanged:
         storage.write_bytes(storage.join(run, RECIPE), orjson.dumps(public_dump(recipe), option=orjson.OPT_INDENT_2))
-        storage.write_bytes(storage.join(run, SUMMARY), summary.to_bytes())
+        storage.write_bytes(storage.join(run, SUMMARY), msgspec.json.format(msgspec.json.encode(summary)))
         write_made(run, engine.walked, engine.used)
         storage.write_bytes(target, data)
     engine.ledger.sweep(engine.used)
+    return msgspec.structs.replace(summary, unchanged=unchanged)
 
 
 __all__ = ["Options", "run_recipe"]

@@ -6,7 +6,7 @@ import argparse
 import gc
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +23,7 @@ COMMANDS = (
     "run",
     "plan",
     "status",
+    "serve",
     "inspect",
     "trace",
     "why",
@@ -51,16 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if given and given[0] in TRAINER:
         return trainer(given if given[0] == "train" else given[1:])
-    parser = argparse.ArgumentParser(
-        program(), description="From text where it lies to token shards, and to a trained model.", epilog=_epilog()
-    )
-    parser.add_argument("--version", action="store_true", help="the versions of Headrace and Python, and where it lies")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        import_module(f"pipeline.commands.{name}").add(commands)
-    commands.add_parser("train", help="train a model on the shards of a run: train CONFIG --data DIR", add_help=False)
-    commands.add_parser("trainer", help="the trainer's other commands: trainer --help", add_help=False)
-    args = _parsed(parser, commands.choices, given)
+    args = parse_arguments(given)
     try:
         return args.call(args)
     except UserError as error:
@@ -79,12 +71,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
 
 
+def parse_arguments(given: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command; ends the process, with one sentence, where they are wrong."""
+    parser = _Parser(
+        program(), description="From text where it lies to token shards, and to a trained model.", epilog=_epilog()
+    )
+    parser.add_argument("--version", action="store_true", help="the versions of Headrace and Python, and where it lies")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        import_module(f"pipeline.commands.{name}").add(commands)
+    commands.add_parser("train", help="train a model on the shards of a run: train CONFIG --data DIR", add_help=False)
+    commands.add_parser("trainer", help="the trainer's other commands: trainer --help", add_help=False)
+    return _parsed(parser, commands.choices, list(given))
+
+
 def console() -> NoReturn:
     """The command `headrace`, and `python -m pipeline`."""
     status = main()
     # Python would look through all modules for garbage once more, which takes longer than to leave them to the system.
     gc.freeze()
     sys.exit(status)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that tells what is wrong in one sentence, with the nearest valid name."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process, exit status 2."""
+        from pipeline.overrides import nearest
+
+        if found := re.match(r"argument (\S+): invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            what = "no such command" if found[1] == "COMMAND" else f"not one that {found[1].split('/')[0]} takes"
+            valid = re.findall(r"[\w-]+", found[3])
+            message = f"{found[2]}: {what}{nearest(found[2], valid)}"
+        elif found := re.match(r"unrecognized arguments: (\S+)", message):
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = nearest(found[1], flags) if found[1].startswith("-") else f"; {self.prog} --help tells what it takes"
+            message = f"{found[1]}: unknown argument{near}"
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _epilog() -> str:
@@ -99,7 +124,7 @@ def _version() -> str:
 
 
 def _parsed(
-    parser: argparse.ArgumentParser, commands: dict[str, argparse.ArgumentParser], arguments: list[str]
+    parser: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser], arguments: list[str]
 ) -> argparse.Namespace:
     """The command's arguments, flags and names in any order: `trace DIR --context 9 SHARD:0`, `mix A --out C B`."""
     if not arguments or arguments[0] not in commands:

@@ -31,6 +31,7 @@ from pipeline.recipe import read_steps
 from stages.chain import BYTES_IN, Chain, Outcome, is_edit
 from stages.dedup.phases import group_parts, phases, run_inline
 from stages.dedup.spec import AnyDedup
+from stages.dedup.tasks import PartGiven
 from stages.document import DOCUMENT, PAGE
 from stages.errors import UserError
 from stages.parts import PartWriter, read_part, total_bytes, without_rows
@@ -121,7 +122,7 @@ class HeadraceDedup(PipelineStep):
             self.exclusion_writer or contextlib.nullcontext() as writer,
             tempfile.TemporaryDirectory(dir=self.folder) as folder,
         ):
-            parts = [{**part, "ordinal": i} for i, part in enumerate(_stored(data, Path(folder)))]
+            parts = list(_stored(data, Path(folder)))
             if not parts:
                 return
             with self.track_time("dedup"):
@@ -223,10 +224,10 @@ def _spec(settings: Mapping[str, Any]) -> AnyDedup:
     return found
 
 
-def _stored(data: Iterable[Document], folder: Path) -> Iterator[dict[str, Any]]:
+def _stored(data: Iterable[Document], folder: Path) -> Iterator[PartGiven]:
     """Write the documents to parts of about PART_BYTES of text; what a dedup has to know of each."""
     schema = pa.schema([*DOCUMENT, PICKLED])
-    first, batches = 0, gathered(data, BATCH_BYTES)
+    first, ordinal, batches = 0, 0, gathered(data, BATCH_BYTES)
     documents = next(batches, None)
     while documents is not None:
         path, count, size = folder / f"documents-{first:012d}.parquet", 0, 0
@@ -237,7 +238,8 @@ def _stored(data: Iterable[Document], folder: Path) -> Iterator[dict[str, Any]]:
                 part.write(batch.append_column(PICKLED, pickled))
                 size, count, first = size + total_bytes(batch), count + len(documents), first + len(documents)
                 documents = next(batches, None)
-        yield {"path": str(path), "source": "documents", "documents": count, "bytes": size, "files": [], "removals": []}
+        yield PartGiven(ordinal=ordinal, path=str(path), source="documents", documents=count, bytes=size)
+        ordinal += 1
 
 
 def _documents(batch: pa.RecordBatch) -> Iterator[Document]:

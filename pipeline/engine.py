@@ -148,6 +148,7 @@ class Engine:
                     self.log.failed(node, found)
                     self.progress.failed(found.again)
                 else:
+                    self.log.printed(node, found.said)
                     done[node.key] = one = self._accept(node, found)
                     failed.settle(node)
                     failures.add(one.report)
@@ -176,7 +177,7 @@ class Engine:
         if entry is None or theirs is None:
             return node
         job = node.job.lent(_done(node, entry), theirs, node.made_of.components)
-        return Node(node.ref, job, node.weight, node.memory)
+        return Node(node.ref, job, node.weight, node.memory, node.scratch)
 
     def _accept(self, node: Node, finished: Finished) -> Done[Any]:
         """Enter a finished task into the ledger."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import shutil
 import socket
 import tempfile
 import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import storage
 from pipeline.jobs.context import Context
 from pipeline.ledger import Entry, Output
-from pipeline.memory import peak, release, reset_peak
+from pipeline.memory import cpu_time, peak, release, reset_peak
 from pipeline.plan.node import Node, Report, key_of
+from pipeline.said import listening
 from pipeline.storage.errors import PASSING, TransientError, no_space
 from stages.errors import UserError
 from stages.kernels.warm import ensure_warm
@@ -43,7 +45,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a task left, and what it took."""
+    """What a task left, what it took, and what it printed meanwhile."""
 
     report: Report
     outputs: Sequence[Output]
@@ -52,6 +54,7 @@ class Finished:
     peak_memory: int = 0
     host: str = ""
     at: str = ""
+    said: str = ""
 
     @classmethod
     def concluded(cls, report: Report) -> Finished:
@@ -67,10 +70,20 @@ class Finished:
 
 def execute(node: Node, key: str, around: Surroundings) -> Finished:
     """Run one task. Raises UserError where this node's code is not the driver's, and whatever the task raises."""
+    with listening() as said:
+        try:
+            return replace(_execute(node, key, around), said=said.text)
+        except Exception as error:
+            if said.text:
+                error.add_note(f"it printed:\n{said.text}")
+            raise
+
+
+def _execute(node: Node, key: str, around: Surroundings) -> Finished:
     with suppress(OSError):  # a cluster's workers begin where it was started; relative paths are meant from here
         os.chdir(around.folder)
     ensure_warm(None)
-    began, cpu = time.perf_counter(), time.process_time()
+    began, cpu = time.perf_counter(), cpu_time()
     release()
     reset_peak()
     scratch_root = storage.scratch_folder(around.run)
@@ -80,13 +93,15 @@ def execute(node: Node, key: str, around: Surroundings) -> Finished:
             context = Context(around.run, Path(scratch), cache, node.ref, key, around.token)
             node.job.prepare()
             _check_code(node, key)
+            if shutil.disk_usage(scratch).free < node.scratch:
+                raise no_space(scratch_root, node.scratch, f"{node.ref}")
             report = node.job.run(context)
             context.still_wanted()
         return Finished(
             report,
             context.outputs,
             round(time.perf_counter() - began, 3),
-            round(time.process_time() - cpu, 3),
+            round(cpu_time() - cpu, 3),
             peak(),
             socket.gethostname(),
             _now(),

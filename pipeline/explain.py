@@ -57,7 +57,8 @@ def explain(error: ValidationError, model: Any) -> str:
     """The error that matters most, in one sentence: `shards.byte = '1GiB': unknown key; did you mean bytes?`"""
     path, value, text = _worst(error, model)
     where = ".".join(str(p) for p in path)
-    shown = "" if value is None or isinstance(value, Mapping | BaseModel) else f" = {value!r}"
+    long = isinstance(value, Mapping | BaseModel) or (isinstance(value, list) and any(isinstance(one, Mapping) for one in value))
+    shown = "" if value is None or long else f" = {value!r}"
     more = _count(error) - 1
     where = f"{where}{shown}: " if where or shown else ""
     return f"{where}{text}" + (f" (and {more} more)" if more else "")

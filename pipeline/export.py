@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
@@ -32,7 +31,7 @@ from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.tokens.formats.jsonl import SUFFIXES
 from stages.tokens.manifest import TOKENIZER_PATH, shard_names
-from stages.tokens.shard_format import Manifest, ShardEntry
+from stages.tokens.manifest_shape import Manifest, ShardEntry, TokenizerEntry
 from stages.units import show_bytes, show_count
 
 ENDINGS = {
@@ -95,7 +94,7 @@ class Exported(Struct, frozen=True, kw_only=True):
     split: str
     run: ExportedRun
     dtype: str
-    tokenizer: Mapping[str, Any]
+    tokenizer: TokenizerEntry
     sources: dict[str, ExportedSource] = {}
     ended: bool
     finished: bool | UnsetType = UNSET  # in the folder alone
@@ -130,7 +129,7 @@ def export(run: str, out: str, options: ExportOptions) -> Exported:
             split=options.split,
             run=ExportedRun(manifest["name"], manifest["profile"], manifest["fingerprint"]),
             dtype=manifest["dtype"],
-            tokenizer=manifest["tokenizer"] | {"path": TOKENIZER_PATH},
+            tokenizer=TokenizerEntry({**manifest["tokenizer"], "path": TOKENIZER_PATH}),
             ended=all(rule["ends"] for rule in rules.values()),
         )
         write_mark(out, EXPORT, replace(facts, finished=False))
@@ -149,7 +148,7 @@ def _plan(run: str, manifest: Manifest, options: ExportOptions) -> Plan[dict[str
     """The tokenizer, and a task a shard; what was written of each source."""
     known = manifest["tokenizer"]
     yield from copied_tokenizer(Named(storage.join(run, known["path"]), known["sha256"]))
-    tokenizer = TokenizerOfRun(**{name: known[name] for name in ("path", "sha256", "vocab_size", "eos_id")})
+    tokenizer = TokenizerOfRun(known["path"], known["sha256"], known["vocab_size"], known["eos_id"])
     names = list(options.sources or manifest["mixture"]["sources"])
     if options.documents:  # of a source that is split, all documents, as the run has them
         names = list(dict.fromkeys(manifest["sources"][name].get("of", name) for name in names))
@@ -178,9 +177,16 @@ def _node(
     name = shard_names(source, number, options.split)[0].removeprefix("tokens/").removesuffix(".npy")
     endings = ENDINGS.get(options.format, (SUFFIXES.get(options.compression, ""),))
     index = shard.get("index_sha256") or storage.stat(storage.join(run, shard["index"])).version
-    facts = {name: shard[name] for name in ("path", "index", "tokens", "documents", "text_bytes", "sha256")}
     job = ExportShard(
-        shard=ShardOfRun(**facts, index_version=index),
+        shard=ShardOfRun(
+            shard["path"],
+            shard["index"],
+            shard["tokens"],
+            shard["documents"],
+            shard["text_bytes"],
+            shard["sha256"],
+            index,
+        ),
         tokenizer=tokenizer,
         source=source,
         format=options.format,

@@ -30,7 +30,7 @@ from pipeline.recipe import Recipe, at_home, build_recipe
 from stages.errors import UserError
 from stages.parts import read_part
 from stages.steps import step_class
-from stages.tokens.shard_format import Manifest
+from stages.tokens.manifest_shape import Manifest
 from stages.user_code import add_folder
 
 Row = dict[str, Any]

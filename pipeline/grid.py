@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgspec
 from rich.console import Console
 
 from pipeline.tables import plain_table
-from stages.tokens.shard_format import Manifest
+from stages.tokens.manifest_shape import Manifest, SourceEntry
 from stages.units import show_count
-
-Entry = Mapping[str, Any]
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -37,7 +32,7 @@ class Grid(msgspec.Struct, frozen=True):
 
 def grids(manifest: Manifest) -> list[Grid]:
     """The grid of each source that is split, in the mixture's order; where only some parts are members, of these."""
-    groups: dict[tuple[str, tuple[str, ...]], list[tuple[str, Entry]]] = {}
+    groups: dict[tuple[str, tuple[str, ...]], list[tuple[str, SourceEntry]]] = {}
     for name in manifest["mixture"]["sources"]:
         entry = manifest["sources"][name]
         if "part" in entry:
@@ -46,7 +41,7 @@ def grids(manifest: Manifest) -> list[Grid]:
     return [_grid(source, list(axes), found, total) for (source, axes), found in groups.items()]
 
 
-def _grid(source: str, axes: list[str], found: list[tuple[str, Entry]], total: int) -> Grid:
+def _grid(source: str, axes: list[str], found: list[tuple[str, SourceEntry]], total: int) -> Grid:
     down, across = axes[:-1], axes[-1]
     columns = list(dict.fromkeys(entry["part"][across] for _, entry in found))
     rows: dict[str, dict[str, Cell]] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -19,7 +18,6 @@ from pipeline import storage
 from pipeline.engine import MANIFEST, Engine, InputsGone
 from pipeline.folder import IMPORT, RUN, absolute, check_empty, check_kind, held_out_salt, read_mark, write_mark
 from pipeline.jobs.formats import ImportFile, ImportFormat, ImportReport, ImportSettings
-from pipeline.jobs.tokenize import SPLITS
 from pipeline.ledger import Ledger, Ref
 from pipeline.place import Placement
 from pipeline.plan.graph import Plan
@@ -31,8 +29,9 @@ from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.step import content_key
 from stages.tokens.manifest import build_manifest, source_entry
+from stages.tokens.manifest_shape import Manifest, TokenizerEntry
 from stages.tokens.mixture import MAX_REPEATS
-from stages.tokens.shard_format import Manifest, manifest_bytes
+from stages.tokens.shard_format import manifest_bytes
 from stages.tokens.tokenize import EMPTY
 from stages.tokens.tokenizer import TokenizerError, check_tokenizer
 from stages.units import show_bytes, show_count
@@ -73,7 +72,7 @@ class ImportDone(ImportBegun, frozen=True, kw_only=True):
     documents_in: int
     skip_empty: int
     ended: int  # documents that were given the end token
-    tokenizer: dict[str, Any]
+    tokenizer: TokenizerEntry
     dtype: str
     fingerprint: str
     splits: dict[str, ImportedSplit]
@@ -256,8 +255,7 @@ def _manifest(
     inputs: list[TokenInput], done: list[Imported], shards: SplitShards, tokenizer: str, options: ImportOptions
 ) -> Manifest:
     known = done[0].report
-    available = sum(one.tokens for one in shards["train"])
-    train, held_out = (map(msgspec.structs.asdict, shards[split]) for split in SPLITS)
+    available = sum(one["tokens"] for one in shards["train"])
     files = [[storage.public_name(item.file.uri), item.file.version] for item in inputs]
     settings = options.settings()
     manifest = build_manifest(
@@ -269,7 +267,7 @@ def _manifest(
         vocab_size=known.vocab_size,
         eos_id=known.eos_id,
         pad_id=known.pad_id,
-        sources={options.source: source_entry(options.source, train, held_out, available, MAX_REPEATS)},
+        sources={options.source: source_entry(options.source, shards["train"], shards["held_out"], available, MAX_REPEATS)},
         mixture_tokens=available,
         mixture_seed=options.seed,
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, PAIRS, RUN, read_mark
 from pipeline.ledger import FOLDER
 from stages.errors import UserError
-from stages.tokens.shard_format import Manifest, ShardEntry, ShardError, parse_manifest
+from stages.tokens.manifest_shape import Manifest, ShardEntry, SourceEntry, SplitEntry
+from stages.tokens.shard_format import ShardError, parse_manifest
 from stages.tokens.tokenizer import Tokenizer, load_tokenizer
 
 SPLITS = ("train", "held_out")
-MATERIALIZED = "materialized"  # the manifest's key where the trainer wrote instances in training order
+MATERIALIZED: Final = "materialized"  # the manifest's key where the trainer wrote instances in training order
 
 
 def read_manifest(run: str) -> Manifest:
@@ -56,18 +58,26 @@ def members_of(manifest: Manifest, source: str) -> list[str]:
     return [name for name in manifest["mixture"]["sources"] if manifest["sources"][name].get("of", name) == source]
 
 
-def whole_source(manifest: Manifest, source: str) -> ShardEntry:
+def whole_source(manifest: Manifest, source: str) -> SourceEntry:
     """The manifest's entry of a source of the recipe; where it was split, the sums and shards of its parts together."""
     entries = [manifest["sources"][name] for name in members_of(manifest, source)]
     if len(entries) == 1:
         return entries[0]
-    found = _together(entries) | {"budget_tokens": sum(entry["budget_tokens"] for entry in entries)}
-    return found | {"held_out": _together([entry["held_out"] for entry in entries])}
+    return SourceEntry(
+        **_together(entries),
+        budget_tokens=sum(entry["budget_tokens"] for entry in entries),
+        max_repeats=max(entry["max_repeats"] for entry in entries),
+        held_out=_together([entry["held_out"] for entry in entries]),
+    )
 
 
-def _together(splits: Sequence[ShardEntry]) -> ShardEntry:
-    sums = {name: sum(split[name] for split in splits) for name in ("tokens", "documents", "text_bytes")}
-    return {**sums, "shards": [shard for split in splits for shard in split["shards"]]}
+def _together(splits: Sequence[SplitEntry]) -> SplitEntry:
+    return SplitEntry(
+        tokens=sum(split["tokens"] for split in splits),
+        documents=sum(split["documents"] for split in splits),
+        text_bytes=sum(split["text_bytes"] for split in splits),
+        shards=[shard for split in splits for shard in split["shards"]],
+    )
 
 
 def shards_of(manifest: Manifest, source: str, split: str) -> list[ShardEntry]:

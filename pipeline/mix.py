@@ -31,13 +31,13 @@ from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.step import content_key
 from stages.tokens.manifest import TOKENIZER_PATH, build_manifest, shard_names, source_entry
+from stages.tokens.manifest_shape import HeldOutEntry, Manifest, SourceEntry, TokenizerEntry
 from stages.tokens.mixture import Budget, Mixture, compile_mixture
-from stages.tokens.shard_format import Manifest, manifest_bytes
+from stages.tokens.shard_format import manifest_bytes
 from stages.units import show_bytes, show_count
 
 Files = Literal["link", "symlink", "copy"]
 SIZES = ("tokens", "epochs")  # of a mixture, one is given; so is one of these of a source:
-PART = ("of", "part", "where")  # what a manifest says of a sub-source
 WAYS = ("tokens", "share", "repeats")
 
 
@@ -48,7 +48,7 @@ class Member:
     name: str  # in the mixture
     run: str  # as the user named it
     source: str  # its name there
-    entry: dict[str, Any]  # of that folder's manifest
+    entry: SourceEntry  # of that folder's manifest
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Mixed(msgspec.Struct, frozen=True, kw_only=True):
     out: str | None
     name: str
     fingerprint: str
-    tokenizer: dict[str, Any]
+    tokenizer: TokenizerEntry
     dtype: str
     mixture: dict[str, Any]
     tokens: int
@@ -268,14 +268,7 @@ def _manifest(
         eos_id=tokenizer["eos_id"],
         pad_id=tokenizer["pad_id"],
         sources={
-            member.name: source_entry(
-                member.name,
-                member.entry["shards"],
-                member.entry["held_out"]["shards"],
-                budget.asked,
-                budget.max_repeats,
-            )
-            | {key: member.entry[key] for key in PART if key in member.entry}
+            member.name: _entry(member, budget)
             for member, budget in zip(members, budgets, strict=True)
         },
         mixture_tokens=sum(budget.asked for budget in budgets),
@@ -285,8 +278,17 @@ def _manifest(
     told = [one.get("held_out") for one in manifests.values()]
     rules = {(one["share"], one["salt"]) for one in told if one}
     if all(told) and len(rules) == 1:
-        manifest["held_out"] = dict(zip(("share", "salt"), *rules, strict=True))
+        ((share, salt),) = rules
+        manifest["held_out"] = HeldOutEntry(share=share, salt=salt)
     return manifest
+
+
+def _entry(member: Member, budget: Budget) -> SourceEntry:
+    shards, held_out = member.entry["shards"], member.entry["held_out"]["shards"]
+    entry = source_entry(member.name, shards, held_out, budget.asked, budget.max_repeats)
+    if "part" in member.entry:
+        entry.update(of=member.entry["of"], part=member.entry["part"], where=member.entry["where"])
+    return entry
 
 
 def _write(

@@ -53,7 +53,8 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise RecipeError(f"{name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"{name}: a recipe is a mapping of keys, not {type(data).__name__}")
+        what = "the file is empty" if data is None else f"this is a {'list' if isinstance(data, list) else 'single value'}"
+        raise RecipeError(f"{name}: a recipe is a mapping of keys, and {what}; `init` writes one for your own files")
     return data
 
 
@@ -91,11 +92,16 @@ def is_step_list(value: Any) -> bool:
 
 
 def step_names(items: Sequence[Any]) -> list[str]:
-    """A name for each entry of a step list: its own, of `module:Class` the class's; `_2`, `_3` behind it where it comes again."""
+    """A name for each entry of a step list: its own, of `module:Class` the class's; `_2`, `_3` behind it where it comes again.
+
+    A `quality` step may give its own, as `name`.
+    """
     names: list[str] = []
     counts: dict[str, int] = {}
     for item in items:
-        name = (item if isinstance(item, str) else str(next(iter(item)))).rpartition(":")[2]
+        kind, settings = (item, None) if isinstance(item, str) else next(iter(item.items()))
+        given = settings.get("name") if kind == "quality" and isinstance(settings, Mapping) else None
+        name = given if isinstance(given, str) else str(kind).rpartition(":")[2]
         counts[name] = counts.get(name, 0) + 1
         names.append(name if counts[name] == 1 else f"{name}_{counts[name]}")
     return names
@@ -132,8 +138,12 @@ def apply_set(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
             value = yaml.load(text, _Loader)
         except yaml.YAMLError:
             raise RecipeError(f"--set {assignment}: the value is not valid YAML") from None
+        parts = key.strip().split(".")
+        there = data.get("sources")
+        if parts[0] == "sources" and parts[2:] and parts[2] != "read" and isinstance(there, Mapping) and parts[1] not in there:
+            raise RecipeError(f"--set {assignment}: there is no source {parts[1]}{nearest(parts[1], list(there))}")
         patch: Any = value
-        for part in reversed(key.strip().split(".")):
+        for part in reversed(parts):
             patch = {part: patch}
         data = merge(data, patch)
     return data

@@ -29,7 +29,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How far a run is. number, phases: of the phase, and about how many there are; 0 where that is not known.
 
     tasks, done: of the phase, those that were done before included. bytes, done_bytes: of input of the tasks that were not.
-    seconds: since the phase began. left, run_left: seconds that the phase and the run may still take; None: nothing tells.
+    seconds, elapsed: since the phase and the run began. left, run_left: seconds that they may still take; None: nothing tells.
+    titles: of the run's phases, as far as they were foreseen.
     """
 
     phase: str
@@ -45,20 +46,32 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     left: float | None = None
     run_left: float | None = None
     at: float = 0.0  # seconds since 1970
+    elapsed: float = 0.0
+    titles: list[str] = []
+
+    def time_left(self) -> str:
+        """What the phase and the run may still take; "" where nothing tells."""
+        if self.left is None:
+            return ""
+        run = "" if self.run_left is None else f", about {show_seconds(self.run_left)} of the run"
+        return f"{show_seconds(self.left)} left{run}"
+
+    def place(self) -> str:
+        """Which phase it is, and how many of its tasks are done."""
+        number = f"phase {self.number} of {self.phases}: " if self.phases else ""
+        return f"{number}{self.phase} {self.done}/{self.tasks} tasks"
+
+    def rate(self) -> str:
+        """Input that the phase has taken in a second; "" where none was counted."""
+        return f"{show_bytes(self.done_bytes / max(self.seconds, 1e-3))}/s" if self.done_bytes else ""
 
     def words(self) -> list[str]:
-        """The same for people, from what matters most on."""
-        place = f"phase {self.number} of {self.phases}: " if self.phases else ""
-        parts = [f"{place}{self.phase:<26} {self.done:>5}/{self.tasks} tasks"]
-        if self.done_bytes:
-            parts.append(f"{show_bytes(self.done_bytes / max(self.seconds, 1e-3))}/s")
+        """The same for people in one line, which a narrow terminal may cut: from what matters most on."""
+        parts = [part for part in (self.time_left(), self.place(), self.rate()) if part]
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.tried_again:
             parts.append(f"{self.tried_again} tried again")
-        if self.left is not None:
-            run = "" if self.run_left is None else f", about {show_seconds(self.run_left)} of the run"
-            parts.append(f"{show_seconds(self.left)} left{run}")
         return parts
 
 
@@ -157,6 +170,10 @@ class Progress:
             print(f"compiling {total} kernels (once a machine)", file=sys.stderr, flush=True)
         self._compiling = True
 
+    def standing_now(self) -> Standing | None:
+        """Where the run stands now; None where no phase has begun."""
+        return self.standing() if self._titles else None
+
     def standing(self) -> Standing:
         """Where the run stands now."""
         if self._phases is None:
@@ -178,6 +195,8 @@ class Progress:
             left=left,
             run_left=self._run_left(seconds, part, left),
             at=time.time(),
+            elapsed=time.monotonic() - self._began,
+            titles=[phase.title for phase in self._phases],
         )
 
     def _part(self) -> float:
@@ -220,7 +239,8 @@ class Progress:
             standing = msgspec.structs.replace(standing, left=None)
         parts = standing.words()
         if self._seen:
-            parts.insert(1 + bool(self._bytes), f"{show_count(self._kept)} of {show_count(self._seen)} documents kept")
+            place = bool(standing.time_left()) + 1 + bool(standing.rate())
+            parts.insert(place, f"{show_count(self._kept)} of {show_count(self._seen)} documents kept")
         if final:
             parts.append(show_seconds(standing.seconds))
         return "  ".join(parts)

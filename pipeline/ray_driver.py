@@ -81,6 +81,7 @@ class Started:
 
     cpus: int
     memory: list[int]
+    dashboard: str = ""  # its address, where there is one
 
 
 @dataclass(frozen=True)
@@ -168,12 +169,12 @@ def serve(descriptor: int) -> None:
     for name, value in (RAY_ENVIRONMENT if start.address else RAY_ENVIRONMENT | OWN_RAY).items():
         os.environ.setdefault(name, value)
     try:
-        ray = _init(start)
+        ray, dashboard = _init(start)
     except Exception as error:
         connection.send(NotStarted(" ".join(f"{error}".split()) or type(error).__name__))
         return
     try:
-        connection.send(Started(*_offered(ray)))
+        connection.send(Started(*_offered(ray), dashboard))
         _Calls(ray, connection).serve()
     except (BrokenPipeError, ConnectionResetError):  # the run has died
         pass
@@ -183,7 +184,8 @@ def serve(descriptor: int) -> None:
         ray.shutdown()
 
 
-def _init(start: Start) -> Any:
+def _init(start: Start) -> tuple[Any, str]:
+    """Ray, and the address of its dashboard."""
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
@@ -197,8 +199,8 @@ def _init(start: Start) -> Any:
             "object_store_memory": 100 * 2**20,  # reports only: documents never pass through it
             "_temp_dir": start.temporary,
         }
-    ray.init(**options)
-    return ray
+    context = ray.init(**options)
+    return ray, getattr(context, "dashboard_url", None) or ""
 
 
 def _offered(ray: Any) -> tuple[int, list[int]]:

@@ -64,6 +64,7 @@ class Ray:
         self._send(Start(address, workers, temporary and str(Path(temporary).absolute())))
         self.cpus = 1  # of all nodes that are up, as they were last looked at
         self.memory: list[int] = []  # bytes that each of them offers
+        self.dashboard = ""  # address of Ray's, where there is one
 
     def wait_until_started(self, seconds: float) -> None:
         """Raises UserError where Ray does not run within this time."""
@@ -79,7 +80,7 @@ class Ray:
             raise UserError(f"Ray could not be started{where}: its process ended{hint}") from None
         if isinstance(answer, NotStarted):
             raise UserError(f"Ray could not be started{where}: {answer.reason[:400]}{hint}")
-        self.cpus, self.memory = answer.cpus, answer.memory
+        self.cpus, self.memory, self.dashboard = answer.cpus, answer.memory, answer.dashboard
 
     def call(
         self,
@@ -165,6 +166,9 @@ def start_ray(address: str | None, workers: int | None, progress: Progress) -> R
     except BaseException:
         ray.close(seconds=0)
         raise
+    if chosen is not None:
+        without = 'the cluster has no dashboard: pip install "headrace[cluster]" on its first node brings one'
+        progress.note(f"Ray's dashboard: http://{ray.dashboard}" if ray.dashboard else without)
     return ray
 
 

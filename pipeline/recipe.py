@@ -15,7 +15,7 @@ from pipeline.members import Split, members_of
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
 from pipeline.shipped import find_recipe, is_shipped
 from pipeline.storage.public import public
-from pipeline.storage.uri import as_written, located
+from pipeline.storage.uri import as_written, located, possible
 from stages.dedup.spec import METHODS, Dedup
 from stages.errors import UserError
 from stages.marks import HowMuch, in_key, named_files
@@ -34,9 +34,9 @@ Chosen = TypeVar("Chosen", bound=BaseModel)
 class Read(ReadSpec):
     """Where a source lies and how it is read."""
 
-    paths: tuple[str, ...] = Field(min_length=1)
-    """Files, folders and patterns (`data/**/*.jsonl`): on disk, relative to the recipe's folder, or at `s3://`, `https://`,
-    `hf://`; `sample:` is the sample corpus."""
+    paths: tuple[Annotated[str, BeforeValidator(possible)], ...] = Field(min_length=1)
+    """Files, folders and patterns (`data/**/*.jsonl`): on disk, relative to the recipe's folder, or at `s3://`, `gs://`,
+    `az://`, `https://`, `hf://`; `sample:` is the sample corpus."""
 
 
 def _parse_steps(items: Any) -> Any:
@@ -210,6 +210,8 @@ class ExpectedSource(Settings):
     """Tokens that they become, if known."""
     kept: float | None = Field(default=None, gt=0, le=1)
     """Share of its bytes that its steps leave, if known."""
+    file_bytes: Bytes | None = None
+    """Bytes of its files as they are stored, if known: for `plan` where they cannot be listed."""
 
 
 class Expected(Settings):
@@ -219,6 +221,8 @@ class Expected(Settings):
     """Documents in all sources."""
     text_bytes: Bytes
     """UTF-8 bytes of their text."""
+    file_bytes: Bytes | None = None
+    """Bytes of their files as they are stored, if known: for `plan` where the files of a single source cannot be listed."""
     sources: dict[str, ExpectedSource] = Field(default_factory=dict)
     """The same by source, for `plan` where the files cannot be listed."""
 

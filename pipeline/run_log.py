@@ -1,4 +1,5 @@
-"""What a run writes down of itself beside its results, in RUN/logs/: how far it is, and each attempt at a task that failed."""
+"""What a run writes down of itself beside its results, in RUN/logs/: how far it is, each attempt at a task that failed,
+and what tasks printed."""
 
 from __future__ import annotations
 
@@ -17,9 +18,11 @@ from stages.errors import UserError
 
 LOGS = "logs"
 FAILED = f"{LOGS}/failed"
+PRINTED = f"{LOGS}/printed"
 PROGRESS = f"{LOGS}/progress.json"
 MOST = 1000  # tasks of which a run tells: where more fail, these tell why
 SECONDS = 10.0  # between two writes of how far the run is
+LOCAL_SECONDS = 2.0  # where they cost no request
 
 
 class RunLog:
@@ -28,6 +31,7 @@ class RunLog:
     def __init__(self, run: str) -> None:
         self.run = run
         self._texts: dict[str, str] = {}
+        self._printed: set[str] = set()
         self._told = time.monotonic()
 
     def begin(self) -> None:
@@ -36,9 +40,9 @@ class RunLog:
             storage.delete_tree(storage.join(self.run, LOGS))
 
     def end(self) -> None:
-        """All is done: how far it is needs no telling any more. What failed on the way stays."""
+        """All is done: how far it is needs no telling any more. What failed on the way, and what was printed, stays."""
         with suppress(StorageError):
-            if self._texts:
+            if self._texts or self._printed:
                 storage.delete(storage.join(self.run, PROGRESS))
             else:
                 storage.delete_tree(storage.join(self.run, LOGS))
@@ -58,18 +62,27 @@ class RunLog:
         moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         text = "\n".join([f"{moment}, attempt {failed.attempts} at {node.ref}: {words}", *more, ""])
         self._texts[node.key] = self._texts.get(node.key, "") + without_secrets(text)
-        name = f"{node.ref}".replace("/", "-")
-        self._write(f"{FAILED}/{name}.txt", self._texts[node.key].encode())
+        self._write(f"{FAILED}/{_name(node)}.txt", self._texts[node.key].encode())
+
+    def printed(self, node: Node, text: str) -> None:
+        """Write what a task printed to RUN/logs/printed/TASK.txt."""
+        if text.strip() and len(self._printed) < MOST:
+            self._printed.add(node.key)
+            self._write(f"{PRINTED}/{_name(node)}.txt", without_secrets(text).encode())
 
     def standing(self, standing: Callable[[], Standing]) -> None:
         """Say how far the run is, every few seconds."""
-        if time.monotonic() - self._told > SECONDS:
+        if time.monotonic() - self._told > (LOCAL_SECONDS if storage.is_local(self.run) else SECONDS):
             self._write(PROGRESS, msgspec.json.encode(standing()))
             self._told = time.monotonic()
 
     def _write(self, path: str, data: bytes) -> None:
         with suppress(StorageError):
             storage.write_bytes(storage.join(self.run, path), data)
+
+
+def _name(node: Node) -> str:
+    return f"{node.ref}".replace("/", "-")
 
 
 def read_standing(run: str) -> Standing | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
@@ -20,6 +19,7 @@ from pipeline.user_files import batches_of
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels.hashing import hash_texts
+from stages.quality.card import Card, Evaluated, Judged, Sources
 from stages.quality.classifier import good_probability
 from stages.quality.examples import training_texts
 from stages.quality.fasttext_model import load_model
@@ -38,7 +38,7 @@ def train(
     assignments: Sequence[str] = (),
     evaluate: str | None = None,
     labelled: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Card:
     """Train on all documents of the named files (paths, patterns, URIs); returns the model's card, and `warnings` on it.
 
     `labelled`: files of {"text", "label": 0 or 1}, whose documents are good (1) or ordinary (0) ones. `evaluate`: JSON
@@ -49,7 +49,7 @@ def train(
     if not labelled and not (positive and negative):
         raise UserError("give files of good and of ordinary text (--positive, --negative), or of both with labels (--labelled)")
     named = {"positive": positive, "negative": negative, "labelled": labelled}
-    sources = {name: storage.public(list(paths)) for name, paths in named.items() if paths}
+    sources: Sources = {name: storage.public(list(paths)) for name, paths in named.items() if paths}
     good, ordinary = (
         chain(_texts(name, paths) if paths else (), _of_label(labelled, label))
         for name, paths, label in (("positive", positive, 1), ("negative", negative, 0))
@@ -58,17 +58,16 @@ def train(
         card = train_classifier(good, ordinary, out, settings, sources=sources, find_settings=True)
     except OSError as error:
         raise from_os_error(error, error.filename or out, "write") from None
-    card["warnings"] = _warnings(card["held_out"]["spread"])
+    warnings = _warnings(card["held_out"]["spread"])
     if evaluate:
         both = _overlap(evaluate, [*positive, *negative, *labelled])
-        found = {"file": storage.public_name(evaluate), "also_trained_on": both, **judge(out, settings, evaluate)}
-        card["evaluated"] = found
+        found = card["evaluated"] = judge(out, settings, evaluate, both)
         if both:
-            card["warnings"].append(
+            warnings.append(
                 f"{both:,} of the {found['documents']:,} documents of {found['file']} are in the training files too, so it says "
                 "little of how good the model is: take them out of one of the two"
             )
-    return card
+    return {**card, "warnings": warnings}
 
 
 def _warnings(spread: float | None) -> list[str]:
@@ -118,8 +117,8 @@ def _texts(name: str, paths: Sequence[str], metadata: bool = False) -> Iterator[
     return (batch for _, batch in batches_of(name, paths, ReadSpec(metadata=metadata)))
 
 
-def judge(model: str | Path, settings: TrainSettings, labelled: str) -> dict[str, Any]:
-    """How well the model tells good documents (label 1) of a file from bad ones (label 0)."""
+def judge(model: str | Path, settings: TrainSettings, labelled: str, also_trained_on: int) -> Evaluated:
+    """How well the model tells good documents (label 1) of a file from bad ones (label 0), of which some were trained on."""
     classifier = load_model(model)
     scores: list[np.ndarray] = []
     good: list[np.ndarray] = []
@@ -131,6 +130,8 @@ def judge(model: str | Path, settings: TrainSettings, labelled: str) -> dict[str
     all_scores, positive = np.concatenate(scores), np.concatenate(good)
     precision, recall = precision_recall(all_scores, positive, 0.5)
     return {
+        "file": storage.public_name(labelled),
+        "also_trained_on": also_trained_on,
         "documents": len(positive),
         "good": int(positive.sum()),
         "precision": precision,
@@ -140,18 +141,18 @@ def judge(model: str | Path, settings: TrainSettings, labelled: str) -> dict[str
     }
 
 
-def show(card: dict[str, Any], console: Console, out: str) -> None:
+def show(card: Card, console: Console, out: str) -> None:
     """Print what training found."""
     columns = ("judged on<", "documents", "precision at 0.5", "recall at 0.5", "area under ROC", "top 10% begins at")
     table = plain_table(f"classifier {out}", *columns)
     held = sum(card["documents"][kind]["held_out"] for kind in ("positive", "negative"))
-    for name, documents, scores in (
-        ("held-out documents", held, card["held_out"]),
-        *([(e["file"], e["documents"], e)] if (e := card.get("evaluated")) else []),
-    ):
+    judged: list[tuple[str, int, Judged]] = [("held-out documents", held, card["held_out"])]
+    if evaluated := card.get("evaluated"):
+        judged.append((evaluated["file"], evaluated["documents"], evaluated))
+    for name, documents, scores in judged:
         values = (scores["precision"], scores["recall"], scores["roc_auc"], scores["top_tenth_begins"])
         table.add_row(name, f"{documents:,}", *("" if v is None else f"{v:.4f}" for v in values))
     console.print(table)
-    for warning in card["warnings"]:
+    for warning in card.get("warnings", ()):
         console.print(f"warning: {warning}")
     console.print(f"wrote {out}, {out}.card.md and {out}.card.json; in a recipe: - quality: {{model: {out}, score: ...}}")

@@ -13,7 +13,7 @@ MANY = 2  # changes that are named; the others are counted
 def why_again(earlier: Entry, basis: Mapping[str, str] | None, node: Node) -> str:
     """What changed since `earlier`, whose key was made with the components `basis`; the node has the same Ref."""
     if earlier.key == node.key:
-        return "what they wrote is gone"
+        return "what they wrote is missing"
     if basis is None:
         return "what they were made by is not on record"
     ours = node.made_of.components
@@ -31,7 +31,7 @@ def _words(component: str, before: str | None, now: str | None) -> str:
     if kind == "step":
         step, _, part = name.partition(" ")[2].partition(": ")
         if before is None or now is None:
-            return f"the step `{step}` is {'new' if before is None else 'gone'}, or in another place"
+            return f"the step `{step}` {'is new' if before is None else 'was removed'}, or is in another place"
         return f"the {part} of `{step}` changed"
     if kind == "code":
         return f"the code of {name} changed"

@@ -57,18 +57,6 @@ class StepBooks:
         self.edited += other.edited
         self.seconds += other.seconds
 
-    def to_json(self) -> dict[str, Any]:
-        """As a run's summary holds it: amounts as [documents, bytes]."""
-        return {
-            "step": self.step,
-            "in": [self.into.docs, self.into.bytes],
-            "out": [self.out.docs, self.out.bytes],
-            "dropped": {reason: [a.docs, a.bytes] for reason, a in sorted(self.dropped.items())},
-            "failed": [self.failed.docs, self.failed.bytes],
-            "edited": self.edited,
-            "seconds": round(self.seconds, 4),
-        }
-
 
 def add_up(chain: dict[Any, StepBooks], place: tuple[Any, ...], books: Iterable[StepBooks]) -> None:
     """Add a task's books to those of other tasks at the same place of the run; keys are the place and the step's position."""

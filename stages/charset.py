@@ -1,30 +1,24 @@
 """Turns the bytes of a page or text file into characters.
 
-Encodings are decoded as the WHATWG Encoding Standard defines them, with its labels (webencodings) and its decoders
-(encoding_rs, through endec): what crawls hold was made for browsers. What stands for no character becomes U+FFFD, and
-is counted.
+Encodings are those of the WHATWG Encoding Standard (stages/encodings.py): what crawls hold was made for browsers. What
+stands for no character becomes U+FFFD, and is counted.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from itertools import islice
 
 import chardetng_py
-import endec
 import numpy as np
-import webencodings
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
+from stages.encodings import MULTI_BYTE, REPLACEMENT, UTF16, Decoded, decode_as, name_of, table_of
 from stages.meta_charset import declared_in_page
 
-REPLACEMENT = "\ufffd"
 NOT_COUNTED = -1
 SAMPLE_BYTES = 4 << 10  # in which the NULs of UTF-16 are looked for
 CERTAIN = 4  # so many whole characters for one that is not are UTF-8, whatever was declared
@@ -36,7 +30,7 @@ HARDLY, HARDLY_DETECTED = 0.5, 0.25
 # The same, up to which what the detector says is taken for damage: it bears some, and may well be right.
 LIGHTLY = 0.1
 FEW = 8  # characters of several bytes: of fewer it cannot be told that they are no signs of windows-1252
-PARTS = 8  # of a damaged page, of which each is looked at by itself
+HOLES = 0.04  # share of bytes that mean nothing in an encoding, up to which a text may be in it all the same
 
 # UTF-32 is none of the standard's encodings, but its mark is no sensible beginning of UTF-16: that would be a NUL.
 _MARKS = (
@@ -46,22 +40,9 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16le"),
     (codecs.BOM_UTF16_BE, "utf-16be"),
 )
-_UTF16 = frozenset({"utf-16le", "utf-16be"})
-_MULTI_BYTE = frozenset({"gbk", "gb18030", "big5", "euc-jp", "iso-2022-jp", "shift_jis", "euc-kr"})
-# Names of Python that are no labels of the standard; detectors, too, answer with names of Python.
-_PYTHON = {
-    "big5hkscs": "big5",
-    "cp874": "windows-874",
-    "cp932": "shift_jis",
-    "cp949": "euc-kr",
-    "cp950": "big5",
-    "euc_jp": "euc-jp",
-    "euc_kr": "euc-kr",
-    "iso2022_jp": "iso-2022-jp",
-    "mac-cyrillic": "x-mac-cyrillic",
-    "mac-roman": "macintosh",
-}
-_NOT_DETECTED = _UTF16 | {"utf-8", "replacement"}
+# Codecs of Python that write all that they read, and know most that the standard's do.
+_CLEANERS = {"big5": "big5hkscs", "euc-jp": "euc_jp", "euc-kr": "cp949", "gb18030": "gb18030", "shift_jis": "cp932"}
+_NOT_DETECTED = UTF16 | {"utf-8", "replacement"}
 _UKRAINIAN = {"koi8-r": "koi8-u"}  # the same but for letters in place of eight signs that draw boxes
 
 _ASCII, _HIGH = bytes(range(0x80)), bytes(range(0x80, 0x100))
@@ -80,18 +61,6 @@ _WORD_END = re.compile(r"[^\x00-\x7f][^\W\d_]*")  # from the first character on 
 _WORDS = 2000  # looked at
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A text, and how many of its characters were put in place of bytes that mean nothing in its encoding."""
-
-    text: str
-    replaced: int = 0
-
-    def without_cut(self) -> Decoded:
-        """Without the character that the end of the bytes cut in two: crawlers cut long pages off. It still counts."""
-        return Decoded(self.text.removesuffix(REPLACEMENT), self.replaced) if self.replaced else self
-
-
 def decode(data: bytes, declared: str | None = None) -> Decoded:
     """The text of `data`, in the first of these encodings that it is plausibly in.
 
@@ -103,9 +72,9 @@ def decode(data: bytes, declared: str | None = None) -> Decoded:
     """
     for mark, name in _MARKS:
         if data.startswith(mark) and (name != "utf-32-le" or len(data) % 4 == 0):
-            return _decode(data[len(mark) :], name).without_cut()
+            return decode_as(data[len(mark) :], name).without_cut()
     if name := utf16(data[:SAMPLE_BYTES], declared):
-        return _decode(data, name).without_cut()
+        return decode_as(data, name).without_cut()
     if b"\x1b" in data and data.isascii():
         return _escaped(data, declared)
     try:
@@ -127,7 +96,7 @@ def as_dclm(data: bytes, declared: str | None = None) -> Decoded:
 
 def as_utf8(data: bytes) -> Decoded:
     """The text of `data`, which is UTF-8, damaged or not."""
-    return _decode(data.removeprefix(codecs.BOM_UTF8), "utf-8").without_cut()
+    return decode_as(data.removeprefix(codecs.BOM_UTF8), "utf-8").without_cut()
 
 
 def utf16(head: bytes, declared: str | None = None) -> str | None:
@@ -135,56 +104,22 @@ def utf16(head: bytes, declared: str | None = None) -> str | None:
 
     A page begins with one of them; where it was declared, bytes below 32 do for a proof: other text has hardly any.
     """
-    name = _name(declared)
-    if b"\0" not in head and name not in _UTF16:
+    name = name_of(declared)
+    if b"\0" not in head and name not in UTF16:
         return None
     pairs = len(head) // 2
     little, big = head[1 : 2 * pairs : 2].count(0), head[0 : 2 * pairs : 2].count(0)
-    if (little > pairs // 5 or head.startswith(b"<\0")) and big <= little // 3:
+    least = max(1, pairs // 5)
+    if (little > least or head.startswith(b"<\0")) and big <= little // 3:
         return "utf-16le"
-    if (big > pairs // 5 or head.startswith(b"\0<")) and little <= big // 3:
+    if (big > least or head.startswith(b"\0<")) and little <= big // 3:
         return "utf-16be"
-    return name if name in _UTF16 and controls(head) > len(head) // 50 else None
+    return name if name in UTF16 and controls(head) > len(head) // 50 else None
 
 
 def controls(data: bytes) -> int:
     """Bytes below 32 that text has no use for."""
     return len(data) - len(data.translate(None, _CONTROLS))
-
-
-@lru_cache(1000)
-def _name(label: str | None) -> str | None:
-    """The standard's name of an encoding, lower case; None for a label that neither it nor Python knows."""
-    label = label.strip(" \t\r\n\f\"'") if label else ""
-    found = webencodings.lookup(label)
-    if found is None and label:
-        with suppress(LookupError, ValueError):
-            python_name = codecs.lookup(label).name
-            found = webencodings.lookup(_PYTHON.get(python_name, python_name))
-    return found.name.lower() if found else None
-
-
-@cache
-def _table(name: str) -> str:
-    """The characters of the 256 bytes, in an encoding of one byte a character."""
-    return endec.decode(bytes(range(256)), name, "replace", bom="ignore")
-
-
-def _decode(data: bytes, name: str) -> Decoded:
-    """`data` in the encoding of this name."""
-    if name == "utf-8":
-        text = data.decode("utf-8", "replace")
-        return Decoded(text, text.count(REPLACEMENT) - data.count(b"\xef\xbf\xbd"))
-    if name.startswith("utf-32"):
-        text = data.decode(name, "replace")
-    elif name in _MULTI_BYTE or name in _UTF16:
-        try:
-            return Decoded(endec.decode(data, name, bom="ignore"))
-        except UnicodeError:
-            text = endec.decode(data, name, "replace", bom="ignore")
-    else:
-        text = codecs.charmap_decode(data, "strict", _table(name))[0]  # type: ignore[arg-type]  ten times as fast
-    return Decoded(text, text.count(REPLACEMENT))
 
 
 def _escaped(data: bytes, declared: str | None) -> Decoded:
@@ -193,7 +128,7 @@ def _escaped(data: bytes, declared: str | None) -> Decoded:
         text = data.decode("iso2022_kr", "replace")
         return Decoded(text, text.count(REPLACEMENT))
     if _JAPANESE.search(data) or "iso-2022-jp" in _declared(data, declared):
-        return _decode(data, "iso-2022-jp")
+        return decode_as(data, "iso-2022-jp")
     return Decoded(data.decode("ascii"))
 
 
@@ -204,9 +139,9 @@ def _hardly_any_high(data: bytes) -> bool:
 
 def _declared(data: bytes, declared: str | None) -> list[str]:
     """Names of the encodings that were declared, the header's first. What is read as ASCII here is not in UTF-16."""
-    names = (_name(label) for label in (declared, *declared_in_page(data)))
+    names = (name_of(label) for label in (declared, *declared_in_page(data)))
     known = ["windows-1252" if name == "x-user-defined" else name for name in names if name]
-    return [name for name in dict.fromkeys(known) if name not in _UTF16 and name != "replacement"]
+    return [name for name in dict.fromkeys(known) if name not in UTF16 and name != "replacement"]
 
 
 def _other_than_utf8(data: bytes, declared: str | None) -> bool:
@@ -218,16 +153,16 @@ def _other_than_utf8(data: bytes, declared: str | None) -> bool:
 def _damaged_or_legacy(data: bytes, declared: str | None) -> Decoded:
     """`data`, which is not valid UTF-8, in the encoding that fits best."""
     if b"\x1b" in data and _hardly_any_high(data):
-        return _decode(data, "iso-2022-jp")
+        return decode_as(data, "iso-2022-jp")
     names = _declared(data, declared)
-    utf8 = _decode(data, "utf-8")
+    utf8 = decode_as(data, "utf-8")
     whole = len(utf8.text) - len(data.translate(None, _HIGH)) - utf8.replaced
     says_utf8 = "utf-8" in names
     wrong = _against_utf8(data, utf8) if whole or says_utf8 else utf8.replaced
     if whole > CERTAIN * wrong:
         return utf8
     fits, found = _legacy(data, [name for name in names if name != "utf-8"])
-    if fits in _MULTI_BYTE or (not says_utf8 and not _MULTI_BYTE.isdisjoint(names)):
+    if fits in MULTI_BYTE or (not says_utf8 and not MULTI_BYTE.isdisjoint(names)):
         return found
     return utf8 if (whole >= wrong and whole) or (2 * whole >= wrong and says_utf8) else found
 
@@ -249,9 +184,9 @@ def _legacy(data: bytes, names: list[str]) -> tuple[str | None, Decoded]:
     """
     damaged: Decoded | None = None
     for name in names:
-        decoded = _decode(data, name)
+        decoded = decode_as(data, name)
         strange, foreign = _strange(decoded)
-        if name in _MULTI_BYTE:
+        if name in MULTI_BYTE:
             fits = not strange and _few_odd(decoded.text, foreign)
         else:
             share = RARELY_1252 if name == "windows-1252" else RARELY
@@ -273,33 +208,38 @@ def _of_the_east(data: bytes, text: str) -> tuple[str, Decoded] | None:
         return None
     name, decoded = _detected(data)
     foreign = _foreign(decoded.text)
-    if name not in _MULTI_BYTE or len(foreign) < FEW:
+    if name not in MULTI_BYTE or len(foreign) < FEW:
         return None
     return (name, decoded) if _few_odd(decoded.text, len(foreign)) else None
 
 
-def _detected(data: bytes) -> tuple[str | None, Decoded]:
+def _detected(data: bytes, *, holes: bool = True) -> tuple[str | None, Decoded]:
     """`data` in the encoding that is detected, and its name; None where no encoding gives sense to all of it.
 
     Two detectors are asked. Resiliparse's bears damage, but knows no characters beyond those of the standards of old
     (UHC, HKSCS, rows of NEC). That of Firefox knows all that the decoders do, and rules out what one byte contradicts.
+    holes: bytes that mean nothing in an encoding of one byte a character may be damage, too.
     """
-    name = _name(detect_encoding(data, html5_compatible=False))
+    name = name_of(detect_encoding(data, html5_compatible=False))
     name = "windows-1252" if name is None or name in _NOT_DETECTED else _UKRAINIAN.get(name, name)
     first, strange, fits = _tried(data, name)
-    if (name in _MULTI_BYTE and strange <= LIGHTLY) or (fits and not _in_runs(data)):
+    if name in MULTI_BYTE and strange <= LIGHTLY:
         return name if fits else None, first
+    if holes and (damaged := _with_holes(data)):
+        return damaged
+    if fits and not _in_runs(data):
+        return name, first
     other = _firefox(data)
     second, _, other_fits = _tried(data, other)
-    if other_fits and other in _MULTI_BYTE and len(_foreign(second.text)) >= FEW:
+    if other_fits and other in MULTI_BYTE and len(_foreign(second.text)) >= FEW:
         return other, second
     if fits:
         return name, first
-    if voted := _by_parts(data):
-        return None, voted
-    if other_fits and other not in _MULTI_BYTE:
+    if damaged := _without_damage(data):
+        return None, damaged
+    if other_fits and other not in MULTI_BYTE:
         return other, second
-    return None, first if strange <= HARDLY_DETECTED else _decode(data, "windows-1252")
+    return None, first if strange <= HARDLY_DETECTED else decode_as(data, "windows-1252")
 
 
 def _in_runs(data: bytes) -> bool:
@@ -310,34 +250,56 @@ def _in_runs(data: bytes) -> bool:
 
 def _firefox(data: bytes) -> str:
     """What the detector of Firefox takes the encoding for: always one of the standard's, and never UTF-8."""
-    return _name(chardetng_py.detect(data)) or "windows-1252"
+    return name_of(chardetng_py.detect(data)) or "windows-1252"
 
 
 def _tried(data: bytes, name: str) -> tuple[Decoded, float, bool]:
     """`data` in this encoding, the share of its characters that no text has, and whether it looks like text."""
-    decoded = _decode(data, name)
+    decoded = decode_as(data, name)
     strange, foreign = _strange(decoded)
-    return decoded, strange / foreign, not strange and (name in _MULTI_BYTE or _cased(decoded.text))
+    return decoded, strange / foreign, not strange and (name in MULTI_BYTE or _cased(decoded.text))
 
 
-def _by_parts(data: bytes) -> Decoded | None:
-    """`data` in the encoding of several bytes a character that most of its parts are in: damage spoils few of them."""
-    found = Counter(_firefox(part) for part in _parts(data))
-    name = max(_MULTI_BYTE, key=lambda name: (found[name], name))
-    if 2 * found[name] < max(1, found.total()):
+def _with_holes(data: bytes) -> tuple[str, Decoded] | None:
+    """`data` in an encoding of one byte a character in which few of its bytes have no meaning, and its name.
+
+    Detectors take such bytes for a proof that it is another one; without all that may be such, they find it.
+    """
+    counts = np.bincount(np.frombuffer(data, np.uint8), minlength=256)
+    most = HOLES * counts[0x80:].sum()
+    rare = bytes(byte for byte in set().union(*_holes().values()) if 0 < counts[byte] <= most)
+    if not rare:
         return None
-    decoded, strange, _ = _tried(data, name)
-    return decoded if strange <= HARDLY_DETECTED and len(_foreign(decoded.text)) >= FEW else None
+    whole = data.translate(None, rare)
+    found, decoded = _detected(whole, holes=False)
+    if found is None or 2 * sum(map(str.isalpha, _foreign(decoded.text))) < counts[0x80:].sum():
+        return None  # of signs alone nothing can be told
+    for name, holes in _holes().items():
+        if 0 < counts[list(holes)].sum() <= most and decoded == decode_as(whole, name):
+            return name, decode_as(data, name)
+    return None
 
 
-def _parts(data: bytes) -> Iterator[bytes]:
-    """`data` cut before tags into some parts of about one size; those that are ASCII are left out."""
-    ends = [data.find(b"<", len(data) * number // PARTS) for number in range(1, PARTS)]
-    begin = 0
-    for end in [*sorted(end for end in ends if end > 0), len(data)]:
-        if not data[begin:end].isascii():
-            yield data[begin:end]
-        begin = end
+@cache
+def _holes() -> dict[str, bytes]:
+    """The bytes without a meaning of the encodings of Windows, by their names."""
+    numbers = (1252, 1251, 1250, 1253, 1254, 1255, 1256, 1257, 1258, 874)
+    names = [f"windows-{number}" for number in numbers]
+    tables = ((name, enumerate(table_of(name))) for name in names)
+    return {
+        name: bytes(i for i, char in table if _STRANGE.match(char) or char == REPLACEMENT) for name, table in tables
+    }
+
+
+def _without_damage(data: bytes) -> Decoded | None:
+    """`data` in the encoding of several bytes a character that is detected once what is damaged in it is left out."""
+    found: list[tuple[float, str, Decoded]] = []
+    for name, python_name in _CLEANERS.items():
+        decoded, strange, _ = _tried(data, name)
+        if strange <= LIGHTLY and len(_foreign(decoded.text)) >= FEW:
+            whole = data.decode(python_name, "ignore").encode(python_name, "ignore")
+            found += [(strange, name, decoded)] if _firefox(whole) == name else []
+    return min(found, key=lambda one: one[:2])[2] if found else None
 
 
 def _foreign(text: str) -> str:

@@ -8,14 +8,15 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from stages.errors import UserError
 
-_loaded: dict[str, str] = {}  # module name -> hash of the source that was executed
+_loaded: dict[str, dict[Path, str]] = {}  # module name -> hash of each source that was executed for it, its own and others
 
 
 def add_folder(folder: str | Path) -> None:
@@ -25,7 +26,8 @@ def add_folder(folder: str | Path) -> None:
 
 
 def load(function: str) -> Callable[[Any], Any]:
-    """The function or class of an import path `package.module:name`; imported anew where its file was edited since.
+    """The function or class of an import path `package.module:name`; imported anew where its file, or one beside it that
+    it imports, was edited since: a notebook's kernel outlives many edits.
 
     Raises UserError where there is no such module or name in it, or where importing it raises.
     """
@@ -46,8 +48,7 @@ def installed(group: str, name: str) -> str | None:
 
 def folder_of(module: str) -> str:
     """The folder on Python's path in which a module that was imported lies."""
-    path = source_of(module)
-    return str(path.parents[module.count(".") + (path.name == "__init__.py")])
+    return str(_root(module, source_of(module)))
 
 
 def source_of(name: str) -> Path:
@@ -65,10 +66,6 @@ def source_of(name: str) -> Path:
     return Path(spec.origin)
 
 
-def _digest(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=10).hexdigest()
-
-
 def code_digest(function: str) -> str:
     """A hash of the source of a function's module, and of the modules beside it that it imports.
 
@@ -76,22 +73,33 @@ def code_digest(function: str) -> str:
     one of installed packages. Raises UserError where the module is not found.
     """
     name = function.partition(":")[0]
-    first = source_of(name)
-    root = first.parents[name.count(".") + (first.name == "__init__.py")]
+    root = _root(name, source_of(name))
     whole = hashlib.blake2b(digest_size=16)
+    for path, source, _ in _sources(name):
+        whole.update(f"{path.relative_to(root)}\0{len(source)}\0".encode() + source)
+    return whole.hexdigest()
+
+
+def _sources(name: str) -> Iterator[tuple[Path, bytes, set[Path]]]:
+    """The file of a module and of each beside it that it imports: its path, its source, and which others it imports."""
+    first = source_of(name)
+    root = _root(name, first)
     installed = "site-packages" in root.parts or root.is_relative_to(sys.base_prefix)
     waiting, seen = [first], {first}
     while waiting:
         path = waiting.pop()
-        source = path.read_bytes()
-        whole.update(f"{path.relative_to(root)}\0{len(source)}\0".encode() + source)
-        if installed:
-            break
-        imported = _imported(source.decode(errors="replace"), path.relative_to(root).parent.parts)
-        found = {other for module in imported for other in _beside(root, module)}
+        source, found = path.read_bytes(), set[Path]()
+        if not installed:
+            imported = _imported(source.decode(errors="replace"), path.relative_to(root).parent.parts)
+            found = {other for module in imported for other in _beside(root, module)}
+        yield path, source, found
         waiting += sorted(found - seen, reverse=True)
         seen |= found
-    return whole.hexdigest()
+
+
+def _root(name: str, path: Path) -> Path:
+    """The folder on Python's path in which a module's file lies."""
+    return path.parents[name.count(".") + (path.name == "__init__.py")]
 
 
 _IMPORT = re.compile(
@@ -119,13 +127,25 @@ def _beside(root: Path, module: str) -> list[Path]:
 
 def _import(name: str) -> ModuleType:
     path = source_of(name)
-    digest = _digest(path)
+    sources = list(_sources(name))
+    now = {path: hashlib.blake2b(source, digest_size=10).hexdigest() for path, source, _ in sources}
+    before = _loaded.get(name, now)
+    changed = {path for path in now if before.get(path, now[path]) != now[path]}
+    while more := {path for path, _, imported in sources if path not in changed and imported & changed}:
+        changed |= more
     try:
+        for file in changed:
+            _forget(file, _root(name, path))
         module = importlib.import_module(name)
-        if _loaded.get(name, digest) != digest:
-            # Without the cached bytecode, which is told apart by whole seconds and size alone.
-            exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
     except Exception as error:
         raise UserError(f"function {name}: importing {path} raised {type(error).__name__}: {error}") from error
-    _loaded[name] = digest
+    _loaded[name] = now
     return module
+
+
+def _forget(file: Path, root: Path) -> None:
+    """Let a module be imported anew, from its source."""
+    module = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+    sys.modules.pop(module, None)
+    with suppress(OSError):  # cached bytecode, which Python tells apart by whole seconds and size alone
+        Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)

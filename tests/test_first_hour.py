@@ -15,6 +15,7 @@ import venv
 from pathlib import Path
 from pydoc_data.topics import topics
 
+import pages
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +92,7 @@ def said(command: str, folder: Path, installed: Path, status: int = 0) -> str:
 
 
 def test_two_commands_and_one_edit_lead_from_files_to_a_trained_model(folder: Path, installed: Path) -> None:
-    commands = [line for block in blocks("sh") for line in block.splitlines()]
+    commands = [command.text for command in pages.commands("docs/quickstart.md") if not command.mark]
     assert [command.split()[1] for command in commands] == ["init", "validate", "run"]
     made = said(commands[0], folder, installed)
     assert "text in `body`" in made and "text in `remark`" in made and "warc" in made

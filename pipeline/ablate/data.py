@@ -21,8 +21,9 @@ from pipeline.mix import MixOptions, mix
 from pipeline.place import Placement
 from pipeline.recipe import Recipe, load_recipe
 from stages.errors import UserError
+from stages.tokens.manifest_shape import Manifest
 from stages.tokens.near_copies import LIMIT, MOST, NGRAM, HeldOutNgrams, lowest, sampled
-from stages.tokens.shard_format import Manifest, open_tokens, read_index
+from stages.tokens.shard_format import open_tokens, read_index
 from stages.tokens.tokenizer import load_tokenizer
 
 DOCUMENTS = 256  # of a shard that are looked at together

@@ -67,7 +67,7 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.pairs.make import make_pairs
     from pipeline.pairs.options import Fields, PairOptions
     from pipeline.pairs.show import show_pairs
-    from pipeline.summary import console
+    from pipeline.tables import console
     from pipeline.terminal import print_json, printable_all
 
     source, size = source_name(args), shard_bytes(args)

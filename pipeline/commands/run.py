@@ -33,6 +33,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--train", metavar="CONFIG", help="afterwards train a model on the tokens: a trainer's configuration, such as olmoe_tiny"
     )
+    parser.add_argument(
+        "--metrics-port", type=int, metavar="PORT", help="tell Prometheus at this port's /metrics how far the run is"
+    )
     parser.add_argument("--yes", action="store_true", help="start a run that is large for this machine")
     parser.set_defaults(call=_call)
 
@@ -41,6 +44,7 @@ def _call(args: argparse.Namespace) -> int:
     gc.disable()  # what is imported stays: there is nothing to collect in it
     from pipeline.carry_out import Options, run_recipe
     from pipeline.folder import default_out
+    from pipeline.metrics import served
     from pipeline.overrides import read_yaml
     from pipeline.program import check_trainer, train_command
     from pipeline.ray_start import ray_address
@@ -62,9 +66,10 @@ def _call(args: argparse.Namespace) -> int:
         check_size(recipe, None if args.inline else ray_address(args.address, args.workers))
     flags = {name: getattr(args, name) for name in ("take_over", "reuse_other_code", "verify")}
     options = Options(out, **flags, **carried_out(args))
-    summary = run_recipe(recipe, options)
+    with served(args.metrics_port, options.progress.standing_now):
+        summary = run_recipe(recipe, options)
     if args.json:
-        print_json(summary.to_json())
+        print_json(summary)
         return 0
     if summary.unchanged:
         print(f"{out} is up to date with {args.recipe}: nothing to do")

@@ -1,14 +1,14 @@
 """What each kind of node would have reported, so that a plan can be walked without carrying it out.
 
 Only what the plan goes on from is made up: documents and bytes of parts, how many shards there will be. The digest of a
-file that is not there is the key of the node that would write it.
+file that is not there, and the key of a node that does not run, is the node's name: keys of half a million nodes take minutes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -27,19 +27,23 @@ from pipeline.jobs.held_out import (
     NgramsReport,
 )
 from pipeline.jobs.sample import SampleReport
-from pipeline.jobs.shards import PlanShards, ShardFacts, ShardPlanReport, ShardReport
+from pipeline.jobs.shards import PlanShards, ShardPlanReport, ShardReport
 from pipeline.jobs.split import CutsReport, FindCuts, SplitReport, SplitTokens, SplitValues, ValuesReport
 from pipeline.jobs.tokenize import SPLITS, StoredTokens, TokenizeReport
 from pipeline.jobs.tokenizer import TokenizerReport
-from pipeline.ledger import Output
+from pipeline.ledger import Output, Ref
 from pipeline.plan.node import Done, Node, Report, Stored, files_written
 from pipeline.plan.split import SPLIT
 from stages.dedup.bff import shards_of
 from stages.dedup.footprint import NGRAM_BYTES, SEQUENCE_BYTES
+from stages.quality.card import Card
+from stages.tokens.manifest_shape import ShardFacts
 from stages.tokens.shard import Piece, shard_tokens
 from stages.tokens.split import Axis, cells
 
 VOCABULARY = 50_000  # of a tokenizer that is not read for a plan; it decides the width of a token alone
+
+_NO_SHARD = ShardFacts(tokens=0, documents=0, text_bytes=0, sha256="")
 
 
 class Answers:
@@ -47,8 +51,10 @@ class Answers:
 
     def __init__(self, costs: Costs) -> None:
         self.costs = costs
+        self.width = 2  # bytes of a token
         self.parts: dict[str, tuple[int, int]] = {}  # by path: documents and bytes
-        self.nodes: dict[tuple[str, str, str], int] = {}  # of the stage at hand, by kind, source and stage
+        self.tokens: dict[str, tuple[float, float]] = {}  # of the stage at hand: tokens and documents of each source
+        self.shares: dict[Ref, float] = {}  # of the stage at hand: of all that its kind makes of the source
 
     def of(self, node: Node) -> Done[Any]:
         """What became of a node."""
@@ -56,7 +62,7 @@ class Answers:
             "cut": self._cut,
             "documents": self._documents,
             "sample": self._sample,
-            "classifier": lambda node: (ClassifierReport(card={}), files_written(node.job)),
+            "classifier": lambda node: (ClassifierReport(card=cast(Card, {})), files_written(node.job)),
             "tokenizer": lambda node: (TokenizerReport(), files_written(node.job)),
             "dedup": self._call,
             "tokenize": self._tokenize,
@@ -67,14 +73,21 @@ class Answers:
             "split cuts": lambda node: (CutsReport(cuts=[axis.at or axis.quantiles for axis in _axes(node)]), []),
             SPLIT: self._split,
             "plan shards": self._plan_shards,
-            "shard": lambda node: (ShardReport(shard=ShardFacts(0, 0, 0, "", "")), files_written(node.job)),
+            "shard": lambda node: (ShardReport(shard=_NO_SHARD), files_written(node.job)),
         }
         report, paths = answers[node.ref.kind](node)
-        return Done(node.key, [Output(path, 0, node.key) for path in paths], report)
+        name = f"{node.ref}"
+        return Done(name, [Output(path, 0, name) for path in paths], report)
 
-    def _share(self, node: Node) -> float:
-        """The part of what its stage makes of the source that a node makes."""
-        return 1 / self.nodes[node.ref.kind, node.ref.source, node.ref.stage]
+    def begin(self, nodes: Sequence[Node]) -> None:
+        """The nodes of the next stage: each makes as much of what all of its kind make of a source as it has of their input."""
+        groups: dict[tuple[str, str, str], list[Node]] = {}
+        for node in nodes:
+            groups.setdefault((node.ref.kind, node.ref.source, node.ref.stage), []).append(node)
+        self.shares, self.tokens = {}, {}
+        for group in groups.values():
+            whole = sum(node.weight for node in group)
+            self.shares |= {node.ref: node.weight / whole if whole else 1 / len(group) for node in group}
 
     def _cut(self, node: Node) -> tuple[Report, list[str]]:
         job = node.job
@@ -86,7 +99,7 @@ class Answers:
         return CutReport(ranges=[Range(size=size, lines=(i * size, size, i + 1)) for i in range(count)]), []
 
     def _documents(self, node: Node) -> tuple[Report, list[str]]:
-        flow, share = self.costs.flows[node.ref.source], self._share(node)
+        flow, share = self.costs.flows[node.ref.source], self.shares[node.ref]
         path = f"{node.ref}.kept"
         self.parts[path] = docs, size = int(flow.documents * share), int(flow.bytes * share)
         return DocumentsReport(part=path, dropped=f"{node.ref}.dropped", docs=docs, bytes=size), [path]
@@ -117,7 +130,7 @@ class Answers:
             self._edited(job, parts)
         return CallReport(result=msgspec.Raw(msgspec.json.encode(result))), files_written(job)
 
-    def _counted(self, part: Mapping[str, Any], bytes_each: float, grams: bool) -> dict[str, list[int]]:
+    def _counted(self, part: Any, bytes_each: float, grams: bool) -> dict[str, list[int]]:
         docs, size = self.parts.get(part["path"].path, (0, 0))
         shards = sorted(shards_of(part))
         units = int(size / bytes_each) // len(shards)
@@ -131,23 +144,26 @@ class Answers:
             self.parts[new[str(part["ordinal"])]] = self.parts.get(part["path"].path, (0, 0))
 
     def _tokenize(self, node: Node) -> tuple[Report, list[str]]:
-        costs, share = self.costs, self._share(node)
-        width, held = costs.token_width(), costs.recipe.shards.held_out
-        tokens = costs.token_bytes_of(node.ref.source) / width * share
-        docs = costs.flows[node.ref.source].documents * share
+        costs, share, source, name = self.costs, self.shares[node.ref], node.ref.source, f"{node.ref}"
+        if not self.tokens:
+            self.width = costs.token_width()
+        if source not in self.tokens:
+            self.tokens[source] = costs.token_bytes_of(source) / self.width, costs.flows[source].documents
+        tokens, docs = (count * share for count in self.tokens[source])
+        held = costs.recipe.shards.held_out
         files = {
             split: StoredTokens(
-                Stored(f"{node.ref}.{split}", node.key),
-                Stored(f"{node.ref}.{split}.index", node.key),
+                Stored(f"{name}.{split}", name),
+                Stored(f"{name}.{split}.index", name),
                 int(tokens * part),
                 int(docs * part),
                 0,
             )
             for split, part in zip(SPLITS, (1 - held, held), strict=True)
         }
-        vocabulary = VOCABULARY if width == 2 else 1 << 20
+        vocabulary = VOCABULARY if self.width == 2 else 1 << 20
         facts = {"vocab_size": vocabulary, "eos_id": 0, "pad_id": 0, "sha256": "", "engine": ""}
-        dropped = f"{node.ref}.dropped"
+        dropped = f"{name}.dropped"
         return TokenizeReport(files=files, dropped=dropped, **facts), [dropped]
 
     def _drop_near_copies(self, node: Node) -> tuple[Report, list[str]]:

@@ -11,7 +11,7 @@ import os
 
 import msgspec
 
-from pipeline.forecast.stages import Forecast, Stage
+from pipeline.forecast.stages import READ, Forecast, Stage
 from pipeline.size import machine_memory
 from stages.units import show_bytes
 
@@ -57,6 +57,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     written: int
     memory: int  # of the largest task
     disk: int  # of the run's folder at the phase's fullest moment
+    scratch: int  # of a node, at most, for what its tasks read and write of the run's folder while that is elsewhere
     core_seconds: float
     seconds: float
     bound: str  # what the time goes with: cores, memory, few tasks, network, sources
@@ -104,6 +105,7 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
                 written=written,
                 memory=max(stage.memory for stage in stages),
                 disk=live + written,
+                scratch=max(_scratch(stage, slots // cluster.nodes) for stage in stages),
                 core_seconds=core,
                 seconds=seconds,
                 bound=bound,
@@ -113,6 +115,14 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
         )
         live += written - sum(stage.releases for stage in stages)
     return found, problems
+
+
+def _scratch(stage: Stage, slots: int) -> int:
+    """Bytes of a node's disk that so many tasks of a stage take: the files that they read, if they are the run's, and write."""
+    read = stage.read - stage.outside if stage.phase != READ else 0
+    unevenness = max(1.0, stage.longest * stage.tasks)
+    held = read / max(stage.tasks, stage.parts_read, 1) + stage.written / max(stage.tasks, stage.parts_written, 1)
+    return min(read + stage.written, int(held * unevenness * min(slots, stage.tasks)))
 
 
 def _slots(memory: int, cluster: Cluster) -> int:

@@ -105,16 +105,17 @@ def _input(recipe: Recipe, name: str, listed: list[SourceFile] | Unlisted, rates
             f"{name}: its files cannot be listed ({listed.reason}), and the recipe does not say what to expect; "
             f"set expected.sources.{name}"
         )
-    if measured is not None:
+    if known.file_bytes is not None:
+        ratio = known.file_bytes / max(known.text_bytes, 1)
+    elif measured is not None:
         ratio = measured.bytes_out / max(measured.bytes_in, 1)
     elif part is not None:  # as compact as the run's own files
         ratio = part.written / max(part.bytes_out, 1)
     else:
         raise UserError(f"{name}: how compact its files are is not known; measure with --measure")
     size = int(known.text_bytes * ratio)
-    origin = (
-        f"the recipe's expected.sources, for the files cannot be listed ({listed.reason}); stored size as compact as measured"
-    )
+    stored = "" if known.file_bytes else "; stored size as compact as measured"
+    origin = f"what the recipe expects, for the files cannot be listed ({listed.reason}){stored}"
     suffixed = names[0] if _format(read, names[0]) else "listed.jsonl.zst"  # of what nothing can be told
     files = _made_up(suffixed, size, source.expected.files or max(1, -(-size // split_size(size, recipe.run.split_bytes))))
     told = listed.reason if listed.reason.startswith("sources.") else f"{name}: {listed.reason}"

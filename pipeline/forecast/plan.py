@@ -44,7 +44,7 @@ class Costs(msgspec.Struct, frozen=True):
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):
-    """All phases together. disk, memory: at the fullest moment, of the largest task."""
+    """All phases together. disk, scratch, memory: at the fullest moment, of the fullest node, of the largest task."""
 
     tasks: int
     core_hours: float
@@ -52,6 +52,7 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None
     costs: Costs
     disk: int
+    scratch: int
     memory: int
     read: int
     written: int
@@ -100,8 +101,6 @@ def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) 
     problems += [] if offline else missing_files(recipe)
     if any(stage.phase.endswith(": filter") for stage in told.stages):
         told.assumptions.append("a Bloom filter larger than the one that was tried is as fast as that")
-    if any(given.pages for given in inputs.values()):
-        told.assumptions.append("the process that parses pages, one beside each such task, is not in the memory of a task")
     nodes = sum(phase.cost or 0.0 for phase in found) if cluster.price is not None else None
     costs = Costs(nodes, *other_costs(found, cluster))
     return Foretold(
@@ -122,6 +121,7 @@ def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) 
             cost=costs.all(),
             costs=costs,
             disk=max((phase.disk for phase in found), default=0),
+            scratch=max((phase.scratch for phase in found), default=0),
             memory=max((phase.memory for phase in found), default=0),
             read=sum(phase.read for phase in found),
             written=sum(phase.written for phase in found),

@@ -1,8 +1,8 @@
 """How fast work went where it was measured: read from a finished run's ledger, never written down here.
 
 A rate is core time over bytes of text. Of a map task, each step's own time is on record in its books, and what is left
-is reading and writing; both are taken as shares of the task's processor time. A step that has pages parsed by another
-process waits for that, so its time counts in whole.
+is reading and writing; both are taken as shares of the task's processor time, in which that of the process that parses
+pages is.
 """
 
 from __future__ import annotations
@@ -192,20 +192,18 @@ def _documents(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> N
     report = entry.report_as(DocumentsReport)
     source, number = entry.ref.source, int(entry.ref.stage)
     steps = dict(plans[source][number].steps)
-    waiting = {name for name, step in steps.items() if getattr(step, "takes_pages", False)}
-    waited = sum(books.seconds for books in report.books[1:] if books.step in waiting)
-    inside = sum(books.seconds for books in report.books[1:] if books.step not in waiting)
-    own = max(entry.seconds - waited, inside, 1e-9)
-    busy = min(1.0, entry.cpu_seconds / own)  # below 1 where others had the core for a part of the time
+    inside = sum(books.seconds for books in report.books[1:])
+    whole_task = max(entry.seconds, inside, 1e-9)
+    busy = entry.cpu_seconds / whole_task  # below 1 where others had the core for a part of the time, above with helpers beside
     for books in report.books[1:]:
         step = steps.get(books.step)
         kind = step.step if isinstance(step, Step) else books.step
         work = _of_books(books)
-        work.seconds *= 1.0 if books.step in waiting else busy
+        work.seconds *= busy
         rates.add(f"step:{kind}", source, books.step, work)
     first, last = report.books[0], report.books[-1]
     work = Work(
-        (own - inside) * busy,
+        (whole_task - inside) * busy,
         1,
         first.into.docs,
         first.out.docs,
@@ -264,7 +262,7 @@ def _shard(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
     shard = entry.report_as(ShardReport).shard
     size = sum(o.bytes for o in entry.outputs)
     tokens = sum(o.bytes for o in entry.outputs if o.path.endswith(".npy"))
-    work = Work(entry.cpu_seconds, 1, shard.documents, shard.documents, tokens, tokens, size, 0, entry.peak_memory)
+    work = Work(entry.cpu_seconds, 1, shard["documents"], shard["documents"], tokens, tokens, size, 0, entry.peak_memory)
     rates.add("shard", entry.ref.source, "", work)
 
 
@@ -275,7 +273,6 @@ def _tokenizer(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> N
 
 
 def _train(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
-    seconds = max(entry.cpu_seconds, entry.seconds)  # fastText trains in a process of its own
     size = sum(kind["text_bytes"] for kind in entry.report_as(ClassifierReport).card["documents"].values())
     name = f"{entry.ref.source}.{entry.ref.stage}"
-    rates.add("classifier", "", name, Work(seconds, 1, bytes_in=size, memory=entry.peak_memory))
+    rates.add("classifier", "", name, Work(entry.cpu_seconds, 1, bytes_in=size, memory=entry.peak_memory))

@@ -32,6 +32,8 @@ def show_plan(found: Foretold, console: Console) -> None:
         costs = msgspec.structs.asdict(found.total.costs)
         told = ", ".join(f"{name} {cost:,.2f}" for name, cost in costs.items() if cost is not None)
         line(console, f"cost: {found.total.cost:,.2f} ({told})")
+    fullest = max(found.phases, key=lambda phase: phase.scratch)
+    line(console, f"scratch: {show_bytes(fullest.scratch)} of each node's temporary folder, in {fullest.name}")
     line(console, f"core time: measured in {found.rates}")
     line(console, "memory and files of a dedup: the bounds that it states before it starts; of other tasks: the peak measured")
     for note in found.rate_notes:

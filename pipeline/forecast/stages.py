@@ -18,6 +18,7 @@ from stages.dedup.footprint import Need
 from stages.errors import UserError
 from stages.step import Step
 
+READ = "read and filter"  # the phase that reads source files
 READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers", "index"}  # phases that read parts
 
 
@@ -48,6 +49,8 @@ class Stage(msgspec.Struct):
     releases: int = 0  # bytes of files that are let go when the phase is done
     outside: int = 0  # of `read`, what does not lie in the cluster's own storage: on the hub, on web servers
     longest: float = 0.0  # the share of the work that the largest task has; 0: all have as much
+    parts_read: int = 0  # files that the tasks read, one after the other; 0: each reads one
+    parts_written: int = 0  # files that the tasks write, one after the other; 0: each writes one
     steps: list[StepCost] = []
 
 
@@ -138,7 +141,7 @@ class Costs:
         name, number = group[0].ref.source, int(group[0].ref.stage)
         flow, rates, missing = self.flows[name], self.rates, self.missing
         segment = self.plans[name][number]
-        stage = Stage("read and filter" if number == 0 else f"after dedup {number}", name, len(group))
+        stage = Stage(READ if number == 0 else f"after dedup {number}", name, len(group))
         stage.documents, stage.bytes_in, stage.read = int(flow.documents), int(flow.bytes), int(flow.files)
         stage.outside = stage.read if number == 0 and _is_outside(self.recipe.sources[name].read.paths) else 0
         reading = missing.work(rates.speed("read", name, str(number)) or rates.all("read"), "reading")
@@ -197,6 +200,8 @@ class Costs:
         again = (title, source) in self.stages  # one of several rounds, which were measured and stated together
         stage.core_seconds = 0.0 if again else work.seconds_per_byte * size
         stage.read = int(sum(f.files for f in flows)) if kind in READING else 0
+        stage.parts_read = sum(len(getattr(node.job, "reads", {}).get("parts", ())) for node in group)
+        stage.parts_written = stage.parts_read if kind == "edit" else 0
         stage.written = need.disk if need and not again else 0
         self.add(stage)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +42,7 @@ class _Walk:
                 ref = request.node.ref
                 number = self._number(ref.source, ref.stage)
                 self.costs.deduplicated(ref.source, ref.stage, request.report.summary.needs, number)
-            return Done(request.node.key, (), request.report)
+            return Done(f"{request.node.ref}", (), request.report)
         return None
 
     def _stage(self, stage: Stage) -> list[Done[Any]]:
@@ -56,7 +55,7 @@ class _Walk:
         for (kind, _, _), group in groups.items():
             self._price(kind, group)
         self.outline.core_seconds.append(self._core_seconds() - before)
-        self.answers.nodes = Counter((node.ref.kind, node.ref.source, node.ref.stage) for node in stage.nodes)
+        self.answers.begin(stage.nodes)
         return [self.answers.of(node) for node in stage.nodes]
 
     def _core_seconds(self) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import PartInput
 from pipeline.jobs.sample import sampled
 from pipeline.plan.node import Job, Report
 from stages.marks import HowMuch, InFile, OutFile, Setting
+from stages.quality.card import Card
 from stages.quality.settings import TrainSettings
 from stages.quality.train import train_classifier
 
@@ -21,7 +22,7 @@ SUFFIXES = ("", ".card.json", ".card.md")
 class ClassifierReport(Report):
     """What the model's card says."""
 
-    card: dict[str, Any]
+    card: Card
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from typing import Any, BinaryIO, ClassVar
 
 import msgspec
@@ -56,13 +57,21 @@ class DedupCall(Job):
                 return storage.open_random(file.uri, version=file.witness or None)
             return context.open(file) if path.endswith(".parquet") else context.open_blocks(file)
 
+        unfinished: dict[str, ExitStack] = {}  # by local path
         with ExitStack() as stack:
-            outputs: dict[str, Any] = {}
-            for argument, path in self.outputs.items():
-                if isinstance(path, dict):
-                    outputs[argument] = {key: str(stack.enter_context(context.output(p))) for key, p in path.items()}
-                else:
-                    outputs[argument] = str(stack.enter_context(context.output(path)))
+
+            def begin(path: str) -> str:
+                one = stack.enter_context(ExitStack())
+                local = str(one.enter_context(context.output(path)))
+                unfinished[local] = one
+                return local
+
+            outputs: dict[str, Any] = {
+                argument: {key: begin(path) for key, path in paths.items()} if isinstance(paths, dict) else begin(paths)
+                for argument, paths in self.outputs.items()
+            }
+            if "written" in signature(function).parameters:  # it lets each of its files go once that is whole
+                outputs["written"] = lambda local: unfinished.pop(local).close()
             result = function(**self.settings, **reads, **self.how_much, **outputs, open_file=open_file)
         return CallReport(result=msgspec.Raw(msgspec.json.encode(result)))
 

@@ -20,6 +20,7 @@ from stages.marks import HowMuch, InFile, OutFile, Setting
 from stages.tokens.adopt import adopt
 from stages.tokens.formats import datatrove, jsonl, megatron, olmo, parquet
 from stages.tokens.formats.block import Block, blocks, bounded, rows_by_end_token
+from stages.tokens.manifest_shape import ShardEntry
 from stages.tokens.shard_format import ShardError
 from stages.tokens.token_bytes import TokenBytes
 from stages.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -44,10 +45,16 @@ class ShardOfRun(Readable):
         """The content of its two files."""
         return [self.path, self.sha256, self.index_version]
 
-    def entry(self) -> dict[str, str | int]:
+    def entry(self) -> ShardEntry:
         """As the manifest has it."""
-        names = ("path", "index", "tokens", "documents", "text_bytes", "sha256")
-        return {name: getattr(self, name) for name in names}
+        return ShardEntry(
+            path=self.path,
+            index=self.index,
+            tokens=self.tokens,
+            documents=self.documents,
+            text_bytes=self.text_bytes,
+            sha256=self.sha256,
+        )
 
 
 @dataclass(frozen=True)

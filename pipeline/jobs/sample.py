@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import PartInput, part_batches
 from pipeline.plan.node import Job, Report
-from stages.document import document_hash
+from stages.document import document_hash, text_buffers
 from stages.marks import HowMuch, InFile, Setting
 from stages.parts import PartWriter
 
@@ -49,10 +49,24 @@ class Sample(Job):
 def sampled(
     parts: Sequence[PartInput], share: float, purpose: str, batch_bytes: int, context: Context
 ) -> Iterator[pa.RecordBatch]:
-    """The documents (id, text) of parts, of which `share` is taken for this purpose, in canonical order."""
+    """The documents (id, text) of parts, of which `share` is taken for this purpose, in canonical order.
+
+    Where that is none with a text, as it may be of few large documents, the one whose id has the least hash is taken.
+    """
     limit = share * 2**64
+    least: tuple[int, pa.RecordBatch] | None = None
+    enough = False
     for part in parts:
         for _, kept, _ in part_batches(part, context, batch_bytes, COLUMNS):
-            names = kept.column("id").to_pylist()
-            chosen = np.fromiter((document_hash(name, purpose) < limit for name in names), bool, len(names))
-            yield kept.select(COLUMNS).filter(pa.array(chosen))
+            kept = kept.select(COLUMNS)
+            hashes = [document_hash(name, purpose) for name in kept.column("id").to_pylist()]
+            chosen = np.fromiter((value < limit for value in hashes), bool, len(hashes))
+            yield kept.filter(pa.array(chosen))
+            texts = np.flatnonzero(np.diff(text_buffers(kept.column("text"))[1]))
+            enough = enough or bool(chosen[texts].any())
+            if not enough and len(texts):
+                row = min(texts, key=hashes.__getitem__)
+                if least is None or hashes[row] < least[0]:
+                    least = hashes[row], kept.take(pa.array([row]))
+    if not enough and least is not None:
+        yield least[1]

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
-import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -18,6 +17,7 @@ from pipeline.jobs.context import Context
 from pipeline.jobs.tokenize import StoredTokens
 from pipeline.plan.node import Job, Report
 from stages.marks import InFile, OutFile, Setting
+from stages.tokens.manifest_shape import ShardFacts
 from stages.tokens.shard import Piece, plan_shards, shard_tokens, write_shard
 
 AHEAD = 16  # indexes read at once while shards are planned; each holds the ends of one token file,
@@ -53,16 +53,6 @@ class PlanShards(Job):
         return ShardPlanReport(shards=shards)
 
 
-class ShardFacts(msgspec.Struct):
-    """What the manifest says of a shard, besides its paths."""
-
-    tokens: int
-    documents: int
-    text_bytes: int
-    sha256: str
-    index_sha256: str = ""
-
-
 class ShardReport(Report):
     shard: ShardFacts
 
@@ -86,7 +76,7 @@ class WriteShard(Job):
             ]
             path, index = (stack.enter_context(context.output(name)) for name in self.output)
             facts = write_shard(local, self.pieces, path, index, np.dtype(self.dtype))
-        return ShardReport(shard=msgspec.convert(facts, ShardFacts))
+        return ShardReport(shard=facts)
 
 
 @contextmanager

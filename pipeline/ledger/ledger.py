@@ -161,6 +161,10 @@ class Ledger:
         """How many entries there are."""
         return len(self.table.rows)
 
+    def keys(self) -> list[str]:
+        """The keys of all entries, in the order in which they were added."""
+        return [key.hex() for key, _ in sorted(self.table.rows.items(), key=lambda row: row[1])]
+
     def output_bytes(self) -> int:
         """Bytes of all outputs that were not let go, as their entries tell them: nothing is listed."""
         return self.table.output_bytes()
@@ -288,7 +292,7 @@ class Ledger:
         stale = [key for key in self.table.rows if key not in keep]
         # Entries go last: where a kill comes between, they still say what is there to be removed.
         rows = (self.table.rows[key] for key in stale)
-        every = (output.path for row in rows for output in self._entry(row).outputs if self._owns(row, output.path))
+        every = (output.path for row in rows for output in self._entry(row).outputs)  # no other entry names them
         while batch := list(islice(every, BATCH)):
             self._delete(batch)
         for prefix, names, _ in list_folder(self.run, PARTS, whole=True):
@@ -296,10 +300,6 @@ class Ledger:
             self._delete([path for path in ours if self.table.owner(path) is None])
         self.forget([key.hex() for key in stale])
         return len(stale)
-
-    def _owns(self, row: int, path: str) -> bool:
-        owner = self.table.owner(path)
-        return owner is not None and owner[0] == row
 
     def _delete(self, paths: list[str]) -> None:
         storage.delete_many([storage.join(self.run, path) for path in paths])

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.pairs.chat import Message
 from pipeline.pairs.options import Fields, Kind
 from pipeline.pairs.records import Record
+from stages.errors import UserError
 
 ROLES = ("answer", "chosen", "rejected", "desirable", "undesirable")
 """What a sequence is; its number here is what the shards hold."""
@@ -50,13 +51,22 @@ class Pair:
 
 
 def kind_of(record: Record, fields: Fields) -> Kind:
-    """What a record's own fields make it."""
+    """What a record's own fields make it. Raises UserError where a label is there, and is not true or false: bad answers
+    would be learned as good ones."""
     there = record.fields
     if _get(there, fields.chosen) is not None and _get(there, fields.rejected) is not None:
         return "preferences"
     if _get(there, fields.messages) is not None:
         return "messages"
-    return "labels" if isinstance(_get(there, fields.label), bool) else "answers"
+    label = _get(there, fields.label)
+    if isinstance(label, bool):
+        return "labels"
+    if label is not None or fields.label in there:
+        raise UserError(
+            f"{record.file}, record {record.number}: {fields.label} is {_kind(label)}, not true or false; write whether an "
+            "answer is a good one as true or false, or say --kind answers where it means something else"
+        )
+    return "answers"
 
 
 def read_pair(record: Record, kind: Kind, fields: Fields) -> Pair:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 if TYPE_CHECKING:
     from pipeline.pairs.make import Books
+
+
+class DroppedRecord(msgspec.Struct, frozen=True):
+    """A record that gave no pair, by which rule, and what of it."""
+
+    id: str | None
+    file: str
+    record: int
+    rule: str
+    detail: str
 
 
 class DroppedLog:
@@ -32,11 +43,10 @@ class DroppedLog:
         """Note one record."""
         self.books.dropped[rule] += 1
         self.books.first.setdefault(rule, f"{file}, record {record}: {detail}")
-        line = {"id": name, "file": file, "record": record, "rule": rule, "detail": detail}
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._file.write(msgspec.json.encode(DroppedRecord(name, file, record, rule, detail)) + b"\n")
 
 
-def read_dropped(path: Path) -> Iterator[dict[str, Any]]:
+def read_dropped(path: Path) -> Iterator[DroppedRecord]:
     """The lines of a log."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        yield from map(json.loads, file)
+    with gzip.open(path, "rb") as file:
+        yield from map(msgspec.json.Decoder(DroppedRecord).decode, file)

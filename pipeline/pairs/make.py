@@ -9,14 +9,15 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec.structs import replace
 
 from pipeline import storage
 from pipeline.folder import PAIRS, RUN, check_kind, read_mark, write_mark
@@ -27,15 +28,18 @@ from pipeline.pairs.encode import Encoded, encode, fit
 from pipeline.pairs.options import Kind, PairOptions
 from pipeline.pairs.records import Record, find_files, read_records
 from pipeline.pairs.shards import ShardWriter
+from pipeline.pairs.show import PairsMade, PairSplit
 from stages.dedup.phases import group_parts, phases, run_inline
+from stages.dedup.tasks import PartGiven
 from stages.document import DOCUMENT
 from stages.errors import UserError
 from stages.filters.decontaminate import Decontaminate
 from stages.parts import PartWriter, read_part
 from stages.step import content_key
 from stages.tokens.manifest import TOKENIZER_PATH, build_manifest, source_entry
+from stages.tokens.manifest_shape import Manifest, PairsEntry, ShardEntry, SplitEntry
 from stages.tokens.mixture import MAX_REPEATS
-from stages.tokens.shard_format import MANIFEST, Manifest, fingerprint, manifest_bytes
+from stages.tokens.shard_format import MANIFEST, fingerprint, manifest_bytes
 from stages.tokens.tokenize import held_out_texts
 from stages.tokens.tokenizer import EncodeRules, Tokenizer, load_tokenizer
 
@@ -55,7 +59,7 @@ class Books:
     changed: Counter[str] = field(default_factory=Counter)  # cut_answer, cut_prompt, special_tokens_in_text
 
 
-def make_pairs(files: list[str], out: str, options: PairOptions) -> dict[str, Any]:
+def make_pairs(files: list[str], out: str, options: PairOptions) -> PairsMade:
     """Write the pairs of `files` into the folder `out`; returns what its pairs.json says.
 
     Done again with the same settings and files it does nothing. Raises UserError.
@@ -74,19 +78,19 @@ def make_pairs(files: list[str], out: str, options: PairOptions) -> dict[str, An
     key = content_key(
         "pairs",
         1,
-        options.settings(),
+        asdict(options.settings()),
         template,
         tokenizer.sha256,
         [[e.uri, e.version] for e in entries],
         _evaluation(options),
     )
     with storage.RunLock(str(folder)):
-        mark = _check_folder(str(folder), out, key)
-        if mark is not None:
-            return mark | {"out": out, "made": False}
+        made = _check_folder(str(folder), out, key)
+        if made is not None:
+            return replace(made, out=out, made=False)
         facts = _Making(folder, options, template, tokenizer, key).run([entry.uri for entry in entries])
         write_mark(str(folder), PAIRS, facts)
-    return facts | {"out": out, "made": True}
+    return replace(facts, out=out, made=True)
 
 
 def _tokenizer_path(named: str) -> str:
@@ -97,7 +101,7 @@ def _evaluation(options: PairOptions) -> list[str]:
     return [storage.stat(file).version for file in options.decontaminate]
 
 
-def _check_folder(folder: str, named: str, key: str) -> dict[str, Any] | None:
+def _check_folder(folder: str, named: str, key: str) -> PairsMade | None:
     """What a finished folder of these pairs says; None where there is none yet. Raises UserError for another's folder."""
     check_kind(folder, PAIRS)
     mark = read_mark(folder, PAIRS)
@@ -108,7 +112,7 @@ def _check_folder(folder: str, named: str, key: str) -> dict[str, Any] | None:
         return None
     if mark["key"] != key:
         raise UserError(f"{named} holds pairs of other files or settings; choose another --out, or delete it first")
-    return mark
+    return msgspec.convert(mark, PairsMade)
 
 
 class _Making:
@@ -124,7 +128,7 @@ class _Making:
         self.kind: Kind = options.kind
         self.scratch = folder / SCRATCH
 
-    def run(self, files: list[str]) -> dict[str, Any]:
+    def run(self, files: list[str]) -> PairsMade:
         """All of it; returns the facts of pairs.json."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         shutil.rmtree(self.folder / "tokens", ignore_errors=True)
@@ -140,7 +144,8 @@ class _Making:
         if self.books.read != written + sum(self.books.dropped.values()):
             raise AssertionError(f"{self.books.read} records read, {written} written, {self.books.dropped} dropped")
         if not splits["train"]:
-            raise UserError(f"no pair is left to train on: {_told(self.books)}")
+            held = f"; {written:,} are held out (--held-out {self.options.held_out:g})" if written else ""
+            raise UserError(f"no pair is left to train on: {_told(self.books)}{held}")
         manifest = self._manifest(splits)
         copied = self.folder / TOKENIZER_PATH
         copied.parent.mkdir(exist_ok=True)
@@ -150,7 +155,7 @@ class _Making:
 
     # ---- reading
 
-    def _read(self, number: int, file: str) -> dict[str, Any]:
+    def _read(self, number: int, file: str) -> PartGiven:
         """Read and check one file into a part; returns it as dedup wants it."""
         path, size, good = self.scratch / f"{number:05d}.parquet", 0, 0
         wrong = Counter[str]()
@@ -165,13 +170,9 @@ class _Making:
                 good += len(rows)
         if not good and wrong and set(wrong) == {"wrong_field"}:
             raise UserError(f"{self.books.first['wrong_field']}; name the fields with --prompt-field and the like")
-        return {
-            "ordinal": number,
-            "path": str(path),
-            "source": self.options.source,
-            "documents": part.rows,
-            "bytes": size,
-        }
+        return PartGiven(
+            ordinal=number, path=str(path), source=self.options.source, documents=part.rows, bytes=size
+        )
 
     def _pairs(self, file: str, wrong: Counter[str]) -> Iterator[Pair]:
         for record in read_records(file, self.options.max_record_bytes):
@@ -217,7 +218,7 @@ class _Making:
 
     # ---- dedup
 
-    def _deduplicate(self, parts: list[dict[str, Any]]) -> dict[int, np.ndarray]:
+    def _deduplicate(self, parts: list[PartGiven]) -> dict[int, np.ndarray]:
         """The rows of each part (sorted) that are copies of earlier ones."""
         parts = [part for part in parts if part["documents"]]
         if self.options.dedup == "none" or not parts:
@@ -241,7 +242,7 @@ class _Making:
 
     # ---- writing
 
-    def _write(self, parts: list[dict[str, Any]], removals: dict[int, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
+    def _write(self, parts: list[PartGiven], removals: dict[int, np.ndarray]) -> dict[str, list[ShardEntry]]:
         """Encode what is left and write its shards; returns their entries by split."""
         options, salt = self.options, f"pairs/{self.options.seed}"
         with (
@@ -277,14 +278,11 @@ class _Making:
             found.append(sequences)
         return found
 
-    def _manifest(self, splits: dict[str, list[dict[str, Any]]]) -> Manifest:
+    def _manifest(self, splits: dict[str, list[ShardEntry]]) -> Manifest:
         options, tokenizer = self.options, self.tokenizer
         available = sum(shard["tokens"] for shard in splits["train"])
         entry = source_entry(options.source, splits["train"], splits["held_out"], available, MAX_REPEATS)
-        more = ("mask", "mask_sha256", "pairs", "pairs_sha256", "records", "answer_tokens")
-        for split, whole in (("train", entry), ("held_out", entry["held_out"])):
-            for shard, facts in zip(whole["shards"], splits[split], strict=True):
-                shard |= {name: facts[name] for name in more}
+        entry["shards"], entry["held_out"]["shards"] = splits["train"], splits["held_out"]  # with what is beside tokens
         manifest = build_manifest(
             name=options.source,
             profile="",
@@ -300,36 +298,37 @@ class _Making:
         )
         kind = "answers" if self.kind in ("auto", "messages") else self.kind
         kind = "preferences" if self.options.wrong_answers else kind
-        facts = {"kind": kind, "chat_template": self.template.text, "max_tokens": options.max_tokens}
-        manifest["pairs"] = facts
-        return manifest | {"fingerprint": fingerprint(manifest)}
+        self.kind_made = kind
+        manifest["pairs"] = PairsEntry(kind=kind, chat_template=self.template.text, max_tokens=options.max_tokens)
+        manifest["fingerprint"] = fingerprint(manifest)
+        return manifest
 
-    def _facts(self, files: list[str], manifest: Manifest) -> dict[str, Any]:
+    def _facts(self, files: list[str], manifest: Manifest) -> PairsMade:
         source = manifest["sources"][self.options.source]
-        counts = ("documents", "tokens", "text_bytes")
-        splits = {
-            name: {key: split[key] for key in counts}
-            | {
-                "answer_tokens": sum(shard["answer_tokens"] for shard in split["shards"]),
-                "shards": len(split["shards"]),
-            }
-            for name, split in (("train", source), ("held_out", source["held_out"]))
-        }
-        return {
-            "finished": True,
-            "key": self.key,
-            "kind": manifest["pairs"]["kind"],
-            "files": files,
-            "settings": self.options.settings(),
-            "chat_template": self.template.text,
-            "read": self.books.read,
-            "dropped": dict(sorted(self.books.dropped.items())),
-            "first_dropped": dict(sorted(self.books.first.items())),
-            "changed": {name: count for name, count in sorted(self.books.changed.items()) if count},
-            "splits": splits,
-            "tokenizer": manifest["tokenizer"],
-            "fingerprint": manifest["fingerprint"],
-        }
+        return PairsMade(
+            key=self.key,
+            kind=self.kind_made,
+            files=files,
+            settings=self.options.settings(),
+            chat_template=self.template.text,
+            read=self.books.read,
+            dropped=dict(sorted(self.books.dropped.items())),
+            first_dropped=dict(sorted(self.books.first.items())),
+            changed={name: count for name, count in sorted(self.books.changed.items()) if count},
+            splits={"train": _split(source), "held_out": _split(source["held_out"])},
+            tokenizer=manifest["tokenizer"],
+            fingerprint=manifest["fingerprint"],
+        )
+
+
+def _split(entry: SplitEntry) -> PairSplit:
+    return PairSplit(
+        documents=entry["documents"],
+        tokens=entry["tokens"],
+        text_bytes=entry["text_bytes"],
+        answer_tokens=sum(shard.get("answer_tokens", 0) for shard in entry["shards"]),
+        shards=len(entry["shards"]),
+    )
 
 
 def _told(books: Books) -> str:

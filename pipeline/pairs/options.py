@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Literal
 
 from stages.errors import UserError
 
@@ -26,15 +26,13 @@ class Fields:
     label: str = "label"  # whether an answer is a good one: true or false
 
 
-@dataclass(frozen=True)
-class PairOptions:
-    """How records become pairs."""
+@dataclass(frozen=True, kw_only=True)
+class PairSettings:
+    """How records become pairs: what decides the bytes, but for the files' contents, the tokenizer's and the template's."""
 
-    tokenizer: str
     source: str = "pairs"
     kind: Kind = "auto"
     fields: Fields = Fields()
-    chat_template: str = "olmoe"  # a name of chat.TEMPLATES, or a file in Jinja
     answers: Literal["all", "last"] = "all"  # of a conversation: which of the assistant's turns are learned
     wrong_answers: bool = False  # answers as preferences over the answers to other prompts
     max_tokens: int = 4096  # of one sequence: the instance that it must fit into
@@ -50,6 +48,14 @@ class PairOptions:
     pad_token: str | None = None
     max_record_bytes: int = 16 << 20
 
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions(PairSettings):
+    """All that is asked for."""
+
+    tokenizer: str
+    chat_template: str = "olmoe"  # a name of chat.TEMPLATES, or a file in Jinja
+
     def check(self) -> None:
         """Raise UserError for values that make no sense."""
         if not 0 <= self.held_out < 1:
@@ -61,6 +67,6 @@ class PairOptions:
         if self.shard_bytes < 1:
             raise UserError(f"--shard-bytes {self.shard_bytes}: at least 1 is needed")
 
-    def settings(self) -> dict[str, Any]:
-        """What decides the bytes, but for the files' contents, the tokenizer's and the template's."""
-        return {name: value for name, value in asdict(self).items() if name not in ("tokenizer", "chat_template")}
+    def settings(self) -> PairSettings:
+        """What decides the bytes."""
+        return PairSettings(**{one.name: getattr(self, one.name) for one in fields(PairSettings)})

@@ -23,6 +23,7 @@ import numpy as np
 from pipeline.pairs.conversation import ROLES, Pair
 from pipeline.pairs.encode import Encoded
 from stages.tokens.manifest import shard_names
+from stages.tokens.manifest_shape import ShardEntry
 from stages.tokens.shard_format import AtomicFile, sha256_file
 
 
@@ -31,7 +32,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, source: str, split: str, shard_bytes: int) -> None:
         self.folder, self.source, self.split, self.shard_bytes = folder, source, split, shard_bytes
-        self.entries: list[dict[str, Any]] = []
+        self.entries: list[ShardEntry] = []
         self.pairs = 0
         self._open: _Shard | None = None
         self._stack = contextlib.ExitStack()
@@ -61,7 +62,7 @@ class ShardWriter:
         if self._open is not None:
             shard, self._open = self._open, None
             self._stack.close()
-            self.entries.append(shard.entry() | {"index_sha256": sha256_file(self.folder / shard.names["index"])})
+            self.entries.append(shard.entry(sha256_file(self.folder / shard.names["index"])))
 
 
 @contextlib.contextmanager
@@ -120,9 +121,20 @@ class _Shard:
         self._raw[key].write(data)
         self._digests[key].update(data)
 
-    def entry(self) -> dict[str, Any]:
+    def entry(self, index_sha256: str) -> ShardEntry:
         """The shard's entry in the manifest."""
-        digests = {key: digest.hexdigest() for key, digest in self._digests.items()}
-        counts = ("tokens", "documents", "text_bytes", "answer_tokens")
-        sums = {"sha256": digests["path"], "mask_sha256": digests["mask"], "pairs_sha256": digests["pairs"]}
-        return self.names | {name: getattr(self, name) for name in counts} | sums
+        return ShardEntry(
+            path=self.names["path"],
+            index=self.names["index"],
+            tokens=self.tokens,
+            documents=self.documents,
+            text_bytes=self.text_bytes,
+            sha256=self._digests["path"].hexdigest(),
+            index_sha256=index_sha256,
+            mask=self.names["mask"],
+            mask_sha256=self._digests["mask"].hexdigest(),
+            pairs=self.names["pairs"],
+            pairs_sha256=self._digests["pairs"].hexdigest(),
+            records=self.names["records"],
+            answer_tokens=self.answer_tokens,
+        )

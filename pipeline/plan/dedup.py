@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from stages.dedup.footprint import filter_memory, footprint, substring_memory, s
 from stages.dedup.index import KEYS
 from stages.dedup.phases import group_parts, phases
 from stages.dedup.spec import AnyDedup, Bff, Substring
-from stages.dedup.tasks import MAX_GROUPS, Phase, Task
+from stages.dedup.tasks import MAX_GROUPS, PartGiven, Phase, Task
 from stages.marks import Mark, marks_of
 from stages.units import show_bytes
 
@@ -160,7 +160,7 @@ class _Calls:
         )
         weight = sum(self.weights.get(path, 0) for path in read)
         ref = Ref("dedup", self.over.source, f"{self.over.name} {phase.name}", number)
-        return Node(ref, job, weight, self._memory(phase, task))
+        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read))
 
     def _with_files(self, value: Any, read: list[str]) -> Any:
         """The value with each known file's name replaced by the file; the names are added to `read`."""
@@ -172,6 +172,10 @@ class _Calls:
             read.append(value)
             return self.files[value]
         return value
+
+    def _scratch(self, phase: Phase, read: Sequence[str]) -> int:
+        """Bytes of disk that a task which writes parts anew takes at a time: one as it is read, and as it is written."""
+        return 2 * max((self.weights.get(path, 0) for path in read), default=0) if phase.name == "edit" else 0
 
     def _memory(self, phase: Phase, task: Task) -> int:
         """Bytes that a task of this phase may take; of filters and suffix arrays exactly, once it is counted."""
@@ -198,16 +202,16 @@ def _with_room(over: Over) -> AnyDedup:
     return settings.model_copy(update={"partitions": settings.partition_count(documents)})
 
 
-def _described(ordinal: int, part: Part) -> dict[str, Any]:
-    return {
-        "ordinal": ordinal,
-        "path": part.file.path,
-        "source": part.source,
-        "documents": part.docs,
-        "bytes": part.bytes,
-        "files": part.files,
-        "removals": [removal.path for removal in part.removals],
-    }
+def _described(ordinal: int, part: Part) -> PartGiven:
+    return PartGiven(
+        ordinal=ordinal,
+        path=part.file.path,
+        source=part.source,
+        documents=part.docs,
+        bytes=part.bytes,
+        files=part.files,
+        removals=[removal.path for removal in part.removals],
+    )
 
 
 def _named(summary: DedupSummary) -> list[str]:

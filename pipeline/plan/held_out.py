@@ -23,6 +23,7 @@ from pipeline.ledger import Ref
 from pipeline.plan.graph import Plan
 from pipeline.plan.node import Done, Node, Stage, Stored
 from pipeline.recipe import Recipe
+from stages.tokens.manifest_shape import HeldOutEntry
 from stages.tokens.near_copies import MOST, NGRAM
 
 GROUP_TOKENS = 1 << 28  # of held-out documents that one task reads, about
@@ -119,11 +120,13 @@ def token_files(tokenized: Tokenized, used: Tokenized) -> list[tuple[str, str]]:
     return found + [(key, path) for key, path in train if path not in known]
 
 
-def held_out_facts(recipe: Recipe, near: Near | None) -> dict[str, Any]:
+def held_out_facts(recipe: Recipe, near: Near | None) -> HeldOutEntry:
     """What the manifest says of held-out documents: the rule that chooses them, and their near copies in training by source.
 
     `near` is there where these were looked for; with `near_copies: drop` they are no longer in training.
     """
     shards = recipe.shards
-    facts: dict[str, Any] = {"share": shards.held_out, "salt": shards.held_out_salt}
-    return facts if near is None else {**facts, "near_copies": shards.near_held_out, "near": near}
+    facts = HeldOutEntry(share=shards.held_out, salt=shards.held_out_salt)
+    if near is not None:
+        facts["near_copies"], facts["near"] = shards.near_held_out, near
+    return facts

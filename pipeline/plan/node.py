@@ -134,12 +134,16 @@ class Key:
 
 @dataclass(frozen=True)
 class Node:
-    """One task of the plan. weight: bytes of input, for progress. memory: bytes it needs; 0: what any task may take."""
+    """One task of the plan. weight: bytes of input, for progress. memory: bytes it needs; 0: what any task may take.
+
+    scratch: bytes of its node's disk that it states to need at a time; 0: nothing is stated.
+    """
 
     ref: Ref
     job: Job
     weight: int = 0
     memory: int = 0
+    scratch: int = 0
 
     @cached_property
     def made_of(self) -> Key:
@@ -156,7 +160,7 @@ class Node:
         return None if like is None else hash_of(type(self.job).__qualname__, self.made_of.inputs, like)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("ref", "job", "weight", "memory")}
+        return {name: getattr(self, name) for name in ("ref", "job", "weight", "memory", "scratch")}
 
 
 R = TypeVar("R", bound=Report, covariant=True)

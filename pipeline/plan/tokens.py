@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 import numpy as np
 
-from pipeline.jobs.shards import PlanShards, ShardFacts, ShardPlanReport, ShardReport, WriteShard
+from pipeline.jobs.shards import PlanShards, ShardPlanReport, ShardReport, WriteShard
 from pipeline.jobs.tokenize import SPLITS, HeldOut, StoredTokens, TokenFilesReport, Tokenize, TokenizeReport
 from pipeline.ledger import Ref
 from pipeline.plan.graph import Plan
@@ -19,9 +17,9 @@ from pipeline.plan.parts import Part
 from pipeline.plan.split import Files
 from pipeline.recipe import Recipe
 from stages.tokens.manifest import build_manifest, shard_names, source_entry
+from stages.tokens.manifest_shape import Manifest, ShardFacts
 from stages.tokens.mixture import compile_mixture
 from stages.tokens.shard import Piece
-from stages.tokens.shard_format import Manifest
 
 SplitShards = dict[str, list[ShardFacts]]
 """Split -> what the manifest says of each shard, in order."""
@@ -112,25 +110,20 @@ class Tokens:
     near: Near | None = None
 
 
-def _facts(splits: SplitShards, split: str) -> list[dict[str, Any]]:
-    """The shards of training or those held out, as the manifest takes them."""
-    return [msgspec.structs.asdict(one) for one in splits[split]]
-
-
 def manifest_of(recipe: Recipe, tokens: Tokens) -> Manifest:
     """The run's manifest: every shard, and the mixture compiled from what there is. Raises MixtureError."""
     facts = tokenizer_facts(tokens.tokenized)
-    available = {name: sum(s.tokens for s in splits["train"]) for name, splits in tokens.shards.items()}
+    available = {name: sum(s["tokens"] for s in splits["train"]) for name, splits in tokens.shards.items()}
     budgets = {budget.source: budget for budget in compile_mixture(recipe.mixture, available)}
     sources = {
         name: source_entry(
-            name, _facts(splits, "train"), _facts(splits, "held_out"), budgets[name].asked, budgets[name].max_repeats
+            name, splits["train"], splits["held_out"], budgets[name].asked, budgets[name].max_repeats
         )
         for name, splits in tokens.shards.items()
     }
     for name, files in tokens.members.items():
         if files.part is not None:
-            sources[name] |= {"of": files.source, "part": dict(files.part), "where": dict(files.where or {})}
+            sources[name].update(of=files.source, part=dict(files.part), where=dict(files.where or {}))
     manifest = build_manifest(
         name=recipe.name,
         profile=recipe.profile or "",

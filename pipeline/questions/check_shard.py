@@ -17,7 +17,8 @@ import pyarrow as pa
 from pipeline import storage
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
-from stages.tokens.shard_format import ShardEntry, ShardError
+from stages.tokens.manifest_shape import OrderedShard, ShardEntry
+from stages.tokens.shard_format import ShardError
 
 CHUNK_TOKENS = 4 << 20
 
@@ -46,7 +47,7 @@ class Checked:
     notes: list[str] = field(default_factory=list)
 
 
-def check_shard(run: str, shard: ShardEntry, rules: Rules, quick: bool = False) -> Checked:
+def check_shard(run: str, shard: ShardEntry | OrderedShard, rules: Rules, quick: bool = False) -> Checked:
     """Check a shard of a run (its entry in the manifest); `quick` leaves the tokens unread.
 
     One without an index (instances that were put into training order) has its size, checksum and token ids checked.
@@ -58,7 +59,7 @@ def check_shard(run: str, shard: ShardEntry, rules: Rules, quick: bool = False) 
         found.problems.append(f"{shard['path']}: the file is missing; run the recipe again to rebuild it")
     elif size != wanted:
         found.problems.append(f"{shard['path']}: {size:,} bytes, the manifest says {wanted:,}")
-    if not quick and shard.get("index_sha256"):
+    if not quick and "index" in shard:
         _check_index_bytes(run, shard, found)
     if size is None or size != wanted or quick:
         for _ in _index(run, shard, found):
@@ -81,25 +82,25 @@ def check_shard(run: str, shard: ShardEntry, rules: Rules, quick: bool = False) 
 
 def _check_index_bytes(run: str, shard: ShardEntry, found: Checked) -> None:
     """Whether an index is byte for byte the one that was written; `_index` reports a missing one."""
-    uri = storage.join(run, shard["index"])
-    if not storage.exists(uri):
+    uri, written = storage.join(run, shard["index"]), shard.get("index_sha256")
+    if not written or not storage.exists(uri):
         return
     digest = hashlib.sha256()
     with storage.open_stream(uri) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
-    if digest.hexdigest() != shard["index_sha256"]:
+    if digest.hexdigest() != written:
         found.problems.append(
             f"{shard['index']}: the index is not the one that was written (sha256 {digest.hexdigest()[:12]}, the manifest "
-            f"says {shard['index_sha256'][:12]}); run the recipe again with --verify"
+            f"says {written[:12]}); run the recipe again with --verify"
         )
 
 
-def _index(run: str, shard: ShardEntry, found: Checked) -> Iterator[pa.RecordBatch]:
+def _index(run: str, shard: ShardEntry | OrderedShard, found: Checked) -> Iterator[pa.RecordBatch]:
     """The index's rows in batches, for as long as they follow one another without a gap from the shard's start."""
-    index, end = shard.get("index"), 0
-    if index is None:
+    if "index" not in shard:
         return
+    index, end = shard["index"], 0
     try:
         for rows in read_index_batches(partial(storage.open_stream, storage.join(run, index)), index):
             starts, ends = (np.asarray(rows.column(name)) for name in ("start", "end"))

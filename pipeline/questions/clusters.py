@@ -24,12 +24,12 @@ from pipeline import storage
 from pipeline.jobs.dedup import DedupSummary
 from pipeline.manifest import read_manifest
 from pipeline.overrides import nearest
+from pipeline.run_summary import read_summary
 from pipeline.tables import plain_table
 from stages.dedup.address import pack, read_rows, row_of
 from stages.errors import UserError
 from stages.kernels.hashing import partition_of_document
 
-SUMMARY = "summary.json"
 MEMBERS = 3  # removed documents that are shown of a cluster
 SAMPLE_CHARS = 300
 PASS_BYTES = 256 << 20  # of addresses that are counted at a time; more are counted in several passes over the files
@@ -86,22 +86,13 @@ class Clusters(msgspec.Struct, frozen=True):
     dedups: list[DedupClusters]
 
 
-class _Summary(msgspec.Struct):
-    """The part of a run's summary that is read here."""
-
-    dedup: dict[str, DedupSummary]
-
-
 def clusters(run: str, name: str | None = None, top: int = 5) -> Clusters:
     """What the dedups of a finished run removed, or the one that is named, with its `top` largest clusters.
 
     Raises UserError where there is no finished run or no dedup of that name.
     """
     read_manifest(run)
-    try:
-        dedups = msgspec.json.decode(storage.read_bytes(storage.join(run, SUMMARY)), type=_Summary).dedup
-    except msgspec.ValidationError:
-        raise UserError(f"{run}: its summary was written by an older version; run its recipe again") from None
+    dedups = read_summary(run).dedup
     names = list(dedups)
     if name is not None and name not in names:
         of_source = [n for n in names if n.split("/")[0] == name]

@@ -9,20 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import msgspec
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts
-from pipeline.jobs.dedup import DedupSummary
 from pipeline.overrides import nearest
 from pipeline.questions.measured import document_keys
+from pipeline.run_summary import read_summary
 from stages.chain import BYTES_IN, TEXT_IN
 from stages.errors import UserError
 
-SUMMARY = "summary.json"
 OUTCOME = pa.schema(
     [
         pa.field("outcome", pa.large_string(), nullable=False),  # kept, dropped or failed
@@ -83,8 +79,7 @@ def kept_paths(run: FinishedRun, source: SourceParts) -> list[str | None]:
 
 def _edited_by_dedup(run: FinishedRun) -> dict[str, str]:
     """Part -> the part that a dedup wrote in its place, with the same rows and paragraphs cut out of their texts."""
-    summary = orjson.loads(storage.read_bytes(storage.join(run.uri, SUMMARY)))
-    dedups = msgspec.convert(summary["dedup"], dict[str, DedupSummary])
+    dedups = read_summary(run.uri).dedup
     return {one.read[i].path: path for one in dedups.values() for i, path in (one.parts or {}).items()}
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,7 +24,8 @@ from pipeline.tables import line, plain_table
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
-from stages.tokens.shard_format import Manifest, ShardEntry, ShardError
+from stages.tokens.manifest_shape import Manifest, Materialized, OrderedShard, ShardEntry, TokenizerEntry
+from stages.tokens.shard_format import ShardError
 from stages.tokens.tokenizer import Tokenizer
 from stages.units import show_count
 
@@ -101,12 +101,12 @@ class Inspected(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     name: str
     profile: str
-    tokenizer: Mapping[str, Any]
+    tokenizer: TokenizerEntry
     dtype: str
     fingerprint: str
     mixture_tokens: int
     tokens_read: bool
-    ordered: Mapping[str, Any] | None
+    ordered: Materialized | None
     sources: dict[str, SourceOfRun]
     samples: dict[str, list[Sample]]
     notes: list[str]
@@ -128,7 +128,7 @@ class _Entry:
 
     source: str | None
     split: str
-    shard: ShardEntry
+    shard: ShardEntry | OrderedShard
 
 
 def inspect(run: str, documents: int = 0, quick: bool = False) -> Inspected:
@@ -147,13 +147,13 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> Inspected:
     found = {name: _Found() for name in manifest["mixture"]["sources"]}
     entries = [
         _Entry(name, split, shard) for name in found for split in SPLITS for shard in shards_of(manifest, name, split)
-    ] + [_Entry(None, "ordered", shard) for shard in (ordered or {}).get("shards", ())]
+    ] + [_Entry(None, "ordered", shard) for shard in (ordered["shards"] if ordered else ())]
     problems, notes = _of_manifest(manifest) + _of_tokenizer(run, manifest), []
     first: dict[str, str] = {}  # the shard that a digest was met in first
     with ThreadPoolExecutor(READERS) as pool:
         for entry, checked in _checked(pool, entries, lambda one: check_shard(run, one.shard, rules[one.source], quick)):
             shard = entry.shard
-            if "mask" in shard:
+            if "index" in shard:
                 checked.problems += check_pairs(run, shard, quick)
             problems += checked.problems
             notes += checked.notes
@@ -161,7 +161,7 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> Inspected:
             if shard["tokens"] and digest in first:
                 problems.append(f"{shard['path']}: the same tokens as {first[digest]} (sha256 {digest[:12]})")
             first.setdefault(digest, shard["path"])
-            if entry.source is not None:
+            if entry.source is not None and "index" in shard:
                 source = found[entry.source]
                 source.lengths[entry.split].merge(checked.lengths)
                 source.eos_inside += checked.eos_inside

@@ -23,7 +23,8 @@ from pipeline.program import program
 from pipeline.tables import line
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
-from stages.tokens.shard_format import Manifest, ShardEntry, ShardError
+from stages.tokens.manifest_shape import Manifest, ShardEntry
+from stages.tokens.shard_format import ShardError
 
 CONTEXT = 48  # tokens shown on each side
 SPLIT_CHARACTER = 4  # tokens that one character may be cut into

@@ -19,7 +19,7 @@ from pipeline.manifest import read_corpus, shards_of
 from pipeline.questions.trace import documents_at, has_records, why_command
 from pipeline.tables import plain_table
 from stages.errors import UserError
-from stages.tokens.shard_format import Manifest
+from stages.tokens.manifest_shape import Manifest
 
 if TYPE_CHECKING:
     from trainer.loader.data import Packing

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 from rich.console import Console
 
 from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
@@ -69,8 +69,48 @@ class _Content:
         self.domains[OTHERS] = others
 
 
-def content(run: str) -> dict[str, Any]:
-    """`tokens` and `documents` kept; `said`: of them, by licence and opt-out; `rules`: what each dropped; `domains`.
+class Said(Struct, frozen=True):
+    """Kept documents by what they say: a licence, or an opt-out."""
+
+    what: str
+    value: str
+    documents: int
+    tokens: int
+
+
+class RuleCost(Struct, frozen=True):
+    """What a rule dropped."""
+
+    rule: str
+    documents: int
+    tokens: int
+
+
+class DomainShare(Struct, frozen=True):
+    """Documents and tokens of one domain, kept and dropped by the rules."""
+
+    domain: str
+    documents: int
+    tokens: int
+    dropped_documents: int
+    dropped_tokens: int
+
+
+class Content(Struct, frozen=True, kw_only=True):
+    """What a run's documents say and where they come from. domains: the largest; small_domains_together: others are one."""
+
+    run: str
+    tokens: int
+    documents: int
+    said: list[Said]
+    rules: list[RuleCost]
+    domains_in_all: int
+    small_domains_together: bool
+    domains: list[DomainShare]
+
+
+def content(run: str) -> Content:
+    """What is kept, by what it says and by domain, and what rules dropped.
 
     Raises UserError where there is no finished run, or it let go what is needed.
     """
@@ -83,24 +123,24 @@ def content(run: str) -> dict[str, Any]:
     entries = finished.manifest["sources"].values()
     names = sorted(found.domains, key=lambda name: (-found.domains[name].tokens, name))
     listed = max(SHOWN, -(-len(names) // OF_ALL))
-    return {
-        "run": run,
-        "tokens": sum(entry["tokens"] + entry["held_out"]["tokens"] for entry in entries),
-        "documents": sum(entry["documents"] + entry["held_out"]["documents"] for entry in entries),
-        "said": [{"what": what, "value": value, **_counts(counts)} for (what, value), counts in sorted(found.kept.items())],
-        "rules": [{"rule": rule, **_counts(counts)} for rule, counts in sorted(found.cost.items())],
-        "domains_in_all": len(names),
-        "small_domains_together": found.merged,
-        "domains": [{"domain": name, **_domain(found.domains[name])} for name in names[:listed]],
-    }
+    return Content(
+        run=run,
+        tokens=sum(entry["tokens"] + entry["held_out"]["tokens"] for entry in entries),
+        documents=sum(entry["documents"] + entry["held_out"]["documents"] for entry in entries),
+        said=[Said(what, value, *_counts(counts)) for (what, value), counts in sorted(found.kept.items())],
+        rules=[RuleCost(rule, *_counts(counts)) for rule, counts in sorted(found.cost.items())],
+        domains_in_all=len(names),
+        small_domains_together=found.merged,
+        domains=[_share(name, found.domains[name]) for name in names[:listed]],
+    )
 
 
-def _counts(counts: np.ndarray) -> dict[str, int]:
-    return {"documents": round(counts[0]), "tokens": round(counts[1])}
+def _counts(counts: np.ndarray) -> tuple[int, int]:
+    return round(counts[0]), round(counts[1])
 
 
-def _domain(one: _Domain) -> dict[str, int]:
-    return {name: round(value) for name, value in vars(one).items()}
+def _share(name: str, one: _Domain) -> DomainShare:
+    return DomainShare(name, one.documents, round(one.tokens), one.dropped_documents, round(one.dropped_tokens))
 
 
 def _steps(source: SourceParts, stage: int) -> list[str]:
@@ -174,25 +214,23 @@ def _by(keys: pa.Array, tokens: np.ndarray) -> list[tuple[str, int, float]]:
     return [(row["key"], row["tokens_count"], row["tokens_sum"]) for row in grouped.to_pylist()]
 
 
-def show_content(found: dict[str, Any], console: Console) -> None:
+def show_content(found: Content, console: Console) -> None:
     """Print the tables."""
-    total = max(1, found["tokens"])
-    console.print(f"{found['run']}: {show_count(found['tokens'])} tokens of {found['documents']:,} documents")
+    total = max(1, found.tokens)
+    console.print(f"{found.run}: {show_count(found.tokens)} tokens of {found.documents:,} documents")
     rules = plain_table("what rules cost", "rule<", "documents", "tokens")
     said = plain_table("what is kept says", "what<", "value<", "documents", "tokens", "share")
-    title = f"domains, the largest of {found['domains_in_all']:,}"
+    title = f"domains, the largest of {found.domains_in_all:,}"
     domains = plain_table(title, "domain<", "documents", "tokens", "share", "dropped", "tokens dropped")
-    for row in found["rules"]:
-        rules.add_row(row["rule"], f"{row['documents']:,}", show_count(row["tokens"]))
-    for row in found["said"]:
-        share = f"{row['tokens'] / total:.1%}"
-        said.add_row(row["what"], row["value"], f"{row['documents']:,}", show_count(row["tokens"]), share)
-    for row in found["domains"][:SHOWN]:
-        share = f"{row['tokens'] / total:.1%}"
-        cells = [f"{row['documents']:,}", show_count(row["tokens"]), share]
-        domains.add_row(row["domain"], *cells, f"{row['dropped_documents']:,}", show_count(row["dropped_tokens"]))
+    for row in found.rules:
+        rules.add_row(row.rule, f"{row.documents:,}", show_count(row.tokens))
+    for row in found.said:
+        said.add_row(row.what, row.value, f"{row.documents:,}", show_count(row.tokens), f"{row.tokens / total:.1%}")
+    for row in found.domains[:SHOWN]:
+        cells = [f"{row.documents:,}", show_count(row.tokens), f"{row.tokens / total:.1%}"]
+        domains.add_row(row.domain, *cells, f"{row.dropped_documents:,}", show_count(row.dropped_tokens))
     for table in (rules, said, domains):
         if table.row_count:
             console.print(table)
-    if found["small_domains_together"]:
+    if found.small_domains_together:
         console.print(f"of more than {MOST_DOMAINS:,} domains the smallest are counted together, as {OTHERS}")

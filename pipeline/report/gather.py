@@ -6,8 +6,6 @@ parts, of each source at most so many, evenly chosen; `parts` of a source says h
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import numpy as np
 from msgspec import Struct
@@ -15,7 +13,7 @@ from msgspec import Struct
 from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts, open_finished
 from pipeline.grid import Grid, grids
-from pipeline.questions.clusters import SUMMARY, Cluster, DedupClusters, Piece, clusters
+from pipeline.questions.clusters import Cluster, DedupClusters, Piece, clusters
 from pipeline.recipe_text import recipe_text
 from pipeline.report.books import SourceBooks, Totals, source_books, totals
 from pipeline.report.distributions import LabelFigures, NumberFigures, measures_of
@@ -23,7 +21,8 @@ from pipeline.report.domains import Domains, domains_of
 from pipeline.report.lengths import Lengths, lengths_of
 from pipeline.report.samples import Samples, samples_of
 from pipeline.report.work import Failures, Speed, failures, speed
-from stages.tokens.shard_format import ShardEntry
+from pipeline.run_summary import read_summary
+from stages.tokens.manifest_shape import ShardEntry, TokenizerEntry
 
 PARTS = 64  # of a source that are read for measures, lengths and samples, unless more are asked for
 EACH = 2  # documents shown for a reason
@@ -93,7 +92,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     recipe_hash: str
     seed: int
     dtype: str
-    tokenizer: dict[str, Any]
+    tokenizer: TokenizerEntry
     keep: str
     recipe: str  # as YAML, without what is a default
     balances: bool
@@ -106,14 +105,6 @@ class Figures(Struct, frozen=True, kw_only=True):
     notes: list[str]
 
 
-class _Summary(Struct):
-    """The part of a run's summary that is read here."""
-
-    seconds: float
-    notes: list[str]
-    dedup: dict[str, msgspec.Raw]
-
-
 def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -> Figures:
     """The figures of a finished run. parts: read of each source, 0 for all.
 
@@ -121,7 +112,7 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -
     """
     finished = open_finished(run)
     finished.check_whole()
-    summary = msgspec.json.decode(storage.read_bytes(storage.join(run, SUMMARY)), type=_Summary)
+    summary = read_summary(run)
     ordinals = {name: _chosen(source, parts) for name, source in finished.sources.items()}
     sources = {
         name: _source(finished, source, ordinals[name], each, chars) for name, source in finished.sources.items()
@@ -129,7 +120,13 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -
     manifest = finished.manifest
     return Figures(
         run=storage.redact(run),
-        **{name: manifest[name] for name in ("name", "profile", "fingerprint", "recipe_hash", "seed", "dtype", "tokenizer")},
+        name=manifest["name"],
+        profile=manifest["profile"],
+        fingerprint=manifest["fingerprint"],
+        recipe_hash=manifest["recipe_hash"],
+        seed=manifest["seed"],
+        dtype=manifest["dtype"],
+        tokenizer=manifest["tokenizer"],
         keep=finished.recipe.run.keep,
         recipe=recipe_text(finished.recipe),
         balances=not any(source.problems for source in sources.values()),
@@ -139,7 +136,7 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -
         mixture=_mixture(finished),
         speed=speed(finished, sources, summary.seconds),
         failures=failures(finished, ordinals),
-        notes=summary.notes,
+        notes=list(summary.notes),
     )
 
 

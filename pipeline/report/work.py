@@ -153,7 +153,7 @@ def _bytes_in(run: FinishedRun, entry: Entry) -> int | None:
     if ref.kind in ("documents", "tokenize"):
         return entry.report_as(Report).books[0].into.bytes
     if ref.kind == "shard":
-        return entry.report_as(ShardReport).shard.tokens * np.dtype(run.manifest["dtype"]).itemsize
+        return entry.report_as(ShardReport).shard["tokens"] * np.dtype(run.manifest["dtype"]).itemsize
     if ref.kind == "dedup":
         phase = ref.stage.partition(" ")[2]
         result = msgspec.json.decode(entry.report_as(CallReport).result)

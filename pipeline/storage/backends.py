@@ -9,7 +9,7 @@ from pipeline.storage.entry import Backend, Remote, Writable
 from pipeline.storage.errors import StorageError, shown
 from pipeline.storage.uri import scheme
 
-_MODULES = {"file": "local", "s3": "s3", "http": "http", "https": "http", "hf": "hub"}
+_MODULES = {"file": "local", "s3": "s3", "gs": "cloud", "az": "cloud", "http": "http", "https": "http", "hf": "hub"}
 
 
 def backend(uri: str) -> Backend:
@@ -23,6 +23,8 @@ def remote(uri: str) -> Remote:
 
 def writable(uri: str) -> Writable:
     """The module for a URI to write to; StorageError where nothing can be written."""
-    if scheme(uri) not in ("file", "s3"):
-        raise StorageError(f"{shown(uri)}: nothing can be written there; name a local folder or s3://BUCKET/PREFIX")
+    if scheme(uri) in ("http", "https", "hf"):
+        raise StorageError(
+            f"{shown(uri)}: nothing can be written there; name a local folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
+        )
     return cast(Writable, backend(uri))

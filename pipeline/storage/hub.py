@@ -226,7 +226,7 @@ def list_tree(folder: str) -> Iterator[Entry]:
 
 def commits(uris: Iterable[str]) -> dict[str, str]:
     """The commits at which files were found in this process, by the address of a repository as these URIs or patterns have it."""
-    roots = {parse(uri).root.rstrip("/") for uri in uris if uri.startswith("hf://")}
+    roots = {parse(uri).root.rstrip("/") for uri in uris}
     return {root: _commits[root] for root in sorted(roots) if root in _commits}
 
 

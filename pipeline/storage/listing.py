@@ -101,7 +101,7 @@ def _remote(storage: Backend, kind: str, uri: str) -> list[Entry]:
 def _is_below_root(kind: str, uri: str) -> bool:
     """False for a bucket or a hub repository as a whole, which is never a file."""
     names = [name for name in uri.partition("://")[2].split("/") if name]
-    if kind == "s3":
+    if kind in ("s3", "gs", "az"):
         return len(names) > 1
     return len(names) > (3 if names[:1] == ["datasets"] else 2)
 
@@ -209,9 +209,12 @@ def listed(uri: str, size: int, version: str) -> Stat | None:
 
 def revisions(uris: Iterable[str]) -> dict[str, str]:
     """The commit of each repository on the hub that these URIs or patterns name, as it was when they were looked up."""
-    from pipeline.storage import hub
+    on_hub = [uri for uri in uris if uri.startswith("hf://")]
+    if not on_hub:
+        return {}
+    from pipeline.storage import hub  # and with it a client for the web, which runs without the hub do not need
 
-    return hub.commits(uris)
+    return hub.commits(on_hub)
 
 
 def exists(uri: str | Path) -> bool:

@@ -1,7 +1,7 @@
 """One run per output: the lock of a run's folder, RUN/run.lock.
 
-On a local disk it is a flock, which the kernel lets go when the process ends, even by kill -9. On S3 it is an object
-with a heartbeat; see lock_s3.
+On a local disk it is a flock, which the kernel lets go when the process ends, even by kill -9. On object storage
+it is an object with a heartbeat; see lock_object.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.storage import flock
 from pipeline.storage.backends import writable
 from pipeline.storage.errors import MissingError, StorageError, from_os_error
 from pipeline.storage.stream import read_bytes
-from pipeline.storage.uri import is_local, join, local_path
+from pipeline.storage.uri import is_local, join, local_path, scheme
 
 NAME = "run.lock"
 
@@ -47,9 +47,7 @@ class RunLock:
         if is_local(self.uri):
             self._lock = LocalLock(self.uri)
         else:
-            from pipeline.storage.lock_s3 import S3Lock
-
-            self._lock = S3Lock(self.uri, join(self.uri, NAME))
+            self._lock = _object_lock(self.uri)
         return self
 
     def __exit__(
@@ -72,6 +70,14 @@ class RunLock:
         """
         if self._lock is not None:
             self._lock.check()
+
+
+def _object_lock(run: str) -> Lock:
+    if scheme(run) == "s3":
+        from pipeline.storage.lock_s3 import S3Lock as Held
+    else:
+        from pipeline.storage.lock_cloud import CloudLock as Held
+    return Held(run, join(run, NAME))
 
 
 def describe_holder() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """URIs: which storage one names, and how names are joined to it.
 
 A plain path or file:// is local; s3://BUCKET/KEY, http(s)://HOST/PATH and hf://datasets/ORG/NAME[@REVISION]/PATH are
-remote. Keys of S3 and paths of the hub are taken as they stand, with no percent-decoding.
+remote, as are gs://BUCKET/KEY and az://CONTAINER/KEY. Keys, and paths of the hub, are taken as they stand, with no
+percent-decoding.
 """
 
 from __future__ import annotations
@@ -15,19 +16,24 @@ from urllib.parse import quote, unquote_to_bytes
 from pipeline.storage.errors import StorageError, shown
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-SCHEMES = ("file", "s3", "http", "https", "hf")
+SCHEMES = ("file", "s3", "gs", "az", "http", "https", "hf")
+OTHER_SPELLINGS = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az", "adl": "az"}
 
 
 def scheme(uri: str) -> str:
     """The kind of storage: one of SCHEMES ("file" for plain paths); StorageError for any other."""
     found = _SCHEME.match(uri)
     name = found.group(1).lower() if found else "file"
-    if name == "s3a" or name == "s3n":
-        better = "s3" + uri[uri.index("://") :]
-        raise StorageError(f"{shown(uri)}: {name}:// is Hadoop's spelling; write {shown(better)}")
+    if name in OTHER_SPELLINGS:
+        better = OTHER_SPELLINGS[name] + uri[uri.index("://") :]
+        raise StorageError(f"{shown(uri)}: {name}:// is another tool's spelling; write {shown(better)}")
+    if name in ("abfs", "abfss", "wasb", "wasbs"):
+        raise StorageError(
+            f"{shown(uri)}: {name}:// is Hadoop's spelling; write az://CONTAINER/KEY, and set AZURE_STORAGE_ACCOUNT_NAME"
+        )
     if name not in SCHEMES:
         raise StorageError(
-            f"{shown(uri)}: unknown kind of storage {name!r}; use a local path, s3://, https:// or hf://datasets/"
+            f"{shown(uri)}: unknown kind of storage {name!r}; use a local path, s3://, gs://, az://, https:// or hf://datasets/"
         )
     return name
 
@@ -102,3 +108,10 @@ def name_of(uri: str | Path) -> str:
     if scheme(text) in ("http", "https"):
         text = text.partition("?")[0].partition("#")[0]
     return text.rstrip("/").rsplit("/", 1)[-1]
+
+
+def possible(path: Any) -> Any:
+    """A path of a recipe, as it is. Raises ValueError for one that can name nothing."""
+    if isinstance(path, str) and (not path.strip() or "\0" in path):
+        raise ValueError("names no file and no folder; the recipe's folder is `.`")
+    return path

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.dedup.shuffle import OpenFile
+from stages.dedup.tasks import PartToRead
 from stages.errors import InputError
 
 BATCH_BYTES = 16 << 20
@@ -72,7 +73,7 @@ def read_batches(
             row += batch.num_rows
 
 
-def earlier_removals(part: Mapping[str, Any], open_file: OpenFile) -> np.ndarray:
+def earlier_removals(part: PartToRead, open_file: OpenFile) -> np.ndarray:
     """Rows of a part (int64, rising) that earlier dedups removed, from the files that its `removals` name, if any."""
     removed = np.zeros(0, np.int64)
     for path in part.get("removals", ()):
@@ -82,7 +83,7 @@ def earlier_removals(part: Mapping[str, Any], open_file: OpenFile) -> np.ndarray
 
 
 def read_remaining(
-    part: Mapping[str, Any], columns: Sequence[str], open_file: OpenFile, max_bytes: int = BATCH_BYTES
+    part: PartToRead, columns: Sequence[str], open_file: OpenFile, max_bytes: int = BATCH_BYTES
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
     """The documents of a part that no earlier dedup removed, in batches, each with their rows (int64) in the part.
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from stages.dedup.address import group_of, pack, read_remaining
 from stages.dedup.bloom import BLOCK_BITS, Filter, design, load_filter, make_filter, save_filter
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local
 from stages.dedup.spec import AnyDedup, Bff, read_spec_as
+from stages.dedup.tasks import PartGiven, PartToRead
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels import bloom
@@ -83,7 +84,7 @@ def hash_texts(texts: pa.Array, spec: Bff) -> Hashed:
     return Hashed(offsets, hashes[:count], stops[:used], reaches[:used], documents)
 
 
-def with_shards(parts: Sequence[Mapping[str, Any]], shards: int) -> list[dict[str, Any]]:
+def with_shards(parts: Sequence[PartGiven], shards: int) -> list[PartGiven]:
     """The parts with `shard`: the number of the one that all their documents belong to, or {file: shard}.
 
     Shards are runs of consecutive source files, as equal in number as can be: the files that `files` of the parts name,
@@ -91,31 +92,33 @@ def with_shards(parts: Sequence[Mapping[str, Any]], shards: int) -> list[dict[st
     compared hangs neither on where the files lie nor on how they are cut into parts.
     """
     if shards == 1:
-        return [{**part, "shard": 0} for part in parts]
-    files = dict.fromkeys((part["source"], name) for part in parts for name in part["files"])
+        return [PartGiven({**part, "shard": 0}) for part in parts]
+    files = dict.fromkeys((part["source"], name) for part in parts for name in part.get("files", ()))
     numbers = {file: i * shards // len(files) for i, file in enumerate(files)}
     found = []
     for part in parts:
-        mine = {name: numbers[part["source"], name] for name in part["files"]}
+        mine = {name: numbers[part["source"], name] for name in part.get("files", ())}
         single = len(set(mine.values())) == 1
-        found.append({**part, "shard": next(iter(mine.values())) if single else mine})
+        found.append(PartGiven({**part, "shard": next(iter(mine.values())) if single else mine}))
     return found
 
 
-def shards_of(part: Mapping[str, Any]) -> set[int]:
+def shards_of(part: PartToRead) -> set[int]:
     """The shards that a part of `with_shards` has files of."""
-    return {part["shard"]} if isinstance(part["shard"], int) else set(part["shard"].values())
+    shard = part.get("shard", 0)
+    return {shard} if isinstance(shard, int) else set(shard.values())
 
 
 def documents_of(
-    part: Mapping[str, Any], shard: int, columns: Sequence[str], open_file: OpenFile
+    part: PartToRead, shard: int, columns: Sequence[str], open_file: OpenFile
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
     """The addresses (int64) and the given columns of a part's documents of one shard, in batches."""
-    mixed = not isinstance(part["shard"], int)
-    for rows, batch in read_remaining(part, [*columns, "file"] if mixed else columns, open_file):
-        if mixed:
+    shards = part.get("shard", 0)
+    of_files = None if isinstance(shards, int) else shards
+    for rows, batch in read_remaining(part, [*columns, "file"] if of_files else columns, open_file):
+        if of_files:
             coded = batch.column("file").dictionary_encode()
-            of_file = np.array([part["shard"][name] == shard for name in coded.dictionary.to_pylist()], bool)
+            of_file = np.array([of_files[name] == shard for name in coded.dictionary.to_pylist()], bool)
             mine = of_file[coded.indices.to_numpy(zero_copy_only=False)] if len(rows) else np.zeros(0, bool)
             rows, batch = rows[mine], batch.filter(pa.array(mine))
         if len(rows):
@@ -123,7 +126,7 @@ def documents_of(
 
 
 def count(
-    spec: Setting[AnyDedup], parts: InFile[Sequence[Mapping[str, Any]]], open_file: OpenFile = open_local
+    spec: Setting[AnyDedup], parts: InFile[Sequence[PartToRead]], open_file: OpenFile = open_local
 ) -> dict[str, dict[str, list[int]]]:
     """Documents and n-grams by part and shard: {part ordinal: {shard: [documents, n-grams]}}, ordinals as text.
 
@@ -156,7 +159,7 @@ def deduplicate(
     spec: Setting[AnyDedup],
     shard: Setting[int],
     ngrams: Setting[int],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     group_starts: Setting[Sequence[int]],
     spans_path: OutFile[str],
     filter_path: OutFile[str | None] = None,

@@ -10,7 +10,7 @@ keeps A and C, and copies of C go for C.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from stages.dedup.edges import EDGE, EDGE_KEYS, distinct, node_partition
 from stages.dedup.normalize import normalize
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
 from stages.dedup.spec import AnyDedup, MinHash, read_clustered
+from stages.dedup.tasks import PartToRead
 from stages.document import text_buffers
 from stages.kernels.minhash import choose_verified, ngram_hashes
 from stages.marks import HowMuch, InFile, OutFile, Setting
@@ -67,7 +68,7 @@ def members(
 def measure(
     spec: Setting[AnyDedup],
     group: Setting[int],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     members_paths: InFile[Sequence[str]],
     partitions: Setting[int],
     out_path: OutFile[str],

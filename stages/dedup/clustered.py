@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from stages.dedup.index import DOCS, KEYS, group_with_old, index_name, settle, w
 from stages.dedup.removals import largest_clusters, name, remove
 from stages.dedup.scatter import group, scatter
 from stages.dedup.spec import AnyClustered, AnyDedup, read_clustered
-from stages.dedup.tasks import Phase, Phases, Task, file_name, output_files, part_fields
+from stages.dedup.tasks import Groups, Phase, Phases, Task, file_name, output_files, part_fields
 
 MAX_ROUNDS = 64  # of the components; a path of 2^64 documents would need about as many
 
@@ -33,7 +33,7 @@ def partitions_of(spec: AnyClustered, documents: int, groups: int) -> int:
     return max(spec.partition_count(documents), 1 if spec.partitions else min(groups, 16))
 
 
-def clustered(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
+def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
 
     Returns a summary: method, documents, compared, removed, rounds, largest_bucket, sizes ([size, clusters] pairs),
@@ -101,7 +101,7 @@ class _Work:
     """What the phases of one dedup have in common, and how they are cut into tasks."""
 
     settings: AnyClustered
-    groups: Sequence[Sequence[Mapping[str, Any]]]
+    groups: Groups
     folder: str
     partitions: int
 

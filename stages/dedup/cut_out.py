@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from stages.dedup.bff import with_shards
 from stages.dedup.edit import edit
 from stages.dedup.spec import Bff, Substring
-from stages.dedup.tasks import Phase, Phases, Task, file_name, part_fields
-
-Groups = Sequence[Sequence[Mapping[str, Any]]]
+from stages.dedup.tasks import Groups, PartGiven, Phase, Phases, Task, file_name, part_fields
 
 
-def in_shards(groups: Groups, shards: int) -> list[list[dict[str, Any]]]:
+def in_shards(groups: Groups, shards: int) -> list[list[PartGiven]]:
     """The groups' parts, each with the shards that its documents fall into."""
     sharded = iter(with_shards([part for parts in groups for part in parts], shards))
     return [[next(sharded) for _ in parts] for parts in groups]

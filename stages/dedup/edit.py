@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from stages.dedup.holders import HOLDER, HOLDER_KEYS
 from stages.dedup.removals import REMOVALS, write_removals
 from stages.dedup.shuffle import OpenFile, column_values, open_local, read_partition
 from stages.dedup.spec import AnyDedup, read_spec
+from stages.dedup.tasks import PartToRead
 from stages.document import replace_column, text_array, text_buffers
 from stages.kernels.bloom import WHOLE, blank, cut_spans
 from stages.kernels.unicode_tables import code_points
@@ -37,19 +37,21 @@ CUTS = pa.schema(
 def edit(
     spec: Setting[AnyDedup],
     group: Setting[int],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     spans_paths: InFile[Sequence[str]],
     holders_paths: InFile[Sequence[str]],
     part_paths: OutFile[Mapping[str, str]],
     removals_paths: OutFile[Mapping[str, str]],
     cuts_paths: OutFile[Mapping[str, str]],
     open_file: OpenFile = open_local,
+    written: Callable[[str], None] = lambda path: None,
 ) -> dict[str, dict[str, int]]:
     """Write one group of parts anew: the same rows with their texts cut, the removals, and the paragraphs cut out.
 
     Documents that go keep their row and their text, and are listed in the removals; rows that an earlier dedup removed
-    are copied as they are. Outputs go by the part's ordinal as text. Returns, by part: documents, bytes (of text, of
-    documents not removed earlier), removed, removed_bytes, paragraphs and cut_bytes (of the documents that stay).
+    are copied as they are. Outputs go by the part's ordinal as text; `written` is told of each that is whole. Returns, by
+    part: documents, bytes (of text, of documents not removed earlier), removed, removed_bytes, paragraphs and cut_bytes (of
+    the documents that stay).
     """
     reason = read_spec(spec).reason
     spans = _with_holders(
@@ -62,6 +64,8 @@ def edit(
         report[key] = _edit_part(
             part, spans, reason, part_paths[key], removals_paths[key], cuts_paths[key], open_file
         )
+        for paths in (part_paths, removals_paths, cuts_paths):
+            written(paths[key])
     return report
 
 
@@ -99,7 +103,7 @@ def _numbered(a: pa.Table, b: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _edit_part(
-    part: Mapping[str, Any],
+    part: PartToRead,
     spans: pa.Table,
     reason: str,
     part_path: str,

@@ -8,18 +8,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from stages.dedup.bff import count, deduplicate, shards_of
 from stages.dedup.bloom import check_memory
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.holders import holders
 from stages.dedup.spec import AnyDedup, Bff, read_spec_as
-from stages.dedup.tasks import Phase, Phases, Task, file_name, part_fields
+from stages.dedup.tasks import Groups, PartGiven, Phase, Phases, Task, file_name, part_fields
 
 
-def filtered(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
+def filtered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
 
     With more than one shard, parts say in `files` which source files their documents came from, in order. Returns a
@@ -33,12 +30,13 @@ def filtered(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], fold
     groups = in_shards(groups, settings.shards)
     counts = yield from count_parts(settings, groups, count)
 
+    of_shard: dict[int, list[PartGiven]] = {}  # parts with documents of it
+    for part in (part for parts in groups for part in parts):
+        for shard in shards_of(part):
+            if str(shard) in counts[str(part["ordinal"])]:
+                of_shard.setdefault(shard, []).append(part)
     filtering = Phase("filter")
-    for shard in range(settings.shards):
-        parts = [part for parts in groups for part in parts if shard in shards_of(part)]
-        parts = [part for part in parts if str(shard) in counts[str(part["ordinal"])]]
-        if not parts:
-            continue
+    for shard, parts in sorted(of_shard.items()):
         ngrams = sum(counts[str(part["ordinal"])][str(shard)][1] for part in parts)
         if settings.load is None:
             name = f"{settings.reason}, shard {shard}"

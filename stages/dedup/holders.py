@@ -7,9 +7,8 @@ positive, and for n-grams that a saved filter brought along.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from stages.dedup.address import group_of
 from stages.dedup.bff import SPAN, SPAN_KEYS, documents_of, hash_texts
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
 from stages.dedup.spec import AnyDedup, Bff, read_spec_as
+from stages.dedup.tasks import PartToRead
 from stages.kernels.bloom import WHOLE, first_holders
 from stages.marks import InFile, OutFile, Setting
 
@@ -36,7 +36,7 @@ def holders(
     spec: Setting[AnyDedup],
     group: Setting[int],
     shard: Setting[int],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     spans_path: InFile[str],
     group_starts: Setting[Sequence[int]],
     out_path: OutFile[str],
@@ -87,7 +87,7 @@ def _spans_from(path: str, group: int, groups: int, memory: int, open_file: Open
 def _find(
     spec: Bff,
     shard: int,
-    parts: Sequence[Mapping[str, Any]],
+    parts: Sequence[PartToRead],
     removed: pa.Table,
     wanted: np.ndarray,
     open_file: OpenFile,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
@@ -33,6 +32,7 @@ from stages.dedup.shuffle import (
     read_partition,
 )
 from stages.dedup.spec import AnyClustered, AnyDedup, read_clustered
+from stages.dedup.tasks import PartToRead
 from stages.errors import InputError
 from stages.kernels.hashing import partition_of
 from stages.marks import InFile, OutFile, Setting, in_key
@@ -58,7 +58,7 @@ def index_name(spec: AnyClustered) -> str:
 
 def write_index(
     spec: Setting[AnyDedup],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     partitions: Setting[int],
     records_path: InFile[str],
     removals_paths: InFile[Mapping[str, str]],
@@ -87,7 +87,7 @@ def write_index(
     return count
 
 
-def _documents(part: Mapping[str, Any], removed: np.ndarray, older: pa.Table, open_file: OpenFile) -> list[pa.RecordBatch]:
+def _documents(part: PartToRead, removed: np.ndarray, older: pa.Table, open_file: OpenFile) -> list[pa.RecordBatch]:
     """The documents of a part that stay, and, under the addresses of those that went for them, those of older runs."""
     found = []
     for rows, batch in read_remaining(part, ["id"], open_file):

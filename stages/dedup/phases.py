@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from stages.dedup.clustered import clustered
 from stages.dedup.filtered import filtered
 from stages.dedup.spec import AnyDedup, Bff, Substring, read_spec
 from stages.dedup.substring import substring
-from stages.dedup.tasks import Phases, group_parts, run_inline
+from stages.dedup.tasks import Groups, Phases, group_parts, run_inline
 
 __all__ = ["clustered", "filtered", "group_parts", "phases", "run_inline", "substring"]
 
 
-def phases(spec: AnyDedup | Mapping[str, Any], groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
+def phases(spec: AnyDedup | Mapping[str, Any], groups: Groups, folder: str) -> Phases:
     """`filtered` for bff, `substring`, and `clustered` for all other methods: they list, in `removals`, those of each part.
 
     Where the summary has `parts`, these are to be read in place of the old ones, row for row.

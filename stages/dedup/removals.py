@@ -15,6 +15,7 @@ from stages.dedup.address import group_of, part_of, read_rows, row_of
 from stages.dedup.choose import CHOSEN
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
 from stages.dedup.spec import AnyDedup, read_spec
+from stages.dedup.tasks import PartToRead
 from stages.marks import HowMuch, InFile, OutFile, Setting
 
 NAMED = pa.schema(
@@ -48,7 +49,7 @@ def _range_of_part(docs: np.ndarray, ordinal: int) -> tuple[int, int]:
 
 def name(
     group: Setting[int],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     chosen_paths: InFile[Sequence[str]],
     group_starts: Setting[Sequence[int]],
     out_path: OutFile[str],
@@ -113,7 +114,7 @@ def largest_clusters(clusters: Sequence[dict[str, Any]], show: int) -> list[dict
 def remove(
     spec: Setting[AnyDedup],
     group: Setting[int],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     named_paths: InFile[Sequence[str]],
     out_paths: OutFile[Mapping[str, str]],
     open_file: OpenFile = open_local,

@@ -7,9 +7,8 @@ edges from the others to it. So a key shared by a million documents costs each l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from stages.dedup.edges import EdgeWriter, stars
 from stages.dedup.normalize import Normalization, normalize
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local, read_partition
 from stages.dedup.spec import AnyClustered, AnyDedup, MinHash, Url, read_clustered
+from stages.dedup.tasks import PartToRead
 from stages.dedup.urls import normalize_urls
 from stages.document import text_buffers
 from stages.kernels.hashing import hash_texts, partition_of
@@ -73,7 +73,7 @@ def records(batch: pa.RecordBatch, docs: np.ndarray, spec: AnyClustered) -> dict
 
 def scatter(
     spec: Setting[AnyDedup],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     partitions: Setting[int],
     records_path: OutFile[str],
     edges_path: OutFile[str],

@@ -8,15 +8,12 @@ edit         a group of parts -> its parts anew, their removals, and the pieces 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from stages.dedup.bff import shards_of
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.footprint import suffix_memory
 from stages.dedup.spec import AnyDedup, Substring, read_spec_as
 from stages.dedup.suffixes import count_units, name_holders, repeats
-from stages.dedup.tasks import Phase, Phases, Task, file_name, output_files, part_fields
+from stages.dedup.tasks import Groups, Phase, Phases, Task, file_name, output_files, part_fields
 from stages.errors import UserError
 from stages.units import show_bytes
 
@@ -32,7 +29,7 @@ def check_memory(spec: Substring, shard: int, sequence_bytes: int, documents: in
     return size
 
 
-def substring(spec: AnyDedup, groups: Sequence[Sequence[Mapping[str, Any]]], folder: str) -> Phases:
+def substring(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
 
     With more than one shard, parts say in `files` which source files their documents came from, in order. Returns a

@@ -10,10 +10,9 @@ with the first window that it lies in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ from stages.dedup.holders import HOLDER, HOLDER_KEYS
 from stages.dedup.sequence import Units, open_units
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
 from stages.dedup.spec import AnyDedup, Substring, read_spec_as
+from stages.dedup.tasks import PartToRead
 from stages.kernels import substrings
 from stages.kernels.bloom import WHOLE
 from stages.marks import InFile, OutFile, Setting
@@ -36,7 +36,7 @@ CHUNK_BYTES = 4 << 20  # of the sequence that is looked through at a time, with 
 
 
 def count_units(
-    spec: Setting[AnyDedup], parts: InFile[Sequence[Mapping[str, Any]]], open_file: OpenFile = open_local
+    spec: Setting[AnyDedup], parts: InFile[Sequence[PartToRead]], open_file: OpenFile = open_local
 ) -> dict[str, dict[str, list[int]]]:
     """What the shards' sequences take: {part ordinal: {shard: [documents, documents in the sequence, its bytes]}}."""
     settings = read_spec_as(Substring, spec)
@@ -81,7 +81,7 @@ def repeats(
     shard: Setting[int],
     sequence_bytes: Setting[int],
     documents: Setting[int],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     group_starts: Setting[Sequence[int]],
     spans_path: OutFile[str],
     wanted_path: OutFile[str],
@@ -132,7 +132,7 @@ def _load(
     shard: int,
     sequence_bytes: int,
     documents: int,
-    parts: Sequence[Mapping[str, Any]],
+    parts: Sequence[PartToRead],
     open_file: OpenFile,
 ) -> _Shard:
     sequence = np.empty(sequence_bytes, np.uint8)
@@ -202,7 +202,7 @@ def _joined(chunks: Sequence[_Pieces]) -> _Pieces:
 
 
 def _spans(
-    shard: _Shard, found: _Pieces, short: np.ndarray, part: Mapping[str, Any], open_file: OpenFile
+    shard: _Shard, found: _Pieces, short: np.ndarray, part: PartToRead, open_file: OpenFile
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """What goes of a part's documents: addresses, bytes from and to, and the holders' addresses (-1: none), int64.
 
@@ -231,7 +231,7 @@ def _spans(
 
 def name_holders(
     group: Setting[int],
-    parts: InFile[Sequence[Mapping[str, Any]]],
+    parts: InFile[Sequence[PartToRead]],
     wanted_paths: InFile[Sequence[str]],
     group_starts: Setting[Sequence[int]],
     out_path: OutFile[str],

@@ -3,14 +3,15 @@
 A method is a generator (`clustered`, `filtered`): it yields one phase after another, a list of tasks that may run in
 any order and place, and is sent the list of what they returned; it ends by returning a summary (`run_inline` shows
 how). A task calls `function(**arguments, **outputs, open_file=...)`: arguments are JSON values; outputs map the names
-of further arguments to the files to write, which a runner may replace by local paths that it publishes later.
+of further arguments to the files to write, which a runner may replace by local paths that it publishes later. A function
+that also takes `written` calls it with each of its files once that is whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from stages.dedup.shuffle import OpenFile, open_local
 
@@ -38,31 +39,63 @@ class Phase:
 Phases = Generator[Phase, list[Any], dict[str, Any]]
 
 
-def group_parts(parts: Sequence[Mapping[str, Any]], target_bytes: int = 1 << 30) -> list[list[dict[str, Any]]]:
+class _Part(TypedDict):
+    ordinal: int
+    path: str
+    source: str
+
+
+class PartToRead(_Part, total=False):
+    """A part as a task takes it. removals: files of earlier dedups, with a sorted column `row`: these rows are passed over.
+
+    shard: the number of the one that all its documents belong to, or {file: shard}.
+    """
+
+    removals: Sequence[str]
+    shard: int | dict[str, int]
+
+
+class _Counted(TypedDict):
+    documents: int
+    bytes: int
+
+
+class PartGiven(PartToRead, _Counted, total=False):
+    """A part as a dedup is given it. files: the source files that its documents came from, in order (for shards)."""
+
+    files: Sequence[str]
+
+
+Groups = Sequence[Sequence[PartGiven]]
+
+
+def group_parts(parts: Sequence[PartGiven], target_bytes: int = 1 << 30) -> list[list[PartGiven]]:
     """Consecutive parts in groups of about `target_bytes`, or of more, so that there are about `MAX_GROUPS` at most.
 
     Every task that brings a partition together reads a piece from each group's file: few and large ones, then.
-
-    A part is {"ordinal", "path", "source", "documents", "bytes", "files", "removals"}: files (may be left out, but for
-    bff in shards) are the names of the source files that its documents came from, in order; removals (may be left out)
-    are files of earlier dedups, with a sorted column `row`: these rows are passed over.
     """
     target_bytes = max(target_bytes, sum(part["bytes"] for part in parts) // MAX_GROUPS)
-    groups: list[list[dict[str, Any]]] = []
+    groups: list[list[PartGiven]] = []
     size = 0
     for part in parts:
         if not groups or size + part["bytes"] > target_bytes:
             groups.append([])
             size = 0
-        groups[-1].append(dict(part))
+        groups[-1].append(part)
         size += part["bytes"]
     return groups
 
 
-def part_fields(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def part_fields(parts: Sequence[PartGiven]) -> list[PartToRead]:
     """What a task needs to know of parts."""
-    fields = ("ordinal", "path", "source", "removals", "shard")
-    return [{k: part[k] for k in fields if k in part} for part in parts]
+    found = []
+    for part in parts:
+        found.append(one := PartToRead(ordinal=part["ordinal"], path=part["path"], source=part["source"]))
+        if "removals" in part:
+            one["removals"] = part["removals"]
+        if "shard" in part:
+            one["shard"] = part["shard"]
+    return found
 
 
 def file_name(folder: str, kind: str, number: int, end: str = "") -> str:

@@ -104,7 +104,7 @@ class Extract(Step):
             blocks.prepare()
             return
         with _LOCK:
-            self._supervisor().start()
+            self._supervisor().start(self.code())
 
     def edit(self, docs: pa.RecordBatch) -> tuple[pa.RecordBatch, Measures]:
         if "html" not in docs.schema.names:

@@ -61,6 +61,7 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.process: subprocess.Popen | None = None
+        self.code: str | None = None
         self.commands = self.results = self.pages = -1
         self.size = 0  # of the shared memory
         self.errors: IO[bytes] | None = None
@@ -92,12 +93,13 @@ class Supervisor:
         self._trim_stderr()
         return done
 
-    def start(self) -> None:
-        """Start the process if none is running."""
+    def start(self, code: str | None = None) -> None:
+        """Start the process if none is running, or one that runs other code of the user's. code: a hash of that, if known."""
         if self.process is not None:
-            if self.process.poll() is None:
+            if self.process.poll() is None and code in (None, self.code):
                 return
             self.close()
+        self.code = code or self.code
         command_end, self.commands = os.pipe()
         self.results, result_end = os.pipe()
         self.pages = os.memfd_create("pages") if hasattr(os, "memfd_create") else _unnamed_file()

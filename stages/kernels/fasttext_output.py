@@ -101,6 +101,21 @@ def _softmax(logits, probabilities):
         probabilities[c] /= total
 
 
+@helper
+def _flat_probabilities(hidden, head, outputs, layer, logits, probabilities):
+    """The probabilities of all classes of a layer that is no tree."""
+    if len(hidden) == 1 and outputs == 2 and len(head) == 0:
+        logits[0], logits[1] = np.float32(0), hidden[0]
+    else:
+        for c in range(outputs):
+            logits[c] = _logit(hidden, head, c)
+    if layer == SOFTMAX:
+        _softmax(logits, probabilities)
+    else:
+        for c in range(outputs):
+            probabilities[c] = _table_sigmoid(logits[c])
+
+
 @kernel(
     "void(const_float64, const_int64, int64, const_float32, int64, int64, const_int32, const_int32, const_int32, "
     "int64, vec_int64, vec_float64, vec_float64)"
@@ -130,16 +145,7 @@ def top_labels(
             if wanted >= 0:
                 of_wanted[i] = np.exp(_leaf_log(wanted, hidden, head, outputs + 1, right, parent, nodes))
         else:
-            if len(hidden) == 1 and outputs == 2 and len(head) == 0:
-                logits[1] = hidden[0]
-            else:
-                for c in range(outputs):
-                    logits[c] = _logit(hidden, head, c)
-            if layer == SOFTMAX:
-                _softmax(logits, probabilities)
-            else:
-                for c in range(outputs):
-                    probabilities[c] = _table_sigmoid(logits[c])
+            _flat_probabilities(hidden, head, outputs, layer, logits, probabilities)
             best, score = np.int64(-1), np.float32(0)
             for c in range(outputs):
                 this = _log(probabilities[c])
@@ -150,3 +156,28 @@ def top_labels(
         top[i] = best
         if best >= 0:
             probability[i] = np.exp(score)
+
+
+@kernel(
+    "void(const_float64, const_int64, int64, const_float32, int64, int64, const_int32, const_int32, const_int32, "
+    "int64, vec_float64)"
+)
+def all_labels(sums, counts, width, head, outputs, layer, left, right, parent, labels, out):
+    """The probability of each of `labels` labels for each document, float64, to `out` (documents * labels); the rest as
+    `top_labels`. NaN for a document without rows."""
+    logits, probabilities = np.zeros(outputs, np.float32), np.zeros(max(outputs, 1), np.float32)
+    hidden, nodes = np.zeros(width, np.float32), np.zeros(len(parent) + 2, np.int32)
+    for i in range(len(counts)):
+        if counts[i] == 0:
+            for c in range(labels):
+                out[i * labels + c] = np.nan
+            continue
+        for j in range(width):
+            hidden[j] = np.float32(sums[i * width + j] / counts[i])
+        if layer != HIERARCHICAL:
+            _flat_probabilities(hidden, head, outputs, layer, logits, probabilities)
+        for c in range(labels):
+            if layer == HIERARCHICAL:
+                out[i * labels + c] = np.exp(_leaf_log(c, hidden, head, outputs + 1, right, parent, nodes))
+            else:
+                out[i * labels + c] = np.exp(_log(probabilities[c]))

@@ -45,6 +45,105 @@ def add_eight(typingctx: Any, sums: Any, to: Any, rows: Any, at: Any) -> Any:
 
 
 @intrinsic
+def add_four_eights(typingctx: Any, sums: Any, to: Any, rows: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """As `add_eight` of rows[a :], rows[b :], rows[c :] and rows[d :], one after the other: the same sums, stored once."""
+    if not (isinstance(sums, types.Array) and sums.dtype == rows.dtype == types.float32):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        eight = ir.VectorType(ir.FloatType(), 8).as_pointer()
+        pointers = []
+        sums, rows = signature.args[0], signature.args[2]
+        for kind, value, at in [(sums, *arguments[:2]), *((rows, arguments[2], at) for at in arguments[3:])]:
+            array = context.make_array(kind)(context, builder, value)
+            check_range(context, builder, array, at, at.type(8), "add_four_eights")
+            pointers.append(builder.bitcast(builder.gep(array.data, [at]), eight))
+        total = builder.load(pointers[0], align=4)
+        for pointer in pointers[1:]:
+            total = builder.fadd(total, builder.load(pointer, align=4))
+        builder.store(total, pointers[0], align=4)
+        return context.get_dummy_value()
+
+    place = types.int64
+    return types.void(sums, place, rows, place, place, place, place), generate
+
+
+LANES = 16
+_NUMBERS = ir.VectorType(ir.IntType(32), LANES)
+
+
+def _sixteen(context: Any, builder: Any, kind: Any, value: Any, at: Any, what: str, of: Any = _NUMBERS) -> Any:
+    """Sixteen items of an array from `at` on, as a pointer to a vector."""
+    array = context.make_array(kind)(context, builder, value)
+    check_range(context, builder, array, at, at.type(LANES), what)
+    return builder.bitcast(builder.gep(array.data, [at]), of.as_pointer())
+
+
+def everywhere(builder: Any, number: Any, lanes: int) -> Any:
+    """A vector of so many times one number."""
+    unset = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+    one = builder.insert_element(unset, number, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, unset, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+
+@intrinsic
+def widen_sixteen(typingctx: Any, out: Any, to: Any, data: Any, at: Any) -> Any:
+    """out[to : to + 16] (uint32) = the bytes data[at : at + 16], sign-extended. Both must lie within their arrays."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        narrow = ir.VectorType(ir.IntType(8), LANES)
+        source = _sixteen(context, builder, signature.args[2], arguments[2], arguments[3], "widen_sixteen", narrow)
+        target = _sixteen(context, builder, signature.args[0], arguments[0], arguments[1], "widen_sixteen")
+        builder.store(builder.sext(builder.load(source, align=1), _NUMBERS), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, data, types.int64), generate
+
+
+@intrinsic
+def mix_sixteen(typingctx: Any, hashes: Any, to: Any, at: Any, with_: Any, place: Any, factor: Any) -> Any:
+    """hashes[to : to + 16] = (hashes[at : at + 16] ^ with_[place : place + 16]) * factor, of uint32, modulo 2^32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args[0], signature.args[0], signature.args[3]
+        values = (arguments[0], arguments[1]), (arguments[0], arguments[2]), (arguments[3], arguments[4])
+        target, source, other = (
+            _sixteen(context, builder, kind, *value, "mix_sixteen") for kind, value in zip(kinds, values, strict=True)
+        )
+        mixed = builder.xor(builder.load(source, align=4), builder.load(other, align=4))
+        builder.store(builder.mul(mixed, everywhere(builder, arguments[5], LANES)), target, align=4)
+        return context.get_dummy_value()
+
+    place_ = types.int64
+    return types.void(hashes, place_, place_, with_, place_, types.uint32), generate
+
+
+@intrinsic
+def remainders_sixteen(typingctx: Any, out: Any, to: Any, numbers: Any, at: Any, divisor: Any, inverse: Any, bits: Any) -> Any:
+    """out[to : to + 16] = numbers[at : at + 16] % divisor, of uint32.
+
+    inverse (uint64) is floor(2^bits / divisor), where bits (uint64) is 31 + the bit length of the divisor: the
+    estimate of the quotient is 1 short at most.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source = _sixteen(context, builder, signature.args[2], arguments[2], arguments[3], "remainders_sixteen")
+        target = _sixteen(context, builder, signature.args[0], arguments[0], arguments[1], "remainders_sixteen")
+        wide = ir.VectorType(ir.IntType(64), LANES)
+        number = builder.load(source, align=4)
+        product = builder.mul(builder.zext(number, wide), everywhere(builder, arguments[5], LANES))
+        quotient = builder.trunc(builder.lshr(product, everywhere(builder, arguments[6], LANES)), _NUMBERS)
+        by = everywhere(builder, arguments[4], LANES)
+        rest = builder.sub(number, builder.mul(quotient, by))
+        less = builder.sub(rest, by)
+        builder.store(builder.select(builder.icmp_unsigned(">=", rest, by), less, rest), target, align=4)
+        return context.get_dummy_value()
+
+    place = types.int64
+    return types.void(out, place, numbers, place, types.uint32, types.uint64, types.uint64), generate
+
+
+@intrinsic
 def count_bits(typingctx: Any, number: Any) -> Any:
     """How many bits of an unsigned integer are set (of the same type)."""
     if not isinstance(number, types.Integer):

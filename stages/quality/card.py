@@ -3,10 +3,76 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
+
+Sources = dict[str, str | Sequence[str]]
+"""Where the texts of each kind come from: in words, or as names."""
 
 
-def card_markdown(card: dict[str, Any]) -> str:
+class ModelFacts(TypedDict):
+    """The model's file, the label of each kind of text, and what trained it."""
+
+    file: str
+    bytes: int
+    sha256: str
+    labels: dict[str, str]
+    trained_by: str
+
+
+class Documents(TypedDict):
+    """Documents of one kind; `given` = empty + trained_on + held_out. text_bytes: of those that are not empty."""
+
+    given: int
+    empty: int
+    trained_on: int
+    held_out: int
+    text_bytes: int
+
+
+class Judged(TypedDict):
+    """What labelled documents say of a classifier, at the score 0.5 and over all scores; None where there is no telling."""
+
+    precision: float | None
+    recall: float | None
+    roc_auc: float | None
+    top_tenth_begins: float | None
+
+
+class HeldOut(Judged):
+    """What the held-out documents say. spread: the standard deviation of their scores."""
+
+    top_tenth_of_negatives_begins: float | None
+    spread: float | None
+
+
+class Evaluated(Judged):
+    """What the documents of another file say, of which so many are good, and so many were trained on."""
+
+    file: str
+    documents: int
+    good: int
+    also_trained_on: int
+
+
+class _Card(TypedDict):
+    format: str
+    version: int
+    model: ModelFacts
+    settings: dict[str, str | int | float]
+    documents: dict[str, Documents]
+    sources: Sources
+    held_out: HeldOut
+
+
+class Card(_Card, total=False):
+    """What is known of a trained classifier. warnings, evaluated: of the command that trained it; they are in no file."""
+
+    warnings: list[str]
+    evaluated: Evaluated
+
+
+def card_markdown(card: Card) -> str:
     """The card (as `train_classifier` returns it) as Markdown."""
     model, held = card["model"], card["held_out"]
     good, ordinary = model["labels"]["positive"], model["labels"]["negative"]
@@ -24,8 +90,8 @@ def card_markdown(card: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for kind, counts in card["documents"].items():
-        columns = ("given", "empty", "trained_on", "held_out", "text_bytes")
-        lines.append(f"| {kind} | " + " | ".join(f"{counts[name]:,}" for name in columns) + " |")
+        numbers = (counts["given"], counts["empty"], counts["trained_on"], counts["held_out"], counts["text_bytes"])
+        lines.append(f"| {kind} | " + " | ".join(f"{number:,}" for number in numbers) + " |")
     for name, source in card["sources"].items():
         lines += ["", f"{name}: {source if isinstance(source, str) else '`' + json.dumps(source, ensure_ascii=False) + '`'}"]
     lines += ["", "## On the held-out documents", ""]

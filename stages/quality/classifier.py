@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +52,13 @@ class Quality(Step):
     """The label of good text in the model, with or without `__label__`."""
     negative: str | None = None
     """The label of ordinary text. Without it, the other label of a model of two; DCLM's is `cc`."""
+    labels: Literal["all"] | Annotated[int, Field(ge=1)] | None = None
+    """Other measures: `all` for the probability of every label of the model, as `p_LABEL`; a number k for the k likeliest
+    labels, as `top_1`, `top_2`, ... and their probabilities `top_1_p`, ... A model without the label `positive` then needs
+    none, and has no `score`."""
+    name: HowMuch[str | None] = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    """What this step is called in measures, reasons and `--set`, where a source has several: `education` for
+    `education.score`. Left out: `quality`, `quality_2`, ..."""
     table_mb: HowMuch[int] = Field(default=32, ge=1)
     """MB of memory, a process, for the table of words already met. Changes speed, not results."""
 
@@ -70,9 +77,17 @@ class Quality(Step):
     def _loaded(self) -> FastTextModel:
         if self._model is None:
             model = load_model(self._file(), table_bytes=self.table_mb << 20)
-            positive_negative(model, self.positive, self.negative)
+            if self._has_score(model):
+                positive_negative(model, self.positive, self.negative)
+            elif self.score != type(self).model_fields["score"].default:
+                model.label_index(self.positive)  # a limit on the score of a label that there is not: raises
             self._model = model
         return self._model
+
+    def _has_score(self, model: FastTextModel) -> bool:
+        """Whether good text is to be scored: not where other labels are asked for and the default `positive` is none of them."""
+        kind = type(self).model_fields["positive"]
+        return self.labels is None or self.positive != kind.default or model.has_label(self.positive)
 
     def _file(self) -> str:
         if self.model is None:
@@ -80,8 +95,29 @@ class Quality(Step):
         return self.model
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
-        """`score` (float64) of each text; NaN where the model knows nothing of the text."""
-        return {"score": good_probability(self._loaded(), docs.column("text"), self.positive, self.negative)}
+        """`score` (float64) of each text, and what `labels` asks for; NaN where the model knows nothing of the text."""
+        model, texts = self._loaded(), docs.column("text")
+        found: dict[str, np.ndarray | pa.Array] = {}
+        if self._has_score(model):
+            found["score"] = good_probability(model, texts, self.positive, self.negative)
+        if self.labels is not None:
+            found |= label_measures(model, texts, self.labels)
+        return found
+
+
+def label_measures(model: FastTextModel, texts: pa.Array, labels: Literal["all"] | int) -> dict[str, np.ndarray | pa.Array]:
+    """The measures that `Quality.labels` names: probabilities are float64, 0 to 1; labels strings without `__label__`."""
+    probabilities = np.clip(model.probabilities(texts, JOIN_LINES), 0.0, 1.0)
+    names = [name.removeprefix("__label__") for name in model.labels]
+    if labels == "all":
+        return {f"p_{name}": np.ascontiguousarray(probabilities[:, k]) for k, name in enumerate(names)}
+    likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :labels]
+    unknown = np.isnan(probabilities[:, 0])
+    found: dict[str, np.ndarray | pa.Array] = {}
+    for k in range(likeliest.shape[1]):
+        found[f"top_{k + 1}"] = pa.array(names, pa.string()).take(pa.array(likeliest[:, k], mask=unknown))
+        found[f"top_{k + 1}_p"] = np.take_along_axis(probabilities, likeliest[:, k : k + 1], axis=1)[:, 0]
+    return found
 
 
 def positive_negative(model: FastTextModel, positive: str, negative: str | None) -> tuple[int, int]:

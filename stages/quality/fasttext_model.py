@@ -30,9 +30,10 @@ import pyarrow as pa
 from stages.cache import cache_root
 from stages.document import text_buffers
 from stages.errors import InputError, UserError
-from stages.kernels import fasttext as kernels
+from stages.kernels.fasttext import sum_rows
 from stages.kernels.fasttext_lines import join_lines
-from stages.kernels.fasttext_output import BINARY, HIERARCHICAL, SOFTMAX, top_labels
+from stages.kernels.fasttext_output import BINARY, HIERARCHICAL, SOFTMAX, all_labels, top_labels
+from stages.kernels.fasttext_table import ENTRY_SUMS, LEAST_ENTRIES, ROOM
 from stages.kernels.fasttext_words import fill_slots
 from stages.quality.fasttext_file import ModelFile, read_model_file
 
@@ -74,23 +75,47 @@ class FastTextModel:
         `newlines`: how line breaks are treated first (`NEWLINE_SPACE`, `NEWLINE_REMOVE`, `JOIN_LINES` of
         stages/kernels/fasttext_lines.py). `wanted`: index of a label whose probability is wanted besides.
         """
-        data, offsets = text_buffers(column)
-        n, s, a = len(offsets) - 1, self.settings, self.arrays
-        sums, counts = np.zeros(n * s["width"]), np.zeros(n, np.int64)
-        line, begins = join_lines(data, offsets, newlines, 1)
-        with self._lock:  # the table of words is this object's only state that changes
-            seen, used, keys, stride = self._word_table()
-            kernels.sum_rows(
-                line, begins, a["words"], a["word_offsets"], a["slots"], s["n_words"], s["end_word"],
-                a["rows"], s["width"], s["bucket"], s["word_ngrams"], a["kept"], s["minn"], s["maxn"],
-                seen, used, keys, stride, sums, counts,
-            )  # fmt: skip
+        sums, counts = self._sums(column, newlines)
+        n, s, a = len(counts), self.settings, self.arrays
         label, probability, of_wanted = np.empty(n, np.int64), np.empty(n), np.empty(n)
         top_labels(
             sums, counts, s["width"], a["head"], s["outputs"], s["layer"], a["left"], a["right"], a["parent"],
             wanted, label, probability, of_wanted,
         )  # fmt: skip
         return Prediction(label, probability, of_wanted)
+
+    def probabilities(self, column: pa.Array, newlines: int) -> np.ndarray:
+        """The probability of every label, as `fasttext.predict` gives them with k = -1: float64 [texts, labels].
+
+        NaN where fastText has no answer; the rest as for `predict`.
+        """
+        sums, counts = self._sums(column, newlines)
+        s, a = self.settings, self.arrays
+        out = np.empty(len(counts) * len(self.labels))
+        all_labels(
+            sums, counts, s["width"], a["head"], s["outputs"], s["layer"], a["left"], a["right"], a["parent"],
+            len(self.labels), out,
+        )  # fmt: skip
+        return out.reshape(len(counts), len(self.labels))
+
+    def _sums(self, column: pa.Array, newlines: int) -> tuple[np.ndarray, np.ndarray]:
+        """The summed rows of each text (float64, texts * width), and how many they are (int64)."""
+        data, offsets = text_buffers(column)
+        n, s, a = len(offsets) - 1, self.settings, self.arrays
+        sums, counts = np.zeros(n * s["width"]), np.zeros(n, np.int64)
+        line, begins = join_lines(data, offsets, newlines, 1)
+        with self._lock:  # the table of words is this object's only state that changes
+            seen, used, keys, stride = self._word_table()
+            sum_rows(
+                line, begins, a["words"], a["word_offsets"], a["slots"], s["n_words"], s["end_word"],
+                a["rows"], s["width"], s["bucket"], s["word_ngrams"], a["kept"], s["minn"], s["maxn"],
+                seen, used, keys, stride, sums, counts,
+            )  # fmt: skip
+        return sums, counts
+
+    def has_label(self, label: str) -> bool:
+        """Whether there is this label, written with or without the prefix `__label__`."""
+        return label in self.labels or f"__label__{label}" in self.labels
 
     def label_index(self, label: str) -> int:
         """Index of a label, written with or without the prefix `__label__`. Raises UserError where there is none."""
@@ -102,13 +127,15 @@ class FastTextModel:
 
     def _word_table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         """The table of words that the kernel keeps, in `table_bytes`: (seen, used, keys, units of 8 bytes an entry)."""
-        size = -(-(4 * kernels.ENTRY_SUMS + 4 * self.settings["width"]) // ALIGNMENT) * ALIGNMENT
+        size = -(-(4 * ENTRY_SUMS + 4 * self.settings["width"]) // ALIGNMENT) * ALIGNMENT
         if self._table is None:
-            entries = min(max(16, self.table_bytes // (size + 24)), (1 << 31) // size)  # 16 to 32 bytes are for `seen`
+            wanted = max(LEAST_ENTRIES, self.table_bytes // (size + 24))  # 16 to 32 bytes of each are for `seen`
+            entries = min(wanted, (1 << 31) // size)
             slots = 1 << (2 * entries - 1).bit_length()
             memory = np.empty(entries * size + ALIGNMENT, np.uint8)
             memory = memory[-memory.ctypes.data % ALIGNMENT :][: entries * size]
-            self._table = (np.zeros(slots, np.uint64), np.full(1, size // 8, np.int64), memory.view(np.uint64), size // 8)
+            used = np.full(1, ROOM * size // 8, np.int64)
+            self._table = (np.zeros(slots, np.uint64), used, memory.view(np.uint64), size // 8)
         return self._table
 
 

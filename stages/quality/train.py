@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from stages.document import text_buffers
 from stages.errors import UserError
-from stages.quality.card import card_markdown
+from stages.quality.card import Card, HeldOut, Sources, card_markdown
 from stages.quality.classifier import good_probability
 from stages.quality.examples import SCHEMA, Staged, Texts, in_order, stage
 from stages.quality.fasttext_model import load_model
@@ -36,10 +36,10 @@ def train_classifier(
     out_path: str | Path,
     settings: TrainSettings | None = None,
     *,
-    sources: dict[str, Any] | None = None,
+    sources: Sources | None = None,
     scratch: str | Path | None = None,
     find_settings: bool = False,
-) -> dict[str, Any]:
+) -> Card:
     """Train a classifier, judge it on held-out documents, and write the model and, beside it, its card.
 
     The texts are read once and staged in `scratch` (default: beside the model; about twice their size is needed).
@@ -68,7 +68,7 @@ def train_classifier(
         staged.path.unlink()
         fit(work / "train.txt", work / "model.bin", _arguments(settings))
         (work / "train.txt").unlink()
-        card = {
+        card: Card = {
             "format": "headrace-classifier-card",
             "version": 1,
             "model": {
@@ -147,21 +147,24 @@ def _held_out_scores(model: Path, held_out: Path, settings: TrainSettings) -> It
             yield scores, batch.column("label").to_numpy() == 0
 
 
-def _judge(model: Path, held_out: Path, settings: TrainSettings) -> dict[str, float | None]:
+def _judge(model: Path, held_out: Path, settings: TrainSettings) -> HeldOut:
     """What the held-out documents say: at the score 0.5, over all scores, and where a top tenth begins."""
     parts = list(_held_out_scores(model, held_out, settings))
     scores = np.concatenate([part[0] for part in parts] or [np.zeros(0)])
     positive = np.concatenate([part[1] for part in parts] or [np.zeros(0, bool)])
     precision, recall = precision_recall(scores, positive, 0.5)
-    found = {
-        "precision": precision,
-        "recall": recall,
-        "roc_auc": roc_auc(scores, positive),
-        "top_tenth_begins": top_share_begins(scores, 0.1),
-        "top_tenth_of_negatives_begins": top_share_begins(scores[~positive], 0.1),
-        "spread": float(scores.std()) if len(scores) else math.nan,
+    return {
+        "precision": _known(precision),
+        "recall": _known(recall),
+        "roc_auc": _known(roc_auc(scores, positive)),
+        "top_tenth_begins": _known(top_share_begins(scores, 0.1)),
+        "top_tenth_of_negatives_begins": _known(top_share_begins(scores[~positive], 0.1)),
+        "spread": float(scores.std()) if len(scores) else None,
     }
-    return {name: None if math.isnan(value) else value for name, value in found.items()}
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _sha256(path: Path) -> str:

@@ -57,11 +57,15 @@ def compression_by(head: bytes, name: str) -> str | None:
     """How a file with these first bytes is compressed, like `compression_of`.
 
     The bytes know better than the name: what was decompressed on its way often keeps its suffix, what was compressed
-    often has none. The name is believed of a file that is neither text nor begins as compressed files do, or is empty.
+    often has none. The name is believed of a file that is neither text nor begins as compressed files do, and
+    of one that is empty or ends within its first bytes.
     """
     if found := _BEGINS.match(head):
         return found.lastgroup
-    return compression_of(name) if not head or _BINARY.search(head[:HEAD_BYTES]) else None
+    if (named := compression_of(name)) is None:
+        return None
+    begun = MAGIC[named].startswith(head[: len(MAGIC[named])])
+    return named if begun or _BINARY.search(head[:HEAD_BYTES]) else None
 
 
 class _Decoder(Protocol):
@@ -217,6 +221,7 @@ class Members:
         self.base = 0  # offset of chunk[0] in the stream
         self.before = b""  # what stood before the chunk: damage shows late, and is then searched again
         self.start = 0
+        self.begun = False  # a member, or a frame to be skipped, has been met
         self.decoder: _Decoder | None = None
         self.dictionary: zstandard.ZstdCompressionDict | None = None
 
@@ -224,11 +229,14 @@ class Members:
         """Begin the next member; False at the end of the stream. Zero bytes between members are padding."""
         self._pass_padding()
         while self.compression == "zstd" and self._skip_frame():
+            self.begun = True
             self._pass_padding()
         if not self._need(1):
-            if self.compression is not None and self.start == 0:
-                raise DamagedError(0, f"the file is empty, which no {self.compression} file is")
+            if self.compression is not None and not self.begun:
+                what = f"holds nothing but {self.start:,} zero bytes" if self.start else "is empty"
+                raise DamagedError(0, f"the file {what}, which no {self.compression} file is")
             return False
+        self.begun = True
         if self.compression is None:
             return True
         magic = MAGIC[self.compression]

@@ -23,6 +23,9 @@ from stages.read.names import suffixes
 from stages.read.settings import Part, ReadSpec
 from stages.read.text import decode
 
+DELIMITERS = (",", ";", "\t", "|")  # that tables have
+_TEXT_FIELD = "set `read.text_field` to the one that holds the text"
+
 
 def read(
     stream: BinaryIO,
@@ -138,7 +141,9 @@ class _Table:
     def _header(self, row: list[str]) -> list[str]:
         if self.spec.text_field not in row:
             reason = f"it has no column {self.spec.text_field!r}; its columns are {listed(row)}"
-            raise InputError(self.file, f"{reason}: set `read.text_field` to the one that holds the text")
+            other = next((mark for mark in DELIMITERS if self.spec.text_field in row[0].split(mark)), None)
+            fix = f"set `read.delimiter` to {other!r}" if other and len(row) == 1 else _TEXT_FIELD
+            raise InputError(self.file, f"{reason}: {fix}")
         return unique_names(row)
 
     def _add(self, row: list[str]) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from stages.read.compression import DamagedError, Members
 
 MAX_HEAD = 64 << 10
+SEARCHED = 1 << 20  # bytes of a block that is not wanted, but in which records may be that a wrong length took in
+_BEGIN = 12  # bytes of "WARC/1.0" with a line end on both sides
 _LENGTH = re.compile(rb"(?i)\ncontent-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?\n")
 _TYPE = re.compile(rb"(?i)\nwarc-type[ \t]*:[ \t]*([a-z]+)")
 HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -58,6 +60,7 @@ class _Content:
         self.base = 0  # plain files: offset of buffer[0]
         self.inside = False  # a member is open
         self.fresh = False  # nothing but line ends of the member has been consumed
+        self.block_end = 0  # as `base + at`
 
     def offset(self) -> int | None:
         """Where the record at `at` begins in the file, if that is a place at which reading can begin."""
@@ -129,9 +132,11 @@ class _Content:
             self.at += step
             left -= step
             if not left:
+                self.block_end = self.base + self.at
                 return (parts[0] if len(parts) == 1 else b"".join(parts)) if keep else None
             if self.more():
                 continue
+            self.block_end = self.base + self.at
             swallowed = self.find_swallowed(b"".join(parts))
             if not swallowed and self.members.open():
                 self.inside = self.fresh = True
@@ -143,13 +148,19 @@ class _Content:
             raise _RecordError(f"{length - left:,} of the {length:,} bytes of its Content-Length are there")
 
     def find_swallowed(self, block: bytes) -> bool:
-        """Put back what a wrong Content-Length took in from the next record on; False if there is none."""
-        found = _RECORD.search(block)
-        if found:
-            kept = block[found.end() :]
-            self.base += self.at - len(kept)
-            self.buffer, self.at = kept + self.buffer[self.at :], 0
-        return found is not None
+        """Put back what a wrong Content-Length took in from the next record on; False if there is none.
+
+        The block may end within that record's first line; line ends behind it have then been passed over.
+        """
+        passed = self.base + self.at - self.block_end
+        taken = block + b"\n".rjust(passed, b"\r") if passed else block
+        found = _RECORD.search(taken + self.buffer[self.at : self.at + _BEGIN])
+        if found is None or found.end() > len(taken):
+            return False
+        kept = taken[found.end() :]
+        self.base += self.at - len(kept)
+        self.buffer, self.at = kept + self.buffer[self.at :], 0
+        return True
 
     def seek_record(self) -> None:
         """Go to the next record header within the member, here at the earliest, or to the member's end."""
@@ -206,11 +217,12 @@ def frames(members: Members, wanted: Callable[[str], bool], limit: int) -> Itera
             frame.record = count
             if not frame.read_head(content.take_head()):
                 raise _RecordError("it has no valid Content-Length")
-            block = content.take_block(frame.length, wanted(frame.kind) and frame.length <= limit)
+            keep = wanted(frame.kind) and frame.length <= limit
+            block = content.take_block(frame.length, keep or frame.length <= SEARCHED)
             if content.skip_newlines() and not content.at_record():
                 content.find_swallowed(block or b"")
                 raise _RecordError("its Content-Length is wrong: what follows it is no record")
-            frame.block = block
+            frame.block = block if keep else None
         except DamagedError as error:
             frame.problem, frame.problem_offset = error.reason, error.offset
             if frame.record is None and (head := content.salvage_head()):

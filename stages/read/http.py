@@ -7,24 +7,25 @@ import io
 import re
 import zlib
 
-from fastwarc.stream_io import BrotliReader, ZstdReader
+from fastwarc.stream_io import BrotliReader
 
 from stages.charset import controls, utf16
-from stages.read.compression import DamagedError, Members
+from stages.read.compression import Compression, DamagedError, Members
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 8 << 10  # of a brotli body, decoded at once: one that is cut gives nothing of the piece that it is cut in
 HEAD_BYTES = 1024  # looked at to tell what a body is
 BINARY = 0.08  # share of controls above which they are no text: compressed data have 11%, text none, UTF-16 5% and less
 _CHUNK = re.compile(rb"\s*([0-9a-fA-F]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")  # size and extensions: RFC 9112, section 7.1
 _CHUNK_END = re.compile(rb"[ \t]*\r?\n")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
+# What a body begins with that still has its encoding; before a zstd frame may stand one to be skipped.
+_BEGINS = {"gzip": re.compile(rb"\x1f\x8b"), "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")}
+_WINDOW = 128 << 20  # bytes that a zstd body may ask to be held; RFC 9659 allows 8 MB
 
 # What a body may be that is no text, whatever its Content-Type says.
 _MAGIC = {
     b"\x1f\x8b\x08": "gzip",
-    _ZSTD: "zstd",
+    b"\x28\xb5\x2f\xfd": "zstd",
     b"%PDF-": "pdf",
     b"PK\x03\x04": "zip",
     b"\x89PNG\r\n": "png",
@@ -68,8 +69,9 @@ def decode_body(
 def binary_kind(body: bytes | memoryview, charset: str | None) -> str | None:
     """What a decoded body is by its first bytes ("gzip", "pdf", "binary" ...), where that is surely no text."""
     head = bytes(body[:HEAD_BYTES])
+    begin = head.removeprefix(codecs.BOM_UTF8).lstrip()
     for magic, kind in _MAGIC.items():
-        if head.startswith(magic):
+        if begin.startswith(magic):
             return kind
     is_binary = controls(head) > len(head) * BINARY and not head.startswith(_WIDE) and not utf16(head, charset)
     return "binary" if is_binary else None
@@ -111,10 +113,19 @@ def _chunked(body: bytes, limit: int, partial: bool) -> bytes:
 
 
 def _gzip(body: bytes, limit: int, partial: bool) -> bytes:
-    """All members of a gzip stream; what follows them and is no member is left out, as browsers and gzip do."""
-    if not body.startswith(_GZIP):
+    return _members(body, "gzip", limit, partial)
+
+
+def _zstd(body: bytes, limit: int, partial: bool) -> bytes:
+    return _members(body, "zstd", limit, partial)
+
+
+def _members(body: bytes, name: Compression, limit: int, partial: bool) -> bytes:
+    """All members of a gzip or zstd stream; what follows them and is no member is left out, as browsers and gzip do."""
+    begins = _BEGINS[name]
+    if not begins.match(body):
         return body
-    members = Members(io.BytesIO(body), "gzip")
+    members = Members(io.BytesIO(body), name, _WINDOW)
     parts: list[bytes] = []
     size = 0
     try:
@@ -125,9 +136,8 @@ def _gzip(body: bytes, limit: int, partial: bool) -> bytes:
                 if size > limit:
                     raise BodySizeError
     except DamagedError as error:
-        is_member = body.startswith(_GZIP, error.offset)
-        if is_member and not partial:
-            raise BodyError(f"its gzip body is damaged: {error.reason}") from error
+        if begins.match(body, error.offset) and not partial:
+            raise BodyError(f"its {name} body is damaged: {error.reason}") from error
     return b"".join(parts)
 
 
@@ -152,22 +162,7 @@ def _inflate(body: bytes, bits: int, limit: int, partial: bool) -> bytes:
 
 
 def _brotli(body: bytes, limit: int, partial: bool) -> bytes:
-    # Brotli has no magic number: text that does not decode was decoded before.
-    try:
-        return _read(BrotliReader(io.BytesIO(body)), limit, partial, "brotli")
-    except BodyError:
-        if _is_text(body):
-            return body
-        raise
-
-
-def _zstd(body: bytes, limit: int, partial: bool) -> bytes:
-    if not body.startswith(_ZSTD):
-        return body
-    return _read(ZstdReader(io.BytesIO(body)), limit, partial, "zstd")
-
-
-def _read(reader: BrotliReader | ZstdReader, limit: int, partial: bool, name: str) -> bytes:
+    reader = BrotliReader(io.BytesIO(body))
     parts: list[bytes] = []
     size = 0
     try:
@@ -175,8 +170,10 @@ def _read(reader: BrotliReader | ZstdReader, limit: int, partial: bool, name: st
             parts.append(part)
             size += len(part)
     except OSError as error:
+        if _is_text(body):  # Brotli has no magic number: text that does not decode was decoded before
+            return body
         if not partial:
-            raise BodyError(f"its {name} body is damaged: {error}"[:200]) from error
+            raise BodyError(f"its brotli body is damaged: {error}"[:200]) from error
     if size > limit:
         raise BodySizeError
     return b"".join(parts)

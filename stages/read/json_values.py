@@ -56,7 +56,8 @@ def parse(line: bytes) -> tuple[Any, Counter[str]]:
             values = _without_surrogates(values)
             mended[SURROGATES] += 1
     except json.JSONDecodeError as error:
-        raise RecordError(f"not valid JSON: {error.msg} at character {error.pos + 1} of the record") from error
+        place = f"character {error.pos + 1} of the record" if error.pos else f"its first character, {text[:SHOWN_NAME]!r}"
+        raise RecordError(f"not valid JSON: {error.msg} at {place}") from error
     except RecursionError as error:
         raise RecordError("not readable as JSON: its values are nested too deep") from error
     except ValueError as error:

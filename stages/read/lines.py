@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import BinaryIO
 
-from stages.read.compression import MAX_WINDOW, Compression, DamagedError, Members
+from stages.charset import SAMPLE_BYTES, utf16
+from stages.read.compression import MAX_WINDOW, Compression, DamagedError, Members, compression_by
 from stages.read.events import Problem
 
 
@@ -79,11 +80,14 @@ class Pieces:
         self.ahead = piece + self.ahead
         self.offset -= len(piece)
 
-    def is_utf16(self) -> bool:
-        """Whether what is read next begins with the mark of UTF-16. Nothing is consumed."""
+    def no_lines(self) -> str | None:
+        """Why what is read next is no lines of text; None where it may be. Nothing is consumed."""
         head = self.read()
         self.push(head)
-        return head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or utf16(head[:SAMPLE_BYTES]):
+            return "it is UTF-16, and only plain text of one document a file is read of that: write it as UTF-8"
+        again = compression_by(head, "") if self.members.compression else None
+        return f"it is compressed twice, and holds {again} data once it is unpacked: unpack it once" if again else None
 
     def _next(self) -> bytes:
         try:
@@ -105,10 +109,8 @@ def line_blocks(pieces: Pieces, size: int, limit: int) -> Iterator[Block | TooLo
     rest: list[bytes] = []  # pieces of the line that is not complete yet; none of one that is too long
     held = rest_bytes = 0
     begin = pieces.offset  # of the first byte held
-    if begin == 0 and pieces.is_utf16():
-        yield Damage(
-            "it is UTF-16, and only plain text of one document a file is read of that: write it as UTF-8", 0, 0
-        )
+    if begin == 0 and (refused := pieces.no_lines()):
+        yield Damage(refused, 0, 0)
         return
     while piece := pieces.read():
         end = piece.rfind(b"\n") + 1

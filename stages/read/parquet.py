@@ -48,6 +48,9 @@ def read(
         _raise_if_storage(error)
         raise InputError(file, f"it is no readable Parquet file: {error}") from error
     first_rows = np.cumsum([0] + [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)])
+    if first_rows[-1] != table.metadata.num_rows:
+        reason = f"it says that it has {table.metadata.num_rows:,} rows, and its row groups have {first_rows[-1]:,}"
+        raise InputError(file, reason)
     groups = range(table.num_row_groups) if part.row_groups is None else part.row_groups
     outside = [group for group in groups if not 0 <= group < table.num_row_groups]
     if outside:
@@ -60,22 +63,22 @@ def read(
     for group in groups:
         wanted = [root if root in columns else None for root in roots]
         size = table.metadata.row_group(group)
-        plan = plan_group(stream, size, wanted, repeated, needed, batch_bytes, memory)
-        if plan.refused:
-            reason = f"row group {group} cannot be read: {plan.refused}"
-            on_event(Problem(file, reason, int(first_rows[group]) + 1, None, size.num_rows))
-            continue
-        rows_of.mended.update({TOO_LARGE.format(name): size.num_rows for name in plan.left_out})
-        row = int(first_rows[group])
+        row, reason = int(first_rows[group]), "no more rows are there"
         try:
+            plan = plan_group(stream, size, wanted, repeated, needed, batch_bytes, memory)
+            if plan.refused:
+                on_event(Problem(file, f"row group {group} cannot be read: {plan.refused}", row + 1, None, size.num_rows))
+                continue
+            rows_of.mended.update({TOO_LARGE.format(name): size.num_rows for name in plan.left_out})
             for rows in _batches(table, stream, group, columns, plan):
                 yield from rows_of.documents(rows, row)
                 row += rows.num_rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             _raise_if_storage(error)
-            lost = int(first_rows[group + 1]) - row
-            reason = f"row group {group} cannot be read from row {row + 1} on: {error}"
-            on_event(Problem(file, reason, row + 1, None, lost))
+            reason = str(error)
+        if lost := int(first_rows[group + 1]) - row:
+            reason = f"row group {group} cannot be read from row {row + 1} on: {reason}"
+            on_event(Problem(file, reason, row + 1, None, max(0, lost)))
     for what, documents in sorted(rows_of.mended.items()):
         on_event(Repaired(file, what, documents))
 

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
+from stages.read.arrow_values import json_rows, unique_names
+from stages.read.csv_file import DELIMITERS
 from stages.read.json_array import begins_array, element_blocks
 from stages.read.lines import Block, Pieces, line_blocks
 from stages.read.names import suffixes
 
 BLOCK = 256 << 10
 LONGEST = 8 << 20
-DELIMITERS = (",", ";", "\t", "|")
 TEXT_NAMES = ("text", "content", "body", "article", "document", "page_content", "raw_content", "maintext", "abstract", "code")
 ID_NAMES = ("id", "_id", "doc_id", "docid", "uuid", "guid", "identifier")
 URL_NAMES = ("url", "source_url", "link", "uri", "href", "permalink", "metadata.url", "meta.url")
@@ -44,11 +45,7 @@ def looks_of(stream: BinaryIO, file: str, format: str, count: int = 50) -> Looks
     if format == "parquet":
         records = _parquet_records(stream, file, count)
     elif format == "csv":
-        lines = [line.decode("utf-8-sig", "replace") for line in _lines(stream, file, 4 * count)]
-        usual = "\t" if ".tsv" in suffixes(file) else ","
-        found = _delimiter(lines[0], usual) if lines else usual
-        delimiter = found if found != usual else None
-        records = list(csv.DictReader((f"{line}\n" for line in lines), delimiter=found))[:count]
+        records, delimiter = _csv_records(stream, file, count)
     else:
         records = _json_records(stream, file, count)
     if not records:
@@ -56,6 +53,19 @@ def looks_of(stream: BinaryIO, file: str, format: str, count: int = 50) -> Looks
     fields = tuple(dict.fromkeys(str(name) for record in records for name in record if name is not None))
     text, id, url = _text_field(records, fields), _named(records, ID_NAMES, unique=True), _named(records, URL_NAMES)
     return Looks(fields, text, id, url, delimiter)
+
+
+def _csv_records(stream: BinaryIO, file: str, count: int) -> tuple[Sequence[Mapping[str, Any]], str | None]:
+    """The first records, and what parts their fields where the name does not tell it."""
+    lines = [line.decode("utf-8-sig", "replace") for line in _lines(stream, file, 4 * count)]
+    usual = "\t" if ".tsv" in suffixes(file) else ","
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
+    try:
+        found = _delimiter(lines[0], usual) if lines else usual
+        records = list(csv.DictReader((f"{line}\n" for line in lines), delimiter=found))[:count]
+    except csv.Error as error:
+        raise InputError(file, f"it is not valid CSV: {error}") from None
+    return records, found if found != usual else None
 
 
 def _lines(stream: BinaryIO, file: str, count: int) -> list[bytes]:
@@ -87,8 +97,11 @@ def _json_records(stream: BinaryIO, file: str, count: int) -> list[Mapping[str, 
 def _parquet_records(stream: BinaryIO, file: str, count: int) -> list[Mapping[str, Any]]:
     try:
         batches = pq.ParquetFile(stream).iter_batches(count)
-        return next((batch.to_pylist() for batch in batches if batch.num_rows), [])
-    except (pa.ArrowException, OSError) as error:
+        batch = next((batch for batch in batches if batch.num_rows), None)
+        if batch is None:
+            return []
+        return [orjson.loads(row) for row in json_rows(batch.columns, unique_names(batch.schema.names))[0]]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(file, f"it is no readable Parquet file: {error}") from None
 
 

@@ -26,6 +26,7 @@ from stages.read.http import BodyError, BodySizeError, binary_kind, decode_body
 from stages.read.settings import PLAIN_TEXT, TEXT_TYPE, Part, ReadSpec
 
 REPAIRED = "text with bytes that mean nothing"
+_LINE_END = (b"\r", b"\n")
 _MARKUP = re.compile(rb"[\s\xef\xbb\xbf]*<")
 # Of a response's header, what says something about the use of the page, or about its text; and of a record's.
 _KEPT = {
@@ -163,8 +164,10 @@ def _response(fields: Headers, block: bytes) -> tuple[int, Headers, memoryview]:
 
     What a response is, its block tells, where its record has no Content-Type, or another one than it should.
     """
+    if block.startswith(_LINE_END):  # that some servers send too much: RFC 9112, section 2.2
+        block = block.lstrip(b"\r\n")
     view = memoryview(block)
-    if not block.startswith(b"HTTP/") and _is_other(fields):
+    if block[:5].upper() != b"HTTP/" and _is_other(fields):
         raise _NotHttp
     while True:
         end = HEAD_END.search(view, 0, MAX_HEAD)
@@ -175,7 +178,7 @@ def _response(fields: Headers, block: bytes) -> tuple[int, Headers, memoryview]:
         status, view = status_code(first), view[at:]
         if status is None:
             raise BodyError(f"its HTTP header cannot be read: {first[:40]!r}")
-        if status >= 200 or view[:5] != b"HTTP/":
+        if status >= 200 or bytes(view[:5]).upper() != b"HTTP/":
             return status, http, view
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Any
 
-from stages.tokens.shard_format import FORMAT, VERSION, Manifest, ShardError, check_schema, fingerprint, token_dtype
+from stages.tokens.manifest_shape import Manifest, ShardEntry, ShardFacts, SourceEntry, SplitEntry
+from stages.tokens.shard_format import FORMAT, VERSION, ShardError, check_schema, fingerprint, token_dtype
 
 TOKENIZER_PATH = "tokenizer/tokenizer.json"
 
@@ -17,31 +17,44 @@ def shard_names(source: str, number: int, split: str = "train") -> tuple[str, st
     return f"tokens/{source}/{name}.npy", f"tokens/{source}/{name}.csv.gz"
 
 
-def split_entry(source: str, shards: Iterable[Mapping[str, Any]], split: str = "train") -> dict[str, Any]:
+def split_entry(source: str, shards: Iterable[ShardFacts], split: str = "train") -> SplitEntry:
     """The manifest's entry of one split of a source, from what `write_shard` returned for each shard, in order."""
     entries = []
     for number, shard in enumerate(shards):
         path, index = shard_names(source, number, split)
-        facts = {name: shard[name] for name in ("tokens", "documents", "text_bytes", "sha256", "index_sha256") if name in shard}
-        entries.append({"path": path, "index": index, **facts})
-    totals = {name: sum(entry[name] for entry in entries) for name in ("tokens", "documents", "text_bytes")}
-    return {**totals, "shards": entries}
+        entry = ShardEntry(
+            path=path,
+            index=index,
+            tokens=shard["tokens"],
+            documents=shard["documents"],
+            text_bytes=shard["text_bytes"],
+            sha256=shard["sha256"],
+        )
+        if "index_sha256" in shard:
+            entry["index_sha256"] = shard["index_sha256"]
+        entries.append(entry)
+    return SplitEntry(
+        tokens=sum(entry["tokens"] for entry in entries),
+        documents=sum(entry["documents"] for entry in entries),
+        text_bytes=sum(entry["text_bytes"] for entry in entries),
+        shards=entries,
+    )
 
 
 def source_entry(
     source: str,
-    train: Iterable[Mapping[str, Any]],
-    held_out: Iterable[Mapping[str, Any]],
+    train: Iterable[ShardFacts],
+    held_out: Iterable[ShardFacts],
     budget_tokens: int,
     max_repeats: float,
-) -> dict[str, Any]:
+) -> SourceEntry:
     """The manifest's entry of a source. `budget_tokens` is what all of training asks for; above `tokens` it repeats."""
-    return {
-        "budget_tokens": int(budget_tokens),
-        "max_repeats": float(max_repeats),
+    return SourceEntry(
         **split_entry(source, train),
-        "held_out": split_entry(source, held_out, "held_out"),
-    }
+        budget_tokens=int(budget_tokens),
+        max_repeats=float(max_repeats),
+        held_out=split_entry(source, held_out, "held_out"),
+    )
 
 
 def build_manifest(
@@ -54,7 +67,7 @@ def build_manifest(
     vocab_size: int,
     eos_id: int,
     pad_id: int,
-    sources: Mapping[str, Mapping[str, Any]],
+    sources: Mapping[str, SourceEntry],
     mixture_tokens: int,
     mixture_seed: int,
     reshuffle_last_tokens: int = 0,
@@ -79,13 +92,14 @@ def build_manifest(
             "eos_id": int(eos_id),
             "pad_id": int(pad_id),
         },
-        "sources": {source: dict(entry) for source, entry in sources.items()},
+        "sources": dict(sources),
         "mixture": {
             "tokens": int(mixture_tokens),
             "seed": int(mixture_seed),
             "sources": list(sources),  # JSON objects have no order; source numbers do
             "reshuffle_last_tokens": int(reshuffle_last_tokens),
         },
+        "fingerprint": "",
     }
     manifest["fingerprint"] = fingerprint(manifest)
     check_schema(manifest)
@@ -96,9 +110,8 @@ def build_manifest(
         )
     paths = [tokenizer_path]
     for entry in manifest["sources"].values():
-        paths += [
-            shard[key] for split in (entry, entry["held_out"]) for shard in split["shards"] for key in ("path", "index")
-        ]
+        for shard in (*entry["shards"], *entry["held_out"]["shards"]):
+            paths += [shard["path"], shard["index"]]
     for path in paths:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise ShardError(f"{path}: paths in a manifest are relative to the run's folder")

@@ -6,9 +6,10 @@ token file and, of the few files that a boundary falls in, the document ends; no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.tokens.index_table import ROWS, write_index_batches
+from stages.tokens.manifest_shape import ShardFacts
 from stages.tokens.shard_format import ShardError, check_tokens, sha256_file, write_tokens
 from stages.tokens.token_file import TokenFile
 
@@ -87,7 +89,7 @@ def plan_shards(
 
 def write_shard(
     files: Sequence[TokenFile], pieces: Sequence[Piece], path: str | Path, index_path: str | Path, dtype: np.dtype
-) -> dict[str, Any]:
+) -> ShardFacts:
     """Write one shard (`.npy` and `.csv.gz`) from its pieces; returns its entry of the manifest but for the paths.
 
     Streams: memory is a few MiB of tokens and a batch of index rows. Raises ShardError for inputs that do not hold
@@ -96,13 +98,19 @@ def write_shard(
     used = {piece.file for piece in pieces}
     for number in sorted(used):
         check_tokens(files[number].tokens_path, dtype, files[number].tokens)
-    totals = {"documents": 0, "text_bytes": 0}
+    totals = Counter[str]()
     tokens, digest = write_tokens(path, _copy_tokens(files, pieces, np.dtype(dtype)), np.dtype(dtype))
     write_index_batches(index_path, _copy_index(files, pieces, totals))
     wanted = sum(piece.end_document - piece.first_document for piece in pieces)
     if totals["documents"] != wanted:
         raise ShardError(f"{index_path}: {totals['documents']} documents were found for a shard of {wanted}")
-    return {"tokens": tokens, **totals, "sha256": digest, "index_sha256": sha256_file(index_path)}
+    return ShardFacts(
+        tokens=tokens,
+        documents=totals["documents"],
+        text_bytes=totals["text_bytes"],
+        sha256=digest,
+        index_sha256=sha256_file(index_path),
+    )
 
 
 def _copy_tokens(files: Sequence[TokenFile], pieces: Sequence[Piece], dtype: np.dtype) -> Iterator[np.ndarray]:
@@ -118,7 +126,7 @@ def _copy_tokens(files: Sequence[TokenFile], pieces: Sequence[Piece], dtype: np.
 
 
 def _copy_index(
-    files: Sequence[TokenFile], pieces: Sequence[Piece], totals: dict[str, int]
+    files: Sequence[TokenFile], pieces: Sequence[Piece], totals: Counter[str]
 ) -> Iterator[pa.RecordBatch]:
     """The pieces' rows with the columns of `ROWS`, counted within the shard; documents and bytes go to `totals`."""
     written = 0

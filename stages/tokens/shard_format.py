@@ -8,7 +8,7 @@ A shard is a pair of files, the form that OLMo's tools write and read:
   file, end exclusive; `src` is the file that the document was read from, `loc` the 1-based record in it. Rows of two
   columns (start,end), as OLMo-core writes them, are read too.
 
-This is the one module of `stages` that the trainer imports.
+This is the one module of `stages` that the trainer imports; what a manifest holds is said in manifest_shape.py.
 """
 
 from __future__ import annotations
@@ -19,24 +19,19 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
+
+from stages.tokens.manifest_shape import Manifest, ShardError, check_schema
 
 MANIFEST = "manifest.json"
 MAX_FIELD = 2**31 - 1  # characters of an id in an index; the csv module stops at 131,072 unless it is told
 FORMAT, VERSION = "headrace", 1
 UINT16_VOCABULARY = 65_536  # the largest vocabulary whose ids fit into uint16
-
-Manifest = dict[str, Any]
-ShardEntry = dict[str, Any]  # what a manifest says of one shard
-
-
-class ShardError(Exception):
-    """A shard or manifest that is missing, damaged, or not what was asked for; the text says which file and why."""
 
 
 class Document(NamedTuple):
@@ -193,57 +188,13 @@ _BESIDE = frozenset(("fingerprint", "made_by", "held_out"))
 _RECIPE = frozenset(("name", "profile", "recipe_hash", "seed"))
 
 
-def fingerprint(manifest: Manifest, without: frozenset[str] = _BESIDE | _RECIPE) -> str:
+def fingerprint(manifest: Mapping[str, Any], without: frozenset[str] = _BESIDE | _RECIPE) -> str:
     """sha256 over the canonical JSON of what of a manifest decides tokens and their order: shards, tokenizer, mixture.
 
     So it follows from the content: recipes that are written differently and make the same bytes have one fingerprint.
     """
     facts = {key: value for key, value in manifest.items() if key not in without}
     return hashlib.sha256(canonical_json(facts)).hexdigest()
-
-
-# What a manifest must hold. A type is checked by isinstance (bool is no int); {"*": ...} stands for any keys.
-_SHARDS = [{"path": str, "index": str, "tokens": int, "documents": int, "text_bytes": int, "sha256": str}]
-_SPLIT = {"tokens": int, "documents": int, "text_bytes": int, "shards": _SHARDS}
-SCHEMA = {
-    "format": str,
-    "version": int,
-    "name": str,
-    "profile": str,
-    "recipe_hash": str,
-    "dtype": str,
-    "seed": int,
-    "tokenizer": {"path": str, "sha256": str, "vocab_size": int, "eos_id": int, "pad_id": int},
-    "sources": {"*": {"budget_tokens": int, "max_repeats": float, **_SPLIT, "held_out": _SPLIT}},
-    "mixture": {"tokens": int, "seed": int, "sources": [str], "reshuffle_last_tokens": int},
-    "fingerprint": str,
-}
-
-
-def check_schema(value: Any, schema: Any = SCHEMA, path: str = "") -> None:
-    """Raise ShardError, naming the key's path, where `value` lacks the manifest's shape. More keys are allowed."""
-    where = path or "the manifest"
-    if isinstance(schema, dict):
-        if not isinstance(value, dict):
-            raise ShardError(f"{where}: must be an object, not {type(value).__name__}")
-        fixed = {name: part for name, part in schema.items() if name != "*"}
-        for name in fixed:
-            if name not in value:
-                raise ShardError(f"{where}: the key {name!r} is missing")
-        for name, part in (dict.fromkeys(value, schema["*"]) if "*" in schema else fixed).items():
-            check_schema(value[name], part, f"{path}.{name}" if path else name)
-    elif isinstance(schema, list):
-        if not isinstance(value, list):
-            raise ShardError(f"{where}: must be a list, not {type(value).__name__}")
-        for number, item in enumerate(value):
-            check_schema(item, schema[0], f"{path}[{number}]")
-    else:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        right = number if schema is float else isinstance(value, schema) and not isinstance(value, bool)
-        if not right:
-            raise ShardError(f"{where}: must be {schema.__name__}, not {value!r}")
-        if schema is int and value < 0:
-            raise ShardError(f"{where}: must not be negative, is {value}")
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
@@ -301,4 +252,4 @@ def parse_manifest(data: bytes, path: str | Path) -> Manifest:
             f"{path}: was changed after the run wrote it "
             f"(fingerprint {found[:12]}, recorded {manifest['fingerprint'][:12]})"
         )
-    return manifest
+    return cast(Manifest, manifest)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,13 +16,14 @@ from ledgers import names
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from pipeline import storage
+from pipeline import execute, storage
 from pipeline.carry_out import Options, run_recipe
 from pipeline.overrides import RecipeError
 from pipeline.progress import Progress
 from pipeline.questions.clusters import clusters, show_clusters
 from pipeline.recipe import build_recipe
-from pipeline.summary import Summary
+from pipeline.run_summary import RunSummary
+from stages.dedup import edit
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 
@@ -42,6 +43,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Usage(NamedTuple):
+    """What shutil.disk_usage tells."""
+
+    total: int
+    used: int
+    free: int
+
+
 def recipe(inputs: Path, web: list[Any], whole: list[Any] | None = None) -> dict[str, Any]:
     return {
         "name": "dedup",
@@ -56,7 +65,7 @@ def recipe(inputs: Path, web: list[Any], whole: list[Any] | None = None) -> dict
     }
 
 
-def run(data: dict[str, Any], out: Path | str, *changes: str) -> Summary:
+def run(data: dict[str, Any], out: Path | str, *changes: str) -> RunSummary:
     return run_recipe(build_recipe(data, None, changes), Options(str(out), inline=True, progress=Progress(quiet=True)))
 
 
@@ -83,9 +92,9 @@ BFF = {"dedup": {"method": "bff", "fp_rate": 1e-6}}
 
 def test_bff_cuts_paragraphs_and_the_books_close(inputs: Path, tmp_path: Path) -> None:
     summary = run(recipe(inputs, [BFF]), tmp_path / "a")
-    web = {s.name: s for s in summary.sources}["web"]
-    assert web.into.docs == 22
-    assert {reason: amount.docs for reason, amount in web.dropped.items()} == {"dedup.bff": 2}
+    web = summary.sources["web"]
+    assert web.documents_in == 22
+    assert {reason: amount.documents for reason, amount in web.dropped.items()} == {"dedup.bff": 2}
     left = texts(tmp_path / "a", "web")
     assert len(left) == 20
     assert sum("\n" in text for text in left.values()) == 1  # the notice stays where it stood first
@@ -98,7 +107,7 @@ def test_bff_cuts_paragraphs_and_the_books_close(inputs: Path, tmp_path: Path) -
 def test_substring_cuts_runs_of_words_across_sources_and_the_books_close(inputs: Path, tmp_path: Path) -> None:
     again = {"dedup": {"method": "substring", "length": 12, "min_left": 5}}
     summary = run(recipe(inputs, [], [again]), tmp_path / "a")
-    dropped = {s.name: {reason: a.docs for reason, a in s.dropped.items()} for s in summary.sources}
+    dropped = {name: {reason: a.documents for reason, a in s.dropped.items()} for name, s in summary.sources.items()}
     assert dropped == {"web": {"dedup.substring": 2}, "notes": {"dedup.substring": 2}}  # one has a word of its own, too few
     left = texts(tmp_path / "a", "web")
     assert sum("\n" in text for text in left.values()) == 1
@@ -126,7 +135,7 @@ def test_a_dedup_whose_tokenizer_is_missing_is_refused_at_once(inputs: Path, tmp
 def test_dedups_follow_one_another(inputs: Path, tmp_path: Path) -> None:
     steps = [{"dedup": {"method": "minhash", "ngram": 3}}, BFF]
     summary = run(recipe(inputs, steps, [{"dedup": {"method": "exact"}}]), tmp_path / "a")
-    dropped = {s.name: {reason: a.docs for reason, a in s.dropped.items()} for s in summary.sources}
+    dropped = {name: {reason: a.documents for reason, a in s.dropped.items()} for name, s in summary.sources.items()}
     assert dropped["notes"] == {"dedup.exact": 2}  # without the notice, a page of the web is the same note
     assert set(dropped["web"]) <= {"dedup.minhash", "dedup.bff"}
     again = run(recipe(inputs, steps, [{"dedup": {"method": "exact"}}]), tmp_path / "a")
@@ -157,9 +166,9 @@ def test_a_new_crawl_is_compared_with_the_filter_that_an_old_one_saved(inputs: P
     again["sources"]["notes"]["steps"] = [{"dedup": BFF["dedup"] | {"load": str(saved)}}]
     again["sources"]["web"]["allow_empty"] = True
     summary = run(again, tmp_path / "new")
-    left = {s.name: s.into.docs - sum(amount.docs for amount in s.dropped.values()) for s in summary.sources}
+    left = {name: s.documents_in - sum(amount.documents for amount in s.dropped.values()) for name, s in summary.sources.items()}
     assert left == {"web": 0, "notes": 10}  # all of the web was there before; of the notes, what was in the web, and a copy
-    assert {s.name: set(s.dropped) for s in summary.sources} == {"web": {"dedup.bff"}, "notes": {"dedup.bff"}}
+    assert {name: set(s.dropped) for name, s in summary.sources.items()} == {"web": {"dedup.bff"}, "notes": {"dedup.bff"}}
     saved.unlink()
     with pytest.raises(UserError, match=r"sources\.web\.steps\.dedup\.load"):
         run(again, tmp_path / "newer")
@@ -198,3 +207,30 @@ def test_a_task_that_no_machine_can_hold_is_refused_before_its_phase(inputs: Pat
         run(recipe(inputs, [huge]), tmp_path)
     found = names(tmp_path)
     assert "dedup/web/dedup count/00000" in found and not any("filter" in name for name in found)
+
+
+def test_parts_that_are_written_anew_leave_the_scratch_one_by_one(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = recipe(inputs, [{"dedup": {"method": "bff", "threshold": 0.5}}]) | {"run": {"split_bytes": "1KB"}}
+    out, seen, edit_part = tmp_path / "run", [], edit._edit_part
+
+    def watched(part: Any, *arguments: Any) -> Any:
+        there = [path.name for path in (out / "parts/dedup/web/dedup").iterdir() if not path.name.startswith(".")]
+        seen.append(sum(name.startswith("part-") for name in there))
+        return edit_part(part, *arguments)
+
+    monkeypatch.setattr(edit, "_edit_part", watched)
+    run(data, out)
+    assert seen == list(range(len(seen))) and len(seen) > 1  # by one task, each part with those before it in their place
+
+
+def test_a_task_that_writes_parts_anew_looks_whether_there_is_room(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = recipe(inputs, [{"dedup": {"method": "bff", "threshold": 0.5}}])
+    monkeypatch.setattr(execute.shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - 1000, 1000))
+    size = sum(len(json.loads(line)["text"]) for path in inputs.glob("web-*.jsonl") for line in path.open())
+    said = rf"no space left: {2 * size:,} bytes needed for dedup/web/dedup edit/00000, 1,000 bytes free"
+    with pytest.raises(UserError, match=said):
+        run(data, tmp_path / "run")

@@ -122,16 +122,33 @@ def test_what_is_expected_stands_for_files_that_cannot_be_listed(made: tuple[Rec
     found = plan(build_recipe(data), rates, HERE, offline=True)
     assert found["total"]["core_hours"] == pytest.approx(base["total"]["core_hours"] * 1000, rel=0.02)
     assert found["total"]["tokens"] == near(base["total"]["tokens"] * 1000)
-    assert found["sources"]["web"]["origin"].startswith("the recipe's expected.sources, for the files cannot be listed")
+    assert found["sources"]["web"]["origin"].startswith("what the recipe expects, for the files cannot be listed")
     web = next(stage for stage in found["stages"] if stage["phase"] == "read and filter" and stage["source"] == "web")
     assert web["tasks"] == -(-web["read"] // 120_000) > 500
-    data["expected"]["sources"]["web"] |= {"tokens": 7_000_000, "kept": 0.5}
+    data["expected"]["sources"]["web"] |= {"tokens": 7_000_000, "kept": 0.5, "file_bytes": 120_000 * 40}
     missing = plan(build_recipe(data), rates, HERE)
     told = [problem.partition(": ")[0] for problem in missing["problems"]]
     assert told == ["sources.web.read.paths", "sources.wiki.read.paths"]
     told = missing["sources"]["web"]
+    assert told["file_bytes"] == 120_000 * 40 and "as compact as measured" not in told["origin"]
+    assert "as compact as measured" in missing["sources"]["wiki"]["origin"]
     assert told["tokens"] == near(3_500_000) and told["bytes_kept"] == near(told["text_bytes"] / 2)
     assert told["kept_origin"] == told["bytes_per_token_origin"] == "the recipe (expected.sources)"
+
+
+def test_a_file_that_cannot_be_cut_is_one_task_as_long_as_it_is(rates: Rates, tmp_path: Path) -> None:
+    data = recipe_data(tmp_path)
+    for name, size in {"web-0": 9_000_000, "web-1": 500_000, "web-2": 500_000}.items():
+        with (tmp_path / f"{name}.jsonl.zst").open("wb") as file:
+            file.truncate(size)
+    data["sources"] = {"web": {"read": {"paths": [f"{tmp_path}/web-*.jsonl.zst"]}, "steps": ["remove_urls"]}}
+    data["mixture"]["epochs"] = 1
+    found = plan(build_recipe(data), rates, Cluster(100, 8, 64 << 30))
+    for phase in found["phases"]:
+        if phase["name"] in ("read and filter", "tokenize", "near copies"):
+            assert phase["tasks"] == 3 and phase["bound"] == "few tasks"
+            assert phase["seconds"] == pytest.approx(0.9 * phase["core_seconds"], rel=0.01)
+    assert {"read and filter", "tokenize"} <= {phase["name"] for phase in found["phases"]}
 
 
 def test_a_mixture_that_cannot_be_had_is_a_problem(made: tuple[Recipe, Path], rates: Rates) -> None:

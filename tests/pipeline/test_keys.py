@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from ledgers import entries
+from pydantic import BaseModel
 
+import pipeline.jobs
 from pipeline.cli import main
-from pipeline.jobs import classifier, cut, dedup, dedup_call, documents, formats, sample, shards, tokenize, tokenizer
-from pipeline.plan import code
+from pipeline.jobs.inputs import NamedStep
+from pipeline.plan import code, node
 from pipeline.plan.node import Job
-from pipeline.recipe import Recipe, Run
+from pipeline.recipe import Recipe, Tasks
 from stages.dedup.spec import Bff, Exact, MinHash, Substring, Url
 from stages.marks import Mark, in_key, marks_of
 from stages.steps import STEPS
@@ -30,7 +37,7 @@ from stages.tokens.shard_format import load_manifest
 from stages.tokens.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = (classifier, cut, dedup, dedup_call, documents, formats, sample, shards, tokenize, tokenizer)
+MODULES = [import_module(f"pipeline.jobs.{found.name}") for found in pkgutil.iter_modules(pipeline.jobs.__path__)]
 JOBS = [
     job
     for module in MODULES
@@ -81,45 +88,86 @@ def keys(recipe: Path) -> dict[str, str]:
 
 
 def test_every_field_of_every_job_says_what_it_is_to_the_key() -> None:
-    assert len(JOBS) >= 14
+    assert len(JOBS) >= 19
     for job in JOBS:
         assert {field.name for field in fields(job)} == set(marks_of(job)), job
 
 
-def how_much(model: Any, path: str = "") -> list[str]:
+def how_much(model: Any) -> set[str]:
     """The keys of a recipe's model that decide no byte."""
-    found = []
-    for name, field in model.model_fields.items():
-        if Mark.HOW_MUCH in field.metadata:
-            found.append(f"{path}{name}")
-    return found
+    return {name for name, field in model.model_fields.items() if Mark.HOW_MUCH in field.metadata}
+
+
+def models(kind: Any) -> Iterator[Any]:
+    """A model of a recipe, and all that its keys may hold."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+        for field in kind.model_fields.values():
+            yield from models(field.annotation)
+    for inside in get_args(kind):
+        yield from models(inside)
 
 
 # A value for each key that decides no byte, unlike the one of the recipe above.
 OTHER = {
     "split_bytes": "100KB", "batch_bytes": "2KB", "task_memory": "3GiB", "cache_bytes": "1GiB", "stage_inputs": "true",
     "documents": "0.5", "files": "3", "expected_removal": "[0, 1]", "partitions": "5", "partition_bytes": "2MiB",
-    "memory": "2MiB", "witness_memory": "1MiB", "engine": "tokenizers",
+    "memory": "2MiB", "witness_memory": "1MiB", "engine": "tokenizers", "attempts": "2", "wait_seconds": "1",
+    "node_seconds": "60", "copy_seconds": "9",
 }  # fmt: skip
 
 
+SPREAD = {"expected_removal", "partitions", "partition_bytes", "memory"}
+HOW_MUCH = {
+    "Run": {"split_bytes", "batch_bytes", "task_memory", "cache_bytes", "stage_inputs", "check_inputs"},
+    "Tasks": {"attempts", "wait_seconds", "node_seconds", "copy_seconds"},
+    "Failures": {"documents", "files"},
+    "Recipe": {"expected"},
+    "Source": {"license", "citation"},
+    "Tokenizer": {"engine"},
+    "Exact": SPREAD,
+    "Url": SPREAD,
+    "MinHash": SPREAD,
+    "Bff": {"expected_removal", "memory", "witness_memory"},
+    "Substring": {"expected_removal", "memory"},
+    "TokenRepeats": {"engine"},
+    "Quality": {"table_mb"},
+    "Language": {"table_mb"},
+}
+
+
 def test_the_keys_that_decide_no_byte_are_these() -> None:
-    assert set(how_much(Run)) == {"split_bytes", "batch_bytes", "task_memory", "cache_bytes", "stage_inputs"} | (
-        {"check_inputs"} & set(how_much(Run))
-    )
-    assert set(how_much(MinHash)) == {"expected_removal", "partitions", "partition_bytes", "memory"}
-    assert set(how_much(Exact)) == set(how_much(Url)) == set(how_much(MinHash))
-    assert set(how_much(Bff)) == {"expected_removal", "memory", "witness_memory"}
-    assert set(how_much(Substring)) == {"expected_removal", "memory"}
-    assert how_much(Recipe) == ["expected"]
+    every = {*models(Recipe), *STEPS.values(), Exact, Url, MinHash, Bff, Substring}
+    assert {model.__name__: how_much(model) for model in every if how_much(model)} == HOW_MUCH
+    table = [line for line in (ROOT / "docs/architecture.md").read_text().splitlines() if line.endswith("| no |")]
+    told = set(re.findall(r"`(\w+)`", " ".join(table))) - {"HowMuch"}
+    inside = {"Tasks": {"tasks"}, "Failures": {"failures"}}  # named by the key that they stand under
+    assert told == set().union(*(inside.get(name, names) for name, names in HOW_MUCH.items()))
+
+
+@pytest.mark.parametrize(
+    ("step", "values", "other"),
+    [
+        ("token_repeats", {"tokenizer": "t.json", "engine": "fastokens"}, {"engine": "tokenizers"}),
+        ("quality", {"model": "model.bin", "score": 0.5}, {"table_mb": 9}),
+        ("language", {}, {"table_mb": 9}),
+    ],
+)
+def test_what_decides_no_byte_of_a_step_is_not_in_its_key(step: str, values: dict[str, Any], other: dict[str, Any]) -> None:
+    steps = [STEPS[step].model_validate(one) for one in (values, values | other)]
+    one, two = (NamedStep(step, made).in_parts() for made in steps)
+    assert one == two and steps[0] != steps[1]
 
 
 CHANGES = [
     *(f"run.{name}={OTHER[name]}" for name in ("split_bytes", "batch_bytes", "task_memory", "cache_bytes", "stage_inputs")),
     "run.failures.documents=0.5",
     "run.failures.files=3",
-    *(f"sources.web.steps.dedup.{name}={OTHER[name]}" for name in how_much(MinHash)),
-    *(f"sources.wiki.steps.dedup.{name}={OTHER[name]}" for name in how_much(Bff)),
+    *(f"run.tasks.{name}={OTHER[name]}" for name in sorted(how_much(Tasks))),
+    *(f"sources.web.steps.dedup.{name}={OTHER[name]}" for name in sorted(how_much(MinHash))),
+    *(f"sources.wiki.steps.dedup.{name}={OTHER[name]}" for name in sorted(how_much(Bff))),
+    "sources.web.license=cc0-1.0",
+    "sources.web.citation=A paper",
     "tokenizer.engine=tokenizers",
     "expected={documents: 9, text_bytes: 9}",
 ]
@@ -196,6 +244,31 @@ def test_the_modules_of_a_key_are_those_that_python_loads() -> None:
         done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
         loaded = {m for m in json.loads(done.stdout.replace("'", '"')) if (ROOT / (m.replace(".", "/") + ".py")).exists()}
         assert loaded <= known, (name, loaded - known)
+
+
+def test_another_version_of_a_library_runs_the_tasks_that_use_it_and_says_so(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(recipe)
+    before, installed = keys(recipe), code.library_version("tokenizers")
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.1" if name == "tokenizers" else version(name))
+    try:
+        forget_code()
+        assert main(["run", str(recipe), "--out", str(recipe.parent / "out"), "--inline"]) == 0
+    finally:
+        monkeypatch.undo()
+        forget_code()
+    assert f"tasks again: tokenizers is 0.0.1 and was {installed}" in capsys.readouterr().err
+    changed = {name.partition("/")[0] for name, key in keys(recipe).items() if before.get(name) != key}
+    assert "tokenize" in changed and not changed & {"documents", "dedup", "dedup result"}
+
+
+def forget_code() -> None:
+    """What is known of code and libraries, which no process expects to change while it runs."""
+    code.code_of.cache_clear()
+    code.library_version.cache_clear()
+    node._BASES.clear()
 
 
 @pytest.fixture
@@ -296,11 +369,44 @@ def test_a_users_function_and_what_it_imports_are_in_the_key(recipe: Path, capsy
     before = keys(recipe)
     run(recipe)
     assert "nothing to do" in capsys.readouterr().out
-    (recipe.parent / "my_helper.py").write_text("FACTOR = 2  # twice\n")
+    lengths = measured(recipe)
+    (recipe.parent / "my_helper.py").write_text("FACTOR = 2\n")  # of the same size, and perhaps within the same second
     run(recipe)
+    assert measured(recipe) == [2 * length for length in lengths]  # by the code that the key holds, in the same process too
     changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
     assert any(name.startswith("documents/wiki/0/") for name in changed)
     assert not any("/web/" in name for name in changed)
+
+
+def measured(recipe: Path) -> list[int]:
+    parts = sorted((recipe.parent / "out/parts/wiki/0").glob("*.kept.parquet"))
+    return [length for part in parts for length in pq.read_table(part).column("python.length").to_pylist()]
+
+
+def test_a_users_extractor_is_in_the_key(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = []
+    for number in range(4):
+        page = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>{text(number)}</p>".encode()
+        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number:032d}>\r\nContent-Length: {len(page)}\r\n"
+        head += f"WARC-Target-URI: http://a.example/{number}\r\nContent-Type: application/http; msgtype=response\r\n\r\n"
+        pages.append(head.encode() + page + b"\r\n\r\n")
+    (recipe.parent / "a.warc").write_bytes(b"".join(pages))
+    extractor = recipe.parent / "my_extractor.py"
+    extractor.write_text("def work(page):\n    return page.replace('<p>', '')\n")
+    data = yaml.safe_load(recipe.read_text())
+    read = {"paths": [str(recipe.parent / "a.warc")]}
+    data["sources"]["wiki"] = {"read": read, "steps": [{"extract": {"engine": "my_extractor:work"}}]}
+    recipe.write_text(yaml.safe_dump(data, sort_keys=False))
+    run(recipe)
+    before = keys(recipe)
+    run(recipe)
+    assert "nothing to do" in capsys.readouterr().out
+    extractor.write_text("def work(page):\n    return page.replace('<p>', '').upper()\n")
+    run(recipe)
+    changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
+    assert "documents/wiki/0/00000" in changed and not any(name.startswith("documents/web/") for name in changed)
+    (part,) = (recipe.parent / "out/parts/wiki/0").glob("*.kept.parquet")
+    assert all(one.isupper() for one in pq.read_table(part).column("text").to_pylist())
 
 
 def test_what_a_users_package_imports_by_relative_names_is_in_the_key(

@@ -55,6 +55,10 @@ MISTAKES = {
     # keys
     "path for paths": Mistake(("sources.web.read.path = ", "unknown key", "did you mean paths?"), "paths:", "path:"),
     "tokeniser": Mistake(("recipe.yaml: tokeniser", "unknown key", "did you mean tokenizer?"), "tokenizer:", "tokeniser:"),
+    "a path that is empty": Mistake(("sources.web.read.paths.0 = ", "names no file"), PATHS, 'paths: [""]'),
+    "a path that no system can have": Mistake(
+        ("sources.web.read.paths.0 = ", "names no file"), PATHS, 'paths: ["data/docs\\0.jsonl"]'
+    ),
     "one path without brackets": Mistake(
         ("sources.web.read.paths = ", "must be a list", "write [data/docs.jsonl]"), PATHS, "paths: data/docs.jsonl"
     ),
@@ -111,6 +115,12 @@ MISTAKES = {
         ("--profile full", "recipe.yaml has no profiles", "leave --profile out"), typed=(*RUN, "--profile", "full")
     ),
     "a --set without a value": Mistake(("--set run.keep", "write it as key.path=value"), typed=(*RUN, "--set", "run.keep")),
+    "a --set of a source that there is not": Mistake(
+        ("--set sources.wed.steps", "there is no source wed", "did you mean web?"),
+        typed=(*RUN, "--set", "sources.wed.steps.gopher_quality.words.min=9"),
+    ),
+    "sources as a list": Mistake(("recipe.yaml: sources: must be a mapping",), "  web:\n    read:", "  - name: web\n    read:"),
+    "a recipe without anything in it": Mistake(("recipe.yaml: ", "the file is empty", "`init` writes one"), RECIPE, ""),
     # files
     "a recipe that is not there": Mistake(
         ("recipe recpe.yaml does not exist", "did you mean recipe.yaml?"), typed=("run", "recpe.yaml", "--inline")
@@ -234,6 +244,22 @@ def test_a_mistake_is_told_in_one_sentence(
     for part in mistake.told:
         assert part in sentence[at:], sentence
         at = sentence.index(part, at)
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (("rum", "recipe.yaml"), "rum: no such command; did you mean run?"),
+        (("run", "recipe.yaml", "--outt", "x"), "--outt: unknown argument; did you mean --out?"),
+        (("export", "x", "--format", "parket", "--out", "y"), "parket: not one that --format takes; did you mean parquet?"),
+        (("run",), "the following arguments are required: recipe"),
+        (("mix", "a", "--set"), "argument --set: expected one argument"),
+    ],
+)
+def test_what_is_typed_wrong_is_told_in_one_line(typed: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(list(typed))
+    assert ended.value.code == 2 and capsys.readouterr() == ("", f"error: {told}\n")
 
 
 def test_there_are_thirty_and_more() -> None:

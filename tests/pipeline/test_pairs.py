@@ -227,6 +227,20 @@ def test_nothing_left_is_one_sentence(make) -> None:
     status, printed, _ = make([{"prompt": "Q", "answer": ""}])
     assert status == 2
     assert "no pair is left to train on: of 1 records empty_answer 1" in printed
+    status, printed, _ = make([GOOD], "--held-out", "0.999999", out="held")
+    assert status == 2
+    assert "no pair is left to train on: 1 records were read; 1 are held out (--held-out 0.999999)" in printed
+
+
+@pytest.mark.parametrize(("label", "told"), [(0, "a number"), ("good", "a text"), (None, "null")])
+def test_a_label_that_is_not_true_or_false_is_not_learned_as_an_answer(make, label, told) -> None:
+    records = [{"prompt": "Q", "answer": "bad", "label": label}, {"prompt": "R", "answer": "good", "label": True}]
+    status, printed, folder = make(records)
+    assert status == 2
+    assert f"in.jsonl, record 1: label is {told}, not true or false" in printed
+    status, printed, folder = make(records, "--kind", "answers")  # where it means something else
+    assert status == 0, printed
+    assert len(sequences(folder)) == 2
 
 
 @pytest.mark.parametrize("rule", ["cut_answer", "cut_prompt", "drop"])

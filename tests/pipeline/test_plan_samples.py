@@ -12,12 +12,13 @@ from pipeline.carry_out import Options, run_recipe
 from pipeline.plan import training
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.summary import Summary
+from pipeline.run_summary import RunSummary
+from stages.document import document_hash
 
 TEXTS = [" ".join(text.split()) for _, text in sorted(topics.items()) if len(text.split()) > 20]
 
 
-def run(out: Path, files: dict[str, Path]) -> Summary:
+def run(out: Path, files: dict[str, Path]) -> RunSummary:
     training = {"positive": ["good"], "negative": ["web"], "max_bytes": 20_000}
     steps = [
         {"dedup": {"method": "exact"}},
@@ -47,10 +48,26 @@ def test_samples_made_apart_are_those_that_the_training_task_would_draw(
     run(tmp_path / "apart", files)
     drawn = sorted((tmp_path / "apart/parts/sample").glob("*/*.parquet"))
     assert {path.parent.name for path in drawn} == {"tokenizer", "classifier"} and len(drawn) > 10
-    assert sum(path.stat().st_size for path in drawn) < files["web"].stat().st_size / 5
+    assert sum(path.stat().st_size for path in drawn) < files["web"].stat().st_size / 4
     assert run(tmp_path / "apart", files).unchanged
     monkeypatch.setattr(training, "AT_ONCE", 10**9)
     run(tmp_path / "itself", files)
     assert not (tmp_path / "itself/parts/sample").exists()
     for name in ("tokenizer/tokenizer.json", "models/web.quality.bin", "tokens/web/00000.npy", "manifest.json"):
+        assert (tmp_path / "apart" / name).read_bytes() == (tmp_path / "itself" / name).read_bytes(), name
+
+
+def test_of_documents_larger_than_the_sample_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 documents of 40 kB for a sample of 20 kB, a hash may well choose none: here it does."""
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("good", "web")}
+    for name, path in files.items():
+        ids = (f"{name}-{i}" for i in range(1000))
+        unlucky = [id for id in ids if all(document_hash(id, purpose) >> 61 for purpose in ("tokenizer", "classifier"))]
+        rows = [{"id": id, "text": f"{id} {' '.join(TEXTS)[number * 20 :][:40_000]}"} for number, id in enumerate(unlucky[:40])]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(tmp_path / "apart", files)
+    assert len(list((tmp_path / "apart/parts/sample").glob("*/*.parquet"))) > 10
+    monkeypatch.setattr(training, "AT_ONCE", 10**9)
+    run(tmp_path / "itself", files)
+    for name in ("tokenizer/tokenizer.json", "models/web.quality.bin", "manifest.json"):
         assert (tmp_path / "apart" / name).read_bytes() == (tmp_path / "itself" / name).read_bytes(), name

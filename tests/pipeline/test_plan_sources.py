@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from told import first_source
 
 from pipeline.carry_out import Options, run_recipe
 from pipeline.plan.corpus import Inputs, corpus
@@ -40,7 +41,7 @@ def run(data: dict[str, Any], out: Path) -> tuple[dict[str, str], list[tuple[Any
     }
     parts = sorted(out.glob("parts/web/0/*.kept.parquet"))
     places = [tuple(row.values()) for p in parts for row in pq.read_table(p, columns=["id", "record", "offset"]).to_pylist()]
-    assert summary.sources[0].failed.docs == 1
+    assert first_source(summary).failed.documents == 1
     return made, places, len(parts)
 
 

@@ -17,6 +17,7 @@ import orjson
 import pytest
 import zstandard
 from fake_hub import FakeHub
+from told import first_source
 from web_server import WebServer, running_web_server
 
 from pipeline.carry_out import Options, run_recipe
@@ -191,9 +192,9 @@ def test_the_first_task_of_each_source_of_the_mix(servers: Servers, tmp_path: Pa
     sources = ("dclm", "starcoder", "pes2o", "open-web-math", "algebraic-stack", "wiki")
     changes += [f"sources.{name}.expected.files=null" for name in sources]
     summary = first_tasks("dclm_mix", changes, tmp_path / "out")
-    found = {s.name: s for s in summary.sources}
-    assert [len(name) + 10 for name in found] == [s.into.docs for s in found.values()]
-    assert all(0 < s.out.docs <= s.into.docs for s in found.values())
+    found = summary.sources
+    assert [len(name) + 10 for name in found] == [s.documents_in for s in found.values()]
+    assert all(0 < s.documents_kept <= s.documents_in for s in found.values())
     read = [path for path in servers.hub.resolved if path.startswith("data/")]
     assert len(read) == len(set(read)) == 7  # one request that counts a file
     manifest = load_manifest(tmp_path / "out")
@@ -229,6 +230,6 @@ def test_a_crawl_is_planned_by_its_list_of_paths(servers: Servers, capsys: pytes
 
 def test_the_first_task_of_a_crawl(servers: Servers, tmp_path: Path) -> None:
     summary = first_tasks("dclm_from_warc", crawl_changes(servers.web, "#lines=1-20"), tmp_path / "out")
-    source = summary.sources[0]
-    assert source.into.docs == 60 and 0 < source.out.docs < 60
-    assert source.dropped["url_filter.banned_domain.max"].docs == 1
+    source = first_source(summary)
+    assert source.documents_in == 60 and 0 < source.documents_kept < 60
+    assert source.dropped["url_filter.banned_domain.max"].documents == 1

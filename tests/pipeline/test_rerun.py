@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from told import first_source
 
 from pipeline import place as places
 from pipeline.carry_out import Options, run_recipe
@@ -19,7 +20,7 @@ from pipeline.execute import Finished
 from pipeline.plan.node import Node
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.summary import Summary
+from pipeline.run_summary import RunSummary
 from stages.errors import UserError
 from stages.filters.gopher_quality import GopherQuality
 
@@ -46,7 +47,7 @@ def recipe(**sources: Any) -> dict[str, Any]:
     }
 
 
-def run(data: dict[str, Any], out: Path, *changes: str) -> Summary:
+def run(data: dict[str, Any], out: Path, *changes: str) -> RunSummary:
     return run_recipe(build_recipe(data, None, changes), Options(str(out), inline=True, progress=Progress(quiet=True)))
 
 
@@ -72,10 +73,10 @@ def test_a_run_that_let_its_parts_go_does_nothing_the_second_time(inputs: Path, 
 
 def test_two_sources_may_read_the_same_file(inputs: Path, tmp_path: Path) -> None:
     found = run(recipe(a=inputs / "0.jsonl", b=inputs / "0.jsonl"), tmp_path).sources
-    assert [(s.name, s.into.docs, s.out.docs, [b.step for b in s.books]) for s in found] == [
+    assert [(name, s.documents_in, s.documents_kept, [b.step for b in s.steps]) for name, s in found.items()] == [
         (name, 20, 20, ["read", "dedup", "tokenize"]) for name in "ab"
     ]
-    assert found[0].tokens == found[1].tokens > 0
+    assert found["a"].tokens == found["b"].tokens > 0
 
 
 def test_no_manifest_vouches_for_another_tokenizer(
@@ -117,11 +118,11 @@ def test_pages_that_were_dropped_before_extraction_are_read_again_where_they_now
     data["sources"]["web"]["allow_empty"] = True
     nothing = dict.fromkeys(GopherQuality().limits())
     data["sources"]["web"]["steps"] = [{"gopher_quality": nothing | {"words": {"min": 1}}}, "extract"]
-    assert run(data, tmp_path / "a").sources[0].out.docs == 0  # a page has no words before it is extracted
+    assert first_source(run(data, tmp_path / "a")).documents_kept == 0  # a page has no words before it is extracted
     data["sources"]["web"]["steps"] = [{"gopher_quality": nothing}, "extract"]
-    again, fresh = run(data, tmp_path / "a").sources[0], run(data, tmp_path / "b").sources[0]
-    assert (again.out, again.tokens) == (fresh.out, fresh.tokens)
-    assert fresh.out.docs == len(TEXTS)
+    again, fresh = first_source(run(data, tmp_path / "a")), first_source(run(data, tmp_path / "b"))
+    assert (again.documents_kept, again.bytes_kept, again.tokens) == (fresh.documents_kept, fresh.bytes_kept, fresh.tokens)
+    assert fresh.documents_kept == len(TEXTS)
 
 
 def test_pages_without_a_step_that_extracts_them_are_refused(tmp_path: Path) -> None:
@@ -135,8 +136,8 @@ def test_a_large_parquet_file_that_cannot_be_read_counts_as_a_failed_file(tmp_pa
     data = recipe(a=f"{tmp_path}/*.parquet")
     with pytest.raises(TooManyFailures, match=r"1 source files could not be read.*bad\.parquet"):
         run(data, tmp_path / "out")
-    found = run(data, tmp_path / "out", "run.failures.files=1").sources[0]
-    assert found.out.docs == len(TEXTS) and found.notes == {"file that could not be read to its end": 1}
+    found = first_source(run(data, tmp_path / "out", "run.failures.files=1"))
+    assert found.documents_kept == len(TEXTS) and found.notes == {"file that could not be read to its end": 1}
 
 
 def test_what_a_run_left_that_was_killed_while_it_tidied_up_goes_with_the_next(
@@ -182,5 +183,5 @@ def test_tasks_take_relative_paths_from_where_the_run_was_started(
 
     monkeypatch.setattr(places, "execute", elsewhere)
     summary = run(recipe(a="*.jsonl"), Path("../relative-out"))
-    assert summary.sources[0].out.docs == len(TEXTS)
+    assert first_source(summary).documents_kept == len(TEXTS)
     assert {path.name for path in (inputs.parent / "relative-out").iterdir()} >= {"manifest.json", "tokens", "parts"}

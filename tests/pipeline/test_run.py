@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from ledgers import entries
+from told import first_source
 
 from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
 from pipeline.engine import TooManyFailures
 from pipeline.questions.status import status
 from pipeline.recipe import build_recipe
-from pipeline.summary import Summary
+from pipeline.run_summary import RunSummary
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 
@@ -96,7 +97,7 @@ def recipe_data(inputs: Path | str) -> dict[str, Any]:
 
 def run(
     data: dict[str, Any], out: Path | str, *assignments: str, inline: bool = True, workers: int | None = None
-) -> Summary:
+) -> RunSummary:
     from pipeline.progress import Progress
 
     recipe = build_recipe(data, None, assignments)
@@ -119,22 +120,22 @@ def digests(out: Path | str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunSummary]:
     out = tmp_path_factory.mktemp("run")
     return out, run(recipe_data(inputs), out)
 
 
-def test_a_run_ends_in_shards_that_hold_every_kept_document(finished: tuple[Path, Summary]) -> None:
+def test_a_run_ends_in_shards_that_hold_every_kept_document(finished: tuple[Path, RunSummary]) -> None:
     out, summary = finished
     manifest = load_manifest(out)
-    sources = {s.name: s for s in summary.sources}
+    sources = summary.sources
     docs = sources["docs"]
-    assert docs.into.docs == 126
-    assert {reason: a.docs for reason, a in docs.dropped.items()} == {"gopher_quality.words.min": 3, "dedup.exact": 3}
-    assert docs.out.docs == 120
+    assert docs.documents_in == 126
+    assert {reason: a.documents for reason, a in docs.dropped.items()} == {"gopher_quality.words.min": 3, "dedup.exact": 3}
+    assert docs.documents_kept == 120
     for name, source in sources.items():
         entry = manifest["sources"][name]
-        assert entry["documents"] + entry["held_out"]["documents"] == source.out.docs
+        assert entry["documents"] + entry["held_out"]["documents"] == source.documents_kept
         for shard in entry["shards"]:
             tokens = np.fromfile(out / shard["path"], manifest["dtype"])
             assert len(tokens) == shard["tokens"]
@@ -146,7 +147,7 @@ def test_a_run_ends_in_shards_that_hold_every_kept_document(finished: tuple[Path
     assert manifest["sources"]["docs"]["held_out"]["documents"] > 0
 
 
-def test_every_dropped_document_is_on_record_with_reason_and_measures(finished: tuple[Path, Summary]) -> None:
+def test_every_dropped_document_is_on_record_with_reason_and_measures(finished: tuple[Path, RunSummary]) -> None:
     out, _ = finished
     rows = [
         row for path in sorted(out.glob("parts/docs/**/*.dropped.parquet")) for row in pq.read_table(path).to_pylist()
@@ -158,7 +159,7 @@ def test_every_dropped_document_is_on_record_with_reason_and_measures(finished: 
     assert reasons["copy1"]["representative"] == "j0-3"
 
 
-def test_the_same_run_again_does_nothing_and_starts_no_ray(finished: tuple[Path, Summary], inputs: Path) -> None:
+def test_the_same_run_again_does_nothing_and_starts_no_ray(finished: tuple[Path, RunSummary], inputs: Path) -> None:
     out, _ = finished
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != "run.lock"}
     code = (
@@ -174,13 +175,13 @@ def test_the_same_run_again_does_nothing_and_starts_no_ray(finished: tuple[Path,
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ray_gives_the_same_bytes(finished: tuple[Path, Summary], inputs: Path, tmp_path: Path, workers: int) -> None:
+def test_ray_gives_the_same_bytes(finished: tuple[Path, RunSummary], inputs: Path, tmp_path: Path, workers: int) -> None:
     out, _ = finished
     run(recipe_data(inputs), tmp_path / "ray", inline=False, workers=workers)
     assert digests(tmp_path / "ray") == digests(out)
 
 
-def test_batches_and_what_is_kept_change_no_byte(finished: tuple[Path, Summary], inputs: Path, tmp_path: Path) -> None:
+def test_batches_and_what_is_kept_change_no_byte(finished: tuple[Path, RunSummary], inputs: Path, tmp_path: Path) -> None:
     out, _ = finished
     run(recipe_data(inputs), tmp_path / "none", "run.batch_bytes=3KB", "run.keep=none")
     assert digests(tmp_path / "none") == digests(out)
@@ -239,15 +240,15 @@ def test_dedup_over_the_mixture_finds_copies_across_sources(tmp_path: Path) -> N
         "tokenizer": {"train": {"vocab_size": 400}},
         "mixture": {},
     }
-    found = {s.name: s for s in run(data, tmp_path / "out").sources}
-    assert (found["a"].into.docs, found["a"].out.docs) == (31, 30)  # a-again goes for a7
-    assert (found["b"].into.docs, found["b"].out.docs) == (31, 25)  # b-again for b7; five for a's
+    found = run(data, tmp_path / "out").sources
+    assert (found["a"].documents_in, found["a"].documents_kept) == (31, 30)  # a-again goes for a7
+    assert (found["b"].documents_in, found["b"].documents_kept) == (31, 25)  # b-again for b7; five for a's
     rows = [r for p in (tmp_path / "out").glob("parts/b/**/*.dropped.parquet") for r in pq.read_table(p).to_pylist()]
     assert {r["id"]: r["representative"] for r in rows} == {"b-again": "b7", **{f"b{i}": f"a{i}" for i in range(5)}}
 
 
 def test_killed_at_any_moment_and_started_again_gives_the_same_bytes(
-    finished: tuple[Path, Summary], inputs: Path, tmp_path: Path
+    finished: tuple[Path, RunSummary], inputs: Path, tmp_path: Path
 ) -> None:
     """From before the first task to behind the last one, told by how many files the run has touched until then."""
     out, _ = finished
@@ -299,7 +300,8 @@ def test_bad_records_stop_the_run_or_are_quarantined_as_the_recipe_says(tmp_path
     with pytest.raises(TooManyFailures, match=r"1 of 50 documents failed.*a\.jsonl, record 21"):
         run(data, tmp_path / "out")
     summary = run(data, tmp_path / "out", "run.failures.documents=0.05")
-    assert (summary.sources[0].into.docs, summary.sources[0].failed.docs, summary.sources[0].out.docs) == (50, 1, 49)
+    source = first_source(summary)
+    assert (source.documents_in, source.failed.documents, source.documents_kept) == (50, 1, 49)
     rows = [r for p in (tmp_path / "out").glob("parts/a/0/*.failed.parquet") for r in pq.read_table(p).to_pylist()]
     assert [(r["record"], r["step"]) for r in rows] == [(21, "read")]
 
@@ -320,8 +322,8 @@ def test_an_unreadable_file_is_counted_and_named(tmp_path: Path) -> None:
     }
     with pytest.raises(TooManyFailures, match=r"1 source files could not be read to their end.*b\.jsonl\.gz"):
         run(data, tmp_path / "out")
-    found = run(data, tmp_path / "out", "run.failures.files=1").sources[0]
-    assert found.out.docs > 300 and found.notes == {"file that could not be read to its end": 1}
+    found = first_source(run(data, tmp_path / "out", "run.failures.files=1"))
+    assert found.documents_kept > 300 and found.notes == {"file that could not be read to its end": 1}
 
 
 def test_the_command_line_prints_one_sentence_and_fails(inputs: Path, tmp_path: Path) -> None:
@@ -339,7 +341,7 @@ def test_the_command_line_prints_one_sentence_and_fails(inputs: Path, tmp_path: 
     assert unfinished.returncode == 2 and "no finished run" in unfinished.stderr
 
 
-def test_status_and_inspect_answer(finished: tuple[Path, Summary]) -> None:
+def test_status_and_inspect_answer(finished: tuple[Path, RunSummary]) -> None:
     from pipeline.questions.inspect import inspect
 
     out, summary = finished

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from told import first_source
 
 from pipeline.carry_out import Options, run_recipe
 from pipeline.engine import TooManyFailures
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
-from pipeline.summary import Summary
+from pipeline.run_summary import RunSummary
 
 DCLM_STEPS = [
     "extract", "remove_urls", "limit_newlines", "language", "gopher_quality", "repetition", "refinedweb_lines",
@@ -19,7 +20,7 @@ DCLM_STEPS = [
 ]  # fmt: skip
 
 
-def run(data: dict, out: Path) -> Summary:
+def run(data: dict, out: Path) -> RunSummary:
     return run_recipe(build_recipe(data), Options(str(out), inline=True, progress=Progress(quiet=True)))
 
 
@@ -44,15 +45,15 @@ def test_the_real_files_go_through_a_recipe(shared_data: Path, tmp_path: Path) -
         "mixture": {},
     }
     summary = run(data, tmp_path / "out")
-    sources = {s.name: s for s in summary.sources}
-    assert sources["web"].into.docs == 495
-    assert sources["web"].failed.docs == 0
-    kept = {name: s.out.docs / s.into.docs for name, s in sources.items()}
+    sources = summary.sources
+    assert sources["web"].documents_in == 495
+    assert sources["web"].failed.documents == 0
+    kept = {name: s.documents_kept / s.documents_in for name, s in sources.items()}
     assert 0.1 < kept["web"] < 0.5  # most pages are not English, or not prose
     assert {
         n: round(s, 2) for n, s in kept.items() if s < 0.8 and n not in ("web", "code")
     } == {}  # code holds many copies
-    assert sum(s.tokens for s in summary.sources) > 5_000_000
+    assert sum(s.tokens for s in summary.sources.values()) > 5_000_000
 
 
 def test_no_damaged_file_ends_a_run_that_allows_failures(shared_data: Path, tmp_path: Path) -> None:
@@ -71,8 +72,8 @@ def test_no_damaged_file_ends_a_run_that_allows_failures(shared_data: Path, tmp_
     with pytest.raises(TooManyFailures, match=r"source files could not be read to their end.*warc-edge/.*byte \d+"):
         run(data, tmp_path / "out")
     summary = run(data | {"run": {"failures": {"files": 17, "documents": 1.0}}}, tmp_path / "out")
-    edge = summary.sources[0]
-    assert edge.out.docs > 5
+    edge = first_source(summary)
+    assert edge.documents_kept > 5
     rows = [r for p in (tmp_path / "out").glob("parts/edge/0/*.failed.parquet") for r in pq.read_table(p).to_pylist()]
     named = {Path(r["file"]).name for r in rows}
     assert {"chatnoir-eu-clipped.warc.gz", "webrecorder-example-trunc.warc"} <= named

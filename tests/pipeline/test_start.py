@@ -180,3 +180,22 @@ def test_a_dedup_over_the_whole_mixture_is_written_as_in_a_source_or_without_its
         )
         found.append(load_recipe("r.yaml").dedup)
     assert all(one == found[0] for one in found) and found[0][0][0] == "dedup" and found[0][0][1].method == "exact"
+
+
+def test_init_takes_files_whatever_their_values_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dates beyond Python's, names that are no UTF-8, a field longer than Python's csv takes by itself, no CSV at all."""
+    monkeypatch.chdir(tmp_path)
+    bad = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"\xff\xfe"], pa.binary()).buffers())
+    far = pa.array([1, 2**62], pa.timestamp("us"))
+    pq.write_table(pa.table({"id": ["1", "2"], "text": TEXTS[:2], "crawled": far, "title": bad}), "odd.parquet")
+    Path("long.csv").write_text(f'id,text\n1,"{"words " * 50_000}"\n2,few words\n')
+    Path("old.csv").write_bytes(b'id,text\r1,"one\r2,two\r')
+    assert main(["init"]) == 0
+    assert "old.csv: it is not valid CSV" in capsys.readouterr().err
+    sources = load_recipe("recipe.yaml").sources
+    assert {name: (source.read.text_field, source.read.id_field) for name, source in sources.items()} == {
+        "odd": ("text", "id"),
+        "long": ("text", "id"),
+    }

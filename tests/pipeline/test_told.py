@@ -70,5 +70,5 @@ def test_dense_json_stays_within_the_memory_of_a_task(tmp_path: Path, unit: byte
     )
     assert status == 0
     assert any(line.split()[:5] == ["docs", "2", "1", "0", "1"] for line in printed.splitlines())
-    peak = printed.partition("most memory of one process ")[2].split()
+    peak = printed.partition("most memory of one task ")[2].split()
     assert peak[1] == "MB" and float(peak[0]) < 600

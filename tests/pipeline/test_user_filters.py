@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from told import as_json
+from told import as_json, first_source
 
 import pipeline
 from pipeline.carry_out import Options, run_recipe
@@ -22,7 +22,7 @@ from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
 from pipeline.questions.why import why
 from pipeline.recipe import load_recipe
-from pipeline.summary import Summary
+from pipeline.run_summary import RunSummary
 from stages.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "user-filters.md"
@@ -52,7 +52,7 @@ def example(tmp_path: Path) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def run(folder: Path, *assignments: str) -> Summary:
+def run(folder: Path, *assignments: str) -> RunSummary:
     recipe = load_recipe(folder / "recipe.yaml", None, assignments)
     return run_recipe(recipe, Options(str(folder / "out"), inline=True, progress=Progress(quiet=True)))
 
@@ -148,7 +148,7 @@ def test_what_is_no_step_is_refused(example: Path) -> None:
 
 
 def test_the_example_in_the_docs_does_what_the_docs_say(example: Path) -> None:
-    dropped = {reason: a.docs for reason, a in run(example).sources[0].dropped.items()}
+    dropped = {reason: a.documents for reason, a in first_source(run(example)).dropped.items()}
     assert dropped == {"python.question_share.max": 1, "python_2.line_length.min": 1}
     part = pq.read_table(next(example.glob("out/parts/docs/0/*.kept.parquet")))
     for text, share, length in zip(
@@ -168,12 +168,12 @@ def test_a_changed_limit_calls_no_function_and_an_edited_one_is_called_again(exa
     code = (example / "my_filters.py").read_text()
     assert run(example).tasks_run == 0
     summary = run(example, "sources.docs.steps.python.max=1")
-    assert "python.question_share.max" not in summary.sources[0].dropped
+    assert "python.question_share.max" not in first_source(summary).dropped
     (example / "my_filters.py").write_text(
         code.replace("if ends else None", "if ends else None  # edited").replace('count("?") / ends', 'count("?") / 1')
     )
     summary = run(example, "sources.docs.steps.python.max=1")
-    assert summary.sources[0].dropped["python.question_share.max"].docs >= 1
+    assert first_source(summary).dropped["python.question_share.max"].documents >= 1
     assert summary.tasks_run > 0
 
 
@@ -188,7 +188,7 @@ def test_an_error_in_the_function_quarantines_the_document(example: Path) -> Non
     )
     (example / "my_filters.py").write_text(code)
     summary = run(example, "run.failures.documents=0.5")
-    assert summary.sources[0].failed.docs == 2
+    assert first_source(summary).failed.documents == 2
     failed = pq.read_table(next(example.glob("out/parts/docs/0/*.failed.parquet"))).to_pylist()
     assert {(row["id"], row["step"], row["error"]) for row in failed} == {
         ("12", "python", "KeyError: 'Who'"),

@@ -10,8 +10,8 @@ import webencodings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import charset
 from stages.charset import as_dclm, as_utf8, decode
+from stages.encodings import MULTI_BYTE, UTF16, Decoded, decode_as, table_of
 from stages.meta_charset import declared_in_page
 
 # Text of each language, and the encodings in which pages have it.
@@ -32,6 +32,10 @@ LANGUAGES = {
     "zh": ("水从磨坊旁边流过，水车几百年来一直在慢慢地转动。", ["gbk", "gb18030"]),
     "zh-tw": ("水從磨坊旁邊流過，水車幾百年來一直在慢慢地轉動。", ["big5"]),
     "ko": ("물은 방앗간 옆으로 흐르고 물레방아는 수백 년 전부터 천천히 돌고 있습니다. ", ["euc-kr"]),
+}
+MORE = {
+    "cs": "Voda teče kolem mlýna a mlýnské kolo se již po staletí pomalu otáčí, žene těžké žernovy. ",
+    "lt": "Vanduo teka šalia malūno, o ratas jau šimtmečius lėtai sukasi ir mala žmonių grūdus. ",
 }
 ENCODED = [(language, encoding) for language, (_, found) in LANGUAGES.items() for encoding in [*found, "utf-8"]]
 
@@ -86,8 +90,35 @@ def test_one_damaged_byte_in_one_sentence(language, encoding, declared):
 def test_a_last_letter_is_not_half_of_another(language, encoding):
     letter = next(c for c in LANGUAGES[language][0] if ord(c) > 127)
     raw = f"<p>Page {letter}".encode(encoding)
-    assert decode(raw, encoding) == charset.Decoded(f"<p>Page {letter}")
-    assert decode(f"<p>Page {letter}".encode()[:-1], "utf-8") == charset.Decoded("<p>Page ", 1)
+    assert decode(raw, encoding) == Decoded(f"<p>Page {letter}")
+    assert decode(f"<p>Page {letter}".encode()[:-1], "utf-8") == Decoded("<p>Page ", 1)
+
+
+@pytest.mark.parametrize(
+    ("language", "encoding"),
+    [
+        *((language, encoding) for language, encoding in ENCODED if encoding.startswith("windows")),
+        ("cs", "windows-1250"),
+        ("lt", "windows-1257"),
+    ],
+)
+def test_bytes_without_a_meaning_need_no_declaration(language, encoding):
+    """For detectors one such byte is a proof that the page is in another encoding."""
+    holes = [i for i, char in enumerate(table_of(encoding)) if char == "\ufffd" or "\x80" <= char < "\x85"]
+    html, raw = page(MORE.get(language) or LANGUAGES[language][0], encoding, meta=False)
+    rng = random.Random(f"{language} {encoding}")
+    for _ in range(12 if holes else 0):
+        damaged = raw
+        for at in sorted(rng.sample(high_bytes(raw), rng.choice([1, 2, 4])), reverse=True):
+            damaged = damaged[:at] + bytes([rng.choice(holes)]) + damaged[at:]
+        assert (
+            decode(damaged).text.translate(dict.fromkeys(map(ord, map(table_of(encoding).__getitem__, holes)))) == html
+        )
+
+
+def test_signs_alone_are_no_letters_of_another_encoding():
+    html = "<p>Sports\u2122</p>" + "<p>\xa0 and\xa0more</p>" * 20
+    assert decode(html.encode("cp1252")).text == html
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -138,13 +169,17 @@ def test_a_wrong_declaration_under_which_all_bytes_mean_something(language, enco
     assert decode(raw, wrong).text == html
 
 
-@pytest.mark.parametrize(("encoding", "text"), [("gbk", "we’ve été, voilà"), ("euc-kr", "we’ve ½ it"), ("big5", "we’ve it")])
+@pytest.mark.parametrize(
+    ("encoding", "text"), [("gbk", "we’ve été, voilà"), ("euc-kr", "we’ve ½ it"), ("big5", "we’ve it")]
+)
 def test_western_text_in_an_encoding_of_the_east(encoding, text):
     html, raw = page(f"{text} compiled a guide to where and how to buy. ", encoding, meta=False)
     assert decode(raw, encoding).text == html
 
 
-@pytest.mark.parametrize(("label", "encoding"), [("cp949", "euc-kr"), ("latin-1", "windows-1252"), (" 'UHC' ", "euc-kr")])
+@pytest.mark.parametrize(
+    ("label", "encoding"), [("cp949", "euc-kr"), ("latin-1", "windows-1252"), (" 'UHC' ", "euc-kr")]
+)
 def test_labels_that_only_python_knows(label, encoding):
     language = {"euc-kr": "ko", "windows-1252": "de"}[encoding]
     html, raw = page(LANGUAGES[language][0], encoding, meta=False, paragraphs=1)
@@ -170,7 +205,7 @@ def test_pages_that_declare_nothing(name, paragraphs):
     raw = html.encode(encoding)
     # Servers declare UTF-8 or Latin-1 for anything. Of one byte a character, no rule tells that it is not Latin-1.
     for declared in (None, "utf-8", *(["iso-8859-1"] if encoding in ("cp949", "big5hkscs", "cp932", "gbk") else [])):
-        assert decode(raw, declared) == charset.Decoded(html)
+        assert decode(raw, declared) == Decoded(html)
 
 
 @pytest.mark.parametrize("name", ["UHC", "HKSCS", "NEC", "GBK"])
@@ -181,6 +216,10 @@ def test_a_damaged_byte_of_a_page_that_declares_nothing(name):
     for at in random.Random(name).sample(high_bytes(raw), 25):
         for damaged in (raw[:at] + raw[at + 1 :], raw[:at] + b"\xff" + raw[at:]):
             assert around(html, decode(damaged).text) <= 2 * len(text)
+    raw = html.replace("</p>\n<p>", "").encode(encoding)  # one paragraph, without a tag at which it could be cut
+    for at in random.Random(name).sample(high_bytes(raw), 25):
+        damaged = raw[:at] + raw[at + 1 :]
+        assert decode(damaged).text == decode(damaged, encoding).text
 
 
 def test_a_damaged_sign_of_a_page_in_plain_letters():
@@ -199,7 +238,9 @@ def test_utf16_without_a_mark():
             raw = text.encode(name)
             for declared in (None, "utf-16", name.replace("-le", "le").replace("-be", "be")):
                 assert decode(raw, declared).text == text
-    page = "<p>水は水車小屋のそばを流れ、何世紀も前からゆっくりと回っています</p>" * 20  # few NULs, and some on the other side
+    page = (
+        "<p>水は水車小屋のそばを流れ、何世紀も前からゆっくりと回っています</p>" * 20
+    )  # few NULs, and some on the other side
     assert decode(page.encode("utf-16-le")).text == decode(page.encode("utf-16-be")).text == page
     plain = (
         "水は水車小屋のそばを流れ、水車は何世紀も前からゆっくりと回っています" * 20
@@ -214,7 +255,7 @@ def test_marks():
     for name in ("utf-8-sig", "utf-16", "utf-32"):
         assert decode("<p>Mühle".encode(name), "iso-8859-1").text == "<p>Mühle"
     broken = "<p>Mühle".encode("utf-8-sig").replace(b"\xbc", b"")
-    assert decode(broken, "iso-8859-1") == charset.Decoded("<p>M\ufffdhle", 1)
+    assert decode(broken, "iso-8859-1") == Decoded("<p>M\ufffdhle", 1)
 
 
 def test_escapes():
@@ -247,7 +288,7 @@ def test_escapes():
     ],
 )
 def test_encodings_as_the_standard_has_them(raw, declared, text, replaced):
-    assert decode(raw, declared) == charset.Decoded(text, replaced)
+    assert decode(raw, declared) == Decoded(text, replaced)
 
 
 def test_what_a_page_declares():
@@ -285,17 +326,17 @@ def test_no_bytes_raise(raw, label):
 def test_replacements_are_those_of_the_standard(parts):
     """Python's decoder of UTF-8, which is used for its speed, replaces what the standard's does."""
     raw = b"".join(parts)
-    found = charset._decode(raw, "utf-8")
+    found = decode_as(raw, "utf-8")
     assert found.text == endec.decode(raw, "utf-8", "replace", bom="ignore")
     assert found.replaced == found.text.count("\ufffd")
 
 
-@pytest.mark.parametrize("name", sorted(set(webencodings.LABELS.values()) - charset._MULTI_BYTE - charset._UTF16))
+@pytest.mark.parametrize("name", sorted(set(webencodings.LABELS.values()) - MULTI_BYTE - UTF16))
 def test_encodings_of_one_byte_are_tables(name):
     """One byte a character: so a table does what the decoder does, for any bytes."""
     raw = random.Random(name).randbytes(5000)
     if name not in ("utf-8", "replacement"):
-        assert charset._decode(raw, name).text == endec.decode(raw, name, "replace", bom="ignore")
+        assert decode_as(raw, name).text == endec.decode(raw, name, "replace", bom="ignore")
 
 
 def test_as_dclm_trusts_the_detector():
@@ -305,9 +346,9 @@ def test_as_dclm_trusts_the_detector():
 
 
 def test_what_is_surely_utf8():
-    assert as_utf8(b"\xef\xbb\xbfplain \xff words") == charset.Decoded("plain \ufffd words", 1)
-    assert as_utf8("Mühle".encode()[:2]) == charset.Decoded("M", 1)
-    assert as_utf8("a\ufffd".encode()) == charset.Decoded("a\ufffd", 0)
+    assert as_utf8(b"\xef\xbb\xbfplain \xff words") == Decoded("plain \ufffd words", 1)
+    assert as_utf8("Mühle".encode()[:2]) == Decoded("M", 1)
+    assert as_utf8("a\ufffd".encode()) == Decoded("a\ufffd", 0)
 
 
 @pytest.mark.parametrize("declared", ["iso-2022-jp", None])

@@ -239,6 +239,8 @@ def test_the_first_bytes_know_better_than_the_name(kind, name):
 def test_the_name_is_believed_where_the_bytes_do_not_tell():
     assert compression_by(b"\0\x01damaged", "x.gz") == "gzip"
     assert compression_by(b"", "x.zst") == "zstd"
+    assert compression_by(b"BZh91AY", "x.txt.bz2") == "bzip2"  # cut within its first bytes
+    assert compression_by(b"\x28\xb5", "x.txt.zst") == "zstd"
     assert compression_by(b"plain text", "x.gz") is None
     assert compression_by(b"BZhello", "x.txt") is None
     with pytest.raises(DamagedError, match="no zstd data here"):
@@ -250,6 +252,8 @@ def test_a_compressed_file_is_not_empty(kind, name):
     with pytest.raises(DamagedError, match=f"the file is empty, which no {kind} file is"):
         decompressed(b"", name)
     assert decompressed(b"", "x.jsonl") == b""
+    with pytest.raises(DamagedError, match=f"holds nothing but 5,000 zero bytes, which no {kind} file is"):
+        Members.of_file(io.BytesIO(bytes(5000)), name).open()  # as a copy leaves it that reserved the space
 
 
 def test_a_window_that_memory_cannot_hold_is_refused_before_it_is_held():

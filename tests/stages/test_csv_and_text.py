@@ -83,6 +83,8 @@ def test_a_half_copied_table_is_damaged():
 def test_a_table_without_the_text():
     with pytest.raises(InputError, match=r"no column 'text'; its columns are 'a', 'b': set `read\.text_field`"):
         read(b"a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"no column 'text'; its columns are 'a;text;b': set `read.delimiter` to ';'"):
+        read(b"a;text;b\n1;2;3\n")
     assert read(b"") == ([], [])
 
 

@@ -210,9 +210,11 @@ def test_every_kind_of_trouble_costs_its_page(engine):
     with pytest.raises(DocumentsFailed) as caught:
         step.edit(pages(*html))
     failures = {html[failure.row]: failure for failure in caught.value.failures}
-    assert {name: failure.error for name, failure in failures.items()} == {
+    errors = {name: failure.error for name, failure in failures.items()}
+    # On a machine that is very busy the process may get no 0.2 seconds, and is told by the clock, as one that sleeps.
+    assert errors.pop("SPIN") in ("PageTimeout: the page took more than 0.2 seconds of CPU time", errors["SLEEP"])
+    assert errors == {
         "SEGFAULT": "ParserCrash: the parser's process ended with signal SIGSEGV on this page",
-        "SPIN": "PageTimeout: the page took more than 0.2 seconds of CPU time",
         "SLEEP": "PageTimeout: the page took more than 1.2 seconds",
         "RAISE": "ValueError: cannot read this",
         "EXIT": "ParserCrash: the parser's process ended with exit status 3 on this page",
@@ -257,8 +259,11 @@ def test_batches_of_any_size_share_one_process(engine):
 
 
 def test_an_engine_that_is_not_there(engine):
-    for missing in ("no_such_module:work", "engine_under_test:missing"):
-        with pytest.raises(UserError, match=f"the extraction engine '{missing}' does not start: .*Error"):
+    for missing, message in (
+        ("no_such_module:work", "function no_such_module: there is no module no_such_module on Python's path"),
+        ("engine_under_test:missing", "the extraction engine 'engine_under_test:missing' does not start: .*Error"),
+    ):
+        with pytest.raises(UserError, match=message):
             Extract(engine=missing).prepare()
     with pytest.raises(ValidationError):
         Extract(engine="resiliparse2")

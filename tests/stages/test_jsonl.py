@@ -365,10 +365,25 @@ def test_records_that_the_memory_has_no_room_for_are_failures_and_not_drops():
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.txt"])
 def test_utf16_is_refused_by_name(name):
-    raw = 'text\n{"text": "a line of words"}\n'.encode("utf-16")
+    text = 'text\n{"text": "a line of words"}\n'
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        rows, events = read(text.encode(encoding), name, document="line")
+        assert rows == [] and [event.damage for event in events] == [True], encoding
+        assert "it is UTF-16" in events[0].reason
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.csv.gz", "x.txt.zst"])
+def test_a_file_that_is_compressed_twice_is_refused_by_name(name):
+    inner = gzip.compress(b'text\n{"text": "a line of words"}\n' * 50)
+    raw = zstandard.compress(inner) if name.endswith(".zst") else gzip.compress(inner)
     rows, events = read(raw, name, document="line")
     assert rows == [] and [event.damage for event in events] == [True]
-    assert "it is UTF-16" in events[0].reason
+    assert "compressed twice, and holds gzip data" in events[0].reason
+
+
+def test_what_is_no_json_at_all_is_shown():
+    _, events = read(b"version https://git-lfs.github.com/spec/v1\n")
+    assert events[0].reason.endswith("at its first character, 'version https://git-lfs.github.com/spec/'")
 
 
 def test_parts_read_as_one():

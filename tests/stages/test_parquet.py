@@ -307,6 +307,18 @@ def test_a_page_that_its_checksum_contradicts_costs_its_rows(compression):
     assert [(event.record, event.documents, event.damage) for event in events] == [(11, 10, True)]
 
 
+def test_a_footer_that_contradicts_itself():
+    raw = write({"text": [f"{i}" for i in range(30)], "other": range(30)}, row_group_size=10, store_schema=False)
+    place = raw.rindex(b"other")  # of the last row group's columns
+    rows, events, _ = read(raw[:place] + b"\xff\xfe\xff\xfe\xff" + raw[place + 5 :])
+    assert [row["record"] for row in rows] == [*range(1, 21)]
+    assert [(event.record, event.documents, event.damage) for event in events] == [(21, 10, True)]
+    number = b"\x16\x3c"  # field 3 of FileMetaData: rows, 30 as a zigzag number
+    assert raw.count(number) == 1
+    with pytest.raises(InputError, match="it says that it has 31 rows, and its row groups have 30"):
+        read(raw.replace(number, b"\x16\x3e"))
+
+
 def test_an_error_of_the_disk_is_no_damage():
     class Failing(io.BytesIO):
         reads = 0

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import random
+import re
 
 import pytest
 import zstandard
@@ -93,6 +94,30 @@ def test_a_gzip_body_whose_later_member_is_cut_or_large():
     assert rows[0]["html"].startswith(HTML)
     rows, events = read(record(body, PAGE, GZIP), max_record_bytes=len(HTML) + 10)
     assert [(type(event), event.reason) for event in events] == [(Dropped, "max_record_bytes")]
+
+
+def test_a_brotli_body_that_the_crawler_cut():
+    body = brotli(HTML + random.Random(3).randbytes(60_000).hex().encode())
+    rows, events = read(record(body[:-1000], PAGE, "Content-Encoding: br", extra="WARC-Truncated: time"))
+    assert events == []
+    assert rows[0]["html"].startswith(HTML)
+    assert len(rows[0]["html"]) > 100_000
+
+
+def test_zstd_bodies_of_several_frames_and_of_frames_to_be_skipped():
+    skip = b"\x5a\x2a\x4d\x18\x04\0\0\0skip"
+    body = skip * 1500 + zstandard.compress(HTML[:99]) + skip + zstandard.compress(HTML[99:]) + b"junk"
+    assert html_of(record(body, PAGE, "Content-Encoding: zstd")) == HTML
+    rows, events = read(record(body[:-40], PAGE, "Content-Encoding: zstd"))
+    assert rows == []
+    assert [(type(event), event.documents) for event in events] == [(Problem, 1)]
+
+
+@pytest.mark.parametrize("first", ["HTTP/1.1 200", "http/1.1 200 OK", "HTTP/2 200", "ICY 200 OK", "\r\n\r\nHTTP/1.0 200 OK"])
+def test_status_lines_as_servers_write_them(first):
+    raw = record(HTML, PAGE).replace(b"HTTP/1.1 200 OK", first.encode())
+    raw = re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % (len(raw) - raw.index(first.encode()) - 4), raw)
+    assert html_of(raw) == HTML
 
 
 @pytest.mark.parametrize(
@@ -234,6 +259,12 @@ def test_a_body_that_is_no_page_has_a_reason_of_its_own(kind):
         rows, events = read(record(body, *lines), mime_types=["text/html", "text/plain"])
         assert rows == []
         assert [(type(event), event.reason, event.bytes > 0) for event in events] == [(Dropped, f"body.{kind}", True)]
+
+
+@pytest.mark.parametrize("before", [b"\r\n\r\n ", b"\xef\xbb\xbf"])
+def test_what_stands_before_the_first_bytes_of_a_pdf(before):
+    _, events = read(record(before + MAGIC["pdf"], PAGE))
+    assert [(type(event), event.reason) for event in events] == [(Dropped, "body.pdf")]
 
 
 def test_pages_that_only_look_binary():

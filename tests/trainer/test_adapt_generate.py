@@ -110,6 +110,14 @@ def test_draws_have_the_distributions_shares() -> None:
     assert shares(1.0, 0.7) == pytest.approx([5 / 7, 2 / 7, 0, 0], abs=1e-3)
     assert shares(0.5, 1.0) == pytest.approx([25 / 34, 4 / 34, 4 / 34, 1 / 34], abs=1e-3)
     assert shares(0.0, 1.0) == [1, 0, 0, 0]
+    assert shares(1e-4, 1.0) == shares(1e-4, 0.5) == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_draw_at_either_end_has_a_probability(top_p) -> None:
+    logits = torch.tensor([-1e4, 0.3, -1e4, 0.1, -1e4])
+    ends = torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64)
+    assert draw(logits.expand(2, -1), ends, 1.0, top_p).tolist() == [1, 3]
 
 
 def test_prompts_that_cannot_be_answered_are_named(trained) -> None:

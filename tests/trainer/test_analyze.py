@@ -168,7 +168,8 @@ def test_the_command_writes_tables_pictures_and_a_page(trained_folder, small_run
         total = sum(float(r["share"]) for r in rows if r["k"] == k and r["layer"] == "0" and r["source"] == "web")
         assert total == pytest.approx(float(k), abs=1e-4)
     page = (out / "index.html").read_text()
-    assert page.count('<img alt="') == 5
+    assert page.count('<div class="picture"><img alt="') == 5  # which scroll sideways on a phone, as wide as it says it is
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
     assert "<script" not in page
     assert 'src="http' not in page
 

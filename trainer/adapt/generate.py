@@ -193,15 +193,17 @@ class _Batch:
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float) -> Tensor:
-    """A token id of each row, int64 [B], by a number from 0 to 1 (fp64): the most probable tokens, in order, are laid
-    side by side until they first reach `top_p`, and the one at that share of their length is taken."""
+    """A token id of each row, int64 [B], by a number from 0 to 1 (fp64): probabilities are laid side by side, and the token
+    at that share of their length is taken. With `top_p` below 1 they are the largest ones, until they first reach it."""
     if temperature == 0:
         return logits_BV.argmax(-1)
     # In fp64 and from the largest down, so that a tiny temperature is a sharp choice and no infinity.
-    scaled_BV = (logits_BV.double() - logits_BV.amax(-1, keepdim=True)) / temperature
-    probs_BV, order_BV = scaled_BV.softmax(-1).sort(descending=True, stable=True)
+    probs_BV = ((logits_BV.double() - logits_BV.amax(-1, keepdim=True)) / temperature).softmax(-1)
+    order_BV = None
+    if top_p < 1:  # sorting takes longer than all else of a small model's step
+        probs_BV, order_BV = probs_BV.sort(descending=True, stable=True)
+        probs_BV = torch.where(probs_BV.cumsum(-1) - probs_BV < top_p, probs_BV, 0.0)
     ends_BV = probs_BV.cumsum(-1)
-    kept_BV = torch.where(ends_BV - probs_BV < top_p, probs_BV, 0.0).cumsum(-1)
-    places = torch.searchsorted(kept_BV, (uniform_B * kept_BV[:, -1])[:, None], right=True)
-    last = (ends_BV - probs_BV < top_p).sum(-1, keepdim=True) - 1
-    return order_BV.gather(1, places.minimum(last))[:, 0]
+    places = torch.searchsorted(ends_BV, uniform_B[:, None] * ends_BV[:, -1:], right=True)
+    places = places.minimum((ends_BV < ends_BV[:, -1:]).sum(-1, keepdim=True))  # the last one that has a length
+    return (places if order_BV is None else order_BV.gather(1, places))[:, 0]

@@ -16,6 +16,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; border-to
 img { max-width: 100%; height: auto; } p { max-width: 46rem; } table { border-collapse: collapse; margin: 1rem 0; }
 th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #eee; vertical-align: top; }
 td.n, th.n { text-align: right; } code { background: #f4f4f4; padding: 0 .25rem; white-space: pre; }
+.picture { overflow-x: auto; } @media (max-width: 40rem) { img { max-width: none; width: 40rem; } }
 """
 EXPLAINED = {
     "Router saturation": "Of the experts that a layer chooses for a token at a checkpoint, the share that it chooses at the "
@@ -44,14 +45,15 @@ def write_page(found: Analysis, pictures: dict[str, Path], tokenizer: Any, out: 
     for title, path in pictures.items():
         data = base64.b64encode(path.read_bytes()).decode()
         parts += [f"<h2>{escape(title)}</h2>", f"<p>{escape(EXPLAINED[title])}</p>"]
-        parts.append(f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">')
+        parts.append(f'<div class="picture"><img alt="{escape(title)}" src="data:image/png;base64,{data}"></div>')
     parts += [
         "<h2>Tokens of experts</h2>",
         f"<p>In the last layer, the {LISTED} experts with the most specialised tokens.</p>",
     ]
     parts += [_words(found, tokenizer, kind) for kind in KINDS]
     body = "\n".join(parts)
-    head = f'<meta charset="utf-8"><title>Inside the experts</title><style>{STYLE}</style>'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"<title>Inside the experts</title><style>{STYLE}</style>"
     page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
     path = out / "index.html"
     path.write_text(page, encoding="utf-8")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow.compute as pc
 
 from stages.tokens.formats.block import BLOCK_TOKENS, Block, Hashed, Rows, blocks, numbered
 from stages.tokens.index_table import read_index_batches
+from stages.tokens.manifest_shape import ShardEntry
 from stages.tokens.shard_format import ShardError
 
 
 def read_shard(
     tokens: BinaryIO,
     index: Callable[[], BinaryIO],
-    shard: Mapping[str, Any],
+    shard: ShardEntry,
     dtype: np.dtype,
     vocab_size: int,
     max_tokens: int = BLOCK_TOKENS,

@@ -182,6 +182,16 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Ledger(str(tmp_path))
 
 
+def test_a_sweep_leaves_the_file_that_another_task_wrote_over(tmp_path: Path) -> None:
+    """Of two entries that name one output the last one holds; the other one goes, and the file stays."""
+    with Ledger(str(tmp_path), writable=True) as ledger:
+        for number in (1, 2):
+            ledger.add(done(tmp_path, number, "tokens/web/0.npy"))
+        ledger.sweep([key_of(2)])
+        assert [entry.key for entry in ledger.entries()] == [key_of(2)]
+    assert files(tmp_path) >= {"tokens/web/0.npy"}
+
+
 @pytest.mark.parametrize("where", ["local", "s3"])
 def test_a_driver_that_lost_the_run_changes_nothing_of_its_successor(
     tmp_path: Path, where: str, request: pytest.FixtureRequest

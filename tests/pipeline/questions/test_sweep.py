@@ -15,7 +15,7 @@ from pipeline.cli import main
 from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
 from pipeline.recipe import build_recipe
-from pipeline.summary import Summary
+from pipeline.run_summary import RunSummary
 from stages.errors import UserError
 
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split() if word.isalpha()]  # real prose
@@ -40,7 +40,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(inputs: Path, out: Path, *assignments: str) -> Summary:
+def run(inputs: Path, out: Path, *assignments: str) -> RunSummary:
     gopher = {"words": {"min": 60}, "symbol_ratio": 0.1, "non_alphabetic_words": None, "stop_words": None}
     steps = [{"gopher_quality": gopher}, {"remove_urls": {"urls": "all"}}, {"dedup": {"method": "exact"}}]
     data = {
@@ -70,14 +70,9 @@ def rows_of(out: Path, measure: str, **options: Any) -> dict[float, dict[str, An
 def test_the_counts_are_those_of_a_run_with_that_limit(finished: Path, inputs: Path, tmp_path: Path) -> None:
     swept = rows_of(finished, "gopher_quality.words", values=[20, 60, 100])
     for limit, row in swept.items():
-        books = {
-            b.step: b
-            for b in run(inputs, tmp_path / "out", f"sources.docs.steps.gopher_quality.words.min={limit:g}")
-            .sources[0]
-            .books
-        }
-        out = books["gopher_quality"].out
-        assert (row["passes"]["documents"], row["passes"]["bytes"]) == (out.docs, out.bytes)
+        summary = run(inputs, tmp_path / "out", f"sources.docs.steps.gopher_quality.words.min={limit:g}")
+        out = next(step.out for step in summary.sources["docs"].steps if step.step == "gopher_quality")
+        assert (row["passes"]["documents"], row["passes"]["bytes"]) == (out.documents, out.bytes)
 
 
 def test_documents_that_pass_are_kept_or_lost_later_or_new(finished: Path) -> None:

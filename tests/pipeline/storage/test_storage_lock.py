@@ -11,7 +11,7 @@ import pytest
 from faulty_proxy import running_faulty_proxy
 
 from pipeline import storage
-from pipeline.storage import lock_s3, s3_client
+from pipeline.storage import lock_object, lock_s3, s3_client
 from pipeline.storage.s3_objects import split
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,7 +108,7 @@ def test_a_lock_without_heartbeat_lapses(s3, monkeypatch):
         storage.RunLock(run),
     ):
         pass
-    monkeypatch.setattr(lock_s3, "STALE", 0.9)
+    monkeypatch.setattr(lock_object, "STALE", 0.9)
     time.sleep(2.1)  # the server tells whole seconds
     with storage.RunLock(run):
         assert json.loads(storage.read_bytes(f"{run}/run.lock"))["pid"] == os.getpid()
@@ -116,7 +116,7 @@ def test_a_lock_without_heartbeat_lapses(s3, monkeypatch):
 
 def test_the_heartbeat_keeps_it_and_notices_its_loss(s3, monkeypatch):
     run = s3.uri("run")
-    monkeypatch.setattr(lock_s3, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(lock_object, "HEARTBEAT", 0.05)
     with storage.RunLock(run) as lock:
         first = storage.stat(f"{run}/run.lock").version
         until(lambda: storage.stat(f"{run}/run.lock").version != first)
@@ -130,7 +130,7 @@ def test_the_heartbeat_keeps_it_and_notices_its_loss(s3, monkeypatch):
 
 def test_silence_is_a_loss_too(s3, monkeypatch):
     with storage.RunLock(s3.uri("run")) as lock:
-        monkeypatch.setattr(lock_s3, "STALE", -1.0)
+        monkeypatch.setattr(lock_object, "STALE", -1.0)
         with pytest.raises(storage.StorageError, match="could not be renewed"):
             lock.check()
 
@@ -146,7 +146,7 @@ def test_servers_without_conditional_writes(s3, monkeypatch, caplog):
     """The real server, with the conditions taken off the requests: as a server does that does not know them."""
     run = s3.uri("run")
     monkeypatch.setattr(lock_s3, "SETTLE", 0.1)
-    monkeypatch.setattr(lock_s3, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(lock_object, "HEARTBEAT", 0.05)
 
     def strip(request, **_):
         for name in ("If-None-Match", "If-Match"):
@@ -173,7 +173,7 @@ def test_servers_without_conditional_writes(s3, monkeypatch, caplog):
 def test_checks_meet_the_heartbeat(s3, monkeypatch):
     """The lock is written again as fast as the server takes it: no check of a task, and no question who holds it, minds."""
     run = s3.uri("run")
-    monkeypatch.setattr(lock_s3, "HEARTBEAT", 0)
+    monkeypatch.setattr(lock_object, "HEARTBEAT", 0)
     with storage.RunLock(run) as lock:
         before = json.loads(storage.read_bytes(f"{run}/run.lock"))["beat"]
         for _ in range(300):
@@ -193,7 +193,7 @@ def test_a_request_that_hangs_does_not_cost_the_lock(s3, monkeypatch):
     """The heartbeat waits seconds for an answer that does not come, and asks anew."""
     monkeypatch.setattr(s3_client, "SOON_TIMEOUT", 0.5)
     monkeypatch.setattr(s3_client, "_clients", {})
-    monkeypatch.setattr(lock_s3, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(lock_object, "HEARTBEAT", 0.1)
     hangs = iter([False] * 2 + [True] * 2)  # the first two writes take the lock
     goes_on = threading.Event()
 

@@ -13,6 +13,7 @@ from fasttext_models import WORDS
 from stages.errors import UserError
 from stages.marks import named_files
 from stages.quality.classifier import Quality
+from stages.quality.language import packaged_model
 
 TEXTS = [
     "the mill wheel turns",
@@ -98,3 +99,32 @@ def test_scores_lie_between_0_and_1(tmp_path: Path) -> None:
     measures = step.measure(batch(["good", "bad", "good good good", "bad bad bad"]))
     assert measures["score"].min() == 0 and measures["score"].max() == 1
     assert (step.decide(measures) == -1).all()
+
+
+def test_every_label_is_a_measure_and_so_are_the_likeliest(models: dict[str, Path]) -> None:
+    three = str(models["three"])
+    library = fasttext.load_model(three)
+    every = Quality(model=three, labels="all").measure(batch(TEXTS))
+    assert set(every) == {"score", "p_hq", "p_cc", "p_spam"}
+    likeliest = Quality(model=three, labels=2).measure(batch(TEXTS))
+    assert set(likeliest) == {"score", "top_1", "top_1_p", "top_2", "top_2_p"}
+    for i, text in enumerate(TEXTS):
+        labels, probabilities = library.predict(" ".join(text.strip().splitlines()), k=-1)
+        for k, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
+            name = label.removeprefix("__label__")
+            assert every[f"p_{name}"][i] == pytest.approx(probability, abs=2e-5)
+            if k < 2:
+                assert likeliest[f"top_{k + 1}"][i].as_py() == name
+                assert likeliest[f"top_{k + 1}_p"][i] == pytest.approx(probability, abs=2e-5)
+
+
+def test_a_model_of_other_labels_needs_no_good_one() -> None:
+    step = Quality(model=str(packaged_model()), labels=1)
+    found = step.measure(batch(["The mill wheel turns in the water.", "Le moulin tourne dans la rivière."]))
+    assert set(found) == {"top_1", "top_1_p"}
+    assert pa.array(found["top_1"]).to_pylist() == ["en", "fr"]
+    assert step.decide(found).tolist() == [-1, -1]
+    with pytest.raises(UserError, match="no label 'hq'"):
+        Quality(model=str(packaged_model()), labels=1, score=0.5).prepare()
+    with pytest.raises(UserError, match="no label 'xx'"):
+        Quality(model=str(packaged_model()), labels=1, positive="xx").prepare()

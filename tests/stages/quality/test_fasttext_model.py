@@ -86,6 +86,20 @@ def test_strange_lines(trained, texts: list[str]) -> None:
     agree(load_model(path), library, texts, NEWLINE_SPACE, texts)
 
 
+def test_the_probability_of_every_label(trained) -> None:
+    path, library, kind = trained
+    texts = ["mill wheel water", "", "\0", "le moulin 水 хлеб", "</s>", "bread " * 200]
+    model = load_model(path)
+    found = model.probabilities(column(texts), NEWLINE_REMOVE)
+    stepped = model.settings["layer"] == 2
+    for i, text in enumerate(texts):
+        expected = library_says(library, text)
+        if not expected:
+            assert np.isnan(found[i]).all()
+        for label, probability in expected.items():
+            assert abs(found[i][model.label_index(label)] - probability) <= (0.008 if stepped else 1e-5), (kind, text, label)
+
+
 def test_line_breaks_are_treated_as_asked(trained) -> None:
     path, library, _ = trained
     texts = ["mill\nwheel\n\nwater", "\u3000 mill\r\nwheel\u2028water\x1c bread \n\u00a0", "\n\n", "a\vb\x85c"]

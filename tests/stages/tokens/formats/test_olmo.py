@@ -55,6 +55,7 @@ def test_start_and_end_alone_are_numbered() -> None:
         ({"tokens": TOKENS[:-1]}, "is cut off: 1 bytes are missing"),
         ({"tokens": TOKENS[:-2] + b"\1\0"}, "its sha256 is not the one in the manifest"),
         ({"tokens": b"\xff" + TOKENS[1:]}, "token 255 is beyond the vocabulary of 10: damaged"),
+        ({"tokens": b"\x0a" + TOKENS[1:]}, "token 10 is beyond the vocabulary of 10: damaged"),  # the first that is
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str) -> None:

@@ -1,0 +1,65 @@
+"""gs:// against a fake of Google's storage; what az:// does by the same code, `make azure` holds against Microsoft's emulator."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clouds import Cloud, CloudTests
+from fake_gcs import FakeGcs, running_fake_gcs
+
+from pipeline import storage
+
+
+@pytest.fixture
+def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
+    with running_fake_gcs("bucket") as server:
+        monkeypatch.setenv("GOOGLE_BASE_URL", server.address)
+        monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "a-token")
+        yield server
+
+
+@pytest.fixture
+def there(gcs: FakeGcs) -> Cloud:
+    return Cloud("gs://bucket/test", "gs://no-such-bucket")
+
+
+class TestGoogle(CloudTests):
+    def test_no_upload_in_parts_is_left(self, there: Cloud, gcs: FakeGcs, tmp_path: Path) -> None:
+        path = tmp_path / "large"
+        path.write_bytes(bytes(33 << 20))
+        storage.publish(path, there.uri("large"))
+        assert not path.exists() and not gcs.uploads and storage.stat(there.uri("large")).size == 33 << 20
+
+    def test_a_download_that_was_damaged_on_its_way_is_noticed(self, there: Cloud, gcs: FakeGcs) -> None:
+        storage.write_bytes(there.uri("file"), b"as it was written")
+        gcs.objects["test/file"].data = b"as it was WRITTEN"
+        with pytest.raises(storage.TransientError, match="damaged on its way"):
+            storage.read_bytes(there.uri("file"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "better"),
+    [
+        ("gcs://b/x", "write gs://b/x"),
+        ("s3a://b/x", "write s3://b/x"),
+        ("abfss://c@a.dfs.core.windows.net/x", "write az://CONTAINER/KEY"),
+    ],
+)
+def test_other_tools_spellings_are_told_apart(uri: str, better: str) -> None:
+    with pytest.raises(storage.StorageError, match=better):
+        storage.list_files(uri)
+
+
+def test_where_obstore_is_not_installed_that_is_said() -> None:
+    code = (
+        "import sys; sys.modules['obstore'] = None\n"
+        "from pipeline import storage\n"
+        "try: storage.list_files('az://container/x')\n"
+        "except storage.StorageError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 'obstore, which is not installed: pip install "headrace[clouds]"' in said
