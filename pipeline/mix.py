@@ -259,7 +259,7 @@ def _manifest(
     names = dict.fromkeys(manifest["name"] for manifest in manifests.values())
     what = [dump(mixture), [[member.name, manifests[member.run]["fingerprint"], member.source] for member in members]]
     manifest = build_manifest(
-        name=options.name or f"{'+'.join(names)}-{content_key(what)[:6]}",
+        name=options.name or f"{'+'.join(names)}-{int(content_key(what), 16) % 10**6:06}",
         profile=first["profile"] if len(manifests) == 1 else "",
         recipe_hash=content_key(dump(mixture)),
         seed=first["seed"],
