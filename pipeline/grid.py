@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 from rich.console import Console
 
@@ -30,29 +32,46 @@ class Grid(msgspec.Struct, frozen=True):
     where: dict[str, dict[str, str]]
 
 
+class _Place(NamedTuple):
+    """A member of a mixture that is a part of a source."""
+
+    name: str
+    entry: SourceEntry
+    part: dict[str, str]
+    where: dict[str, str]
+
+
+def copy_part(of: SourceEntry, to: SourceEntry) -> SourceEntry:
+    """The entry `to` with what the other says of being a part of a source, where it is one."""
+    if "of" in of and "part" in of and "where" in of:
+        to.update(of=of["of"], part=of["part"], where=of["where"])
+    return to
+
+
 def grids(manifest: Manifest) -> list[Grid]:
     """The grid of each source that is split, in the mixture's order; where only some parts are members, of these."""
-    groups: dict[tuple[str, tuple[str, ...]], list[tuple[str, SourceEntry]]] = {}
+    groups: dict[tuple[str, tuple[str, ...]], list[_Place]] = {}
     for name in manifest["mixture"]["sources"]:
         entry = manifest["sources"][name]
-        if "part" in entry:
-            groups.setdefault((entry["of"], tuple(entry["part"])), []).append((name, entry))
+        if "part" in entry and "of" in entry and "where" in entry:
+            mine = _Place(name, entry, entry["part"], entry["where"])
+            groups.setdefault((entry["of"], tuple(entry["part"])), []).append(mine)
     total = manifest["mixture"]["tokens"]
     return [_grid(source, list(axes), found, total) for (source, axes), found in groups.items()]
 
 
-def _grid(source: str, axes: list[str], found: list[tuple[str, SourceEntry]], total: int) -> Grid:
+def _grid(source: str, axes: list[str], found: list[_Place], total: int) -> Grid:
     down, across = axes[:-1], axes[-1]
-    columns = list(dict.fromkeys(entry["part"][across] for _, entry in found))
+    columns = list(dict.fromkeys(place.part[across] for place in found))
     rows: dict[str, dict[str, Cell]] = {}
     where: dict[str, dict[str, str]] = {axis: {} for axis in axes}
-    for name, entry in found:
-        row = " ".join(entry["part"][axis] for axis in down) or source
-        tokens, asked = entry["tokens"], entry["budget_tokens"]
-        cell = Cell(name, tokens, asked, asked / total if total else 0.0, asked / tokens if tokens else 0.0)
-        rows.setdefault(row, {})[entry["part"][across]] = cell
+    for place in found:
+        row = " ".join(place.part[axis] for axis in down) or source
+        tokens, asked = place.entry["tokens"], place.entry["budget_tokens"]
+        cell = Cell(place.name, tokens, asked, asked / total if total else 0.0, asked / tokens if tokens else 0.0)
+        rows.setdefault(row, {})[place.part[across]] = cell
         for axis in axes:
-            where[axis][entry["part"][axis]] = entry["where"][axis]
+            where[axis][place.part[axis]] = place.where[axis]
     nobody = Cell("", 0, 0, 0.0, 0.0)
     return Grid(source, axes, columns, {row: [cells.get(c, nobody) for c in columns] for row, cells in rows.items()}, where)
 

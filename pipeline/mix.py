@@ -21,7 +21,7 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, held_out_salt, read_mark, write_mark
-from pipeline.grid import Grid, grids, show_grids
+from pipeline.grid import Grid, copy_part, grids, show_grids
 from pipeline.manifest import SPLITS, read_corpus, token_rules
 from pipeline.overrides import RecipeError, apply_set
 from pipeline.program import train_command
@@ -286,9 +286,7 @@ def _manifest(
 def _entry(member: Member, budget: Budget) -> SourceEntry:
     shards, held_out = member.entry["shards"], member.entry["held_out"]["shards"]
     entry = source_entry(member.name, shards, held_out, budget.asked, budget.max_repeats)
-    if "part" in member.entry:
-        entry.update(of=member.entry["of"], part=member.entry["part"], where=member.entry["where"])
-    return entry
+    return copy_part(member.entry, entry)
 
 
 def _write(

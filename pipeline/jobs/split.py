@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.jobs.context import Context
@@ -138,7 +139,7 @@ class Documents:
     def places(self, batch: pa.RecordBatch) -> np.ndarray:
         """For each row of a part its number among the token file's documents (int64), or -1."""
         keys = _keys(batch.column("file"), batch.column("record"))
-        found = pa.compute.index_in(keys, value_set=self._keys)
+        found = pc.index_in(keys, value_set=self._keys)
         return np.asarray(found.fill_null(-1), np.int64)
 
 
@@ -149,7 +150,7 @@ def documents_of(file: StoredTokens, context: Context) -> Documents:
 
 
 def _keys(files: pa.Array | pa.ChunkedArray, records: pa.Array | pa.ChunkedArray) -> pa.Array:
-    text = pa.compute.binary_join_element_wise(
+    text = pc.binary_join_element_wise(
         records.cast(pa.large_string()), files.cast(pa.large_string()), pa.scalar(" ", pa.large_string())
     )
     return text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text

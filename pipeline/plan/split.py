@@ -35,6 +35,11 @@ class Files:
     where: Mapping[str, str] | None = None
 
 
+def whole_files(source: str, done: Sequence[Done[TokenFilesReport]]) -> Files:
+    """The token files of a source as one member."""
+    return Files(source, {split: tuple(one.report.files[split] for one in done) for split in SPLITS})
+
+
 def split_tokens(recipe: Recipe, parts: Mapping[str, list[Part]], used: Tokenized, dtype: np.dtype) -> Plan[dict[str, Files]]:
     """The members of the mixture with their token files: sources as they are, and the parts of those that are split."""
     cut = yield from side_by_side(
@@ -46,11 +51,7 @@ def split_tokens(recipe: Recipe, parts: Mapping[str, list[Part]], used: Tokenize
     )
     found: dict[str, Files] = {}
     for name in recipe.sources:
-        if name in cut:
-            found |= cut[name]
-        else:
-            files = {split: tuple(one.report.files[split] for one in used[name]) for split in SPLITS}
-            found[name] = Files(name, files)
+        found |= cut[name] if name in cut else {name: whole_files(name, used[name])}
     return found
 
 
@@ -61,7 +62,9 @@ def _cells(
     nodes = [
         Node(
             Ref(SPLIT, source, "", ordinal),
-            SplitTokens(source, part.read(), *(one.report.files[split] for split in SPLITS), axes, cuts, dtype.name, batch),
+            SplitTokens(
+                source, part.read(), one.report.files["train"], one.report.files["held_out"], axes, cuts, dtype.name, batch
+            ),
             sum(one.report.files[split].tokens for split in SPLITS) * dtype.itemsize,
         )
         for ordinal, (part, one) in enumerate(zip(parts, used, strict=True))

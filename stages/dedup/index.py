@@ -96,8 +96,8 @@ def _documents(part: PartToRead, removed: np.ndarray, older: pa.Table, open_file
         ids = batch.column("id").filter(pa.array(stays)).cast(pa.large_string())
         found.append(_batch(pack(part["ordinal"], rows[stays]), ids, source, False))
     if older.num_rows:
-        columns = [older.column(name).combine_chunks() for name in ("representative", "representative_source")]
-        found.append(_batch(pack(part["ordinal"], column_values(older, "row")), *columns, True))
+        ids, sources = (older.column(name).combine_chunks() for name in ("representative", "representative_source"))
+        found.append(_batch(pack(part["ordinal"], column_values(older, "row")), ids, sources, True))
     table = pa.Table.from_batches(found, DOCUMENTS)
     return table.sort_by("doc").combine_chunks().to_batches() if older.num_rows else table.to_batches()
 
