@@ -21,6 +21,7 @@ NAMES = (
     "main_text",
     "fineweb",
     "datatrove_words",
+    "languages",
     "decontamination",
     "pii",
     "memory",
@@ -29,7 +30,7 @@ NAMES = (
     "trainer",
     "gpu",
 )
-LONG = ("imitation", "preferences")  # run only when they are named
+LONG = ("imitation", "peers", "preferences")  # run only when they are named
 
 
 def main() -> None:

@@ -20,7 +20,6 @@ import multiprocessing
 import os
 import random
 import re
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
+from benchmarks import measure
 from benchmarks.dedup_scaling import bench_memory, bench_workers
 from benchmarks.tables import verdict
 from stages.dedup import bff, scatter
@@ -38,7 +38,7 @@ from stages.dedup.bloom import make_filter
 from stages.dedup.footprint import footprint, suffix_memory
 from stages.dedup.normalize import normalize
 from stages.dedup.phases import group_parts, phases, run_inline
-from stages.dedup.spec import read_spec
+from stages.dedup.spec import Filtering, read_filtering, read_spec
 from stages.document import DOCUMENT, text_buffers
 from stages.kernels.hashing import hash_texts
 from stages.kernels.minhash import minhash_signatures, row_constants
@@ -49,6 +49,7 @@ FILES = ("c4", "books", "code", "wikipedia", "wiki-en", "wiki-fr", "wiki-es", "g
 PART_BYTES = 16_000_000
 SIGNATURES_GOAL, PHASES_GOAL = 150, 30  # times datatrove's speed
 BFF_GOAL = 40  # MB/s
+PARAGRAPHS_GOAL = 96  # MB/s: Dolma's deduper
 LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 
 
@@ -155,6 +156,15 @@ def bench_kernels(texts: list[str]) -> float:
         filter.bits[:] = 0
         name = f"bff, filter of {filter.size / 2**20:,.0f} MiB"
         timed(name, size, lambda: bff._pass(column, docs, bloom, filter))  # noqa: B023
+    for exact in (False, True):
+        spec = read_filtering({"method": "paragraphs", "exact": exact})
+        items = bff.most_items(column, spec)
+
+        def whole(spec: Filtering = spec, items: int = items) -> None:
+            empty = make_filter(items, 0.01, 0, 0, 1 << 31, "bench", exactly=spec.exactly)
+            bff._pass(column, docs, spec, empty)
+
+        timed(f"paragraphs, {'exact' if exact else 'Bloom'}", size, whole)
     return rate
 
 
@@ -183,7 +193,7 @@ def substring_alone(parts: list[dict[str, Any]], folder: Path) -> None:
     spec = read_spec(settings)
     held = suffix_memory(spec.unit, size, documents)
     stated = max(need.memory for need in footprint(spec, documents, size, 1))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = measure.peak_memory()
     print(
         f"    {held / size:.1f} bytes a byte of {spec.unit} held; peak of the process {peak / 2**20:,.0f} MiB, "
         f"{peak / size:.1f} bytes a byte of text (stated: at most {stated / 2**20:,.0f} MiB)"
@@ -247,9 +257,14 @@ def main(arguments: list[str] | None = None) -> None:
         as_dclm = bench_method(unnamed, parts, folder / "bff-unnamed", "bff as DCLM's, without naming holders")
         named = bench_method({"method": "bff"}, parts, folder / "bff")
         print(f"bff {verdict(min(as_dclm, named), BFF_GOAL)} MB/s; without naming holders {verdict(as_dclm, BFF_GOAL)}")
+        for exact in (False, True):
+            settings = {"method": "paragraphs", "exact": exact, "name_holders": False}
+            name = f"paragraphs, {'exact' if exact else 'Bloom'}, all phases"
+            rate = bench_method(settings, parts, folder / f"paragraphs-{exact}", name)
+            print(f"{name}: {verdict(rate, PARAGRAPHS_GOAL)} MB/s")
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
             alone.submit(substring_alone, parts, folder / "substring").result()
-        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:,.0f} MiB (texts included)")
+        print(f"peak memory {measure.peak_memory() / 2**20:,.0f} MiB (texts included)")
         if args.datatrove:
             some = texts[: max(1, int(len(texts) * args.datatrove / args.size))]
             theirs, theirs_whole = bench_datatrove(some, folder)

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -212,7 +211,7 @@ class Clock:
 
     def figures(self, requests: int) -> dict[str, Any]:
         """With the process's peak memory."""
-        megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        megabytes = measure.peak_memory() / 1e6
         return {"parts": self.parts, "megabytes": megabytes, "requests": requests}
 
 

@@ -7,13 +7,13 @@ that is used again, and does nothing else.
 from __future__ import annotations
 
 import os
-import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import measure
 from stages.tokens import shard_format
 from stages.tokens.manifest import build_manifest, shard_names, source_entry
 from trainer import shards
@@ -34,7 +34,7 @@ def bench_order(total: int = 1_250_000_000, lookups: int = 2_000_000) -> None:
     began = time.process_time()
     order.instances(positions)
     rate = lookups / (time.process_time() - began) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peak = measure.peak_memory() / 1e6
     print(f"order of {order.total:,} instances: {rate:.1f} M random lookups/s, {peak:.0f} MB peak of the whole process")
 
 

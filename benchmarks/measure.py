@@ -151,6 +151,15 @@ def _reap() -> None:
             return
 
 
+def peak_memory() -> int:
+    """The most resident memory that this process has had, in bytes: the kernel's high-water mark.
+
+    Not getrusage's, which begins at that of the process that this one was forked from.
+    """
+    rows = Path("/proc/self/status").read_text().splitlines()
+    return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("VmHWM"))
+
+
 def one_core(number: int | None = None) -> set[int]:
     """The core that measured commands are pinned to: the last of those that this process may use."""
     allowed = sorted(os.sched_getaffinity(0))

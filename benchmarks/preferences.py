@@ -2,12 +2,10 @@
 
 A small model is pretrained on a run's shards for a moment, taught templated arithmetic (`3 + 4 = 7`, `#### 7`) by
 likelihood until it is right about half of the time, and asked each prompt several times. Its own right answers are
-preferred to its own wrong ones (`trainer generate --preferences`), and DPO and KTO go on from it. Held-out prompts tell the
-share of right answers at temperature 1 before and after, held-out preferences the margin, and how far the right and the
-wrong answers themselves have become more or less probable (rewards: beta times the log-ratio).
-
-For comparison the same right answers are preferred to wrong ones that the model did not write (`made up`), without and
-with the key `adapt.nll`.
+preferred to its own wrong ones (`trainer generate --preferences`), and DPO and KTO go on from it, as adapt/dpo_tiny and
+adapt/kto_tiny are shipped, and without their `adapt.nll`. Told of held-out prompts: the share of right answers at
+temperature 1, and the probability of the worked answer, which needs no samples; of held-out preferences: the margin, and
+how far right and wrong answers themselves have become more or less probable (rewards: beta times the log-ratio).
 """
 
 from __future__ import annotations
@@ -34,9 +32,12 @@ from trainer import metrics
 from trainer.adapt.answer import judge
 from trainer.adapt.config import AdaptConfig
 from trainer.adapt.generate import Sampling
+from trainer.adapt.objectives import log_probs_of
+from trainer.adapt.pairs import Pairs
 from trainer.adapt.preferences import write_preferences
 from trainer.adapt.run import adapt
-from trainer.config import Config, check
+from trainer.adapt.source import own_part
+from trainer.config import Config, check, load
 from trainer.inference import open_trained
 from trainer.train import train
 
@@ -47,14 +48,13 @@ DIFFERENCES = ("{n} had {a} {t} and gave away {b}. How many are left?",)
 MODEL = {"d_model": 64, "n_layers": 2, "n_heads": 4, "n_experts": 8, "top_k": 2, "expert_width": 64}
 LENGTH = 64
 PREFERRED = 100  # added to the seed: the answers' own seed has held out all prompts that it holds out
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "dpo": ("own", {"method": "dpo"}),
-    "kto": ("own", {"method": "kto"}),
-    "dpo, nll 1": ("own", {"method": "dpo", "nll": 1.0}),
-    "kto, nll 1": ("own", {"method": "kto", "nll": 1.0}),
-    "dpo, made up": ("made_up", {"method": "dpo"}),
-    "dpo, made up, nll 1": ("made_up", {"method": "dpo", "nll": 1.0}),
+METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "dpo": ("dpo_tiny", ()),
+    "kto": ("kto_tiny", ()),
+    "dpo, no nll": ("dpo_tiny", ("adapt.nll=0",)),
+    "kto, no nll": ("kto_tiny", ("adapt.nll=0",)),
 }
+"""Shipped configurations, and what is changed in them."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ class Result:
     wrong_reward: float
     share: float  # of right answers to held-out prompts, temperature 1
     standard_error: float
+    probability: float  # of the worked answers to held-out prompts, mean
+    change: float  # of it, by the method
+    change_error: float  # its standard error, over prompts
     entropy: float
     cpu_s: float
 
@@ -82,9 +85,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--prompts", type=int, default=600, help="a fifth of them held out (600)")
     parser.add_argument("--epochs", type=int, default=6, help="of teaching by likelihood (6)")
     parser.add_argument("--samples", type=int, default=6, help="answers to each prompt (6)")
-    parser.add_argument("--rate", type=float, default=3e-4, help="peak learning rate of DPO and KTO (3e-4)")
-    parser.add_argument("--beta", type=float, default=0.1)
-    parser.add_argument("--preference-epochs", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change DPO's and KTO's settings")
     parser.add_argument("--only", action="append", default=[], metavar="METHOD", help="leave out the others")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # matrices this small are slower on two
@@ -100,19 +101,27 @@ def _of_seed(options: argparse.Namespace, base: Path, seed: int) -> list[Result]
     """Teach, sample, and go on by each method."""
     answers = _pairs(options, f"answers-{seed}", questions(seed, options.prompts), seed, 0.2)
     begun = time.process_time()
-    taught = _adapted(options, f"taught-{seed}", {"method": "sft", "epochs": options.epochs}, base, answers, seed, 5e-3)
+    taught = options.out / f"taught-{seed}"
+    sets = [
+        f"data.sequence_length={LENGTH}",
+        f"data.seed={seed}",
+        f"adapt.epochs={options.epochs}",
+        "schedule.peak=5e-3",
+    ]
+    sets += [f"train.batch_tokens={8 * LENGTH}", "train.micro_batch=8", "train.log_every=10_000"]
+    _adapted(taught, load(Path("adapt/sft_tiny"), sets, AdaptConfig), base, answers)
     found = [_result(options, "likelihood", seed, taught, answers, time.process_time() - begun)]
-    preferred = {"own": _own(options, taught, answers, seed)}
-    rows = list(made_up(options.out / f"own-{seed}.jsonl", seed))
-    preferred["made_up"] = _pairs(options, f"made_up-{seed}", rows, PREFERRED + seed, 0.15)
-    for name, (kind, settings) in METHODS.items():
+    preferred = _own(options, taught, answers, seed)
+    for name, (config, changed) in METHODS.items():
         if options.only and name not in options.only:
             continue
         begun = time.process_time()
-        asked = {**settings, "epochs": options.preference_epochs, "warmup": 0.1, "beta": options.beta}
-        folder = f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
-        out = _adapted(options, folder, asked, taught, preferred[kind], seed, options.rate)
-        found.append(_result(options, name, seed, out, answers, time.process_time() - begun))
+        # An instance holds two pairs, or two answers with a mismatched one each.
+        sets = [f"data.sequence_length={3 * LENGTH}", f"data.seed={seed}", f"train.batch_tokens={24 * LENGTH}"]
+        sets += ["train.micro_batch=8", "train.log_every=10_000", "evaluate.instances=64", *changed, *options.set]
+        out = options.out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+        _adapted(out, load(Path(f"adapt/{config}"), sets, AdaptConfig), taught, preferred)
+        found.append(_result(options, name, seed, out, answers, time.process_time() - begun, taught))
         print(found[-1], file=sys.stderr, flush=True)
     return found
 
@@ -132,15 +141,6 @@ def questions(seed: int, count: int) -> list[dict[str, str]]:
 def worked(a: int, b: int, plus: bool, result: int) -> dict[str, str]:
     """The answer that ends in this result, right or wrong."""
     return {"answer": f"{a} {'+' if plus else '-'} {b} = {result}\n#### {result}", "final": str(result)}
-
-
-def made_up(file: Path, seed: int) -> Iterable[dict[str, Any]]:
-    """The preferences of a file with other wrong answers: the right one's words with another number in the end."""
-    rng = random.Random(1000 + seed)
-    for line in file.read_text().splitlines():
-        row = json.loads(line)
-        wrong = rng.choice([number for number in range(100, 200) if str(number) != row["final"]])
-        yield {**row, "rejected": f"It is {wrong}.\n#### {wrong}"}
 
 
 def _pretrained(options: argparse.Namespace) -> Path:
@@ -180,68 +180,78 @@ def _own(options: argparse.Namespace, taught: Path, answers: Path, seed: int) ->
     return _pairs(options, f"own-{seed}", rows, PREFERRED + seed, 0.15)
 
 
-def _adapted(
-    options: argparse.Namespace, name: str, settings: dict[str, Any], start: Path, data: Path, seed: int, rate: float
-) -> Path:
-    out = options.out / name
-    length = LENGTH if settings["method"] == "sft" else 3 * LENGTH  # two pairs, or two answers with a mismatched one
-    values: dict[str, Any] = {
-        "name": name,
-        "adapt": settings,
-        "data": {"sequence_length": length, "seed": seed},
-        "schedule": {"peak": rate},
-        "train": {"batch_tokens": 8 * length, "micro_batch": 8, "log_every": 10_000},
-        "evaluate": {"instances": 64},
-    }
+def _adapted(out: Path, config: AdaptConfig, start: Path, data: Path) -> None:
     if not (out / "checkpoints").is_dir():
         with contextlib.redirect_stdout(io.StringIO()):
-            adapt(check(values, "benchmark", AdaptConfig), start, data, out, device="cpu")
-    return out
+            adapt(config, start, data, out, device="cpu")
 
 
-def _result(options: argparse.Namespace, method: str, seed: int, out: Path, answers: Path, cpu_s: float) -> Result:
+def _result(
+    options: argparse.Namespace,
+    method: str,
+    seed: int,
+    out: Path,
+    answers: Path,
+    cpu_s: float,
+    before: Path | None = None,
+) -> Result:
     kept = out / "result.json"  # a run that goes on does not judge again
     if kept.is_file():
         return Result(**json.loads(kept.read_text()))
     sampling = Sampling(tokens=24, samples=options.samples, seed=seed, batch=64)
     scores = judge(open_trained(out, "cpu"), answers, "held_out", None, sampling, "final")["scores"]
     lines = [line for line in metrics.read(out / "metrics.jsonl") if line["kind"] == "eval"]
-    before, after = ({"margin": np.nan, "good_reward": np.nan, "bad_reward": np.nan} | lines[at] for at in (0, -1))
-    share = scores["exact_match"]
-    rewards = (after["good_reward"], after["bad_reward"])
-    told = (share["mean"], share["standard_error"], scores["entropy"]["mean"], round(cpu_s, 1))
-    found = Result(method, seed, before["margin"], after["margin"], *rewards, *told)
+    first, last = ({"margin": np.nan, "good_reward": np.nan, "bad_reward": np.nan} | lines[at] for at in (0, -1))
+    share, probable = scores["exact_match"], probabilities(out, answers)
+    change = probable - probabilities(before or out, answers)
+    found = Result(
+        method,
+        seed,
+        margin_before=first["margin"],
+        margin=last["margin"],
+        right_reward=last["good_reward"],
+        wrong_reward=last["bad_reward"],
+        share=share["mean"],
+        standard_error=share["standard_error"],
+        probability=float(probable.mean()),
+        change=float(change.mean()),
+        change_error=float(change.std() / len(change) ** 0.5),
+        entropy=scores["entropy"]["mean"],
+        cpu_s=round(cpu_s, 1),
+    )
     kept.write_text(json.dumps(asdict(found)))
     return found
 
 
+def probabilities(checkpoint: Path, answers: Path) -> np.ndarray:
+    """The probability of each held-out answer, fp64."""
+    trained, pairs = open_trained(checkpoint, "cpu"), Pairs(answers)
+    read = [pairs.held_out.read(number) for number in range(len(pairs.held_out))]
+    rows = [(tokens.tolist(), int(np.argmax(mask))) for tokens, mask in read]
+    part = own_part(rows, pairs.pad_id, trained.device)
+    return np.exp(log_probs_of(trained.model, part, trained.config.train.loss_chunk_mib).double().numpy())
+
+
 def show(results: list[Result]) -> None:
-    """Each run, then means over seeds with standard deviations; the last column is how often the share fell."""
-    before = {one.seed: one.share for one in results if one.method == "likelihood"}
-    columns = ("margin", "right_reward", "wrong_reward", "share", "entropy")
+    """Each run, then means over seeds with standard deviations."""
+    shares = {one.seed: one.share for one in results if one.method == "likelihood"}
+    headings = ["margin", "right's reward", "wrong's", "share right (s.e.)", "its change", "probability"]
+    headings += ["its change (s.e.)", "entropy", "CPU s"]
     rows = []
     for one in results:
-        share = f"{one.share:.3f} ({one.standard_error:.3f})"
-        told = [_told([getattr(one, name)]) for name in columns[:3]]
-        rows.append([f"{one.method}, seed {one.seed}", *told, share, f"{one.entropy:.3f}", f"{one.cpu_s:.0f}"])
-    show_table("runs", ["", "margin", "right's reward", "wrong's", "share right (s.e.)", "entropy", "CPU s"], rows)
+        told = [_told([value]) for value in (one.margin, one.right_reward, one.wrong_reward)]
+        told += [f"{one.share:.3f} ({one.standard_error:.3f})", f"{one.share - shares[one.seed]:+.3f}"]
+        told += [f"{one.probability:.3f}", f"{one.change:+.3f} ({one.change_error:.3f})"]
+        rows.append([f"{one.method}, seed {one.seed}", *told, f"{one.entropy:.3f}", f"{one.cpu_s:.0f}"])
+    show_table("runs", ["", *headings], rows)
     rows = []
     for method in dict.fromkeys(one.method for one in results):
         own = [one for one in results if one.method == method]
-        values = {name: [getattr(one, name) for one in own] for name in columns}
-        change = [one.share - before[one.seed] for one in own]
-        told = [_told(one) for one in values.values()]
-        rows.append([method, *told, f"{np.mean(change):+.3f}"])
-    headings = [
-        "mean ± deviation over seeds",
-        "margin",
-        "right's reward",
-        "wrong's",
-        "share right",
-        "entropy",
-        "change of share",
-    ]
-    show_table("", headings, rows)
+        columns = [[getattr(one, name) for one in own] for name in ("margin", "right_reward", "wrong_reward")]
+        columns += [[one.share - shares[one.seed] for one in own], [one.change for one in own]]
+        rows.append([method, *map(_told, columns)])
+    headings = ["margin", "right's reward", "wrong's", "change of share", "change of probability"]
+    show_table("mean ± deviation over seeds", ["", *headings], rows)
 
 
 def _told(values: list[float]) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import measure
 from trainer.config import Config, check
 from trainer.host import reuse_memory
 from trainer.metrics import utilisation
@@ -165,7 +165,7 @@ def _measure(options: argparse.Namespace) -> dict[str, object]:
         if number >= 2:  # the first two warm up
             seconds.append(time.perf_counter() - start)
             cpu_seconds.append(time.process_time() - cpu_start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = measure.peak_memory()
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak}
 

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.storage.uri import located
 from stages.dedup.index import DOCS, KEYS, index_name
-from stages.dedup.spec import AnyDedup, Bff
+from stages.dedup.spec import AnyDedup, Filtering
 from stages.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -19,7 +19,7 @@ def with_indexes(settings: Any, folder: str | None) -> Any:
     runs = [located(uri, folder) for uri in getattr(settings, "against", ())]
     if not runs:
         return settings
-    if isinstance(settings, Bff):
+    if isinstance(settings, Filtering):
         found = _files(runs[0], "filter-*.bloom")
         one = len(runs) == len(found) == 1
         return settings.model_copy(update={"load": found[0], "against": ()} if one else {"against": tuple(runs)})
@@ -44,9 +44,10 @@ def check_against(key: str, settings: AnyDedup) -> None:
         where = storage.redact(uri)
         if not storage.exists(storage.join(uri, MANIFEST)):
             raise UserError(f"{key}.against: {where} holds no finished run")
-        if isinstance(settings, Bff):
+        if isinstance(settings, Filtering):
             raise UserError(
-                f"{key}.against: bff begins with the one filter of one run, kept by `save: true` and `shards: 1`; {where} has "
+                f"{key}.against: {settings.method} begins with the one filter of one run, kept by `save: true` and `shards: 1`; "
+                f"{where} has "
                 f"{len(_files(uri, 'filter-*.bloom'))}, and {len(settings.against)} runs are named (the filter of a run that was "
                 "compared with another holds both)"
             )

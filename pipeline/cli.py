@@ -40,6 +40,7 @@ COMMANDS = (
     "pairs",
     "train_classifier",
     "train_extractor",
+    "language_rules",
 )
 TRAINER = ("train", "trainer")  # go to the trainer, which has a command line of its own
 

@@ -15,9 +15,12 @@ from pipeline.describe import meanings
 from pipeline.recipe import Recipe
 from stages.dedup.spec import Dedup
 from stages.steps import STEPS
+from stages.user_code import named
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REF = "#/$defs/{model}"
+OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+"""The names of steps of a user's own by their import paths: `module:Class`."""
 
 
 class _Meant(GenerateJsonSchema):
@@ -49,8 +52,12 @@ def recipe_schema() -> dict[str, Any]:
     refs, whole = TypeAdapter.json_schemas(wanted, ref_template=_REF, schema_generator=_Meant)  # type: ignore[arg-type]
     models = whole["$defs"]
     settings = {name: _unless("null", refs[name, "validation"]) for name in (*STEPS, "dedup")}
-    one = {"type": "object", "properties": settings, "minProperties": 1, "maxProperties": 1, "additionalProperties": False}
-    names = {"type": "string", "enum": list(STEPS)}
+    theirs_named = named("steps")
+    theirs = {"type": ["object", "null"], "description": "a step of your own: its limits and keys (docs/user-filters.md)"}
+    settings |= dict.fromkeys(theirs_named, theirs)
+    one = {"type": "object", "properties": settings, "patternProperties": {OWN: theirs}, "additionalProperties": False}
+    one |= {"minProperties": 1, "maxProperties": 1}
+    names = {"type": "string", "if": {"pattern": OWN}, "else": {"enum": [*STEPS, *theirs_named]}}
     patch = {"type": "object", "description": "changes, by the name of the step; null takes it out"}
     models["Steps"] = _unless("object", {"type": "array", "items": _unless("string", one, names)}, patch)
     recipe = models.pop("Recipe")

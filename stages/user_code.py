@@ -46,6 +46,11 @@ def installed(group: str, name: str) -> str | None:
     return found.value if found else None
 
 
+def named(group: str) -> list[str]:
+    """The names that installed packages give in `headrace.steps` or `headrace.readers`."""
+    return sorted({found.name for found in importlib.metadata.entry_points(group=f"headrace.{group}")})
+
+
 def folder_of(module: str) -> str:
     """The folder on Python's path in which a module that was imported lies."""
     return str(_root(module, source_of(module)))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
@@ -22,11 +23,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc_data.topics import topics
 
 ROOT = Path(__file__).resolve().parents[1]
 LANGUAGES = {"sh", "console", "text", "yaml", "python", "sql", "toml", "diff", "json", "xml"}
 MARKS = ("needs a cluster", "needs the network", "needs a hub account", "takes hours", "takes minutes", "runs until Ctrl-C")
 OURS = re.compile(r"^(?:python -m (pipeline|trainer)|(headrace))\b")
+TEXTS = [text for _, text in sorted(topics.items()) if len(text) > 600]
 SHELL = re.compile(r"[|<>;*`]|&&|\$\(")
 PREPARED = {
     "runs/dclm_mix": "python -m pipeline run configs/dclm_mix.yaml",
@@ -176,6 +179,25 @@ def parse(command: Command) -> argparse.Namespace | None:
     return parse_arguments(arguments)
 
 
+def _rows(path: Path, records: list[dict[str, object]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_inputs(folder: Path) -> None:
+    """The files that pages say a reader has."""
+    sums = [{"prompt": f"What is {i} plus {i}?", "answer": f"It is {2 * i}.", "final": str(2 * i)} for i in range(160)]
+    _rows(folder / "mbpp.jsonl.zst", sums)  # the first bytes tell that it is not compressed
+    _rows(folder / "good/a.jsonl", [{"text": text[i : i + 500]} for text in TEXTS[:40] for i in (0, 100)])
+    _rows(folder / "ordinary/a.jsonl", [{"text": text[i : i + 500].upper()} for text in TEXTS[:40] for i in (0, 100)])
+    _rows(folder / "old/a.jsonl", [{"text": text} for text in TEXTS[:8]])
+    _rows(folder / "new/a.jsonl", [{"text": text} for text in TEXTS[5:12]])
+    items = [" ".join(TEXTS[20 + i].split()[:40]) for i in range(3)]
+    _rows(folder / "set.jsonl", [*({"text": item} for item in items), {"text": "too short"}])
+    taken = [f"{TEXTS[1]} {item}" for item in items[:2]]
+    _rows(folder / "docs.jsonl", [{"text": text} for text in (*TEXTS[2:20], *taken)])
+
+
 def flags_of_commands() -> dict[tuple[str, str], set[str]]:
     """The flags of each command, by package and name."""
     from importlib import import_module
@@ -313,6 +335,7 @@ if __name__ == "__main__":
 
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory() as folder:
+        write_inputs(Path(folder))
         one = Tour(Path(folder))
         for name in sys.argv[1:]:
             write(name, one)

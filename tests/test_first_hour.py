@@ -143,5 +143,8 @@ def test_what_is_shipped_is_found_by_name_and_the_folders_own_modules_are_left_a
     assert "no mistakes found" in said("headrace validate dclm_mix --json > seen.json; echo no mistakes found", folder, installed)
     assert set(json.loads((folder / "seen.json").read_text())["sources"]) >= {"dclm", "wiki"}
     assert "did you mean dclm_mix" in said("headrace run dclm_mx", folder, installed, status=2)
+    page = "files('pipeline.live').joinpath('templates/run.html').is_file()"  # of `serve`
+    there = f'{installed}/python -P -c "from importlib.resources import files; print({page})"'
+    assert said(there, folder, installed) == "True\n"
     assert "active; 8 GPUs" in said("headrace trainer plan olmoe_1b_7b", folder, installed)
     assert "a module of my own" in said("python -m pipeline --version", folder, installed, status=1)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from pydoc_data.topics import topics
 
 import pages
 import pytest
 
-TEXTS = [text for _, text in sorted(topics.items()) if len(text) > 600]
 # Pages whose commands another test carries out, from a wheel and on files that are made for them.
 ELSEWHERE = {"docs/quickstart.md": "tests/test_first_hour.py"}
 # In this order: a page that changes the run of the sample comes behind those that show it.
@@ -36,24 +32,11 @@ TOUR = [
 SYNOPSIS = re.compile(r"(?:python -m (pipeline|trainer)|(headrace)) ([a-z][a-z-]+)([^`\n]*)")
 
 
-def rows(path: Path, records: list[dict[str, object]]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
 @pytest.fixture(scope="module")
 def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pages.Tour]:
     """A folder with the files that pages say a reader has."""
     folder = tmp_path_factory.mktemp("tour")
-    sums = [{"prompt": f"What is {i} plus {i}?", "answer": f"It is {2 * i}.", "final": str(2 * i)} for i in range(40)]
-    rows(folder / "mbpp.jsonl.zst", sums)  # the first bytes tell that it is not compressed
-    rows(folder / "good/a.jsonl", [{"text": text[i : i + 500]} for text in TEXTS[:40] for i in (0, 100)])
-    rows(folder / "ordinary/a.jsonl", [{"text": text[i : i + 500].upper()} for text in TEXTS[:40] for i in (0, 100)])
-    rows(folder / "old/a.jsonl", [{"text": text} for text in TEXTS[:8]])
-    rows(folder / "new/a.jsonl", [{"text": text} for text in TEXTS[5:12]])
-    items = [" ".join(TEXTS[20 + i].split()[:40]) for i in range(3)]
-    rows(folder / "set.jsonl", [*({"text": item} for item in items), {"text": "too short"}])
-    rows(folder / "docs.jsonl", [{"text": text} for text in TEXTS[2:20]] + [{"text": f"{TEXTS[1]} {item}"} for item in items[:2]])
+    pages.write_inputs(folder)
     yield pages.Tour(folder)
 
 

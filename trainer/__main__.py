@@ -14,6 +14,7 @@ from stages.tokens.shard_format import ShardError
 from trainer.adapt import commands as adapt_commands
 from trainer.analyze import commands as analyze_commands
 from trainer.errors import TrainerError
+from trainer.fetched import fetched, is_elsewhere
 from trainer.units import BYTES, quantity
 
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m train
     options = _parser(program).parse_args(_each_set(sys.argv[1:] if arguments is None else arguments))
     sys.stdout.reconfigure(line_buffering=True)
     try:
+        if is_elsewhere(getattr(options, "data", None) or ""):
+            options.data = fetched(options.data)
         return options.run(options)
     except (TrainerError, ShardError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -131,6 +134,12 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--text", type=Path, nargs="+", default=[], metavar="FILE", help="score raw text (.jsonl, .txt; .gz, .zst)"
     )
+    parser.add_argument(
+        "--contamination",
+        type=Path,
+        metavar="FILE",
+        help="what `contamination DIR --json` printed: scores clean items apart",
+    )
     parser.add_argument("--limit", type=_count, help="at most this many instances of a source, documents of a task or file")
     parser.add_argument("--pairs", type=Path, help="a folder of pairs: judge the model's answers to its prompts")
     parser.add_argument("--split", choices=("held_out", "train"), default="held_out", help="of the pairs (held_out)")
@@ -225,7 +234,8 @@ def _plan(options: argparse.Namespace) -> int:
 def _eval(options: argparse.Namespace) -> int:
     from trainer.compare import compare_checkpoints
     from trainer.inference import all_or_newest
-    from trainer.report import PairsAsked, evaluate_checkpoint
+    from trainer.report import PairsAsked, TasksAsked, evaluate_checkpoint
+    from trainer.touched import read_touched
 
     if options.data is None and options.tasks is None and options.pairs is None and not options.text:
         raise TrainerError(
@@ -235,8 +245,12 @@ def _eval(options: argparse.Namespace) -> int:
     if options.pairs is not None:
         sampling = adapt_commands.sampling_of(options)
         pairs = PairsAsked(options.pairs, options.split, sampling, options.judge)
+    if options.contamination is not None and options.tasks is None:
+        raise TrainerError("--contamination goes with --tasks")
+    touched = read_touched(options.contamination) if options.contamination else None
+    tasks = TasksAsked(options.tasks, touched) if options.tasks is not None else None
     paths = [one for path in options.checkpoints for one in (all_or_newest(path) if options.all else [path])]
-    asked = (options.data, options.tasks, options.limit, options.json, options.device, pairs)
+    asked = (options.data, tasks, options.limit, options.json, options.device, pairs)
     if len(paths) == 1 and options.png is None:
         evaluate_checkpoint(paths[0], *asked, options.text, options.out)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer import checkpoint
 from trainer.plot import Curve, Panel, draw_panels
-from trainer.report import PairsAsked, keep, scores_of, without_documents
+from trainer.report import PairsAsked, TasksAsked, keep, scores_of, without_documents
 
 WIDEST = 24  # characters of a checkpoint's name in the table
 PANELS = {
@@ -35,7 +35,7 @@ class Measure:
 def compare_checkpoints(
     paths: Sequence[Path],
     data_dir: Path | None,
-    tasks: Path | None,
+    tasks: TasksAsked | None,
     limit: int | None,
     as_json: bool,
     device: str | None,

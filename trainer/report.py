@@ -21,8 +21,16 @@ from trainer.olmes import together, told
 from trainer.processes import Processes
 from trainer.raw_text import by_file, plain, score_texts
 from trainer.resume import require_tokenizer
-from trainer.tasks import Scorer, TaskResult, find_tasks, run_task
+from trainer.tasks import Scorer, TaskResult, find_tasks, plain_task, run_task
+from trainer.touched import Touched
 from trainer.unseen import notes_on_held_out, of_training
+
+
+class TasksAsked(NamedTuple):
+    """Which tasks a checkpoint is to be scored on, and what its corpus held of them, if that is known."""
+
+    folder: Path
+    touched: Touched | None = None
 
 
 class PairsAsked(NamedTuple):
@@ -37,7 +45,7 @@ class PairsAsked(NamedTuple):
 def evaluate_checkpoint(
     path: Path,
     data_dir: Path | None,
-    tasks: Path | None,
+    tasks: TasksAsked | None,
     limit: int | None,
     as_json: bool,
     device: str | None,
@@ -69,7 +77,7 @@ def without_documents(result: dict[str, Any]) -> dict[str, Any]:
 def scores_of(
     path: Path,
     data_dir: Path | None,
-    tasks: Path | None,
+    tasks: TasksAsked | None,
     limit: int | None,
     tell: bool,
     device: str | None,
@@ -100,11 +108,11 @@ def scores_of(
     return result
 
 
-def _tasks(trained: Trained, tasks: Path, limit: int | None, tell: bool) -> dict[str, Any]:
+def _tasks(trained: Trained, tasks: TasksAsked, limit: int | None, tell: bool) -> dict[str, Any]:
     """Every task below a folder, and their scores together."""
     scorer, found = Scorer.of(trained), dict[str, TaskResult]()
-    for folder in find_tasks(tasks):
-        task = run_task(scorer, folder, limit)
+    for folder in find_tasks(tasks.folder):
+        task = run_task(scorer, folder, limit, tasks.touched)
         assert task is not None  # nobody stops it
         found[task.name] = task
         if tell:
@@ -112,7 +120,7 @@ def _tasks(trained: Trained, tasks: Path, limit: int | None, tell: bool) -> dict
     all_of_them = together(found.values())
     if tell and len(found) > 1:
         print(f"macro average: {told(all_of_them)}")
-    return {"tasks": {name: vars(task) for name, task in found.items()}, "olmes": plain_scores(all_of_them)}
+    return {"tasks": {name: plain_task(task) for name, task in found.items()}, "olmes": plain_scores(all_of_them)}
 
 
 def _print_task(task: TaskResult) -> None:
@@ -120,6 +128,11 @@ def _print_task(task: TaskResult) -> None:
     best = f"{task.primary}: {task.metrics[task.primary]:.4f}" + ("" if error is None else f" ({error:.4f})")
     print(f"{task.name:<36} {task.documents:>6} documents  {best}")
     print("    " + "  ".join(f"{name} {value:.4f}" for name, value in task.metrics.items()))
+    for which, part in (("not in the corpus", task.clean), ("found in the corpus", task.touched)):
+        if part is not None:
+            error = part.standard_errors[part.primary]
+            told = f"{part.metrics[part.primary]:.4f}" + ("" if error is None else f" ({error:.4f})")
+            print(f"    {which}: {part.documents} documents, {part.primary} {told}")
 
 
 def _held_out(trained: Trained, data_dir: Path, limit: int | None) -> dict[str, Any]:

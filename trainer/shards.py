@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from trainer.fetched import fetched, is_elsewhere
 from trainer.loader.data import AHEAD, Data, Packing, open_data, read_ahead
 from trainer.loader.files import THREADS, DataError
 
@@ -200,7 +201,9 @@ def open(
 ) -> Tokens:
     """The training instances of a finished run, or of what `materialize` wrote.
 
+    run_dir: its folder; s3://BUCKET/RUN and hf://datasets/ORG/NAME are fetched to this machine once (`trainer.fetched`).
     `packing`: "concatenate" (OLMo's rule) or "best_fit" (whole documents, padded). `seed` is the order's (None: the
     mixture's own). Raises DataError where the run is missing or damaged, or holds nothing of this length.
     """
+    run_dir = fetched(run_dir) if is_elsewhere(run_dir) else run_dir
     return Tokens(open_data(run_dir, sequence_length, seed, max_tokens, packing))

@@ -15,7 +15,7 @@ from trainer.inference import context_of
 from trainer.objective import Evaluation, Source
 from trainer.olmes import plain, together, told
 from trainer.processes import Processes
-from trainer.tasks import Scorer, find_tasks, run_task
+from trainer.tasks import Scorer, find_tasks, plain_task, run_task
 
 
 class TaskWatch:
@@ -53,5 +53,5 @@ class TaskWatch:
             if hasattr(model, "reshard"):
                 model.reshard()  # a pass without gradient leaves FSDP's outer parameters whole
         everything = together(found)
-        line = {"forms": {task.name: vars(task) for task in found}, **plain(everything)}
+        line = {"forms": {task.name: plain_task(task) for task in found}, **plain(everything)}
         return Evaluation(f"tasks: {told(everything)}", line)

@@ -16,7 +16,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from trainer.errors import TrainerError
 from trainer.inference import Trained
 from trainer.losses import IGNORED
 from trainer.processes import Processes
+from trainer.touched import Touched, touched_documents
 
 UNCONDITIONAL = 1_000_000
 """Added to a document's number in rows that ask for a continuation's probability without the question."""
@@ -79,6 +80,8 @@ class TaskResult:
     primary: str
     metrics: dict[str, float]
     standard_errors: dict[str, float | None] = field(default_factory=dict)  # of the means; None for one document
+    clean: TaskResult | None = None  # of documents that the corpus did not hold, where it was searched for them
+    touched: TaskResult | None = None  # of those that it did hold
 
 
 def find_tasks(folder: Path) -> list[Path]:
@@ -89,8 +92,12 @@ def find_tasks(folder: Path) -> list[Path]:
     return found
 
 
-def run_task(scorer: Scorer, folder: Path, limit: int | None = None) -> TaskResult | None:
+def run_task(
+    scorer: Scorer, folder: Path, limit: int | None = None, touched: Touched | None = None
+) -> TaskResult | None:
     """Score one task, or its first `limit` documents; None if `scorer.stopped()` cut it short.
+
+    touched: what a corpus held; then documents that it did not hold and those that it did are told apart too.
 
     Raises TrainerError for files that cannot be read.
     """
@@ -102,15 +109,33 @@ def run_task(scorer: Scorer, folder: Path, limit: int | None = None) -> TaskResu
         choices += block
     if not choices:
         raise TrainerError(f"{folder / 'requests.jsonl.gz'}: holds no request that can be scored")
+    result = _result("/".join(folder.parts[-2:]), primary, choices)
+    held = touched_documents(folder / "requests.jsonl.gz", touched) if touched is not None else None
+    if held is None:
+        return result
+    parts = [
+        [choice for choice in choices if (choice.document % UNCONDITIONAL in held) == inside]
+        for inside in (False, True)
+    ]
+    clean, found = (_result(result.name, primary, part) if part else None for part in parts)
+    return replace(result, clean=clean, touched=found)
+
+
+def _result(name: str, primary: str, choices: list[Choice]) -> TaskResult:
+    """The scores of some of a task's choices."""
     values = measure(choices)
-    documents = len({choice.document % UNCONDITIONAL for choice in choices})
     return TaskResult(
-        "/".join(folder.parts[-2:]),
-        documents,
+        name,
+        len({choice.document % UNCONDITIONAL for choice in choices}),
         primary if primary in values else "bits_per_byte",
-        {name: sum(found) / len(found) for name, found in values.items()},
-        {name: standard_error(found) for name, found in values.items()},
+        {metric: sum(found) / len(found) for metric, found in values.items()},
+        {metric: standard_error(found) for metric, found in values.items()},
     )
+
+
+def plain_task(task: TaskResult) -> dict[str, Any]:
+    """A result for JSON; without `clean` and `touched` where the corpus was not searched."""
+    return {name: value for name, value in asdict(task).items() if value is not None or name not in ("clean", "touched")}
 
 
 def standard_error(values: Sequence[float]) -> float | None:

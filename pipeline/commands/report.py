@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="of each source, read N parts for measures, lengths and documents; 0: all (default: 64; the page says how many)",
     )
+    parser.add_argument("--against", metavar="RUN", help="another finished run: a section says what differs, as `compare` does")
     parser.add_argument(
         "--summary",
         action="store_true",
@@ -46,7 +47,7 @@ def _call(args: argparse.Namespace) -> int:
     parts = PARTS if args.parts is None else args.parts
     if parts < 0:
         raise UserError(f"--parts {parts}: a number of parts, 0 for all")
-    found = gather(args.dir, parts)
+    found = gather(args.dir, parts, against=args.against)
     if args.json:
         print_json(found)
     if args.out or not args.json:
@@ -62,7 +63,7 @@ def _call(args: argparse.Namespace) -> int:
 def _summary(args: argparse.Namespace) -> int:
     from pipeline.report.content import content, show_content
 
-    if args.out or args.parts is not None:
-        raise UserError("--summary is of all parts, and printed: leave out --out and --parts")
+    if args.out or args.parts is not None or args.against:
+        raise UserError("--summary is of all parts, and printed: leave out --out, --parts and --against")
     tell(args, content(args.dir), show_content)
     return 0

@@ -144,7 +144,14 @@ def _classifier(step: Quality, path: Path) -> str:
 
 def _dedup(name: str, item: Any) -> tuple[str, dict[str, Any]]:
     """A dedup over little text: one filter, no saved one, no limit on what it may remove."""
-    changes = {"expected_removal": None, "shards": 1, "load": None, "save": False, "expected_ngrams": None}
+    changes = {
+        "expected_removal": None,
+        "shards": 1,
+        "load": None,
+        "save": False,
+        "expected_ngrams": None,
+        "expected_paragraphs": None,
+    }
     known = dump(item)
     return name, known | {key: value for key, value in changes.items() if key in known}
 

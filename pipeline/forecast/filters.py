@@ -12,7 +12,7 @@ from pipeline.forecast.rates import Rates
 from pipeline.plan.corpus import MIXTURE
 from pipeline.plan.sources import list_files
 from pipeline.recipe import Recipe
-from stages.dedup.bff import most_ngrams, seconds_of_filter
+from stages.dedup.bff import most_items, seconds_of_filter
 from stages.dedup.bloom import filter_bytes
 from stages.dedup.spec import Bff
 from stages.read import ReadSpec, read_batches
@@ -30,7 +30,7 @@ def price_large_filters(recipe: Recipe, rates: Rates, paths: Sequence[str]) -> N
         if work is None or not work.bytes_in:
             continue
         texts = texts or sample_batches(paths)
-        ngrams = sum(most_ngrams(text, spec) for text in texts)
+        ngrams = sum(most_items(text, spec) for text in texts)
         sizes = filter_bytes(ngrams, spec.fp_rate), min(spec.memory, MOST_BYTES, _room())
         small, large = (seconds_of_filter(spec, texts, size) for size in sizes)
         work.seconds += max(0.0, large - small) / sum(text.nbytes for text in texts) * work.bytes_in

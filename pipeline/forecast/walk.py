@@ -15,7 +15,7 @@ from pipeline.plan.graph import Conclude, Outline, Request
 from pipeline.plan.node import Done, Named, Node, Stage
 from pipeline.recipe import Recipe
 from stages.dedup.footprint import Need, filter_memory, footprint
-from stages.dedup.spec import Bff, Substring
+from stages.dedup.spec import Filtering, Substring
 from stages.marks import named_files
 from stages.tokens.mixture import Budget, MixtureError, compile_mixture
 from stages.units import show_bytes
@@ -79,7 +79,11 @@ class _Walk:
         """Tell of a filter or suffix array that will be larger than the recipe allows, at which the run would stop."""
         most = max(node.memory for node in group)
         phase = group[0].ref.stage.partition(" ")[2]
-        if isinstance(settings, Bff | Substring) and phase in ("filter", "repeats") and most > filter_memory(settings.memory):
+        if (
+            isinstance(settings, Filtering | Substring)
+            and phase in ("filter", "repeats")
+            and most > filter_memory(settings.memory)
+        ):
             self.problems.append(
                 f"dedup {name}: a task of {phase} would need {show_bytes(most)}, and memory is {show_bytes(settings.memory)}: "
                 "raise memory or shards"
@@ -125,7 +129,7 @@ def _with_room(recipe: Recipe) -> Recipe:
 
     def roomy(items: Sequence[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
         return tuple(
-            (name, item.model_copy(update={"memory": ROOM}) if isinstance(item, Bff | Substring) else item)
+            (name, item.model_copy(update={"memory": ROOM}) if isinstance(item, Filtering | Substring) else item)
             for name, item in items
         )
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
-from pipeline.folder import CLAIM
+from pipeline.folder import CLAIM, RUN
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.ledger import Entry, Ledger, Ref
@@ -113,7 +113,7 @@ class Watch:
     def __init__(self, run: str) -> None:
         """Raises UserError where the folder holds no run."""
         self.run = run.rstrip("/")
-        if not any(storage.exists(storage.join(self.run, name)) for name in (CLAIM, MANIFEST)):
+        if not any(storage.exists(storage.join(self.run, name)) for name in (CLAIM, RUN)):
             raise UserError(f"{run}: there is no run here; start one with: python -m pipeline run RECIPE --out {run}")
         self._done: dict[str, _Done] = {}
         self._samples: deque[Dropped] = deque(maxlen=SAMPLES)

@@ -15,8 +15,7 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline import storage
-from pipeline.engine import MANIFEST
-from pipeline.folder import CLAIM
+from pipeline.folder import CLAIM, RUN
 from pipeline.live.look import Now, Watch
 from pipeline.report import filters
 from stages.errors import UserError
@@ -71,12 +70,12 @@ def runs_in(folder: str) -> list[str]:
         return [folder.rstrip("/")]
     path = storage.local_path(folder)
     found = [path, *sorted(path.iterdir())] if path.is_dir() else []
-    runs = [one for one in found if (one / CLAIM).exists() or (one / MANIFEST).exists()]
+    runs = [one for one in found if (one / CLAIM).exists() or (one / RUN).exists()]
     return [str(one) for one in sorted(runs, key=_changed, reverse=True)]
 
 
 def _changed(run: Path) -> float:
-    return max((path.stat().st_mtime for name in (CLAIM, MANIFEST) if (path := run / name).exists()), default=0.0)
+    return max((path.stat().st_mtime for name in (CLAIM, RUN) if (path := run / name).exists()), default=0.0)
 
 
 def make_server(folders: list[str], host: str, port: int) -> ThreadingHTTPServer:
@@ -117,7 +116,7 @@ class _Pages(BaseHTTPRequestHandler):
     def _answer(self, path: str) -> None:
         runs = self.shown.find()
         if path == "/":
-            found = [(run, _address(run), looker.now()) for run, looker in runs.items()]
+            found = [(run, _address(run), *_seen(looker)) for run, looker in runs.items()]
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", _page("runs.html", runs=found, folders=self.shown.folders))
         elif (name := path.removeprefix("/run/")) in runs:
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", _page("run.html", now=runs[name].now()))
@@ -143,6 +142,14 @@ class _Pages(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are not told on the terminal."""
+
+
+def _seen(looker: Looker) -> tuple[Now | None, str]:
+    """A run, or what is wrong with it: one that is damaged, or was removed a moment ago, hides no other."""
+    try:
+        return looker.now(), ""
+    except (UserError, storage.StorageError) as error:
+        return None, str(error)
 
 
 def _address(run: str) -> str:

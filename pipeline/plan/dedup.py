@@ -18,7 +18,7 @@ from stages.dedup.bloom import filter_bytes
 from stages.dedup.footprint import filter_memory, footprint, substring_memory, suffix_memory
 from stages.dedup.index import KEYS
 from stages.dedup.phases import group_parts, phases
-from stages.dedup.spec import AnyDedup, Bff, Substring
+from stages.dedup.spec import AnyDedup, Filtering, Substring
 from stages.dedup.tasks import MAX_GROUPS, PartGiven, Phase, Task
 from stages.marks import Mark, marks_of
 from stages.units import show_bytes
@@ -182,10 +182,11 @@ class _Calls:
         kind = phase.name.split("-")[0]
         kind = "components" if kind in ("large", "small") else kind
         settings = self.over.settings
-        if kind == "filter" and isinstance(settings, Bff):
+        if kind == "filter" and isinstance(settings, Filtering):
             if settings.load:
                 return filter_memory((self.over.sizes or {})[settings.load])
-            return filter_memory(filter_bytes(settings.expected_ngrams or task.arguments["ngrams"], settings.fp_rate))
+            items = settings.expected or task.arguments["ngrams"]
+            return filter_memory(filter_bytes(items, settings.fp_rate, exactly=settings.exactly))
         if kind == "repeats" and isinstance(settings, Substring):
             counted = {name: task.arguments[name] for name in ("sequence_bytes", "documents")}
             return substring_memory(suffix_memory(settings.unit, **counted))
@@ -195,7 +196,7 @@ class _Calls:
 def _with_room(over: Over) -> AnyDedup:
     """The settings with partitions enough for the records of old documents too, of which each task reads a range."""
     settings = over.settings
-    if isinstance(settings, Bff | Substring) or not settings.against or settings.partitions:
+    if isinstance(settings, Filtering | Substring) or not settings.against or settings.partitions:
         return settings
     old = sum((over.sizes or {}).get(uri, 0) for uri in settings.against if uri.endswith(KEYS)) * PACKED
     documents = sum(part.docs for part in over.parts) + old // settings.document_bytes

@@ -37,7 +37,11 @@ BATCH_ROWS = 1 << 16
 BAR, GAP, HEIGHT, MARGIN, PANEL = 44, 8, 120, 48, 190  # pixels of the picture
 LETTER = 7  # pixels of a bold letter, about
 NOBODY = "(nobody named)"
-PIECES = {"bff": "paragraph", "substring": "passage"}  # what the methods that cut texts cut out of them
+PIECES = {
+    "bff": "paragraph",
+    "paragraphs": "paragraph",
+    "substring": "passage",
+}  # what the methods that cut texts cut out of them
 
 Kind = Literal["document", "paragraph"]
 

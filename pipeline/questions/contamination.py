@@ -22,6 +22,7 @@ from pipeline.overrides import nearest
 from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.filters.decontaminate import Decontaminate
+from stages.filters.evaluation_records import digests
 
 PLACES = 20  # documents that are named of one item; all are counted
 
@@ -45,8 +46,10 @@ class FoundItem(msgspec.Struct):
 
 
 class FoundSet(msgspec.Struct, frozen=True, kw_only=True):
-    """One evaluation set. documents: that hold one of its items; by_item: of those found, by the record at which each begins."""
+    """One evaluation set. digest: of its file, by which `python -m trainer eval` knows it; documents: that hold one of its
+    items; by_item: of those found, by the record at which each begins."""
 
+    digest: str
     items: int
     long_enough: int
     found: int
@@ -107,8 +110,10 @@ def _of_step(run: FinishedRun, source: SourceParts, stage: int, name: str, step:
     for one, found in items.items():
         order = sorted(found, key=lambda record: (-found[record].documents, record))
         told = {str(record): found[record] for record in order}
-        known, enough = lengths[one]
-        sets[one] = FoundSet(items=known, long_enough=enough, found=len(found), documents=holding[one], by_item=told)
+        known, enough, digest = lengths[one]
+        sets[one] = FoundSet(
+            digest=digest, items=known, long_enough=enough, found=len(found), documents=holding[one], by_item=told
+        )
     return FoundByStep(seen, touched, sets)
 
 
@@ -138,14 +143,16 @@ def _enter(items: dict[str, dict[int, FoundItem]], document: Row, hits: list[lis
     return {place.rsplit(":", 1)[0] for place in best}
 
 
-def _lengths(step: Decontaminate) -> dict[str, tuple[int, int]]:
-    """Of each set its items, and those that are long enough to be found."""
+def _lengths(step: Decontaminate) -> dict[str, tuple[int, int, str]]:
+    """Of each set its items, those that are long enough to be found, and a digest of its file."""
     with tempfile.TemporaryDirectory() as scratch:
         context = Context("", Path(scratch), storage.Cache(storage.cache_folder(), 20 << 30))
         local = localise_step(step, context)
         assert isinstance(local, Decontaminate)
         known = [local.items().long_enough(number, step.shortest) for number in range(len(step.names))]
-    return {name: (len(enough), int(enough.sum())) for name, enough in zip(step.names, known, strict=True)}
+        files = digests([local.files] if isinstance(local.files, str) else local.files)
+    counted = zip(step.names, known, files, strict=True)
+    return {name: (len(enough), int(enough.sum()), digest) for name, enough, digest in counted}
 
 
 def show_contamination(found: Contamination, console: Console, top: int) -> None:

@@ -237,7 +237,10 @@ def _edits(
     """The edits of the steps that the document went through."""
     upto = last if kind == "failed" else last + 1
     taken = [(name, item) for name, item in order[:upto]]
-    cutting = next((i for i, (_, item) in enumerate(taken) if getattr(item, "method", None) in ("bff", "substring")), len(taken))
+    cutting = next(
+        (i for i, (_, item) in enumerate(taken) if getattr(item, "method", None) in ("bff", "paragraphs", "substring")),
+        len(taken),
+    )
     steps = [(name, item) for name, item in taken[:cutting] if isinstance(item, Step)]
     text = row.get("text") if kind != "failed" and cutting == len(taken) and stage >= 0 else None
     edits, note = edits_of(steps, run.recipe.sources[source.name].read, row, text, run.recipe.folder)

@@ -14,6 +14,7 @@ from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts, open_finished
 from pipeline.grid import Grid, grids
 from pipeline.questions.clusters import Cluster, DedupClusters, Piece, clusters
+from pipeline.questions.compare import Comparison, compare
 from pipeline.recipe_text import recipe_text
 from pipeline.report.books import SourceBooks, Totals, source_books, totals
 from pipeline.report.distributions import LabelFigures, NumberFigures, measures_of
@@ -103,10 +104,11 @@ class Figures(Struct, frozen=True, kw_only=True):
     speed: Speed
     failures: Failures
     notes: list[str]
+    compared: Comparison | None = None  # another run as `one`, this one as `two`
 
 
-def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -> Figures:
-    """The figures of a finished run. parts: read of each source, 0 for all.
+def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS, against: str | None = None) -> Figures:
+    """The figures of a finished run. parts: read of each source, 0 for all. against: a run that it is compared with.
 
     Raises UserError where there is no finished run, or it was made by an older version.
     """
@@ -137,6 +139,7 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS) -
         speed=speed(finished, sources, summary.seconds),
         failures=failures(finished, ordinals),
         notes=list(summary.notes),
+        compared=compare(against, run) if against else None,
     )
 
 

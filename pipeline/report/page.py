@@ -69,7 +69,7 @@ def _template() -> tuple[Template, Markup, str]:
         env.filters[name] = getattr(filters, name)
     for helper in (
         *(filters.anchor, filters.size, value, charts.histogram, charts.bins_table, charts.pieces, charts.columns),
-        *(size_ranges, limit_words, measure_words, length_words, problems, side_by_side),
+        *(size_ranges, limit_words, measure_words, length_words, problems, side_by_side, listed),
     ):
         env.globals[helper.__name__] = helper
     env.globals["nobody"] = NOBODY
@@ -97,6 +97,13 @@ def _labels(m: LabelFigures) -> list[tuple[str, int, Any]]:
 def problems(sources: Mapping[str, SourceFigures]) -> list[str]:
     """What is wrong with the books, the first of it."""
     return [f"{name}: {text}" for name, source in sources.items() for text in source.problems][:20]
+
+
+def listed(setting: Any) -> str:
+    """A recipe's setting in a line; "–" where the key is not there."""
+    if setting is None:
+        return "–"
+    return filters.clip(", ".join(map(str, setting)) if isinstance(setting, list | tuple) else str(setting))
 
 
 def limit_words(limit: Limit, between: str = " · ", nothing: str = "no limit") -> str:

@@ -30,11 +30,12 @@ import pyarrow as pa
 from stages.dedup.address import group_of, pack, read_remaining
 from stages.dedup.bloom import BLOCK_BITS, Filter, design, load_filter, make_filter, save_filter
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local
-from stages.dedup.spec import AnyDedup, Bff, read_spec_as
+from stages.dedup.spec import AnyDedup, Bff, Filtering, Paragraphs, read_filtering
 from stages.dedup.tasks import PartGiven, PartToRead
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels import bloom
+from stages.kernels.paragraphs import hash_paragraphs, known_paragraphs
 from stages.kernels.unicode_tables import code_points
 from stages.marks import InFile, OutFile, Setting
 
@@ -58,17 +59,21 @@ _KEPT = threading.local()  # room for the hashes of a batch, used again: fresh p
 
 @dataclass
 class Hashed:
-    """A batch of texts as the n-grams of their units; see the kernel `hash_ngrams`."""
+    """A batch of texts as the n-grams of their units; see the kernels `hash_ngrams` and `hash_paragraphs`."""
 
     offsets: np.ndarray
     hashes: np.ndarray
     unit_stops: np.ndarray
     unit_reaches: np.ndarray
     document_reaches: np.ndarray
+    others: np.ndarray | None = None  # 64 more bits of each paragraph
 
 
-def hash_texts(texts: pa.Array, spec: Bff) -> Hashed:
+def hash_texts(texts: pa.Array, spec: Filtering) -> Hashed:
     """The n-grams of texts, by unit and document. `hashes` holds until this thread's next call."""
+    if isinstance(spec, Paragraphs):
+        return _hash_paragraphs(texts, spec)
+    assert isinstance(spec, Bff)
     data, offsets = text_buffers(texts)
     size = int(offsets[-1] - offsets[0])
     whole = spec.mode == "document"
@@ -82,6 +87,17 @@ def hash_texts(texts: pa.Array, spec: Bff) -> Hashed:
         data, offsets, code_points(), spec.ngram, whole, spec.seed, hashes, stops, reaches, documents
     )
     return Hashed(offsets, hashes[:count], stops[:used], reaches[:used], documents)
+
+
+def _hash_paragraphs(texts: pa.Array, spec: Paragraphs) -> Hashed:
+    data, offsets = text_buffers(texts)
+    room = most_items(texts, spec)
+    hashes, others = np.empty(room, np.uint64), np.empty(room, np.uint64)
+    stops, reaches, documents = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(len(texts), np.int64)
+    units, count = hash_paragraphs(
+        data, offsets, code_points(), spec.min_chars, spec.seed, hashes, others, stops, reaches, documents
+    )
+    return Hashed(offsets, hashes[:count], stops[:units], reaches[:units], documents, others[:count])
 
 
 def with_shards(parts: Sequence[PartGiven], shards: int) -> list[PartGiven]:
@@ -132,8 +148,8 @@ def count(
 
     N-grams are counted from above (see the kernel `count_ngrams`); 0 where the recipe says how many to expect.
     """
-    settings = read_spec_as(Bff, spec)
-    counted = settings.expected_ngrams is None
+    settings = read_filtering(spec)
+    counted = settings.expected is None
     found: dict[str, dict[str, list[int]]] = {}
     for part in parts:
         sums: dict[str, list[int]] = {}
@@ -141,17 +157,20 @@ def count(
             documents = ngrams = 0
             for _, batch in documents_of(part, shard, ["text" if counted else "id"], open_file):
                 documents += batch.num_rows
-                ngrams += most_ngrams(batch.column("text"), settings) if counted else 0
+                ngrams += most_items(batch.column("text"), settings) if counted else 0
             if documents:
                 sums[str(shard)] = [documents, ngrams]
         found[str(part["ordinal"])] = sums
     return found
 
 
-def most_ngrams(texts: pa.Array, spec: Bff) -> int:
-    """How many n-grams the texts have, counted from above."""
+def most_items(texts: pa.Array, spec: Filtering) -> int:
+    """How many n-grams or paragraphs the texts have, counted from above."""
+    data, offsets = text_buffers(texts)
+    if not isinstance(spec, Bff):
+        return len(texts) + int(np.count_nonzero(data[offsets[0] : offsets[-1]] == NEWLINE))
     counts = np.empty(len(texts), np.int64)
-    bloom.count_ngrams(*text_buffers(texts), code_points(), spec.ngram, spec.mode == "document", counts)
+    bloom.count_ngrams(data, offsets, code_points(), spec.ngram, spec.mode == "document", counts)
     return int(counts.sum())
 
 
@@ -169,10 +188,10 @@ def deduplicate(
     """Take one shard's documents, in order, through a filter made for `ngrams`; write what goes, by group of parts.
 
     filter_path: where to save the filter afterwards. loaded_path: the saved filter to begin with. Returns documents,
-    ngrams, held (n-grams that the filter held), inserted, spans, filter_bytes, fill (share of the bits set).
+    ngrams, held (n-grams that the filter held), inserted, spans, filter_bytes, fill (share of its bits or slots in use).
     Raises UserError where the filter would exceed the memory given, or is too small for what it took.
     """
-    settings = read_spec_as(Bff, spec)
+    settings = read_filtering(spec)
     name = f"{settings.reason}, shard {shard}"
     filter = _open_filter(settings, ngrams, loaded_path, name, open_file)
     writer = ShuffleWriter(Path(spans_path), len(group_starts), SPAN, SPAN_KEYS, settings.witness_memory)
@@ -187,7 +206,8 @@ def deduplicate(
             held += int(counts[:, 1].sum())
     if filter_path is not None:
         save_filter(filter, filter_path)
-    fill = int(np.bitwise_count(filter.bits).sum()) / (64 * len(filter.bits))
+    used = 2 * filter.inserted if settings.exactly else int(np.bitwise_count(filter.bits).sum()) / 64
+    fill = used / len(filter.bits)
     return {
         "documents": documents,
         "ngrams": total,
@@ -199,48 +219,44 @@ def deduplicate(
     }
 
 
-def _open_filter(spec: Bff, ngrams: int, loaded: str | None, name: str, open_file: OpenFile) -> Filter:
+def _open_filter(spec: Filtering, ngrams: int, loaded: str | None, name: str, open_file: OpenFile) -> Filter:
     if loaded is None:
-        return make_filter(spec.expected_ngrams or ngrams, spec.fp_rate, spec.ngram, spec.seed, spec.memory, name)
+        items = spec.expected or ngrams
+        return make_filter(items, spec.fp_rate, spec.words, spec.seed, spec.memory, name, exactly=spec.exactly)
     with open_file(loaded) as file:
         filter = load_filter(file, loaded, spec.memory)
-    if (filter.ngram, filter.seed) != (spec.ngram, spec.seed):
+    if (filter.ngram, filter.seed) != (spec.words, spec.seed):
+        held, wanted = (f"{n}-grams" if n else "whole paragraphs" for n in (filter.ngram, spec.words))
         raise UserError(
-            f"{loaded}: this Bloom filter holds {filter.ngram}-grams with seed {filter.seed}, "
-            f"not {spec.ngram}-grams with seed {spec.seed}"
+            f"{loaded}: this Bloom filter holds {held} with seed {filter.seed}, not {wanted} with seed {spec.seed}"
         )
     if filter.inserted + ngrams > filter.capacity:
         raise UserError(
-            f"{loaded}: this Bloom filter holds {filter.inserted:,} of {filter.capacity:,} n-grams, and {ngrams:,} "
-            "come: make the first one with a larger expected_ngrams"
+            f"{loaded}: this Bloom filter holds {filter.inserted:,} of {filter.capacity:,} {filter.items}, and {ngrams:,} "
+            f"come: make the first one with a larger {filter.expects}"
         )
     return filter
 
 
 def _pass(
-    texts: pa.Array, docs: np.ndarray, spec: Bff, filter: Filter
+    texts: pa.Array, docs: np.ndarray, spec: Filtering, filter: Filter
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Take a batch through the filter: columns of `SPAN`, and (n-grams, held) of each document."""
     hashed = hash_texts(texts, spec)
     room = len(hashed.unit_stops) + len(texts)
     rows, starts, stops = (np.empty(room, np.int64) for _ in range(3))
     probes, counts = np.empty(room, np.uint64), np.empty((len(texts), 2), np.int64)
-    spans, inserted = bloom.bff(
-        hashed.offsets,
-        hashed.hashes,
-        hashed.unit_stops,
-        hashed.unit_reaches,
-        hashed.document_reaches,
-        spec.threshold,
-        MODES[spec.mode],
-        filter.k,
-        filter.bits,
-        rows,
-        starts,
-        stops,
-        probes,
-        counts,
-    )
+    units = (hashed.unit_stops, hashed.unit_reaches, hashed.document_reaches)
+    out = (rows, starts, stops, probes, counts)
+    if spec.exactly and hashed.others is not None:
+        left = filter.capacity - filter.inserted
+        spans, inserted = known_paragraphs(
+            hashed.offsets, hashed.hashes, hashed.others, *units, filter.bits, left, *out
+        )
+        inserted = left + 1 if inserted < 0 else inserted  # one more than it is made for: `check` tells of it
+    else:
+        rule = (spec.threshold, MODES[spec.mode]) if isinstance(spec, Bff) else (0.5, bloom.PARAGRAPH)
+        spans, inserted = bloom.bff(hashed.offsets, hashed.hashes, *units, *rule, filter.k, filter.bits, *out)
     filter.inserted += inserted
     columns = {"doc": docs[rows[:spans]], "start": starts[:spans], "stop": stops[:spans], "probe": probes[:spans]}
     return {k: v.copy() for k, v in columns.items()}, counts

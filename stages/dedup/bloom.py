@@ -55,9 +55,9 @@ def design(ngrams: int, fp_rate: float) -> tuple[int, int]:
 class Filter:
     """A filter and what it was made for. `inserted`: n-grams that set new bits, about the distinct ones it holds."""
 
-    bits: np.ndarray  # uint64, 8 for each block
+    bits: np.ndarray  # uint64, 8 for each block; pairs of hashes where k is 0
     k: int
-    ngram: int
+    ngram: int  # 0: of whole paragraphs
     seed: int
     capacity: int  # n-grams for which it keeps its rate of false positives
     fp_rate: float
@@ -68,37 +68,56 @@ class Filter:
         """Bytes."""
         return self.bits.nbytes
 
+    @property
+    def items(self) -> str:
+        """What it holds, for messages."""
+        return "n-grams" if self.ngram else "paragraphs"
+
+    @property
+    def expects(self) -> str:
+        """The key of the recipe that sizes it."""
+        return "expected_ngrams" if self.ngram else "expected_paragraphs"
+
     def check(self, name: str) -> None:
         """Raise UserError where more was inserted than the filter is made for."""
         if self.inserted > self.capacity:
             raise UserError(
-                f"{name}: the Bloom filter is made for {self.capacity:,} n-grams and took {self.inserted:,}; its "
-                f"false-positive rate is no longer {self.fp_rate:g}: raise expected_ngrams, or leave it out to have "
+                f"{name}: the Bloom filter is made for {self.capacity:,} {self.items} and took {self.inserted:,}; its "
+                f"false-positive rate is no longer {self.fp_rate:g}: raise {self.expects}, or leave it out to have "
                 "them counted"
             )
 
 
-def filter_bytes(ngrams: int, fp_rate: float) -> int:
-    """Bytes that a filter for `ngrams` n-grams takes."""
-    return design(max(ngrams, 1), fp_rate)[0] * BLOCK_BITS // 8
+def filter_bytes(items: int, fp_rate: float, *, exactly: bool = False) -> int:
+    """Bytes that a filter for so many n-grams or paragraphs takes; with `exactly`, a table of their hashes."""
+    if exactly:
+        return 16 * (max(items, 1) * 3 // 2 + 1)
+    return design(max(items, 1), fp_rate)[0] * BLOCK_BITS // 8
 
 
-def check_memory(ngrams: int, fp_rate: float, memory: int, name: str) -> int:
+def check_memory(items: int, fp_rate: float, memory: int, name: str, *, exactly: bool = False) -> int:
     """Bytes that the filter takes. Raises UserError where that is more than `memory`."""
-    size = filter_bytes(ngrams, fp_rate)
+    size = filter_bytes(items, fp_rate, exactly=exactly)
     if size > memory:
+        kind = (
+            f"a table of {items:,} paragraphs"
+            if exactly
+            else (f"a Bloom filter for {items:,} n-grams at a false-positive rate of {fp_rate:g}")
+        )
         raise UserError(
-            f"{name}: a Bloom filter for {ngrams:,} n-grams at a false-positive rate of {fp_rate:g} takes "
-            f"{size / 2**30:,.2f} GiB, more than the memory given, {memory / 2**30:,.2f} GiB: raise memory or shards"
+            f"{name}: {kind} takes {size / 2**30:,.2f} GiB, more than the memory given, {memory / 2**30:,.2f} GiB: "
+            "raise memory or shards"
         )
     return size
 
 
-def make_filter(ngrams: int, fp_rate: float, ngram: int, seed: int, memory: int, name: str) -> Filter:
-    """An empty filter for `ngrams` n-grams. Raises UserError where it would take more than `memory` bytes."""
-    size = check_memory(ngrams, fp_rate, memory, name)
-    k = design(max(ngrams, 1), fp_rate)[1]
-    return Filter(_allocate(size), k, ngram, seed, max(ngrams, 1), fp_rate)
+def make_filter(
+    items: int, fp_rate: float, ngram: int, seed: int, memory: int, name: str, *, exactly: bool = False
+) -> Filter:
+    """An empty filter for `items` n-grams or paragraphs. Raises UserError where it would take more than `memory` bytes."""
+    size = check_memory(items, fp_rate, memory, name, exactly=exactly)
+    k = 0 if exactly else design(max(items, 1), fp_rate)[1]
+    return Filter(_allocate(size), k, ngram, seed, max(items, 1), fp_rate)
 
 
 def _allocate(size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What bff and substring have in common: they count in each part how much there is, and cut pieces out in each group."""
+"""What methods with a filter and substring share: they count how much each part has, and cut pieces out in each group."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.dedup.bff import with_shards
 from stages.dedup.edit import edit
-from stages.dedup.spec import Bff, Substring
+from stages.dedup.spec import Filtering, Substring
 from stages.dedup.tasks import Groups, PartGiven, Phase, Phases, Task, file_name, part_fields
 
 
@@ -17,7 +17,7 @@ def in_shards(groups: Groups, shards: int) -> list[list[PartGiven]]:
     return [[next(sharded) for _ in parts] for parts in groups]
 
 
-def count_parts(spec: Bff | Substring, groups: Groups, count: Callable[..., Any]) -> Phases:
+def count_parts(spec: Filtering | Substring, groups: Groups, count: Callable[..., Any]) -> Phases:
     """The phase `count`; returns what it found, by the part's ordinal as text and the shard's number as text."""
     tasks = [
         Task(f"count-{g:05d}", count, {"spec": spec, "parts": part_fields(parts)}, {}) for g, parts in enumerate(groups)
@@ -26,7 +26,7 @@ def count_parts(spec: Bff | Substring, groups: Groups, count: Callable[..., Any]
 
 
 def edit_parts(
-    settings: Bff | Substring, groups: Groups, spans: list[str], holders: Sequence[list[str]], folder: str
+    settings: Filtering | Substring, groups: Groups, spans: list[str], holders: Sequence[list[str]], folder: str
 ) -> Phases:
     """The phase `edit`, with the files of all spans and, of each group, those of the holders of its pieces.
 
@@ -54,7 +54,7 @@ def edit_parts(
     removed = sum(report["removed"] for report in reports.values())
     settings.check_removal(removed, documents)
     return {
-        "method": settings.method,
+        "method": settings.reason.removeprefix("dedup."),
         "documents": documents,
         "removed": removed,
         "removed_of_part": {part: report["removed"] for part, report in reports.items()},

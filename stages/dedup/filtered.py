@@ -1,4 +1,4 @@
-"""Bff dedup as phases, from parts to edited parts.
+"""Dedup by a filter, bff and paragraphs, as phases, from parts to edited parts.
 
     count        a group of parts -> documents and n-grams of each part, by shard
     filter       a shard, in order -> the paragraphs and documents that go
@@ -12,7 +12,7 @@ from stages.dedup.bff import count, deduplicate, shards_of
 from stages.dedup.bloom import check_memory
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.holders import holders
-from stages.dedup.spec import AnyDedup, Bff, read_spec_as
+from stages.dedup.spec import AnyDedup, read_filtering
 from stages.dedup.tasks import Groups, PartGiven, Phase, Phases, Task, file_name, part_fields
 
 
@@ -25,7 +25,7 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     (what `edit` returns), parts (the new file), removals and cuts (files). Raises UserError where a filter does not fit,
     or where the share removed is outside `expected_removal`.
     """
-    settings = read_spec_as(Bff, spec)
+    settings = read_filtering(spec)
     starts = [parts[0]["ordinal"] for parts in groups]
     groups = in_shards(groups, settings.shards)
     counts = yield from count_parts(settings, groups, count)
@@ -40,7 +40,8 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
         ngrams = sum(counts[str(part["ordinal"])][str(shard)][1] for part in parts)
         if settings.load is None:
             name = f"{settings.reason}, shard {shard}"
-            check_memory(settings.expected_ngrams or ngrams, settings.fp_rate, settings.memory, name)
+            items = settings.expected or ngrams
+            check_memory(items, settings.fp_rate, settings.memory, name, exactly=settings.exactly)
         arguments = {
             "spec": settings,
             "shard": shard,

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from stages.dedup.address import BATCH_BYTES
 from stages.dedup.bloom import filter_bytes
 from stages.dedup.clustered import partitions_of
-from stages.dedup.spec import AnyDedup, Bff, Substring
+from stages.dedup.spec import AnyDedup, Bff, Filtering, Substring
 
 BASE_BYTES = 200 << 20  # of a process with its libraries and kernels
 BATCHES = 12  # of text, in several forms at a time: as read, normalized, hashed
 NGRAM_BYTES = 6  # of text that one n-gram of a Bloom filter stands for, at least, in a web page
+PARAGRAPH_BYTES = 40  # of text that one paragraph stands for, at least, in a web page
 SEQUENCE_BYTES = 1.25  # of a sequence of words for a byte of text: 1.0 in prose, 1.2 in LaTeX; other units take less
 DOCUMENT_BYTES = 17  # a document of such a sequence: where it begins, its address, whether it holds what others lose
 EDGE_BYTES = 32  # an edge, at both its ends
@@ -64,12 +65,13 @@ def footprint(
     ngrams: how many a Bloom filter would take in, where that is known already.
     """
     reading = BASE_BYTES + BATCHES * BATCH_BYTES
-    if isinstance(spec, Bff):
-        each = spec.expected_ngrams or -(-(ngrams or text_bytes // NGRAM_BYTES) // spec.shards)
+    if isinstance(spec, Filtering):
+        about = text_bytes // (NGRAM_BYTES if isinstance(spec, Bff) else PARAGRAPH_BYTES)
+        each = spec.expected or -(-(ngrams or about) // spec.shards)
         spans = 32 * documents
         return [
             Need("count", groups, reading, 0),
-            Need("filter", spec.shards, filter_memory(filter_bytes(each, spec.fp_rate)), spans),
+            Need("filter", spec.shards, filter_memory(filter_bytes(each, spec.fp_rate, exactly=spec.exactly)), spans),
             *([Need("holders", groups, reading + 4 * spec.witness_memory, 2 * spans)] if spec.name_holders else []),
             Need("edit", groups, reading + 3 * 3 * spans // max(groups, 1), text_bytes + NAME_BYTES * documents),
         ]

@@ -1,4 +1,4 @@
-"""For everything that bff removed: which document held its n-grams first, and so stays for it.
+"""For everything that a filter removed: which document held its n-grams, or the paragraph, first, and so stays for it.
 
 A Bloom filter names nobody, so the texts are read once more: of each removed piece one n-gram that the filter held is
 looked for in what was inserted. Its first holder in canonical order is the representative. None is found for a false
@@ -16,7 +16,7 @@ import pyarrow as pa
 from stages.dedup.address import group_of
 from stages.dedup.bff import SPAN, SPAN_KEYS, documents_of, hash_texts
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
-from stages.dedup.spec import AnyDedup, Bff, read_spec_as
+from stages.dedup.spec import AnyDedup, Filtering, read_filtering
 from stages.dedup.tasks import PartToRead
 from stages.kernels.bloom import WHOLE, first_holders
 from stages.marks import InFile, OutFile, Setting
@@ -46,7 +46,7 @@ def holders(
 
     Each span gets at most one row: the first document here that inserted its n-gram.
     """
-    settings = read_spec_as(Bff, spec)
+    settings = read_filtering(spec)
     writer = ShuffleWriter(Path(out_path), len(group_starts), HOLDER, HOLDER_KEYS, settings.witness_memory)
     mine = read_partition([spans_path], group, SPAN, SPAN_KEYS, open_file)
     for spans in _spans_from(spans_path, group, len(group_starts), settings.witness_memory, open_file):
@@ -85,7 +85,7 @@ def _spans_from(path: str, group: int, groups: int, memory: int, open_file: Open
 
 
 def _find(
-    spec: Bff,
+    spec: Filtering,
     shard: int,
     parts: Sequence[PartToRead],
     removed: pa.Table,
@@ -98,7 +98,7 @@ def _find(
     hints = np.zeros(size, np.uint8)
     hints[(wanted & np.uint64(size - 1)).astype(np.int64)] = 1
     doc, start, stop = (column_values(removed, name) for name in SPAN_KEYS)
-    paragraphs = (stop != WHOLE) if spec.mode != "document" else np.ones(len(doc), bool)
+    paragraphs = (stop != WHOLE) if spec.cuts else np.ones(len(doc), bool)
     doc, start = doc[paragraphs], start[paragraphs]
     pieces: list[tuple[np.ndarray, pa.Array, str]] = []
     for part in parts:

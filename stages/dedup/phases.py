@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.dedup.clustered import clustered
 from stages.dedup.filtered import filtered
-from stages.dedup.spec import AnyDedup, Bff, Substring, read_spec
+from stages.dedup.spec import AnyDedup, Filtering, Substring, read_spec
 from stages.dedup.substring import substring
 from stages.dedup.tasks import Groups, Phases, group_parts, run_inline
 
@@ -15,10 +15,11 @@ __all__ = ["clustered", "filtered", "group_parts", "phases", "run_inline", "subs
 
 
 def phases(spec: AnyDedup | Mapping[str, Any], groups: Groups, folder: str) -> Phases:
-    """`filtered` for bff, `substring`, and `clustered` for all other methods: they list, in `removals`, those of each part.
+    """`filtered` for bff and paragraphs, `substring`, `clustered` for all others: in `removals` they list those of each part.
 
     Where the summary has `parts`, these are to be read in place of the old ones, row for row.
     """
     settings = read_spec(spec)
-    method = {Bff: filtered, Substring: substring}.get(type(settings), clustered)
-    return method(settings, groups, folder)
+    if isinstance(settings, Filtering):
+        return filtered(settings, groups, folder)
+    return (substring if isinstance(settings, Substring) else clustered)(settings, groups, folder)

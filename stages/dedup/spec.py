@@ -160,7 +160,66 @@ class MinHash(_Clustered):
         return 24 if self.verify is None else 24 + 8 * NGRAMS_OF_DOCUMENT
 
 
-class Bff(_Dedup):
+class Filtering(_Dedup):
+    """Methods that take documents in order past what was seen before, in memory, shard by shard."""
+
+    fp_rate: float = Field(default=0.01, gt=0, lt=1)
+    """Share of false positives that the filter is sized for."""
+    shards: int = Field(default=1, ge=1)
+    """Shares of the corpus with a filter each, deduplicated apart from one another (100 in DCLM): runs of consecutive
+    source files, as equal in number as can be. A file belongs to one of them as a whole."""
+    memory: HowMuch[Bytes] = Field(default=8 << 30, ge=1 << 16)
+    """Bytes that one filter may take: a larger one is an error before the run starts."""
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    """Of the hash functions."""
+    load: InFile[str | None] = None
+    """A saved filter to begin with: what it holds counts as seen (dedup of a new crawl against old ones)."""
+    against: InFile[tuple[str, ...]] = ()
+    """In place of `load` a finished run, by its folder, whose dedup by this method has `save: true`."""
+    save: bool = False
+    """Keep each shard's filter with the run's output."""
+    name_holders: bool = True
+    """Read the texts once more to name, for whatever was removed, the document that had it first."""
+    witness_memory: HowMuch[Bytes] = Field(default=256 * MEBIBYTE, ge=1 << 16)
+    """Bytes of removed spans that one task looks for at a time, with `name_holders`."""
+
+    @property
+    def expected(self) -> int | None:
+        """How many items each filter is sized for; None where they are counted."""
+        raise NotImplementedError
+
+    @property
+    def exactly(self) -> bool:
+        """Whether a table holds the hashes themselves, in place of a Bloom filter."""
+        return False
+
+    @property
+    def words(self) -> int:
+        """Words of an item of the filter; 0 for whole paragraphs."""
+        return 0
+
+    @property
+    def cuts(self) -> bool:
+        """Whether pieces of documents go."""
+        return True
+
+    @model_validator(mode="after")
+    def _loaded_filters_are_not_sized(self) -> Filtering:
+        if self.load and self.against:
+            raise ValueError("load and against are both given: a filter to begin with, and a run whose filter that is")
+        if (self.load or self.against) and self.shards > 1:
+            raise ValueError("load: one saved filter goes with shards: 1")
+        if self.exactly and (self.load or self.against or self.save):
+            raise ValueError("load and save are for Bloom filters: leave exact out")
+        if self.expected and not self.load:
+            try:
+                check_memory(self.expected, self.fp_rate, self.memory, "what is expected", exactly=self.exactly)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+
+class Bff(Filtering):
     """DCLM's Bloom filter dedup of paragraphs and documents (facts in stages.dedup.bff)."""
 
     method: Literal["bff"]
@@ -169,43 +228,46 @@ class Bff(_Dedup):
     """Words (segments of UAX #29 that are not white space) of an n-gram."""
     threshold: Fraction = 0.8
     """A paragraph or document goes when more than this share of its n-grams was seen before (strictly more)."""
-    fp_rate: float = Field(default=0.01, gt=0, lt=1)
-    """Share of false positives that the filter is sized for."""
     mode: Literal["old-both", "document", "paragraph"] = "old-both"
     """What goes: documents, paragraphs, or both by DCLM's rule."""
-    shards: int = Field(default=1, ge=1)
-    """Shares of the corpus with a filter each, deduplicated apart from one another (100 in DCLM): runs of consecutive
-    source files, as equal in number as can be. A file belongs to one of them as a whole."""
     expected_ngrams: int | None = Field(default=None, ge=1)
     """N-grams that each filter is sized for; left out, they are counted in a first pass."""
-    memory: HowMuch[Bytes] = Field(default=8 << 30, ge=1 << 16)
-    """Bytes that one filter may take: a larger one is an error before the run starts."""
-    seed: int = Field(default=0, ge=0, lt=1 << 63)
-    """Of the hash functions."""
-    load: InFile[str | None] = None
-    """A saved filter to begin with: what it holds counts as seen (dedup of a new crawl against old ones)."""
-    against: InFile[tuple[str, ...]] = ()
-    """In place of `load` a finished run, by its folder, whose bff has `save: true`."""
-    save: bool = False
-    """Keep each shard's filter with the run's output."""
-    name_holders: bool = True
-    """Read the texts once more to name, for whatever was removed, the document that held its n-grams first."""
 
-    witness_memory: HowMuch[Bytes] = Field(default=256 * MEBIBYTE, ge=1 << 16)
-    """Bytes of removed spans that one task looks for at a time, with `name_holders`."""
+    @property
+    def expected(self) -> int | None:
+        return self.expected_ngrams
 
-    @model_validator(mode="after")
-    def _loaded_filters_are_not_sized(self) -> Bff:
-        if self.load and self.against:
-            raise ValueError("load and against are both given: a filter to begin with, and a run whose filter that is")
-        if (self.load or self.against) and self.shards > 1:
-            raise ValueError("load: one saved filter goes with shards: 1")
-        if self.expected_ngrams and not self.load:
-            try:
-                check_memory(self.expected_ngrams, self.fp_rate, self.memory, "expected_ngrams")
-            except UserError as error:
-                raise ValueError(str(error)) from None
-        return self
+    @property
+    def words(self) -> int:
+        return self.ngram
+
+    @property
+    def cuts(self) -> bool:
+        return self.mode != "document"
+
+
+class Paragraphs(Filtering):
+    """Whole paragraphs that stood before, to the letter, go: as Dolma's deduper (`paragraphs`, with `skip_empty`) marks them.
+
+    A paragraph is what ends in a newline, which goes with it. Of equal ones the first in canonical order stays.
+    """
+
+    method: Literal["paragraphs"]
+    """`paragraphs`."""
+    exact: bool = False
+    """Keep 128 bits of each paragraph, 24 bytes of memory, in place of a Bloom filter: nothing goes that did not stand before."""
+    min_chars: int = Field(default=0, ge=0)
+    """Paragraphs of fewer characters always stay (Dolma's `min_length`); so do those of nothing but white space."""
+    expected_paragraphs: int | None = Field(default=None, ge=1)
+    """Paragraphs that each filter is sized for; left out, they are counted in a first pass."""
+
+    @property
+    def expected(self) -> int | None:
+        return self.expected_paragraphs
+
+    @property
+    def exactly(self) -> bool:
+        return self.exact
 
 
 class Substring(_Dedup):
@@ -243,7 +305,7 @@ class Substring(_Dedup):
 
 
 AnyClustered = Exact | Url | MinHash
-AnyDedup = AnyClustered | Bff | Substring
+AnyDedup = AnyClustered | Bff | Paragraphs | Substring
 Dedup = Annotated[AnyDedup, Field(discriminator="method")]
 """The type of a recipe's `dedup` entry."""
 
@@ -267,9 +329,17 @@ def read_spec_as(kind: type[Kind], values: AnyDedup | Mapping[str, Any]) -> Kind
     return settings
 
 
+def read_filtering(values: AnyDedup | Mapping[str, Any]) -> Filtering:
+    """As `read_spec`, of an entry that takes documents past a filter. Raises TypeError for another one."""
+    settings = read_spec(values)
+    if not isinstance(settings, Filtering):
+        raise TypeError(f"{settings.method} has no filter")
+    return settings
+
+
 def read_clustered(values: AnyDedup | Mapping[str, Any]) -> AnyClustered:
     """As `read_spec`, of an entry that makes clusters. Raises TypeError for another one."""
     settings = read_spec(values)
-    if isinstance(settings, Bff | Substring):
+    if isinstance(settings, Filtering | Substring):
         raise TypeError(f"{settings.method} makes no clusters")
     return settings

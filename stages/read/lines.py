@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import BinaryIO
+
+import numpy as np
 
 from stages.charset import SAMPLE_BYTES, utf16
 from stages.read.compression import MAX_WINDOW, Compression, DamagedError, Members, compression_by
@@ -151,5 +152,5 @@ def _block(data: bytes, offset: int) -> Block:
     cut = bool(records[-1])
     if not cut:
         records.pop()
-    sizes = (len(record) + 1 for record in records[:-1])
-    return Block(records, list(accumulate(sizes, initial=offset)), cut)
+    ends = np.cumsum(np.fromiter(map(len, records), np.int64, len(records)) + 1) + offset
+    return Block(records, [offset, *ends[:-1].tolist()], cut)

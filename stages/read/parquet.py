@@ -231,6 +231,7 @@ class _Rows:
         """All other columns, one JSON object a row; null where there are none."""
         names = rows.schema.names
         taken = {names.index(field) for field in _fields(self.spec) if field in names}
+        taken = {place for place in taken if _is_text(type := rows.schema.types[place]) or pa.types.is_integer(type)}
         others = [i for i in range(len(names)) if i not in taken]
         if not others or not self.spec.metadata:
             return pa.nulls(rows.num_rows, pa.large_string())

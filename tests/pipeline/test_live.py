@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from browser import browser
 from rich.console import Console
 
 from pipeline.cli import main
-from pipeline.live.look import Now, Source, Step
+from pipeline.live.look import Now, Source, Step, Watch
 from pipeline.live.screen import screen
 from pipeline.live.server import make_server
 from pipeline.progress import Standing
@@ -64,6 +65,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         until(lambda: (folder / "runs/live/logs/progress.json").exists() or process.poll() is not None)
         assert process.poll() is None, process.communicate()[0]
+        until(lambda: bool(Watch(str(folder / "runs/live")).look().dropped))  # the first task is in the ledger
         yield folder
         (folder / "go").touch()
         assert process.wait(120) == 0, process.communicate()[0]
@@ -109,6 +111,19 @@ def test_the_page_tells_of_a_run_that_goes_on(running: Path, address: int) -> No
     assert "<script>document" not in page and "&lt;script&gt;document" in page and "\x1b" not in page
     assert re.search(r"Phase 2 of 6: read and filter", page) and "1 of 2 tasks" in page and 'data-every="2"' in page
     assert "elapsed" in page and "python.<wbr>length.<wbr>min" in page
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(running: Path, address: int) -> None:
+    broken = running / "runs/broken"
+    (broken / "ledger").mkdir(parents=True)
+    (broken / "run.json").write_text("{}")
+    (broken / "ledger/000001-000001-0a0a0a0a.log").write_text("no ledger\nat all\n")
+    status, page = got(address, "/")
+    assert status == 200 and "cannot be read" in page and f'href="/run/{running / "runs/live"}"' in page
+    status, page = got(address, f"/run/{broken}")
+    assert status == 500 and "broken/ledger" in page
+    shutil.rmtree(broken)
+    assert "broken" not in got(address, "/")[1]
 
 
 def test_nobody_else_is_answered(running: Path, address: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -110,6 +111,10 @@ def test_the_schema_takes_the_shipped_recipes_and_marks_mistakes_where_they_stan
     assert recipes
     for path in recipes:
         assert list(checker.iter_errors(read_yaml(path))) == [], path
+    page = (ROOT / "docs/user-filters.md").read_text()
+    for own in re.findall(r"```yaml\n(# .*?)```", page, re.DOTALL):  # steps of a user's own, by their import paths
+        assert list(checker.iter_errors(parse_yaml(own, "own"))) == []
+    assert list(checker.iter_errors(parse_yaml("name: a\nsources: {a: {steps: ['mine:Capitals']}}", "own"))) == []
     bad = """
 name: a
 sources:

@@ -20,7 +20,7 @@ def printed(table: object, width: int) -> str:
     return text
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+@pytest.mark.parametrize("width", range(40, 150))
 def test_every_figure_stands_there_once_and_each_table_names_its_rows(width: int) -> None:
     table = plain_table("a run", "source<", *HEADINGS)
     rows = {name: [f"{row},{column:03d},567" for column in range(10)] for row, name in enumerate(("dclm", "open-web-math"), 1)}
@@ -29,7 +29,7 @@ def test_every_figure_stands_there_once_and_each_table_names_its_rows(width: int
     words = printed(table, width).split()
     assert all(words.count(figure) == 1 for figures in rows.values() for figure in figures)
     tables = words.count("source")
-    assert words.count("dclm") == tables and (tables == 1) == (width == 200)
+    assert words.count("dclm") == tables and (tables == 1) == (width >= 135)
 
 
 def test_long_names_are_broken_and_not_cut() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import random
@@ -225,6 +226,7 @@ def test_a_run_tells_which_items_it_found(tmp_path: Path, capsys: pytest.Capture
         counts = step["sets"]["set.jsonl"]
         assert (step["documents"], step["with_items"]) == (4, 2)
         assert [counts[key] for key in ("items", "long_enough", "found", "documents")] == [2, 1, 1, 2]
+        assert counts["digest"] == hashlib.blake2b((tmp_path / "set.jsonl").read_bytes()).hexdigest()[:40]
         assert [place["id"] for place in counts["by_item"]["1"]["places"]] in (["d1", "d2"], ["d2", "d1"])
         assert main(["contamination", out]) == 0
         assert "1 of 2 items are long enough to be found" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import io
 import json
 import random
 import tracemalloc
+from types import NoneType
 
 import pytest
 import zstandard
@@ -52,10 +53,22 @@ def test_fields():
     }
     assert [(row["id"], row["url"], row["metadata"]) for row in rows[1:]] == [
         ("7", None, None),
-        ("in/x.jsonl:3", None, None),
+        ("in/x.jsonl:3", None, '{"url":3}'),
     ]
     offsets = [0, raw.index(b"\n") + 1, raw.index(b"\n", raw.index(b"\n") + 1) + 1]
     assert [row["offset"] for row in rows] == offsets
+
+
+@pytest.mark.parametrize("value", [1.5, True, ["a"], {"a": 1}])
+def test_what_is_no_id_and_no_url_stays_in_metadata(value):
+    raw = lines({"id": value, "text": "t", "url": value, "n": 1}, {"id": "b", "text": "t", "url": "u"})
+    rows, events = read(raw)
+    assert events == []
+    assert [row["id"] for row in rows] == ["in/x.jsonl:1", "b"]
+    assert json.loads(rows[0]["metadata"]) == {"n": 1, "id": value, "url": value}
+    assert (rows[0]["url"], rows[1]["url"], rows[1]["metadata"]) == (None, "u", None)
+    rows, _ = read(lines({"text": "t", "meta": {"id": value}}), id_field="meta.id")
+    assert (rows[0]["id"], json.loads(rows[0]["metadata"])) == ("in/x.jsonl:1", {"meta": {"id": value}})
 
 
 def test_other_field_names():
@@ -418,11 +431,15 @@ def test_against_the_standard_library(values, ascii_only):
     assert len([event for event in events if isinstance(event, Problem)]) == len(values) - len(kept)
     for row, value in zip(rows, kept, strict=True):
         assert row["text"] == value.pop("text")
-        own = value.pop("id", None)
+        own, url = value.get("id"), value.get("url")
         if isinstance(own, str) and own:
             assert row["id"] == own
-        url = value.pop("url", None)
         assert row["url"] == (url if isinstance(url, str) else None)
+        # What is no id, or no URL, stays.
+        if type(own) in (str, int, NoneType):
+            value.pop("id", None)
+        if type(url) in (str, NoneType):
+            value.pop("url", None)
         assert (json.loads(row["metadata"]) if row["metadata"] else {}) == value
 
 

@@ -89,6 +89,12 @@ def test_other_columns():
     assert [(row["metadata"], row["url"]) for row in rows] == [(None, None), (None, None)]
 
 
+def test_columns_that_are_no_id_and_no_url_stay_in_metadata():
+    rows, events, _ = read(write({"text": ["a"], "id": [1.5], "url": [["u"]]}))
+    assert (rows[0]["id"], rows[0]["url"], events) == ("in/x.parquet:1", None, [])
+    assert json.loads(rows[0]["metadata"]) == {"id": 1.5, "url": ["u"]}
+
+
 def damaged(values):
     """A string column whose bytes were never checked."""
     return pa.Array.from_buffers(pa.string(), len(values), pa.array(values, pa.binary()).buffers())

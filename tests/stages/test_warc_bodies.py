@@ -167,6 +167,15 @@ def test_chunks_cut_off(cut):
     assert len(rows[0]["html"]) > len(HTML) - cut
 
 
+@pytest.mark.parametrize("size", ["fffffff", "7fffffffffffffff", "ffffffffffffffff"])
+def test_a_chunk_that_says_more_than_any_file_holds(size):
+    rows, events = read(record(f"{size}\r\n".encode() + HTML, PAGE, CHUNKED))
+    assert (rows, [(type(event), event.documents) for event in events]) == ([], [(Problem, 1)])
+    assert "ends too early" in events[0].reason
+    rows, _ = read(record(f"{size}\r\n".encode() + HTML, PAGE, CHUNKED, extra="WARC-Truncated: length"))
+    assert rows[0]["html"] == HTML
+
+
 @pytest.mark.parametrize("change", [str.lower, str.upper, str.title])
 def test_names_of_fields_in_any_case(change):
     lines = [PAGE + "; charset=latin-1", GZIP, "X-Robots-Tag: noai"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -97,6 +98,35 @@ def test_tasks_are_scored_at_intervals_as_eval_scores_them(go, tasks, capsys) ->
     better = max(form["metrics"][form["primary"]] for form in forms)
     assert last["tasks"]["thing/5shot"]["score"] == better == last["macro"]["accuracy"]["score"]
     assert f"tasks: accuracy {better:.4f}" in told
+
+
+def test_items_that_the_corpus_held_are_scored_apart(go, tasks, tmp_path, capsys) -> None:
+    out = go("out", "evaluate.every_tokens=null", "evaluate.tasks=null")
+    capsys.readouterr()
+    requests = tasks / "thing" / "mc_5shot" / "requests.jsonl.gz"
+    digest = hashlib.blake2b(requests.read_bytes()).hexdigest()[:40]
+    found_of_it = {"1": {"share": 1.0}, "10": {"share": 0.8}}  # rows 1 and 10: documents 0 and 3
+    sets = {"mc": {"digest": digest, "by_item": found_of_it}, "other": {"digest": "0", "by_item": {}}}
+    held = tmp_path / "held.json"
+    held.write_text(json.dumps({"run": "runs/x", "steps": {"web.decontaminate": {"sets": sets}}}))
+    asked = ["eval", str(out), "--tasks", str(tasks), "--device", "cpu"]
+    assert main([*asked, "--contamination", str(held), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["tasks"]
+    assert main([*asked, "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)["tasks"]
+    mc = found["thing/mc_5shot"]
+    assert (mc["documents"], mc["touched"]["documents"], mc["clean"]["documents"]) == (12, 2, 10)
+    for metric, value in mc["metrics"].items():
+        both = (2 * mc["touched"]["metrics"][metric] + 10 * mc["clean"]["metrics"][metric]) / 12
+        assert value == pytest.approx(both) == pytest.approx(plain["thing/mc_5shot"]["metrics"][metric])
+    assert "touched" not in found["thing/rc_5shot"] and "clean" not in plain["thing/mc_5shot"]
+    assert main([*asked, "--contamination", str(held)]) == 0
+    assert "found in the corpus: 2 documents, acc_raw" in capsys.readouterr().out
+    held.write_text("{}")
+    assert main([*asked, "--contamination", str(held)]) == 2
+    assert "held.json: not what `contamination DIR --json` prints" in capsys.readouterr().err
+    assert main(["eval", str(out), "--data", "x", "--contamination", str(held)]) == 2
+    assert "--contamination goes with --tasks" in capsys.readouterr().err
 
 
 def test_tasks_and_routers_are_the_same_on_two_processes(go) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -298,11 +297,6 @@ def open_data(
     `held_out_only` opens what is to be scored: there need be nothing to train on.
     Raises DataError for a missing or damaged run, a source too small for one instance, or nothing to train on.
     """
-    if re.match(r"[a-z0-9]+:/", str(run_dir)):  # a Path has swallowed one slash of s3://
-        raise DataError(
-            f"{run_dir}: training reads local files; bring them here with "
-            "`python -m pipeline mix s3://BUCKET/RUN --files copy --out DIR`"
-        )
     run_dir, reader = Path(run_dir), Reader()
     if sequence_length < 2:
         raise DataError(f"sequence_length is {sequence_length}: an instance needs two tokens to predict one")

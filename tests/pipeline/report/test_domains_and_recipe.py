@@ -9,6 +9,7 @@ from pydoc_data.topics import topics
 
 import pytest
 import yaml
+from reported import check_html
 
 import pipeline
 from pipeline.recipe import build_recipe, dump, load_recipe
@@ -43,6 +44,29 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pipeline.Run:
 def tokens(run: pipeline.Run) -> dict[str, int]:
     rows = [row for split in ("train", "held_out") for row in run.tokens("docs", split).read_all().to_pylist()]
     return {row["id"]: len(row["tokens"]) for row in rows}
+
+
+def test_a_page_may_say_what_differs_from_another_run(run: pipeline.Run, tmp_path: Path) -> None:
+    strict = {"gopher_quality": {"words": {"min": 300}, "symbol_ratio": None, "non_alphabetic_words": None, "stop_words": None}}
+    steps = [strict, {"dedup": {"method": "exact"}}]
+    data = {
+        "name": "domains",
+        "sources": {"docs": {"read": {"paths": [f"{Path(run.out).parent}/docs.jsonl"]}, "steps": steps}},
+        "tokenizer": {"train": {"vocab_size": 400}},
+        "shards": {"held_out": 0.1},
+        "mixture": {"epochs": 1},
+    }
+    other = pipeline.run(data, out=tmp_path / "other", inline=True)
+    found = gather(other.out, against=run.out)
+    assert found.compared is not None
+    (lost,) = [one for one in found.compared.sources["docs"].only_one if one.reason == "gopher_quality.words.min"]
+    text = page(found).decode()
+    check_html(text)
+    section = text[text.index('id="compared"') :]
+    assert f"<td>{lost.documents}</td>" in section
+    assert "sources.<wbr>docs.<wbr>steps.<wbr>gopher_<wbr>quality.<wbr>words" in section
+    assert run.out in section and "Kept by one alone" in section
+    assert 'id="compared"' not in page(gather(other.out)).decode()
 
 
 @pytest.mark.parametrize("most", [200_000, 2])

@@ -248,7 +248,7 @@ def test_folders_named_by_the_environment(tmp_path, monkeypatch):
 
 def test_nothing_is_written_to_the_web():
     for uri in ("https://host/x", "hf://datasets/o/n/x"):
-        with pytest.raises(storage.StorageError, match="nothing can be written there; name a local folder or s3://"):
+        with pytest.raises(storage.StorageError, match="nothing can be written there; name a local folder, s3://"):
             storage.write_bytes(uri, b"")
 
 

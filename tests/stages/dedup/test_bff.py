@@ -15,7 +15,7 @@ from dedup_corpus import altered, deduplicate, prose, shared_texts, write_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.dedup.bff import _pass, hash_texts, most_ngrams, with_shards
+from stages.dedup.bff import _pass, hash_texts, most_items, with_shards
 from stages.dedup.bloom import load_filter
 from stages.dedup.spec import read_spec
 from stages.errors import UserError
@@ -207,7 +207,7 @@ def test_ngrams_are_never_counted_too_few(texts, whole) -> None:
     spec = read_spec({"method": "bff", "ngram": 3, "mode": "document" if whole else "old-both"})
     for text in texts:  # one by one: what is too many in one must not make up for another
         column = pa.array([text], pa.large_string())
-        assert most_ngrams(column, spec) >= len(hash_texts(column, spec).hashes)
+        assert most_items(column, spec) >= len(hash_texts(column, spec).hashes)
 
 
 def test_ngrams_are_counted_closely_in_real_text(shared_data) -> None:
@@ -215,7 +215,7 @@ def test_ngrams_are_counted_closely_in_real_text(shared_data) -> None:
     for name, most in (("c4", 1.08), ("wiki-fr", 1.15), ("wiki-es", 1.08)):
         column = pa.array(shared_texts(shared_data, name, 200_000), pa.large_string())
         exact = len(hash_texts(column, spec).hashes)
-        assert exact <= most_ngrams(column, spec) <= most * exact
+        assert exact <= most_items(column, spec) <= most * exact
     classes = code_points()[0xC0:0x280] & CLASS
     assert set(np.flatnonzero(classes != ALETTER) + 0xC0) == {0xD7, 0xF7}  # what the kernel takes for granted
 

@@ -192,6 +192,8 @@ def dedups(folder: Path) -> None:
         {"method": "minhash", "ngram": 1},
         {"method": "minhash", "verify": 0.5},
         *({"method": "bff", "mode": mode, "ngram": n} for mode in ("document", "old-both") for n in (1, 13)),
+        {"method": "paragraphs"},
+        {"method": "paragraphs", "exact": True, "min_chars": 3},
         *({"method": "substring", "unit": unit, "length": length, "keep": keep, "min_left": 1}
           for unit, length in (("words", 2), ("bytes", 3)) for keep in ("first", "none")),
     ]  # fmt: skip
