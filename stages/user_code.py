@@ -25,12 +25,19 @@ def add_folder(folder: str | Path) -> None:
         sys.path.append(str(folder))
 
 
+def is_import_path(text: str) -> bool:
+    """Whether it is written as one, `package.module:name`; an address with a port is not."""
+    return re.fullmatch(r"\w+(\.\w+)*:\w+", text) is not None
+
+
 def load(function: str) -> Callable[[Any], Any]:
     """The function or class of an import path `package.module:name`; imported anew where its file, or one beside it that
     it imports, was edited since: a notebook's kernel outlives many edits.
 
-    Raises UserError where there is no such module or name in it, or where importing it raises.
+    Raises UserError where it is no import path, where there is no such module or name in it, or where importing it raises.
     """
+    if not is_import_path(function):
+        raise UserError(f"{function}: not an import path, which is written as package.module:name")
     name, attribute = function.split(":")
     module = _import(name)
     found = getattr(module, attribute, None)

@@ -12,7 +12,7 @@ from stages.read.compression import SUFFIXES, Compression
 from stages.read.names import suffixes
 from stages.step import Settings
 from stages.units import Bytes
-from stages.user_code import installed
+from stages.user_code import installed, is_import_path
 
 Format = Literal["warc", "jsonl", "parquet", "csv", "text"]
 FORMATS = get_args(Format)
@@ -87,7 +87,8 @@ class ReadSpec(Settings):
         """The import path of the reader that `format` names; None for Headrace's own formats."""
         if self.format is None or self.format in FORMATS:
             return None
-        return READERS.get(self.format) or (self.format if ":" in self.format else installed("readers", self.format))
+        own = self.format if is_import_path(self.format) else installed("readers", self.format)
+        return READERS.get(self.format) or own
 
     def seeks(self, file: str) -> bool:
         """Whether the file is read at many places, and so has to be opened with seeking."""
