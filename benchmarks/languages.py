@@ -23,10 +23,11 @@ from benchmarks.crawl import SHARED
 from benchmarks.decontamination import read_texts
 from benchmarks.tables import show_table, verdict
 from pipeline.language_rules import Rules, rules_of_texts
+from stages.filters.english_rules import Splitter
 from stages.step import Step
 from stages.steps import STEPS
 
-LANGUAGES = {"wiki-fr": "fra_Latn", "wiki-es": "spa_Latn"}
+LANGUAGES: dict[str, tuple[str, Splitter]] = {"wiki-fr": ("fra_Latn", "french"), "wiki-es": ("spa_Latn", "english")}
 GOAL = 0.99
 CHARS = 400  # texts shorter than that are left out: the filters are for pages
 
@@ -45,9 +46,9 @@ def main(arguments: list[str] | None = None) -> None:
     english = [text for text in read_texts(SHARED / "wiki-en.jsonl.zst") if len(text) >= CHARS][: args.documents]
     found: dict[str, Any] = {}
     rows = []
-    for name, code in LANGUAGES.items():
+    for name, (code, splitter) in LANGUAGES.items():
         texts = [text for text in read_texts(SHARED / f"{name}.jsonl.zst") if len(text) >= CHARS]
-        rules = rules_from(texts[::2])
+        rules = rules_from(texts[::2], splitter)
         judged = texts[1::2][: args.documents]
         print(f"{name}: {len(texts):,} texts; {rules.origin}; stop words {' '.join(rules.stop_words)}")
         ours = kept(rules.steps(), judged)
@@ -79,12 +80,12 @@ def main(arguments: list[str] | None = None) -> None:
     measure.write_json(args.json, {"machine": facts, "languages": found})
 
 
-def rules_from(texts: list[str]) -> Rules:
+def rules_from(texts: list[str], splitter: Splitter) -> Rules:
     """The rules that texts give."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "texts.jsonl"
         path.write_bytes(b"".join(orjson.dumps({"text": text}) + b"\n" for text in texts))
-        return rules_of_texts([str(path)])
+        return rules_of_texts([str(path)], splitter=splitter)
 
 
 def _plain(step: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ COMMANDS = (
     "report",
     "card",
     "mix",
+    "ablate",
     "export",
     "import_tokens",
     "pairs",

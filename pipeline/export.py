@@ -149,7 +149,10 @@ def _plan(run: str, manifest: Manifest, options: ExportOptions) -> Plan[dict[str
     known = manifest["tokenizer"]
     yield from copied_tokenizer(Named(storage.join(run, known["path"]), known["sha256"]))
     tokenizer = TokenizerOfRun(known["path"], known["sha256"], known["vocab_size"], known["eos_id"])
-    nodes, found = [], {source: ExportedSource() for source in options.sources or manifest["mixture"]["sources"]}
+    names = list(options.sources or manifest["mixture"]["sources"])
+    if options.documents:  # of a source that is split, all documents, as the run has them
+        names = list(dict.fromkeys(manifest["sources"][name].get("of", name) for name in names))
+    nodes, found = [], {name: ExportedSource() for name in names}
     if options.documents:
         how = (options.split, options.format, options.compression, options.measures)
         nodes += document_nodes(open_finished(run), list(found), *how)

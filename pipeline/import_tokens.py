@@ -22,6 +22,7 @@ from pipeline.ledger import Ledger, Ref
 from pipeline.place import Placement
 from pipeline.plan.graph import Plan
 from pipeline.plan.node import Done, Named, Node, Stage
+from pipeline.plan.split import whole_files
 from pipeline.plan.tokens import SplitShards, shard
 from pipeline.plan.training import copied_tokenizer
 from pipeline.program import program
@@ -31,7 +32,7 @@ from stages.step import content_key
 from stages.tokens.manifest import build_manifest, source_entry
 from stages.tokens.manifest_shape import Manifest, TokenizerEntry
 from stages.tokens.mixture import MAX_REPEATS
-from stages.tokens.shard_format import manifest_bytes
+from stages.tokens.shard_format import manifest_bytes, token_dtype
 from stages.tokens.tokenize import EMPTY
 from stages.tokens.tokenizer import TokenizerError, check_tokenizer
 from stages.units import show_bytes, show_count
@@ -126,8 +127,8 @@ def import_tokens(sources: Sequence[str], out: str, options: ImportOptions) -> I
 
     Done again with the same settings it does nothing; broken off, it goes on. Raises UserError.
     """
-    if not 0 <= options.held_out < 1:
-        raise UserError(f"--held-out {options.held_out:g}: a share of the documents, from 0 to below 1")
+    if not 0 <= options.held_out <= 1:
+        raise UserError(f"--held-out {options.held_out:g}: a share of the documents, from 0 to 1")
     tokenizer = _tokenizer_uri(options.tokenizer)
     try:
         with storage.Cache(storage.cache_folder(), 1 << 30) as cache:
@@ -247,7 +248,8 @@ def _plan(
         job = ImportFile(item.file, name, item.index, item.metadata, copied, settings)
         nodes.append(Node(Ref("import", options.source, "", number), job, item.size))
     done: list[Imported] = yield Stage("import", nodes)
-    shards = yield from shard({options.source: done}, options.shard_bytes)
+    members = {options.source: whole_files(options.source, done)}
+    shards = yield from shard(members, options.shard_bytes, token_dtype(done[0].report.vocab_size))
     return done, shards[options.source], copied.digest
 
 

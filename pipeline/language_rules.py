@@ -20,7 +20,7 @@ import yaml
 from pipeline.user_files import batches_of
 from stages.document import text_buffers
 from stages.errors import UserError
-from stages.filters.english_rules import Splitter, english_spans
+from stages.filters.english_rules import Splitter, word_spans
 from stages.filters.fineweb_quality import FineWebQuality
 from stages.filters.gopher_quality_datatrove import GopherQualityDatatrove
 from stages.filters.repetition_datatrove import RepetitionDatatrove
@@ -95,7 +95,7 @@ def rules_of_texts(paths: Sequence[str], tail: float = 0.1, splitter: Splitter =
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     texts = size = 0
     for batch in _some(batch for _, batch in batches_of("texts", paths, ReadSpec(id_field=None, url_field=None))):
-        words.update(common_words(batch.column("text")))
+        words.update(common_words(batch.column("text"), splitter))
         texts += batch.num_rows
         size += batch.column("text").nbytes
         for kind, measures in TAILS.items():
@@ -148,9 +148,12 @@ def rules_of_fineweb2(path: str | Path) -> Rules:
     return Rules(words, limits, f"FineWeb2's {path.name}")
 
 
-def common_words(texts: pa.Array) -> Counter[str]:
-    """How often each word that holds a letter, in lower case, stands in the texts, and all words under the empty string."""
-    spans, _ = english_spans(texts)
+def common_words(texts: pa.Array, splitter: Splitter = "english") -> Counter[str]:
+    """How often each word that holds a letter, in lower case, stands in the texts, and all words under the empty string.
+
+    Words of `unicode` are counted by the rules for English: those that are common are the same.
+    """
+    spans, _ = word_spans(texts, "english" if splitter == "unicode" else splitter)
     data = text_buffers(texts)[0].tobytes()
     found = Counter(data[start:end] for start, end in spans.reshape(-1, 2).tolist())
     kept: Counter[str] = Counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pipeline import storage
@@ -10,7 +10,7 @@ from pipeline.engine import MANIFEST
 from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, PAIRS, RUN, read_mark
 from pipeline.ledger import FOLDER
 from stages.errors import UserError
-from stages.tokens.manifest_shape import Manifest, ShardEntry
+from stages.tokens.manifest_shape import Manifest, ShardEntry, SourceEntry, SplitEntry
 from stages.tokens.shard_format import ShardError, parse_manifest
 from stages.tokens.tokenizer import Tokenizer, load_tokenizer
 
@@ -51,6 +51,33 @@ def _no_manifest(run: str) -> str:
     if storage.exists(storage.join(run, FOLDER)):
         return f"{nothing}; python -m pipeline status {run} tells how far it is"
     return f"{nothing}, nor one that was begun; is the folder's name right?"
+
+
+def members_of(manifest: Manifest, source: str) -> list[str]:
+    """The members of the mixture that a source of the recipe became: its own name, or those of its parts, in order."""
+    return [name for name in manifest["mixture"]["sources"] if manifest["sources"][name].get("of", name) == source]
+
+
+def whole_source(manifest: Manifest, source: str) -> SourceEntry:
+    """The manifest's entry of a source of the recipe; where it was split, the sums and shards of its parts together."""
+    entries = [manifest["sources"][name] for name in members_of(manifest, source)]
+    if len(entries) == 1:
+        return entries[0]
+    return SourceEntry(
+        **_together(entries),
+        budget_tokens=sum(entry["budget_tokens"] for entry in entries),
+        max_repeats=max(entry["max_repeats"] for entry in entries),
+        held_out=_together([entry["held_out"] for entry in entries]),
+    )
+
+
+def _together(splits: Sequence[SplitEntry]) -> SplitEntry:
+    return SplitEntry(
+        tokens=sum(split["tokens"] for split in splits),
+        documents=sum(split["documents"] for split in splits),
+        text_bytes=sum(split["text_bytes"] for split in splits),
+        shards=[shard for split in splits for shard in split["shards"]],
+    )
 
 
 def shards_of(manifest: Manifest, source: str, split: str) -> list[ShardEntry]:

@@ -21,6 +21,7 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, held_out_salt, read_mark, write_mark
+from pipeline.grid import Grid, copy_part, grids, show_grids
 from pipeline.manifest import SPLITS, read_corpus, token_rules
 from pipeline.overrides import RecipeError, apply_set
 from pipeline.program import train_command
@@ -81,10 +82,11 @@ class MixedSource(msgspec.Struct, frozen=True, kw_only=True):
     max_repeats: float
     share: float
     held_out: int
+    part: dict[str, str] | None = None
 
 
 class Mixed(msgspec.Struct, frozen=True, kw_only=True):
-    """A mixture. tokenizer: the manifest's entry; mixture: as a recipe would say it."""
+    """A mixture. tokenizer: the manifest's entry; mixture: as a recipe would say it. grids: of sources that are split."""
 
     out: str | None
     name: str
@@ -95,6 +97,7 @@ class Mixed(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     notes: list[str]
     sources: dict[str, MixedSource]
+    grids: list[Grid]
 
 
 def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
@@ -121,6 +124,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
         dtype=first["dtype"],
         mixture=dump(mixture),
         tokens=manifest["mixture"]["tokens"],
+        grids=grids(manifest),
         notes=[_held_out_note(rules)] if len(rules) > 1 else [],
         sources={
             member.name: MixedSource(
@@ -131,6 +135,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
                 max_repeats=budget.max_repeats,
                 share=budget.share,
                 held_out=member.entry["held_out"]["tokens"],
+                part=member.entry.get("part"),
             )
             for member, budget in zip(members, budgets, strict=True)
         },
@@ -252,8 +257,9 @@ def _manifest(
     tokenizer = first["tokenizer"]
     # Nothing of where it lies: the same mixture, made anew elsewhere, is the same to a training that goes on.
     names = dict.fromkeys(manifest["name"] for manifest in manifests.values())
+    what = [dump(mixture), [[member.name, manifests[member.run]["fingerprint"], member.source] for member in members]]
     manifest = build_manifest(
-        name=options.name or "+".join(names),
+        name=options.name or f"{'+'.join(names)}-{int(content_key(what), 16) % 10**6:06}",
         profile=first["profile"] if len(manifests) == 1 else "",
         recipe_hash=content_key(dump(mixture)),
         seed=first["seed"],
@@ -262,13 +268,7 @@ def _manifest(
         eos_id=tokenizer["eos_id"],
         pad_id=tokenizer["pad_id"],
         sources={
-            member.name: source_entry(
-                member.name,
-                member.entry["shards"],
-                member.entry["held_out"]["shards"],
-                budget.asked,
-                budget.max_repeats,
-            )
+            member.name: _entry(member, budget)
             for member, budget in zip(members, budgets, strict=True)
         },
         mixture_tokens=sum(budget.asked for budget in budgets),
@@ -281,6 +281,12 @@ def _manifest(
         ((share, salt),) = rules
         manifest["held_out"] = HeldOutEntry(share=share, salt=salt)
     return manifest
+
+
+def _entry(member: Member, budget: Budget) -> SourceEntry:
+    shards, held_out = member.entry["shards"], member.entry["held_out"]["shards"]
+    entry = source_entry(member.name, shards, held_out, budget.asked, budget.max_repeats)
+    return copy_part(member.entry, entry)
 
 
 def _write(
@@ -376,6 +382,7 @@ def show_mix(found: Mixed, console: Console) -> None:
     cells = (show_count(available), show_count(found.tokens), times, "", "100.00%")
     table.add_row("all", *([""] if several else []), *cells)
     console.print(table)
+    show_grids([grid for grid in found.grids if len(grid.axes) > 1], console)
     size = show_bytes(found.tokens * (2 if found.dtype == "uint16" else 4))
     last = found.mixture["reshuffle_last_tokens"]
     console.print(

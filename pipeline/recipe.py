@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
+from pipeline.against import with_indexes
 from pipeline.attempts import Tasks
 from pipeline.explain import explain, nested, validate
+from pipeline.members import Split, members_of
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
 from pipeline.shipped import find_recipe, is_shipped
 from pipeline.storage.public import public
@@ -105,6 +107,8 @@ class Source(Settings):
     """Let it be empty; else a source of which no document is read or left is an error."""
     expected: ExpectedInput = ExpectedInput()
     """What it is known to have."""
+    split: Split = ()
+    """Cut it into sub-sources, each a member of the mixture: one axis, or a list of them, which span a grid."""
     license: HowMuch[str | None] = None
     """The licence of its documents, as the dataset card names it (`odc-by`)."""
     citation: HowMuch[str | None] = None
@@ -155,8 +159,8 @@ class Shards(Settings):
 
     bytes: Bytes = Field(default=2**30, ge=4096)
     """Size of a shard, about."""
-    held_out: float = Field(default=0.005, ge=0, lt=1)
-    """Share of the documents held out from training, to measure loss on."""
+    held_out: float = Field(default=0.005, ge=0, le=1)
+    """Share of the documents held out from training, to measure loss on; 1 makes a folder to evaluate on, and no other."""
     held_out_salt: str = "headrace"
     """Salt of the hash that chooses them: recipes that share it hold out the same documents."""
     near_held_out: Literal["count", "drop", "ignore"] = "count"
@@ -288,20 +292,26 @@ class Recipe(Settings):
         for name in self.expected.sources if self.expected else ():
             if name not in self.sources:
                 raise nested(["expected", "sources", name], None, "no such source" + nearest(name, list(self.sources)))
+        known = self.members()
         for name in self.mixture.per_source:
-            if name not in self.sources:
-                raise nested(
-                    ["mixture", "per_source", name], None, "no such source" + nearest(name, list(self.sources))
-                )
+            if name not in known:
+                raise nested(["mixture", "per_source", name], None, "no such source" + nearest(name, list(known)))
         try:
-            check_mixture(self.mixture, self.sources)
+            check_mixture(self.mixture, known)
         except MixtureError as error:
             raise nested(["mixture"], None, str(error)) from None
         return self
 
+    def members(self) -> dict[str, str]:
+        """The members of the mixture, in order, each with its source: sources, and the parts of those that are split."""
+        return members_of({name: (source.split, source.steps) for name, source in self.sources.items()})
+
     def content(self) -> str:
         """A hash of all that decides the bytes of the result: the recipe but for `run` and what is marked HowMuch."""
         sources = {name: _content_of(source.steps) | {"read": dump(source.read)} for name, source in self.sources.items()}
+        for name, source in self.sources.items():
+            if source.split:
+                sources[name]["split"] = in_key(source.split)
         rest = {name: in_key(getattr(self, name)) for name in ("name", "profile", "seed", "tokenizer", "shards", "mixture")}
         if self.shards.near_held_out != "drop":  # to count them changes no byte of the shards
             del rest["shards"]["near_held_out"]
@@ -364,9 +374,12 @@ def _steps_at(steps: Sequence[tuple[str, Any]], folder: str | None) -> tuple[tup
     for name, item in steps:
         changes: dict[str, Any] = {}
         for field, uris in named_files(item).items():
+            if field == "against":
+                continue
             full = tuple(located(uri, folder) for uri in uris)
             changes[field] = full[0] if isinstance(getattr(item, field), str) else full
-        found.append((name, item.model_copy(update=changes) if changes else item))
+        item = item.model_copy(update=changes) if changes else item
+        found.append((name, with_indexes(item, folder) if hasattr(item, "against") else item))
     return tuple(found)
 
 

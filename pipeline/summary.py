@@ -12,6 +12,7 @@ from pipeline.engine import BooksError, Engine
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES
 from pipeline.jobs.tokenize import TokenizeReport
+from pipeline.manifest import whole_source
 from pipeline.plan.corpus import Corpus
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.recipe import Recipe
@@ -53,7 +54,7 @@ def summarise(recipe: Recipe, manifest: Manifest, found: Corpus, engine: Engine,
         books = [chains[name][place] for place in sorted(chains[name])]
         if wrong := imbalances(books):
             raise BooksError(f"the books of source {name} do not close: {'; '.join(wrong)}")
-        sources[name] = _of_source(books, manifest["sources"][name], beside[name])
+        sources[name] = _of_source(books, whole_source(manifest, name), beside[name])
     return RunSummary(
         name=recipe.name,
         profile=recipe.profile,

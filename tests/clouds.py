@@ -89,6 +89,22 @@ class CloudTests:
                 with storage.open_stream(uri, version=listed.witness) as again:
                     again.read()
 
+    def test_no_two_versions_are_read_as_one(self, there: Cloud) -> None:
+        uri = there.uri("file")
+        storage.write_bytes(uri, DATA)
+        with storage.open_random(uri) as file:
+            assert file.read(10) == DATA[:10]
+            storage.write_bytes(uri, DATA[::-1])
+            file.seek(len(DATA) - 10)
+            with pytest.raises(storage.ChangedError, match="changed while it was being used"):
+                file.read(10)
+
+    def test_a_lock_that_another_run_took_over_is_left_to_it(self, there: Cloud) -> None:
+        run = there.uri("run")
+        with storage.RunLock(run):  # its heartbeat does not come to notice
+            _foreign(run)
+        assert json.loads(storage.read_bytes(f"{run}/run.lock"))["host"] == "far"
+
     def test_what_is_not_there_is_said(self, there: Cloud) -> None:
         with pytest.raises(storage.MissingError, match="no such object"):
             storage.read_bytes(there.uri("none"))

@@ -47,6 +47,7 @@ class FakeGcs:
     objects: dict[str, Kept] = field(default_factory=dict)
     uploads: dict[str, tuple[dict[str, str], dict[int, bytes]]] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    lose: int = 0  # parts of the next uploads that are lost on their way
     guard: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -141,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         del gcs.uploads[query["uploadId"]]
         if self.command == "DELETE":
             return self.reply(204)
-        gcs.objects[key] = kept = Kept(b"".join(parts[n] for n in sorted(parts)), next(gcs.numbers), headers)
+        gcs.objects[key] = kept = Kept(b"".join(parts[n] for n in sorted(parts)[gcs.lose :]), next(gcs.numbers), headers)
         etag = escape(kept.answer()["ETag"])
         answer = f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
         return self.reply(200, kept.answer(), answer.encode())

@@ -280,6 +280,10 @@ class Tour:
 
 def _shorter(package: str, arguments: list[str]) -> tuple[str, ...]:
     short = SHORTER.get((package, arguments[0]), ())
+    if arguments[0] == "plan" and "full" in arguments:
+        return ("--offline",) if package == "pipeline" else ()
+    if arguments[0] == "eval":
+        return _ANSWERS if "--pairs" in arguments else _ANSWERS[:2]
     return (*short, *ONE_FILE) if arguments[:2] == ["run", "web_from_warc"] else short
 
 

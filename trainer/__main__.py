@@ -132,17 +132,21 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--data", type=Path, help="a run's folder: score its held-out shards")
     parser.add_argument("--tasks", type=Path, help="a folder of tasks (config.json, requests.jsonl.gz), at any depth")
     parser.add_argument(
+        "--text", type=Path, nargs="+", default=[], metavar="FILE", help="score raw text (.jsonl, .txt; .gz, .zst)"
+    )
+    parser.add_argument(
         "--contamination",
         type=Path,
         metavar="FILE",
         help="what `contamination DIR --json` printed: scores clean items apart",
     )
-    parser.add_argument("--limit", type=_count, help="at most this many instances of a source, documents of a task")
+    parser.add_argument("--limit", type=_count, help="at most this many instances of a source, documents of a task or file")
     parser.add_argument("--pairs", type=Path, help="a folder of pairs: judge the model's answers to its prompts")
     parser.add_argument("--split", choices=("held_out", "train"), default="held_out", help="of the pairs (held_out)")
     parser.add_argument("--judge", choices=("final", "tests", "text"), help="how answers are judged (as records say)")
     adapt_commands.add_sampling(parser, 1, 0.0)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--out", type=Path, help="keep the scores in this JSON file, and the loss of each document of --text")
     parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     parser.set_defaults(run=_eval)
 
@@ -211,7 +215,8 @@ def _train(options: argparse.Namespace) -> int:
     config = load(options.config, options.set)
     out = options.out or Path("runs") / "train" / config.name
     resume = options.resume if isinstance(options.resume, bool) else checkpoint.find(Path(options.resume))
-    return train(config, options.data, out, resume, device(options.device))
+    asked = any(setting.partition("=")[0].strip() == "train.tokens" for setting in options.set)
+    return train(config, options.data, out, resume, device(options.device), exact=asked)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -232,8 +237,10 @@ def _eval(options: argparse.Namespace) -> int:
     from trainer.report import PairsAsked, TasksAsked, evaluate_checkpoint
     from trainer.touched import read_touched
 
-    if options.data is None and options.tasks is None and options.pairs is None:
-        raise TrainerError("eval needs --data (a run with held-out shards), --tasks or --pairs (folders), or several")
+    if options.data is None and options.tasks is None and options.pairs is None and not options.text:
+        raise TrainerError(
+            "eval needs --data (a run with held-out shards), --text (files), --tasks or --pairs (folders), or several"
+        )
     pairs = None
     if options.pairs is not None:
         sampling = adapt_commands.sampling_of(options)
@@ -245,9 +252,9 @@ def _eval(options: argparse.Namespace) -> int:
     paths = [one for path in options.checkpoints for one in (all_or_newest(path) if options.all else [path])]
     asked = (options.data, tasks, options.limit, options.json, options.device, pairs)
     if len(paths) == 1 and options.png is None:
-        evaluate_checkpoint(paths[0], *asked)
+        evaluate_checkpoint(paths[0], *asked, options.text, options.out)
     else:
-        compare_checkpoints(paths, *asked, options.png)
+        compare_checkpoints(paths, *asked, options.png, options.text, options.out)
     return 0
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from trainer import checkpoint
 from trainer.plot import Curve, Panel, draw_panels
-from trainer.report import PairsAsked, TasksAsked, scores_of
+from trainer.report import PairsAsked, TasksAsked, keep, scores_of, without_documents
 
 WIDEST = 24  # characters of a checkpoint's name in the table
 PANELS = {
     "held-out": "held-out bits per byte",
+    "text": "raw text's bits per byte",
     "accuracy": "accuracy",
     "bits": "tasks' bits per byte",
     "answers": "answers",
@@ -40,21 +41,25 @@ def compare_checkpoints(
     device: str | None,
     pairs: PairsAsked | None,
     png: Path | None,
+    text: Sequence[Path] = (),
+    out: Path | None = None,
 ) -> Path:
     """Score each checkpoint, one after another; print a table, or JSON, and draw a picture: its file.
 
-    It goes to `png`, else to eval.png in the folder of the last checkpoint's training. Raises TrainerError.
+    `out`: a JSON file that keeps the scores. The picture goes to `png`, else to eval.png in the folder of the last
+    checkpoint's training. Raises TrainerError.
     """
     found = [checkpoint.find(path) for path in paths]
     results = []
     for path in found:
-        results.append(scores_of(path, data_dir, tasks, limit, False, device, pairs))
+        results.append(scores_of(path, data_dir, tasks, limit, False, device, pairs, text))
         if not as_json:
             print(f"{path}: scored")
     names, seen = names_of(found), [checkpoint.read_state(path)["tokens"] for path in found]
     measures = [measures_of(result) for result in results]
+    keep({"checkpoints": results}, out)
     if as_json:
-        print(json.dumps({"checkpoints": results}, indent=1))
+        print(json.dumps({"checkpoints": [without_documents(one) for one in results]}, indent=1))
     else:
         for line in table(names, seen, measures):
             print(line)
@@ -76,6 +81,8 @@ def measures_of(result: dict[str, Any]) -> list[Measure]:
     found = []
     for source, one in result.get("held_out", {}).get("sources", {}).items():
         found.append(Measure("held-out", source, one["bits_per_byte"]))
+    for name, one in result.get("text", {}).items():
+        found.append(Measure("text", name, one["bits_per_byte"], one["standard_error"]))
     together = result.get("olmes", {})
     for name, one in together.get("tasks", {}).items():
         panel = "accuracy" if one["metric"].startswith("acc") else "bits"

@@ -87,7 +87,8 @@ def _score(
 
 def mixture_loss(results: dict[str, HeldOutResult], data: Data) -> float:
     """Mean loss in nats per token, each source weighing as much as it does in training."""
-    first = data.train.source_of(0, min(len(data.train), SHARE_INSTANCES))
+    count = min(len(data.train), SHARE_INSTANCES)
+    first = data.train.source_of(0, count) if count else np.zeros(0, np.int64)  # a folder may be held out as a whole
     shares = dict(zip(data.sources, np.bincount(first, minlength=len(data.sources)), strict=True))
     total = sum(shares[source] for source in results)
     if not total:

@@ -105,6 +105,11 @@ class TokenSource:
         notes.append(
             f"unigram entropy of the training tokens: {self.entropy:.4f} nats a token; a model has learned once it is below"
         )
+        if data.held_out:
+            notes.append(
+                "held-out bits per byte are of this data's own documents: trainings on different data are compared on one text "
+                "(python -m trainer eval A B --text FILES)"
+            )
         for source in sorted(set(data.sources) - set(data.held_out)):
             notes.append(f"note: {source} has no held-out instance of {self.instance_tokens} tokens, and is not evaluated")
         return notes
@@ -211,6 +216,17 @@ def open_together(config: Config, data_dir: Path, processes: Processes) -> Data:
     if processes.first:
         processes.wait()
     return data
+
+
+def require_tokens(config: Config, data: Data, data_dir: Path) -> None:
+    """Raise TrainerError where the mixture gives fewer tokens than `train.tokens` asks for, but for a part of an instance."""
+    asked, length = config.train.tokens or 0, config.data.sequence_length
+    there = len(data.train) * length
+    if there + length <= asked:
+        raise TrainerError(
+            f"{data_dir}: train.tokens asks for {asked:,} tokens, and the mixture gives {there:,}; ask for as many, or let it "
+            f"repeat: python -m pipeline mix {data_dir} --set tokens={asked} --out NEW"
+        )
 
 
 def with_vocabulary(config: Config, data: Data, data_dir: Path) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,11 @@ from trainer.errors import TrainerError
 from trainer.evaluate import evaluate, mixture_loss
 from trainer.inference import Trained, open_trained
 from trainer.loader.data import open_data
-from trainer.olmes import plain, together, told
+from trainer.loader.packing import atomic
+from trainer.olmes import plain as plain_scores
+from trainer.olmes import together, told
 from trainer.processes import Processes
+from trainer.raw_text import by_file, plain, score_texts
 from trainer.resume import require_tokenizer
 from trainer.tasks import Scorer, TaskResult, find_tasks, plain_task, run_task
 from trainer.touched import Touched
@@ -46,12 +50,28 @@ def evaluate_checkpoint(
     as_json: bool,
     device: str | None,
     pairs: PairsAsked | None = None,
+    text: Sequence[Path] = (),
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """Score a checkpoint on held-out shards, on tasks, by its answers to pairs, or on several; print and return it."""
-    result = scores_of(path, data_dir, tasks, limit, not as_json, device, pairs)
+    """Score a checkpoint on held-out shards, on tasks, by its answers to pairs, on raw text, or on several; print and return
+    it. `out` is a JSON file that keeps it, with the loss of every document of raw text."""
+    result = scores_of(path, data_dir, tasks, limit, not as_json, device, pairs, text)
+    keep(result, out)
     if as_json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(without_documents(result), indent=1))
     return result
+
+
+def keep(result: dict[str, Any], out: Path | None) -> None:
+    """Write the scores to a JSON file, whole or not at all, where one is named."""
+    if out is not None:
+        with atomic(out) as file:
+            file.write(json.dumps(result, indent=1).encode() + b"\n")
+
+
+def without_documents(result: dict[str, Any]) -> dict[str, Any]:
+    """The scores as they are printed: without the losses of single documents."""
+    return {name: value for name, value in result.items() if name != "documents"}
 
 
 def scores_of(
@@ -62,6 +82,7 @@ def scores_of(
     tell: bool,
     device: str | None,
     pairs: PairsAsked | None,
+    text: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """The scores themselves, printed as they come if `tell`. Raises TrainerError."""
     if limit is not None and limit < 1:
@@ -72,6 +93,12 @@ def scores_of(
         result["held_out"] = _held_out(trained, data_dir, limit)
         if tell:
             _print_held_out(result["held_out"])
+    if text:
+        losses = score_texts(trained, text, limit)
+        result["text"] = {name: vars(one) for name, one in by_file(losses).items()}
+        result["documents"] = plain(losses)
+        if tell:
+            _print_text(result["text"])
     if tasks is not None:
         result |= _tasks(trained, tasks, limit, tell)
     if pairs is not None:
@@ -93,7 +120,7 @@ def _tasks(trained: Trained, tasks: TasksAsked, limit: int | None, tell: bool) -
     all_of_them = together(found.values())
     if tell and len(found) > 1:
         print(f"macro average: {told(all_of_them)}")
-    return {"tasks": {name: plain_task(task) for name, task in found.items()}, "olmes": plain(all_of_them)}
+    return {"tasks": {name: plain_task(task) for name, task in found.items()}, "olmes": plain_scores(all_of_them)}
 
 
 def _print_task(task: TaskResult) -> None:
@@ -110,7 +137,7 @@ def _print_task(task: TaskResult) -> None:
 
 def _held_out(trained: Trained, data_dir: Path, limit: int | None) -> dict[str, Any]:
     asked = trained.config.data
-    data = open_data(data_dir, asked.sequence_length, asked.seed, packing=asked.packing)
+    data = open_data(data_dir, asked.sequence_length, asked.seed, packing=asked.packing, held_out_only=True)
     if data.vocab_size != trained.data["vocab_size"]:
         raise TrainerError(
             f"{data_dir}: its tokenizer has {data.vocab_size} entries, the model was trained with "
@@ -143,6 +170,14 @@ def _print_held_out(held_out: dict[str, Any]) -> None:
     print(f"{'as mixed in training':<24} {'':>12} {held_out['loss']:>11.4f} {_perplexity(held_out['loss']):>11.2f}")
     for note in held_out["notes"]:
         print(f"note: {note}")
+
+
+def _print_text(files: dict[str, Any]) -> None:
+    print(f"{'raw text':<24} {'documents':>10} {'tokens':>12} {'nats/token':>11} {'bits/byte':>10}")
+    for name, one in files.items():
+        error = "" if one["standard_error"] is None else f" ({one['standard_error']:.4f})"
+        counts = f"{one['documents']:>10,} {one['tokens']:>12,}"
+        print(f"{name:<24} {counts} {one['loss']:>11.4f} {one['bits_per_byte']:>10.4f}{error}")
 
 
 def _perplexity(loss: float) -> float:

@@ -12,7 +12,7 @@ from trainer.config import Config
 from trainer.failures import Doing, failures_told
 from trainer.host import only_one, reuse_memory, signals
 from trainer.objective import Objective, Source
-from trainer.pretrain import Pretraining, TokenSource, open_together, with_vocabulary
+from trainer.pretrain import Pretraining, TokenSource, open_together, require_tokens, with_vocabulary
 from trainer.processes import Processes
 from trainer.training import Training
 
@@ -25,15 +25,20 @@ class Work(NamedTuple):
     objective: Objective[Any]
 
 
-def train(config: Config, data_dir: Path, out: Path, resume: bool | Path = False, device: str | None = None) -> int:
+def train(
+    config: Config, data_dir: Path, out: Path, resume: bool | Path = False, device: str | None = None, exact: bool = False
+) -> int:
     """Pretrain to the end, or until told to stop. Returns the exit status: 0, or 128 + the signal that stopped it.
 
     `resume` continues from the newest checkpoint in `out` (from the start if there is none), or from the one given.
+    `exact`: data that hold fewer tokens than `train.tokens` are refused; else training ends with them.
     Raises TrainerError for everything that the user can mend.
     """
 
     def prepare(processes: Processes) -> Work:
         data = open_together(config, data_dir, processes)
+        if exact:
+            require_tokens(config, data, data_dir)
         full = with_vocabulary(config, data, data_dir)
         source = TokenSource(full, data, data_dir, processes.device)
         return Work(full, source, Pretraining(full, data, source.entropy, processes))

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--splitter",
-        choices=("english", "unicode"),
+        choices=("english", "french", "unicode"),
         default="english",
         help="what words are in the steps (default: english)",
     )

@@ -7,6 +7,7 @@ file that is not there, and the key of a node that does not run, is the node's n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import msgspec
@@ -27,15 +28,18 @@ from pipeline.jobs.held_out import (
 )
 from pipeline.jobs.sample import SampleReport
 from pipeline.jobs.shards import PlanShards, ShardPlanReport, ShardReport
+from pipeline.jobs.split import CutsReport, FindCuts, SplitReport, SplitTokens, SplitValues, ValuesReport
 from pipeline.jobs.tokenize import SPLITS, StoredTokens, TokenizeReport
 from pipeline.jobs.tokenizer import TokenizerReport
 from pipeline.ledger import Output, Ref
 from pipeline.plan.node import Done, Node, Report, Stored, files_written
+from pipeline.plan.split import SPLIT
 from stages.dedup.bff import shards_of
 from stages.dedup.footprint import NGRAM_BYTES, SEQUENCE_BYTES
 from stages.quality.card import Card
 from stages.tokens.manifest_shape import ShardFacts
 from stages.tokens.shard import Piece, shard_tokens
+from stages.tokens.split import Axis, cells
 
 VOCABULARY = 50_000  # of a tokenizer that is not read for a plan; it decides the width of a token alone
 
@@ -65,6 +69,9 @@ class Answers:
             "held out": lambda node: (NgramsReport(ngrams=f"{node.ref}.ngrams", count=0), [f"{node.ref}.ngrams"]),
             NEAR_COPIES: lambda node: (NearReport(documents=0, tokens=0, read_bytes=0), []),
             DROP_NEAR_COPIES: self._drop_near_copies,
+            "split values": self._split_values,
+            "split cuts": lambda node: (CutsReport(cuts=[axis.at or axis.quantiles for axis in _axes(node)]), []),
+            SPLIT: self._split,
             "plan shards": self._plan_shards,
             "shard": lambda node: (ShardReport(shard=_NO_SHARD), files_written(node.job)),
         }
@@ -164,6 +171,22 @@ class Answers:
         assert isinstance(job, DropNearCopies)
         return DroppedReport(documents=0, tokens=0, read_bytes=0, train=job.train, dropped=""), []
 
+    def _split_values(self, node: Node) -> tuple[Report, list[str]]:
+        paths = [f"{node.ref}.{number}" for number in range(len(_axes(node)))]
+        return ValuesReport(values=paths), paths
+
+    def _split(self, node: Node) -> tuple[Report, list[str]]:
+        """Parts of one size: how large they are is known when their documents are measured."""
+        job = node.job
+        assert isinstance(job, SplitTokens)
+        count = len(cells(job.axes))
+        found: dict[int, dict[str, StoredTokens]] = {number: {} for number in range(count)}
+        for split, file in zip(SPLITS, (job.train, job.held_out), strict=True):
+            share = replace(file, tokens=file.tokens // count, documents=file.documents // count)
+            for cell in found.values():
+                cell[split] = share
+        return SplitReport(cells=found, read_bytes=0), []
+
     def _plan_shards(self, node: Node) -> tuple[Report, list[str]]:
         job = node.job
         assert isinstance(job, PlanShards)
@@ -175,6 +198,12 @@ class Answers:
         return ShardPlanReport(shards=[[Piece(min(i, last), 0, 1, i * limit, (i + 1) * limit)] for i in range(count)]), []
 
 
+def _axes(node: Node) -> tuple[Axis, ...]:
+    job = node.job
+    assert isinstance(job, SplitValues | FindCuts)
+    return job.axes
+
+
 # What the plan reads of the results of calls that count nothing it goes on from.
 RESULTS: dict[str, Any] = {
     "scatter": {"documents": 0, "compared": 0, "bytes": 0, "records": 0, "edges": 0},
@@ -183,4 +212,7 @@ RESULTS: dict[str, Any] = {
     "name": {"removed": 0, "sizes": [], "largest": []},
     "deduplicate": {},
     "repeats": {},
+    "group_with_old": {"records": 0, "edges": 0, "largest": 0},
+    "settle": {"removed": 0},
+    "write_index": 0,
 }

@@ -19,7 +19,7 @@ from stages.errors import UserError
 from stages.step import Step
 
 READ = "read and filter"  # the phase that reads source files
-READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers"}  # phases that read parts
+READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers", "index"}  # phases that read parts
 
 
 class StepCost(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,6 +274,23 @@ class Costs:
         stage = Stage("near copies", name, len(group), int(self.flows[name].documents), size, size, size)
         work = self.missing.work(self.rates.speed("near", name, ""), "looking for near copies of held-out documents")
         stage.memory, stage.core_seconds, stage.written = work.memory, work.seconds_per_byte * size, size if written else 0
+        self.add(stage)
+
+    def split_values(self, group: Group) -> None:
+        """Measures are read, of all that a part holds the smallest."""
+        self.add(Stage("values to split by", group[0].ref.source, len(group)))
+
+    def split_cuts(self, group: Group) -> None:
+        """Quantiles are looked up in sorted values."""
+        self.add(Stage("where to split", group[0].ref.source, len(group)))
+
+    def split(self, group: Group) -> None:
+        """Token files are read and written again by sub-source: as fast as shards are made of them."""
+        name = group[0].ref.source
+        size = self.token_bytes_of(name)
+        work = self.missing.work(self.rates.speed("shard", name, ""), "writing shards")
+        stage = Stage("split", name, len(group), int(self.flows[name].documents), size, size, size, size)
+        stage.memory, stage.core_seconds = work.memory, work.seconds_per_byte * size
         self.add(stage)
 
     def plan_shards(self, group: Group) -> None:

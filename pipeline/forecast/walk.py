@@ -155,8 +155,11 @@ def _result(costs: Costs) -> Forecast:
     held = recipe.shards.held_out
     available = {name: int(count * (1 - held)) for name, count in tokens.items()}
     asked: dict[str, Budget] = {}
+    if any(source.split for source in recipe.sources.values()):
+        assumptions.append("how a source's tokens fall to its parts is known when they are measured: no budget is told before")
+        available = {}
     try:
-        asked = {budget.source: budget for budget in compile_mixture(recipe.mixture, available)}
+        asked = {} if not available else {budget.source: budget for budget in compile_mixture(recipe.mixture, available)}
     except MixtureError as error:
         problems.append(str(error))
     sources = {}

@@ -65,7 +65,8 @@ class DedupSummary(msgspec.Struct, omit_defaults=True):
     """What a dedup found, over the parts by their ordinal as text. What only some methods have may be None.
 
     removals, cuts: files of removed documents and of pieces cut out. parts: the new parts, where texts were cut. sizes:
-    [copies, clusters] pairs. lost: [source, source of the kept document, documents]. needs: what it stated it would take.
+    [copies, clusters] pairs. lost: [source, source of the kept document, documents]. index: files by which later runs are
+    compared with this one. needs: what it stated it would take.
     """
 
     method: str
@@ -85,6 +86,7 @@ class DedupSummary(msgspec.Struct, omit_defaults=True):
     cuts: dict[str, str] | None = None
     reports: dict[str, EditedPart] | None = None
     shards: list[DedupShard] | None = None
+    index: list[str] | None = None
 
 
 class DedupReport(Conclusion):

@@ -21,8 +21,8 @@ from stages.marks import HowMuch, InFile, OutFile, Setting
 from stages.parts import PartWriter, read_part
 from stages.tokens.formats.block import repeated
 from stages.tokens.formats.jsonl import compressed
+from stages.tokens.split import DATES
 
-DATES = ("date", "created", "timestamp", "published", "last_modified")  # of the metadata, the first that is there
 COLUMNS = ("id", "text", "url", "file", "record", "metadata")
 
 

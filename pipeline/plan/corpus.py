@@ -13,6 +13,7 @@ from pipeline.plan.graph import Plan, Release, side_by_side
 from pipeline.plan.held_out import near_copies, token_files
 from pipeline.plan.node import Named
 from pipeline.plan.parts import Part, Segment, files_of, named_steps, segments
+from pipeline.plan.split import split_files, split_tokens
 from pipeline.plan.tokens import Tokens, shard, tokenize, tokenizer_facts
 from pipeline.plan.training import run_tokenizer, trained_models
 from pipeline.recipe import Recipe
@@ -77,13 +78,15 @@ def corpus(recipe: Recipe, inputs: Inputs) -> Plan[Corpus]:
         yield from _release(recipe, read, parts)
     tokenizer = yield from run_tokenizer(recipe, parts, inputs.named)
     tokenized = yield from tokenize(recipe, parts, tokenizer)
-    used, near = yield from near_copies(recipe, tokenized, token_dtype(tokenizer_facts(tokenized).vocab_size))
-    shards = yield from shard(used, recipe.shards.bytes)
+    dtype = token_dtype(tokenizer_facts(tokenized).vocab_size)
+    used, near = yield from near_copies(recipe, tokenized, dtype)
+    members = yield from split_tokens(recipe, parts, used, dtype)
+    shards = yield from shard(members, recipe.shards.bytes, dtype)
     yield from _release(recipe, parts, {})
     if recipe.run.keep != "all":
         # Indexes stay: where the shards begin and end is read from them, also by a rerun that has nothing to do.
-        yield Release(token_files(tokenized, used))
-    return Corpus(Tokens(used, shards, near), dedups)
+        yield Release([*token_files(tokenized, used), *split_files(members)])
+    return Corpus(Tokens(used, members, shards, near), dedups)
 
 
 def _round(recipe: Recipe, inputs: Inputs, source: str, number: int, segment: Segment, parts: Parts) -> Plan[_Round]:

@@ -16,6 +16,7 @@ from pipeline.plan.node import Done, Named, Node, Stage, Stored
 from pipeline.plan.parts import Part
 from stages.dedup.bloom import filter_bytes
 from stages.dedup.footprint import filter_memory, footprint, substring_memory, suffix_memory
+from stages.dedup.index import KEYS
 from stages.dedup.phases import group_parts, phases
 from stages.dedup.spec import AnyDedup, Filtering, Substring
 from stages.dedup.tasks import MAX_GROUPS, PartGiven, Phase, Task
@@ -25,6 +26,7 @@ from stages.units import show_bytes
 GROUP_BYTES = 1 << 30  # of text that one scatter task reads, at most
 SMALL_GROUP_BYTES = 16 << 20  # of a small corpus it reads less, so that there are tasks for all workers
 FEW_GROUPS = 32
+PACKED = 2  # bytes in memory for a byte of an index's keys in its file, about
 
 
 def group_bytes(size: int) -> int:
@@ -82,6 +84,7 @@ class _Calls:
     """One dedup on its way: the generator of its phases, and what the files that it wrote hold."""
 
     def __init__(self, over: Over, node: Node) -> None:
+        over = replace(over, settings=_with_room(over))
         self.over, self.node = over, node
         self.files: dict[str, Stored | Named] = {file.uri: file for file in over.files}
         self.weights: dict[str, int] = {}
@@ -190,6 +193,16 @@ class _Calls:
         return max((need.memory for need in self.needs if need.phase == kind), default=0)
 
 
+def _with_room(over: Over) -> AnyDedup:
+    """The settings with partitions enough for the records of old documents too, of which each task reads a range."""
+    settings = over.settings
+    if isinstance(settings, Filtering | Substring) or not settings.against or settings.partitions:
+        return settings
+    old = sum((over.sizes or {}).get(uri, 0) for uri in settings.against if uri.endswith(KEYS)) * PACKED
+    documents = sum(part.docs for part in over.parts) + old // settings.document_bytes
+    return settings.model_copy(update={"partitions": settings.partition_count(documents)})
+
+
 def _described(ordinal: int, part: Part) -> PartGiven:
     return PartGiven(
         ordinal=ordinal,
@@ -204,5 +217,6 @@ def _described(ordinal: int, part: Part) -> PartGiven:
 
 def _named(summary: DedupSummary) -> list[str]:
     """The files that a summary tells of, which stay: removals, cuts, new parts, saved filters."""
-    found = [path for files in (summary.removals, summary.cuts, summary.parts) for path in (files or {}).values()]
+    found = [*(summary.index or ())]
+    found += [path for files in (summary.removals, summary.cuts, summary.parts) for path in (files or {}).values()]
     return found + [shard.filter for shard in summary.shards or () if shard.filter]

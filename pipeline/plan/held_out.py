@@ -37,7 +37,7 @@ Near = dict[str, dict[str, int]]
 def near_copies(recipe: Recipe, tokenized: Tokenized, dtype: np.dtype) -> Plan[tuple[Tokenized, Near | None]]:
     """Look for near copies, unless the recipe says not to. Returns the token files that shards are made of, and what was
     found; None where it was not looked for."""
-    if recipe.shards.near_held_out == "ignore" or recipe.shards.held_out == 0:
+    if recipe.shards.near_held_out == "ignore" or recipe.shards.held_out in (0, 1):  # of one side there is nothing
         return tokenized, None
     ngrams = yield from _held_out_ngrams(tokenized, dtype.name)
     drop = recipe.shards.near_held_out == "drop"

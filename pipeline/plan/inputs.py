@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel
 
 from pipeline import storage
+from pipeline.against import check_against
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.corpus import Inputs
 from pipeline.plan.lists import LIST
@@ -17,6 +18,7 @@ from pipeline.plan.node import Named
 from pipeline.plan.sources import list_all
 from pipeline.recipe import Recipe
 from pipeline.storage.uri import as_written
+from stages.dedup.spec import AnyDedup
 from stages.errors import UserError
 from stages.marks import named_files
 from stages.step import Step
@@ -28,9 +30,18 @@ def look_up(recipe: Recipe, run: str, files: Mapping[str, list[SourceFile]] | No
 
     Raises UserError, with the recipe's key, for one that is not there.
     """
+    for key, item in dedups_of(recipe):
+        check_against(key, item)
     named, sizes = named_versions(recipe, inline)
     check_code(recipe)
     return Inputs(run, files or list_all(recipe), named, sizes)
+
+
+def dedups_of(recipe: Recipe) -> Iterator[tuple[str, AnyDedup]]:
+    """The recipe's dedups, each with its key."""
+    for source, settings in recipe.sources.items():
+        yield from ((f"sources.{source}.steps.{name}", item) for name, item in settings.steps if not isinstance(item, Step))
+    yield from ((f"dedup.{name}", item) for name, item in recipe.dedup)
 
 
 def check_code(recipe: Recipe) -> None:

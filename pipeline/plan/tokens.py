@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.jobs.shards import PlanShards, ShardPlanReport, ShardReport, WriteShard
-from pipeline.jobs.tokenize import SPLITS, HeldOut, TokenFilesReport, Tokenize, TokenizeReport
+from pipeline.jobs.tokenize import SPLITS, HeldOut, StoredTokens, TokenFilesReport, Tokenize, TokenizeReport
 from pipeline.ledger import Ref
 from pipeline.plan.graph import Plan
 from pipeline.plan.held_out import Near, held_out_facts
 from pipeline.plan.node import Done, Node, Stage, Stored
 from pipeline.plan.parts import Part
+from pipeline.plan.split import Files
 from pipeline.recipe import Recipe
 from stages.tokens.manifest import build_manifest, shard_names, source_entry
 from stages.tokens.manifest_shape import Manifest, ShardFacts
 from stages.tokens.mixture import compile_mixture
 from stages.tokens.shard import Piece
-from stages.tokens.shard_format import token_dtype
 
 SplitShards = dict[str, list[ShardFacts]]
 """Split -> what the manifest says of each shard, in order."""
@@ -56,39 +56,43 @@ def tokenize(
     return {source: [next(done) for _ in found] for source, found in parts.items()}
 
 
-def shard(tokenized: Mapping[str, Sequence[Done[TokenFilesReport]]], shard_bytes: int) -> Plan[Shards]:
-    """Cut token files into shards of about this size."""
-    dtype = token_dtype(tokenizer_facts(tokenized).vocab_size)
-    places = [(source, split) for source in tokenized for split in SPLITS]
-    files = {
-        (source, split): tuple(one.report.files[split] for one in tokenized[source]) for source, split in places
-    }
+def shard(members: Mapping[str, Files], shard_bytes: int, dtype: np.dtype) -> Plan[Shards]:
+    """Cut the token files of the mixture's members into shards of about this size."""
+    places = [(member, split) for member in members for split in SPLITS]
+    files = {(member, split): members[member].files[split] for member, split in places}
     planning = [
-        Node(Ref("plan shards", source, split, 0), PlanShards(files[source, split], shard_bytes, dtype.name))
-        for source, split in places
+        Node(_ref("plan shards", members, member, split, 0), PlanShards(files[member, split], shard_bytes, dtype.name))
+        for member, split in places
     ]
     plans: list[Done[ShardPlanReport]] = yield Stage("plan shards", planning)
     nodes, owners = [], []
     for place, plan in zip(places, plans, strict=True):
         for number, pieces in enumerate(plan.report.shards):
-            nodes.append(_shard_node(*place, number, files[place], pieces, dtype))
+            ref = _ref("shard", members, *place, number)
+            nodes.append(_shard_node(ref, shard_names(place[0], number, place[1]), files[place], pieces, dtype))
             owners.append(place)
-    found: Shards = {source: {split: [] for split in SPLITS} for source in tokenized}
+    found: Shards = {member: {split: [] for split in SPLITS} for member in members}
     done: list[Done[ShardReport]] = yield Stage("shard", nodes)
     for (source, split), one in zip(owners, done, strict=True):
         found[source][split].append(one.report.shard)
     return found
 
 
+def _ref(kind: str, members: Mapping[str, Files], member: str, split: str, number: int) -> Ref:
+    """Of a shard's task: its source in the recipe, and in the stage the sub-source where the member is one."""
+    source = members[member].source
+    return Ref(kind, source, split if member == source else f"{member} {split}", number)
+
+
 def _shard_node(
-    source: str, split: str, number: int, files: Sequence, pieces: Sequence[Piece], dtype: np.dtype
+    ref: Ref, output: tuple[str, str], files: Sequence[StoredTokens], pieces: Sequence[Piece], dtype: np.dtype
 ) -> Node:
     used = sorted({piece.file for piece in pieces})
     place = {file: position for position, file in enumerate(used)}
     local = tuple(piece._replace(file=place[piece.file]) for piece in pieces)
-    job = WriteShard(tuple(files[f] for f in used), local, dtype.name, shard_names(source, number, split))
+    job = WriteShard(tuple(files[f] for f in used), local, dtype.name, output)
     weight = sum(piece.end_token - piece.first_token for piece in pieces) * dtype.itemsize
-    return Node(Ref("shard", source, split, number), job, weight)
+    return Node(ref, job, weight)
 
 
 def tokenizer_facts(tokenized: Mapping[str, Sequence[Done[TokenFilesReport]]]) -> TokenFilesReport:
@@ -98,9 +102,10 @@ def tokenizer_facts(tokenized: Mapping[str, Sequence[Done[TokenFilesReport]]]) -
 
 @dataclass(frozen=True)
 class Tokens:
-    """The last of a plan: token files, and the shards made of them."""
+    """The last of a plan: token files, the mixture's members, and the shards made of them."""
 
     tokenized: Mapping[str, Sequence[Done[TokenizeReport]]]
+    members: Mapping[str, Files]
     shards: Shards
     near: Near | None = None
 
@@ -116,6 +121,9 @@ def manifest_of(recipe: Recipe, tokens: Tokens) -> Manifest:
         )
         for name, splits in tokens.shards.items()
     }
+    for name, files in tokens.members.items():
+        if files.part is not None:
+            sources[name].update(of=files.source, part=dict(files.part), where=dict(files.where or {}))
     manifest = build_manifest(
         name=recipe.name,
         profile=recipe.profile or "",

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts, open_finished
+from pipeline.manifest import whole_source
 from pipeline.questions.measured import document_keys
 from pipeline.recipe import public_dump
 from pipeline.tables import plain_table
@@ -235,8 +236,10 @@ def _hashes(keys: pa.Array) -> np.ndarray:
 
 
 def _tokens(run: FinishedRun, name: str) -> tuple[int, int, int]:
-    entry = run.manifest["sources"].get(name)
-    return (entry["tokens"], entry["held_out"]["tokens"], entry["budget_tokens"]) if entry else (0, 0, 0)
+    if name not in run.sources:
+        return 0, 0, 0
+    entry = whole_source(run.manifest, name)
+    return entry["tokens"], entry["held_out"]["tokens"], entry["budget_tokens"]
 
 
 # ---- what is printed

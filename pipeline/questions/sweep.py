@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
+from pipeline.manifest import whole_source
 from pipeline.overrides import nearest
 from pipeline.questions.measured import Sampled, bin_edges, document_keys, floats, lost_later
 from pipeline.tables import plain_table
@@ -320,7 +321,7 @@ def _result(run: FinishedRun, asked: Asked, swept: Swept) -> SweptSource:
 def bytes_per_token(run: FinishedRun, source: str) -> float:
     """Bytes of text a token of the source, by the manifest; of all sources where it has no tokens."""
     for names in ([source], list(run.sources)):
-        entries = [run.manifest["sources"][name] for name in names]
+        entries = [whole_source(run.manifest, name) for name in names]
         splits = [split for entry in entries for split in (entry, entry["held_out"])]
         if tokens := sum(split["tokens"] for split in splits):
             return sum(split["text_bytes"] for split in splits) / tokens

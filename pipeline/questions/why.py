@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pipeline import storage
 from pipeline.finished import FinishedRun, PartFiles, Row, SourceParts, open_finished
-from pipeline.manifest import SPLITS, shards_of
+from pipeline.manifest import SPLITS, members_of, shards_of
 from pipeline.questions.find import Hit, rows_at, search
 from pipeline.questions.measured import Keeps, Limit, MeasuredValue, measures_of_row
 from pipeline.questions.replay import Edit, edits_of
@@ -161,15 +161,17 @@ def _dropped_late(run: FinishedRun, source: SourceParts, ordinal: int, row: Row)
 
 
 def _shard_of(run: FinishedRun, source: SourceParts, ordinal: int, row: Row) -> InShard | None:
-    """Where the document's tokens lie. Of all shards, only those are read that hold documents of its part."""
+    """Where the document's tokens lie. Of all shards, only those are read that hold documents of its part; of a source that is
+    split, those of its parts, until it is found."""
+    names = members_of(run.manifest, source.name)
     for split in SPLITS:
         counts = [report.files[split].documents for report in source.tokens]
         first = sum(counts[:ordinal]) if ordinal >= 0 else 0
         end = first + counts[ordinal] if ordinal >= 0 else sum(counts)
         position = 0
-        for shard in shards_of(run.manifest, source.name, split):
+        for shard in (shard for name in names for shard in shards_of(run.manifest, name, split)):
             begin, position = position, position + shard["documents"]
-            if position <= first or begin >= end:
+            if names == [source.name] and (position <= first or begin >= end):
                 continue
             with storage.open_stream(storage.join(run.uri, shard["index"])) as stream:
                 for start, stop, name, src, loc in read_index(stream):

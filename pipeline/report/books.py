@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from pipeline.finished import FinishedRun, SourceParts
+from pipeline.manifest import whole_source
 from pipeline.plan.parts import dedups_before
 from stages.books import Amount, StepBooks, add_up, imbalances
 
@@ -124,7 +125,7 @@ def source_books(run: FinishedRun, source: SourceParts) -> SourceBooks:
 
 def _against_manifest(run: FinishedRun, source: SourceParts, out: Amount) -> list[str]:
     """What the manifest says otherwise than the ledger."""
-    entry = run.manifest["sources"][source.name]
+    entry = whole_source(run.manifest, source.name)
     found = []
     listed = entry["documents"] + entry["held_out"]["documents"]
     if listed != out.docs:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts, open_finished
+from pipeline.grid import Grid, grids
 from pipeline.questions.clusters import Cluster, DedupClusters, Piece, clusters
 from pipeline.questions.compare import Comparison, compare
 from pipeline.recipe_text import recipe_text
@@ -79,6 +80,7 @@ class MixtureFigures(Struct, frozen=True):
     tokens: int
     seed: int
     sources: list[Member]
+    grids: list[Grid]
 
 
 class Figures(Struct, frozen=True, kw_only=True):
@@ -194,7 +196,7 @@ def _mixture(run: FinishedRun) -> MixtureFigures:
         )
         for name, entry in entries.items()
     ]
-    return MixtureFigures(total, mixture["seed"], members)
+    return MixtureFigures(total, mixture["seed"], members, grids(run.manifest))
 
 
 def _shards(shards: list[ShardEntry]) -> Shards:

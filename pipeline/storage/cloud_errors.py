@@ -40,7 +40,8 @@ def from_cloud_error(error: Exception, uri: str, action: str) -> StorageError:
         )
     if _passes(text):
         return broken(error).given_up(uri)
-    return StorageError(f"{shown(uri)}: cannot {action} it: {_cause(text)}")
+    fix = f"; set {_SETTINGS[kind]}" if action == "reach" else ""
+    return StorageError(f"{shown(uri)}: cannot {action} it: {_cause(text)}{fix}")
 
 
 def broken(error: Exception) -> Broken:

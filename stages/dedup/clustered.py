@@ -1,12 +1,14 @@
 """Exact, url and minhash dedup as phases, from parts to removals.
 
     scatter     a group of parts -> records by key, and edges between copies seen by one task
-    group       a partition of keys -> edges between copies
+    group       a partition of keys -> edges between copies (with `against`, with records of old documents)
     large-star, small-star (rounds) -> clusters as stars around their first document
+    settle      (only with against) a partition of clusters -> those of old documents, whose new copies go; the others
     members, measure (only with keep: longest or best, or verify) -> what the choice hangs on
     choose      a partition of clusters -> who goes, for whom
     name        a group of parts -> ids of the kept documents
     remove      a group of parts -> the removals of each part
+    index       (only with save) a group of parts -> its records and the names of its documents, for later dedups
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 from stages.dedup.choose import choose, measure, members, needs_members
 from stages.dedup.components import large_star, small_star
+from stages.dedup.index import DOCS, KEYS, group_with_old, index_name, settle, write_index
 from stages.dedup.removals import largest_clusters, name, remove
 from stages.dedup.scatter import group, scatter
 from stages.dedup.spec import AnyClustered, AnyDedup, read_clustered
@@ -44,10 +47,24 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     first = work.by_group("scatter", scatter, ["records_path", "edges_path"], spec=settings, partitions=work.partitions)
     scattered = yield first
     records = output_files(first, "records_path")
-    grouped = work.by_partition("group", group, "edges_path", spec=settings, partitions=work.partitions, records_paths=records)
+    old = {kind: [path for path in settings.against if path.endswith(kind)] for kind in (KEYS, DOCS)}
+    with_old = {"index_paths": old[KEYS]} if old[KEYS] else {}
+    grouped = work.by_partition(
+        "group",
+        group_with_old if with_old else group,
+        "edges_path",
+        spec=settings,
+        partitions=work.partitions,
+        records_paths=records,
+        **with_old,
+    )
     found = yield grouped
 
     clusters, rounds = yield from _stars(work, output_files(first, "edges_path") + output_files(grouped, "edges_path"))
+    settled: list[str] = []
+    gone = 0
+    if old[DOCS]:
+        clusters, settled, gone = yield from _settled(work, clusters, old[DOCS])
     if needs_members(settings):
         work, clusters = yield from _measured(work, clusters, settings.partition_count(documents, settings.member_bytes))
     chosen = work.by_partition("choose", choose, "out_path", spec=settings, paths=clusters, group_starts=work.starts)
@@ -56,7 +73,7 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
         "name", name, ["out_path"], chosen_paths=output_files(chosen), group_starts=work.starts, memory=settings.memory
     )
     names = yield named
-    removals = work.by_group("remove", remove, [], spec=settings, named_paths=output_files(named))
+    removals = work.by_group("remove", remove, [], spec=settings, named_paths=[*output_files(named), *settled])
     for task in removals.tasks:
         ordinals = [part["ordinal"] for part in task.arguments["parts"]]
         task.outputs["out_paths"] = {str(o): file_name(folder, "removals", o, ".parquet") for o in ordinals}
@@ -66,7 +83,7 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
         "method": settings.method,
         "documents": sum(r["documents"] for r in scattered),
         "compared": sum(r["compared"] for r in scattered),
-        "removed": sum(r["removed"] for r in names),
+        "removed": gone + sum(r["removed"] for r in names),
         "rounds": rounds,
         "largest_bucket": max((r["largest"] for r in found), default=0),
         "sizes": _sum_pairs([pair for r in names for pair in r["sizes"]]),
@@ -76,7 +93,7 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
         "removals": {part: p for task in removals.tasks for part, p in task.outputs["out_paths"].items()},
     }
     settings.check_removal(summary["removed"], summary["documents"])
-    return summary
+    return summary | ((yield from _index(work, records, removals)) if settings.save else {})
 
 
 @dataclass(frozen=True)
@@ -129,6 +146,40 @@ def _stars(work: _Work, edges: list[str]) -> Generator[Phase, list[Any], tuple[l
         yield small
         edges = output_files(small)
     raise RuntimeError(f"clusters of copies did not settle in {MAX_ROUNDS} rounds")
+
+
+def _settled(
+    work: _Work, stars: list[str], docs: list[str]
+) -> Generator[Phase, list[Any], tuple[list[str], list[str], int]]:
+    """The clusters of new documents alone; who goes for old ones, as `name` writes it; and how many these are."""
+    phase = work.by_partition(
+        "settle",
+        settle,
+        "out_path",
+        spec=work.settings,
+        partitions=work.partitions,
+        stars_paths=stars,
+        docs_paths=docs,
+        group_starts=work.starts,
+    )
+    for task in phase.tasks:
+        task.outputs["named_path"] = f"{task.outputs['out_path']}-named"
+    found = yield phase
+    return output_files(phase), output_files(phase, "named_path"), sum(r["removed"] for r in found)
+
+
+def _index(work: _Work, records: list[str], removals: Phase) -> Generator[Phase, list[Any], dict[str, Any]]:
+    """Write the index; its files, for the summary. They are named by the first part of each group."""
+    phase = work.by_group("index", write_index, [], spec=work.settings, partitions=work.partitions)
+    names = []
+    for task, path, removal, start in zip(phase.tasks, records, removals.tasks, work.starts, strict=True):
+        del task.arguments["group"]
+        task.arguments.update(records_path=path, removals_paths=removal.outputs["out_paths"])
+        name = file_name(work.folder, index_name(work.settings), start)
+        task.outputs.update(keys_path=f"{name}{KEYS}", docs_path=f"{name}{DOCS}")
+        names += [f"{name}{KEYS}", f"{name}{DOCS}"]
+    yield phase
+    return {"index": names}
 
 
 def _measured(

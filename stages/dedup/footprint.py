@@ -100,7 +100,11 @@ def footprint(
         needs.append(Need("members", partitions, of_partition, documents * 16))
         needs.append(Need("measure", groups, reading + 3 * spec.memory, members))
     needs.append(Need("choose", choices, BASE_BYTES + 3 * max(spec.memory, -(-members // choices)), documents * 16))
+    if spec.against:
+        needs.append(Need("settle", partitions, of_partition, edges + NAME_BYTES * documents))
     of_group = sorting + 3 * NAME_BYTES * documents // max(groups, 1)
     needs.append(Need("name", groups, of_group, NAME_BYTES * documents))
     needs.append(Need("remove", groups, of_group, NAME_BYTES * documents))
+    if spec.save:
+        needs.append(Need("index", groups, reading + 3 * spec.memory, records + NAME_BYTES * documents))
     return needs

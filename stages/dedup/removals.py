@@ -31,7 +31,8 @@ REMOVALS = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),  # of the removed document in its part; rising
         pa.field("reason", pa.large_string(), nullable=False),
-        # The document kept for it; null where there is none to name (a false positive, or an n-gram of a saved filter).
+        # The document kept for it; null where there is none to name (a false positive, or an n-gram of a saved filter). Of a run
+    # that this one was compared with, `id (RUN/source)` and RUN/source, without a place.
         pa.field("representative", pa.large_string()),  # its id
         pa.field("representative_source", pa.large_string()),
         pa.field("representative_part", pa.int32()),  # its ordinal, as handed to the dedup
@@ -136,8 +137,8 @@ def remove(
             pa.repeat(pa.scalar(reason, pa.large_string()), end - begin),
             mine.column("kept_id").combine_chunks(),
             mine.column("kept_source").combine_chunks(),
-            pa.array(part_of(kept[begin:end])),
-            pa.array(row_of(kept[begin:end]), pa.int64()),
+            pa.array(part_of(kept[begin:end]), mask=kept[begin:end] < 0),  # an old document's: of another run
+            pa.array(row_of(kept[begin:end]), pa.int64(), mask=kept[begin:end] < 0),
         ]
         write_removals(pa.Table.from_arrays(columns, schema=REMOVALS), out_paths[str(part["ordinal"])])
         removed[str(part["ordinal"])] = end - begin

@@ -199,6 +199,17 @@ def read_block(file: BinaryIO, partition: int, name: str) -> pa.Table | None:
     return pa.ipc.open_stream(block).read_all() if length else None
 
 
+def block_count(file: BinaryIO, name: str) -> int:
+    """How many partitions an open shuffle file has. Raises InputError for another kind of file."""
+    end, tail = file.seek(0, 2), 8 + len(MAGIC)
+    if end >= tail:
+        file.seek(end - tail)
+        count, magic = struct.unpack(f"<q{len(MAGIC)}s", file.read(tail))
+        if magic == MAGIC and count > 0 and end >= tail + _ENTRY.size * count:
+            return count
+    raise InputError(name, "not a shuffle file: it is cut short or of another kind")
+
+
 def _place(partition: int, count: int, begin: int, length: int) -> bytes:
     return struct.pack("<4q", partition, count, begin, length)
 

@@ -60,6 +60,11 @@ class _Clustered(_Dedup):
     Ties go to the first."""
     best: str | None = None
     """With `keep: best`, the measure (`step.measure`, a number) whose greatest value stays; a missing one is least."""
+    against: InFile[tuple[str, ...]] = ()
+    """Finished runs, by their folders, whose documents count as there before: copies of these go, and none of these does. Their
+    dedup has `save: true`, and the same settings of what is compared."""
+    save: bool = False
+    """Keep an index with the run's output, for later runs that name this one in `against`."""
     partitions: HowMuch[int | None] = Field(default=None, ge=1, le=1 << 20)
     """Partitions of every shuffle; left out, as many as `partition_bytes` asks for."""
     partition_bytes: HowMuch[Bytes] = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
@@ -136,6 +141,12 @@ class MinHash(_Clustered):
     verify_against: int = Field(default=64, ge=1)
     """With `verify`, how many kept documents of a cluster, the first ones, each other member is compared to."""
 
+    @model_validator(mode="after")
+    def _old_texts_are_not_read(self) -> MinHash:
+        if self.against and self.verify is not None:
+            raise ValueError("verify reads the texts of copies, and those of the runs in `against` are not read: leave one out")
+        return self
+
     @property
     def records_per_document(self) -> int:
         return self.bands
@@ -163,6 +174,8 @@ class Filtering(_Dedup):
     """Of the hash functions."""
     load: InFile[str | None] = None
     """A saved filter to begin with: what it holds counts as seen (dedup of a new crawl against old ones)."""
+    against: InFile[tuple[str, ...]] = ()
+    """In place of `load` a finished run, by its folder, whose dedup by this method has `save: true`."""
     save: bool = False
     """Keep each shard's filter with the run's output."""
     name_holders: bool = True
@@ -192,9 +205,11 @@ class Filtering(_Dedup):
 
     @model_validator(mode="after")
     def _loaded_filters_are_not_sized(self) -> Filtering:
-        if self.load and self.shards > 1:
+        if self.load and self.against:
+            raise ValueError("load and against are both given: a filter to begin with, and a run whose filter that is")
+        if (self.load or self.against) and self.shards > 1:
             raise ValueError("load: one saved filter goes with shards: 1")
-        if self.exactly and (self.load or self.save):
+        if self.exactly and (self.load or self.against or self.save):
             raise ValueError("load and save are for Bloom filters: leave exact out")
         if self.expected and not self.load:
             try:

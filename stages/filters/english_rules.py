@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from stages.document import text_buffers
+from stages.kernels.elisions import split_elisions
 from stages.kernels.english_urls import CURRENCY, ICON, LOWER, PUNCTUATION, QUOTE, UPPER
 from stages.kernels.english_words import english_words
 from stages.kernels.item_words import word_hashes
 from stages.kernels.unicode_tables import code_points
 
-Splitter = Literal["english", "unicode"]
+Splitter = Literal["english", "french", "unicode"]
 
 
 def _words(text: str) -> list[str]:
@@ -176,5 +177,15 @@ def english_spans(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def word_spans(texts: pa.Array, splitter: Splitter) -> tuple[np.ndarray, np.ndarray]:
-    """`english_spans`; for `unicode` two empty arrays, by which kernels know that they are to split text themselves."""
-    return english_spans(texts) if splitter == "english" else (np.empty(0, np.int64), np.empty(0, np.int64))
+    """`english_spans`; for `unicode` two empty arrays, by which kernels know that they are to split text themselves.
+
+    For `french` these words are parted behind the apostrophes within them too.
+    """
+    if splitter == "unicode":
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    spans, ends = english_spans(texts)
+    if splitter == "english":
+        return spans, ends
+    data, offsets = text_buffers(texts)
+    out, out_ends = np.empty(2 * int(offsets[-1] - offsets[0]) + 2, np.int64), np.empty_like(ends)
+    return out[: 2 * split_elisions(data, spans, ends, out, out_ends)], out_ends

@@ -48,12 +48,21 @@ class SplitEntry(TypedDict):
     shards: list[ShardEntry]
 
 
-class SourceEntry(SplitEntry):
-    """A source: its training shards, how many tokens training asks of it, and what is held out."""
-
+class _Source(SplitEntry):
     budget_tokens: int
     max_repeats: float
     held_out: SplitEntry
+
+
+class SourceEntry(_Source, total=False):
+    """A source: its training shards, how many tokens training asks of it, and what is held out.
+
+    of, part, where: of a part of a source, that source, the part's name on each axis, and what its documents have in common.
+    """
+
+    of: str
+    part: dict[str, str]
+    where: dict[str, str]
 
 
 class TokenizerEntry(TypedDict):

@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from pipeline.cli import main
+from stages.document import text_buffers
+from stages.filters.english_rules import word_spans
 from stages.steps import STEPS
 
 COMMON = ("de", "la", "le", "et", "les", "une", "dans", "pour")
@@ -91,6 +93,22 @@ def test_the_rules_of_fineweb2_decide_as_they_say(tmp_path: Path, capsys: pytest
         given = ["mot de mot la fin", "de de de", "который о нём", "л которых о", "l'été de", "De La", "delà lade", ""]
         found = gopher.measure(pa.record_batch({"text": pa.array(given, pa.large_string())}))
         assert list(found["stop_words"]) == [2, 1, 2, 1, 2, 0, 0, 0], splitter
+
+
+def test_words_of_french_are_spacys() -> None:
+    spacy = pytest.importorskip("spacy")
+    given = [
+        "L'eau de l'été, c'est qu'elle m’a dit d'où j'étais.", "'mot' d' 'l'arbre'", "rien", "", "l'", "À l'œuvre l’île",
+        "Le moulin tourne, mais l'homme n'y est plus.",
+    ]  # fmt: skip
+    texts = pa.array(given, pa.large_string())
+    spans, ends = word_spans(texts, "french")
+    data = text_buffers(texts)[0].tobytes()
+    words = [data[a:b].decode() for a, b in spans.reshape(-1, 2).tolist()]
+    split = spacy.blank("fr")
+    for row in (0, 2, 3, 5, 6):
+        assert words[ends[row] : ends[row + 1]] == [token.text for token in split(given[row])], given[row]
+    assert words[ends[1] : ends[2]][-3:] == ["l'", "arbre", "'"] and words[ends[4] : ends[5]][0].startswith("l")
 
 
 def test_what_cannot_be_used_is_said(

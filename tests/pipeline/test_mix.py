@@ -131,6 +131,16 @@ def test_where_hard_links_cannot_be(folders: Path, tmp_path: Path, files: Any) -
     assert documents(tmp_path / "m", "docs") == documents(folders / "a", "docs")
 
 
+def test_mixtures_have_names_of_their_own(folders: Path, tmp_path: Path) -> None:
+    """What is another mixture has another name, and the same one has the same wherever it is made."""
+    asked = (["epochs=1"], ["epochs=2"], ["epochs=1", "seed=3"], ["per_source.docs.repeats=2"])
+    names = [mixed(folders, "a", set=keys)["name"] for keys in asked]
+    assert len(set(names)) == len(asked) and all(name.startswith("a-") for name in names)
+    assert mixed(folders, "a", set=["epochs=1"], out=str(tmp_path / "m"))["name"] == names[0]
+    assert mixed(folders, "b", set=["epochs=1"])["name"] != names[0]
+    assert mixed(folders, "a", set=["epochs=1"], name="mine")["name"] == "mine"
+
+
 def test_a_failed_link_names_the_other_ways(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(18, "Invalid cross-device link")
@@ -179,7 +189,7 @@ def test_a_run_and_its_mixtures_stand_side_by_side(tmp_path: Path, capsys: pytes
     assert second["fingerprint"] != first["fingerprint"]
     assert state(tmp_path / "run") == shards and (tmp_path / "m/manifest.json").read_bytes() == manifest
     assert main(["mix", str(tmp_path / "run")]) == 0  # what the run asks now
-    assert "small: a mixture of" in (out := capsys.readouterr().out) and "--out NEW writes" in out
+    assert ": a mixture of" in (out := capsys.readouterr().out) and "--out NEW writes" in out
 
 
 def olmoe(folder: Path) -> Path:
@@ -219,7 +229,7 @@ def test_olmoes_own_mixture(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert (shares["dclm"], shares["starcoder"], shares["wiki"]) == (94.88, 2.48, 0.09)
     assert main(["mix", str(folder), "--recipe", str(recipe), "--profile", "full", "--dry-run", "--out", "x"]) == 0
     shown = capsys.readouterr().out
-    assert "olmoe: a mixture of 5.13T tokens" in shown
+    assert ": a mixture of 5.13T tokens" in shown
     assert "each epoch of a source in an order of its own, the last 100B tokens in another" in " ".join(shown.split())
     with pytest.raises(MixtureError, match=r"wiki: .* = 6.\d+ repeats, 4 allowed"):
         mix([str(folder)], MixOptions(str(recipe), "full", ["per_source.wiki.tokens=25B"]))

@@ -74,7 +74,7 @@ def write_run(
             rows = zip([0, *ends], ends, strict=False)
             shard_format.write_index(folder / index, [(s, e, f"{i}", "f", i + 1) for i, (s, e) in enumerate(rows)])
             facts[split] = [{"tokens": count, "documents": documents, "text_bytes": 4 * count, "sha256": sha256}]
-        budget = facts["train"][0]["tokens"] * 3 // 2
+        budget = facts["train"][0]["tokens"] * 3 // 2 // (4 * LENGTH) * 4 * LENGTH  # whole batches
         entries[source] = manifest.source_entry(source, facts["train"], facts["held_out"], budget, 4.0)
     (folder / "tokenizer").mkdir(exist_ok=True)
     tokenizer = Tokenizer(models.WordLevel({f"{words}{number}": number for number in range(vocab)}, f"{words}2"))

@@ -43,7 +43,7 @@ def test_best_fit_reads_every_document_whole_once_an_epoch(run):
         for document in documents_of(run, source):
             expected.update(document[at : at + LENGTH] for at in range(0, len(document), LENGTH))
         epoch = data.plan.available[number]
-        assert data.plan.asked[number] == epoch * 3 // 2 or data.plan.asked[number] == (epoch * 3 - 1) // 2
+        assert epoch * 3 // 2 - 4 <= data.plan.asked[number] <= epoch * 3 // 2 + 1  # the budget is of whole batches
         first = np.flatnonzero(source_of == number)[:epoch]
         found = Counter(piece for at in first for piece in pieces_of(train.read(int(at), 1, documents=True)))
         assert found == expected

@@ -346,7 +346,7 @@ def test_command_line_names_what_is_not_installed(tmp_path, small_run, capsys, m
         assert main(command) == 2
     assert capsys.readouterr().err == "error: torch is not installed: pip install 'headrace[trainer]'\n"
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "train", interrupted)

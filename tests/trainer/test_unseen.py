@@ -121,3 +121,18 @@ def test_a_checkpoint_that_does_not_say_its_rule_goes_on(
     assert checkpoint.read_state(checkpoint.find(out))["data"]["held_out"] is None
     assert train(make_config(train={"tokens": 256}), own, out, resume=True, device="cpu") == 0
     assert checkpoint.read_state(checkpoint.find(out))["data"]["held_out"] == {"share": 0.3, "salt": "headrace"}
+
+
+def test_a_folder_that_is_held_out_as_a_whole_is_an_evaluation_set(
+    trained: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = corpus(folder, "whole", "shards.held_out=1")
+    manifest = json.loads((data / "manifest.json").read_text())["sources"]["web"]
+    assert manifest["tokens"] == manifest["budget_tokens"] == 0 and manifest["held_out"]["documents"] == 80
+    capsys.readouterr()
+    assert main(["eval", str(trained), "--data", str(data), "--device", "cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["held_out"]
+    assert found["loss"] == found["sources"]["web"]["loss"] > 0
+    # Of training there is nothing to be had, and that is said.
+    assert main(["train", "olmoe_tiny", "--data", str(data), "--out", str(folder / "none"), "--device", "cpu"]) == 2
+    assert "there is nothing to train on" in capsys.readouterr().err

@@ -26,7 +26,7 @@ from stages.tokens.shard_format import Manifest, ShardError, canonical_json, loa
 from trainer.loader.files import THREADS, DataError, Reader
 from trainer.loader.order import Order, Permutation, key
 from trainer.loader.packing import open_pack, pack_shards, packing_folder
-from trainer.loader.sources import Chunks, Extents, Packed, Pieces
+from trainer.loader.sources import Chunks, Extents, Packed, Pieces, asked_of
 
 BLOCK = 1 << 14  # positions of the order looked up at once: one call costs as much as some thousand lookups
 AHEAD = 4  # batches read before they are wanted
@@ -266,7 +266,7 @@ class Data:
         self.pad_id: int = manifest["tokenizer"]["pad_id"]
         self.tokenizer_sha256: str = manifest["tokenizer"]["sha256"]
         self.held_out_facts: dict[str, Any] = manifest.get("held_out", {})  # share, salt, and near copies in training
-        identity = {"corpus": corpus, "sequence_length": plan.sequence_length, "seed": plan.seed}
+        identity = {"corpus": corpus, "sequence_length": plan.sequence_length, "seed": plan.seed, "asked": plan.asked}
         if plan.packing != "concatenate":
             identity["packing"] = plan.packing
         self.fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
@@ -287,12 +287,14 @@ def open_data(
     seed: int | None = None,
     max_tokens: int | None = None,
     packing: Packing = "concatenate",
+    held_out_only: bool = False,
 ) -> Data:
     """Open a finished run, or what `materialize` made of one, for training with instances of `sequence_length` tokens.
 
     `seed` sets the order (None: the mixture's own). `max_tokens` ends training early; it does not change the order.
     A source is seen as often as its budget says in tokens: whole epochs are whole, remainders of shards do not count.
     What `best_fit` needs to know of a shard is worked out at the first opening and kept (`packing_folder`).
+    `held_out_only` opens what is to be scored: there need be nothing to train on.
     Raises DataError for a missing or damaged run, a source too small for one instance, or nothing to train on.
     """
     run_dir, reader = Path(run_dir), Reader()
@@ -308,7 +310,7 @@ def open_data(
         kept = [Chunks(run_dir, split["shards"], dtype, sequence_length, reader) for split in splits]
     except ShardError as error:
         raise DataError(str(error)) from None
-    if not sum(plan.asked) or (max_tokens is not None and max_tokens < sequence_length):
+    if not (sum(plan.asked) or held_out_only) or (max_tokens is not None and max_tokens < sequence_length):
         raise DataError(
             f"{run_dir}: there is nothing to train on (no whole instance of {sequence_length} tokens is asked for)"
         )
@@ -336,8 +338,6 @@ def _open_sources(
 ) -> tuple[Plan, list[Chunks | Packed]]:
     dtype, sources = np.dtype(manifest["dtype"]), manifest["mixture"]["sources"]
     shards: list[Chunks | Packed] = []
-    asked: list[int] = []
-    positions, held = 0, 0.0
     for name in sources:
         entry = manifest["sources"][name]
         one: Chunks | Packed
@@ -352,9 +352,9 @@ def _open_sources(
                 f"instance of {length} tokens; make the sequence shorter, or leave the source out"
             )
         shards.append(one)
-        asked.append(entry["budget_tokens"] * one.count // entry["tokens"] if entry["tokens"] else 0)
-        positions += asked[-1] * length
-        held += asked[-1] * one.tokens / max(1, one.count)
+    asked = asked_of([manifest["sources"][name] for name in sources], shards)
+    positions = sum(asked) * length
+    held = sum(count * one.tokens / max(1, one.count) for count, one in zip(asked, shards, strict=True))
     seed = manifest["mixture"]["seed"] if seed is None else seed
     last = manifest["mixture"]["reshuffle_last_tokens"] // length
     padding = 1 - held / positions if positions else 0.0

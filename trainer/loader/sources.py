@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,3 +133,22 @@ class Packed(_Shards):
     def _refuse(self, shards: np.ndarray, wrong: np.ndarray) -> None:
         if wrong.any():
             raise DataError(f"{self._packs[shards[wrong.argmax()]]}: is damaged; remove it, and it is made again")
+
+
+def asked_of(entries: Sequence[Mapping[str, Any]], shards: Sequence[Chunks | Packed]) -> list[int]:
+    """Instances of each source that hold the tokens of its budget; whole epochs are whole, and none is begun that the
+    budget does not begin.
+
+    Fractions of an instance are dealt by largest remainders, so that a budget of n instances' tokens gives n.
+    """
+    exact = []
+    for entry, one in zip(entries, shards, strict=True):
+        budget, tokens = entry["budget_tokens"], entry["tokens"]
+        whole = budget % tokens == 0 if tokens else True
+        most = -(-budget // tokens) * one.count if tokens else 0
+        exact.append(Fraction(most) if whole else min(Fraction(budget * one.count, max(1, one.tokens)), Fraction(most)))
+    floors = [int(value) for value in exact]
+    by_rest = sorted(range(len(exact)), key=lambda number: exact[number] - floors[number], reverse=True)
+    for number in by_rest[: int(sum(exact)) - sum(floors)]:
+        floors[number] += 1
+    return floors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,12 @@ class TestGoogle(CloudTests):
         storage.publish(path, there.uri("large"))
         assert not path.exists() and not gcs.uploads and storage.stat(there.uri("large")).size == 33 << 20
 
+    def test_an_upload_that_arrives_short_is_noticed(self, there: Cloud, gcs: FakeGcs, tmp_path: Path) -> None:
+        path, gcs.lose = tmp_path / "large", 1
+        path.write_bytes(bytes(33 << 20))
+        with pytest.raises(storage.TransientError, match="arrived damaged"):
+            storage.publish(path, there.uri("large"))
+
     def test_a_download_that_was_damaged_on_its_way_is_noticed(self, there: Cloud, gcs: FakeGcs) -> None:
         storage.write_bytes(there.uri("file"), b"as it was written")
         gcs.objects["test/file"].data = b"as it was WRITTEN"
@@ -52,6 +59,13 @@ class TestGoogle(CloudTests):
 def test_other_tools_spellings_are_told_apart(uri: str, better: str) -> None:
     with pytest.raises(storage.StorageError, match=better):
         storage.list_files(uri)
+
+
+def test_an_account_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(storage.StorageError, match=r"^az://c/x: cannot reach it: .*; set AZURE_STORAGE_ACCOUNT_NAME with"):
+        storage.stat("az://c/x")
 
 
 def test_where_obstore_is_not_installed_that_is_said() -> None:

@@ -159,7 +159,8 @@ def steps(folder: Path, values: list[bytes]) -> list[Step]:
     names = ("softmax of two", "tree, characters, more labels than dimensions", "quantized, pruned, norms, output")
     trained = [train(KINDS[name], _folder(folder, name))[0] for name in names]
     return [
-        C4Quality(), FineWebQuality(), FineWebQuality(splitter="unicode"), GopherQuality(), GopherQualityDatatrove(),
+        C4Quality(), FineWebQuality(), FineWebQuality(splitter="unicode"), FineWebQuality(splitter="french"),
+        GopherQuality(), GopherQualityDatatrove(),
         GopherQualityDatatrove(splitter="unicode"), RepetitionDatatrove(splitter="unicode"), LimitNewlines(), MaskPii(),
         MaskPii(patterns="strict"),
         RefinedWebLines(), RemoveUrls(), Repetition(), RepetitionDatatrove(), StarCoder(),

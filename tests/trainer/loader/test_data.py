@@ -76,8 +76,27 @@ def test_instances_are_chunks_of_shards_and_remainders_are_dropped(run):
         found = [tuple(row) for row in batch[source == number].tolist()]
         assert set(found) <= known
         assert len(set(found)) == min(len(found), len(known))  # nothing comes again before all has come
-    # 100 of zeta's 150.3 instances are asked for, and alpha's 20.9 about 2.4 times.
-    assert (source == 0).sum() == 1600 * 150 // 2405 and (source == 1).sum() == 800 * 20 // 335
+    # The tokens of 100 instances are asked of zeta, which has 150, and of 50 of alpha, which has 20.
+    assert (source == 0).sum() == 100 and (source == 1).sum() == 50
+
+
+def test_a_budget_of_so_many_instances_gives_as_many(tmp_path):
+    """Whatever its shards leave over, and however many sources divide it."""
+    data = open_data(make_run(tmp_path / "one", {"zeta": SOURCES["zeta"]}, {"zeta": 256 * LENGTH}), LENGTH)
+    assert len(data.train) == 256
+    thirds = {"zeta": 1_365, "alpha": 1_365, "beta": 1_366}  # of 256 instances; each has a rest of 5 or 6 tokens
+    sources = {**SOURCES, "beta": ([numbered(2000, 700 * LENGTH)], [])}
+    data = open_data(make_run(tmp_path / "three", sources, thirds), LENGTH)
+    assert len(data.train) == 256
+    counts = np.bincount(data.train.source_of(0, 256)).tolist()
+    assert sorted(counts) == [85, 85, 86]
+
+
+def test_another_count_of_instances_is_another_order(tmp_path):
+    """The order follows from how many instances are asked for, which a checkpoint's fingerprint therefore holds."""
+    data = open_data(make_run(tmp_path, SOURCES, BUDGETS), LENGTH)
+    other = data.plan._replace(asked=[99, 47])
+    assert module.Data(sf.load_manifest(tmp_path), data.corpus, other, data.train, {}).fingerprint != data.fingerprint
 
 
 def test_whole_epochs_stay_whole(tmp_path):

@@ -1,0 +1,174 @@
+"""The data of each arm: its run, which shares what it can with the first arm's, and a mixture of exactly enough tokens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from pipeline.ablate.arms import Arm
+from pipeline.carry_out import Options, run_recipe
+from pipeline.folder import MIXTURE, read_mark
+from pipeline.ledger import FOLDER
+from pipeline.manifest import read_manifest
+from pipeline.mix import MixOptions, mix
+from pipeline.place import Placement
+from pipeline.recipe import Recipe, load_recipe
+from stages.errors import UserError
+from stages.tokens.manifest_shape import Manifest
+from stages.tokens.near_copies import LIMIT, MOST, NGRAM, HeldOutNgrams, lowest, sampled
+from stages.tokens.shard_format import open_tokens, read_index
+from stages.tokens.tokenizer import load_tokenizer
+
+DOCUMENTS = 256  # of a shard that are looked at together
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A member of an arm's mixture: tokens there are, tokens asked for, share, repeats."""
+
+    available: int
+    asked: int
+    share: float
+    repeats: float
+
+
+class ArmData(msgspec.Struct, frozen=True, kw_only=True):
+    """An arm's data: its folder, its fingerprint, what it is made of, and training documents near the evaluation text."""
+
+    folder: str
+    fingerprint: str
+    recipe: str
+    profile: str
+    settings: list[str]
+    mixture: list[str]
+    documents: int
+    sources: dict[str, Part]
+    near_documents: int
+    near_tokens: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an experiment's data are made for: its recipe and profile, the tokens of a training and of an instance."""
+
+    recipe: str
+    profile: str | None
+    assignments: Sequence[str]
+    tokens: int
+    length: int
+
+
+def prepare(arms: Sequence[Arm], asked: Asked, out: Path, placement: Placement, texts: Sequence[str]) -> dict[str, ArmData]:
+    """Run each arm's recipe, the first one first, and mix its tokens. Raises UserError, with the arm's name."""
+    found: dict[str, ArmData] = {}
+    base: Path | None = None
+    for arm in arms:
+        try:
+            run = out / "runs" / arm.name
+            if base is not None and not run.exists() and arm.recipe is None:
+                clone(out / "runs" / arm.after if arm.after else base, run)
+            recipe = _recipe(arm, asked, out if base is not None else None)
+            run_recipe(recipe, Options(str(run), take_over=True, **vars(placement)))
+            if base is None:
+                base = run
+                _keep_tokenizer(run, out)
+            found[arm.name] = _mixed(arm, asked, out, run, recipe, texts)
+        except UserError as error:
+            raise UserError(f"arm {arm.name}: {error}") from None
+    return found
+
+
+def _recipe(arm: Arm, asked: Asked, out: Path | None) -> Recipe:
+    """The arm's recipe. out: where the tokenizer of the first arm is kept, for all others."""
+    path, profile = (asked.recipe, asked.profile) if arm.recipe is None else (arm.recipe, arm.profile)
+    own = ["run.keep=all", *asked.assignments, *arm.assignments]
+    if out is not None:
+        own.append(f"tokenizer={{path: '{(out / 'tokenizer.json').absolute()}', train: null, hub: null}}")
+    return load_recipe(path, profile, own)
+
+
+def _keep_tokenizer(run: Path, out: Path) -> None:
+    manifest = read_manifest(str(run))
+    data = (run / manifest["tokenizer"]["path"]).read_bytes()
+    if not (out / "tokenizer.json").is_file() or (out / "tokenizer.json").read_bytes() != data:
+        (out / "tokenizer.json").write_bytes(data)
+
+
+def clone(run: Path, target: Path) -> None:
+    """A run's folder again, its files as links, so that another recipe goes on from what it did. What is added to in place,
+    its ledger, and small files are copied. A clone that was broken off is made again."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for path in sorted(run.rglob("*")):
+        name = path.relative_to(run)
+        if path.is_dir() or name.parts[0] in ("logs", "run.lock", ".scratch"):
+            continue
+        there = partial / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if name.parts[0] == FOLDER or len(name.parts) == 1:
+            shutil.copy2(path, there)
+        else:
+            os.link(path, there)
+    partial.rename(target)
+
+
+def _mixed(arm: Arm, asked: Asked, out: Path, run: Path, recipe: Recipe, texts: Sequence[str]) -> ArmData:
+    manifest = read_manifest(str(run))
+    shards = sum(len(entry["shards"]) for entry in manifest["sources"].values())
+    # Of each shard less than an instance is left over, in each of its epochs: with so many more there are enough of them.
+    spare = asked.length * shards * (1 + int(recipe.mixture.max_repeats))
+    options = MixOptions(assignments=[f"tokens={asked.tokens + spare}", *arm.mixture], name=arm.name)
+    told = mix([str(run)], options)
+    if told.tokens < asked.tokens:
+        raise UserError(f"its mixture has {told.tokens:,} tokens, and {asked.tokens:,} are to be trained on")
+    folder = out / "arms" / arm.name / f"data-{told.fingerprint[:12]}"
+    mark = read_mark(str(folder), MIXTURE) if folder.exists() else None
+    if not (mark and mark.get("finished")):
+        shutil.rmtree(folder, ignore_errors=True)
+        mix([str(run)], replace(options, out=str(folder)))
+    documents, tokens = near_texts(folder, texts)
+    return ArmData(
+        folder=str(folder.relative_to(out)),
+        fingerprint=told.fingerprint,
+        recipe=recipe.name,
+        profile=recipe.profile or "",
+        settings=list(arm.assignments),
+        mixture=list(arm.mixture),
+        documents=sum(entry["documents"] for entry in manifest["sources"].values()),
+        sources={name: Part(one.available, one.asked, one.share, one.repeats) for name, one in told.sources.items()},
+        near_documents=documents,
+        near_tokens=tokens,
+    )
+
+
+def near_texts(folder: Path, texts: Sequence[str]) -> tuple[int, int]:
+    """Training documents of a mixture that are near copies of some texts (the rule for held-out ones), and their tokens."""
+    manifest = read_manifest(str(folder))
+    tokenizer = load_tokenizer(folder / manifest["tokenizer"]["path"], engine="tokenizers")
+    tokens, offsets = tokenizer.encode(pa.array(list(texts), pa.large_string()))
+    hashes = sampled(tokens.astype(np.uint32), np.asarray(offsets, np.int64), NGRAM, LIMIT)[0]
+    known = HeldOutNgrams.of(lowest(iter([hashes]), MOST), MOST)
+    documents = size = 0
+    for found, bounds in _documents(folder, manifest):
+        near = known.near(found, bounds, NGRAM)
+        documents += int(near.sum())
+        size += int(np.diff(bounds)[near].sum())
+    return documents, size
+
+
+def _documents(folder: Path, manifest: Manifest) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens (uint32) and offsets (int64) of the training documents, some at a time."""
+    for entry in manifest["sources"].values():
+        for shard in entry["shards"]:
+            tokens = open_tokens(folder / shard["path"], manifest["dtype"], shard["tokens"])
+            ends = np.fromiter((row.end for row in read_index(folder / shard["index"])), np.int64)
+            for first in range(0, len(ends), DOCUMENTS):
+                bounds = np.append(ends[first - 1] if first else 0, ends[first : first + DOCUMENTS])
+                yield tokens[bounds[0] : bounds[-1]].astype(np.uint32), bounds - bounds[0]
+

@@ -1,0 +1,78 @@
+"""`python -m pipeline ablate`: what steps of a recipe, or other data, are worth to a model trained on them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline.commands.arguments import add_recipe, add_workers, carried_out, tell
+from stages.errors import UserError
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "ablate",
+        help="train a model on each of several variants of the data, and compare them",
+        description="Carry out a recipe in several arms, train the trainer's model on each with several seeds and exactly as "
+        "many tokens, score all on one raw text, and compare them document by document. The same command goes on where it was "
+        "broken off.",
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--arms", default="all-but-one", help="all-but-one (the default), cumulative, dedup, or a file of arms (docs/ablate.md)"
+    )
+    parser.add_argument("--eval", nargs="+", type=Path, required=True, metavar="FILE", help="raw text: .jsonl, .txt; .gz, .zst")
+    parser.add_argument("--tokens", required=True, help="that each model is trained on, such as 1M; a multiple of a batch's")
+    parser.add_argument("--seeds", type=int, default=2, help="models of each arm (2)")
+    parser.add_argument("--config", default="olmoe_tiny", help="the trainer's configuration (olmoe_tiny)")
+    parser.add_argument("--train-set", nargs="+", default=[], metavar="A.B=C", help="change the trainer's configuration")
+    parser.add_argument("--out", type=Path, help="folder of the experiment (runs/ablate/NAME)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings side by side (as many as cores)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each training (1); others give other roundings")
+    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+    add_workers(parser)
+    parser.set_defaults(call=_call)
+
+
+def _call(args: argparse.Namespace) -> int:
+    from pydantic import TypeAdapter, ValidationError
+
+    from pipeline.ablate.run import Experiment, ablate
+    from pipeline.ablate.show import show_result
+    from pipeline.place import Placement
+    from pipeline.program import check_trainer
+    from pipeline.recipe import load_recipe
+    from stages.units import Count
+
+    try:
+        tokens = TypeAdapter(Count).validate_python(args.tokens)
+    except ValidationError:
+        raise UserError(f"--tokens {args.tokens}: not a quantity: write it like 1M or 1048576") from None
+    for name in ("seeds", "jobs", "threads"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
+    check_trainer(args.config)
+    out = args.out or Path("runs") / "ablate" / load_recipe(args.recipe, args.profile, args.set).name
+    asked = Experiment(
+        args.recipe,
+        args.profile,
+        tuple(args.set),
+        args.arms,
+        tuple(args.eval),
+        tokens,
+        args.seeds,
+        args.config,
+        tuple(args.train_set),
+        out,
+        args.jobs,
+        args.threads,
+        args.device,
+    )
+    placement = Placement(**carried_out(args))
+    found = ablate(asked, placement, (lambda text: None) if args.quiet or args.json else print)
+    tell(args, found, show_result)
+    if not args.json:
+        print(f"wrote {out}/ablation.json, ablation.csv and ablation.png")
+    return 0

@@ -1,0 +1,176 @@
+"""`ablate`: arms of a recipe, a model a seed on each, compared document by document; broken off and gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.ablate.arms import arms_of
+from pipeline.ablate.compare import Loss, difference, score
+from pipeline.cli import main
+from pipeline.recipe import build_recipe
+
+WORDS = ["mill", "wheel", "water", "stone", "river", "grain", "turns", "stands", "at", "the", "of", "and"]
+TINY = ["model.d_model=16", "model.n_layers=1", "model.n_heads=2", "model.n_experts=4", "model.top_k=2", "model.expert_width=16"]
+TINY += ["data.sequence_length=32", "train.batch_tokens=128", "train.micro_batch=4", "evaluate.instances=1"]
+TINY += ["schedule.warmup_tokens=128"]
+TOKENS = 128 * 6
+
+
+def text(number: int, words: int) -> str:
+    rng = random.Random(number)
+    return " ".join(rng.choice(WORDS) for _ in range(words))
+
+
+def recipe(folder: Path) -> Path:
+    """Prose, and for every third document a short one, which a step drops; a quarter comes twice."""
+    rows = [{"id": f"d{number}", "text": text(number % 60, 6 if number % 3 == 0 else 60)} for number in range(80)]
+    (folder / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluation = [{"id": f"e{number}", "text": text(1000 + number, 40)} for number in range(4)]
+    evaluation.append({"id": "seen", "text": text(1, 60)})
+    (folder / "wiki.jsonl").write_text("".join(json.dumps(row) + "\n" for row in evaluation))
+    data = {
+        "name": "trial",
+        "sources": {
+            "web": {
+                "read": {"paths": ["web.jsonl"]},
+                "steps": [
+                    {"remove_urls": {}},
+                    {"gopher_quality": {"words": {"min": 20}, "stop_words": None, "symbol_ratio": None}},
+                    {"dedup": {"method": "exact"}},
+                ],
+            }
+        },
+        "tokenizer": {"train": {"vocab_size": 300, "max_bytes": "20KB"}},
+        "shards": {"held_out": 0},
+        "mixture": {"epochs": 1},
+    }
+    (folder / "trial.yaml").write_text(yaml.safe_dump(data))
+    return folder / "trial.yaml"
+
+
+def command(folder: Path, arms: str, *more: str, out: str = "out", tokens: int = TOKENS) -> list[str]:
+    asked = ["ablate", str(folder / "trial.yaml"), "--arms", arms, "--eval", str(folder / "wiki.jsonl"), "--tokens", str(tokens)]
+    asked += ["--out", str(folder / out), "--inline", "--quiet", "--jobs", "2", "--device", "cpu"]
+    return [*asked, *more, "--train-set", *TINY]
+
+
+def test_arms_are_compared_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe(tmp_path)
+    arms = {"arms": {"full": None, "short": {"set": ["sources.web.steps.gopher_quality=null"], "mixture": ["seed=3"]}}}
+    (tmp_path / "arms.yaml").write_text(yaml.safe_dump(arms, sort_keys=False))
+    asked = command(tmp_path, str(tmp_path / "arms.yaml"), "--seeds", "2")
+    assert main(asked) == 0, capsys.readouterr()
+    shown, out = capsys.readouterr().out, tmp_path / "out"
+    found = json.loads((out / "ablation.json").read_text())
+    assert list(found["arms"]) == ["full", "short"] and found["recipe"] == "trial"
+    data = {name: arm["data"] for name, arm in found["arms"].items()}
+    assert data["short"]["documents"] > data["full"]["documents"]
+    assert data["full"]["near_documents"] == 1  # the evaluation text that is in training
+    assert len({one["fingerprint"] for one in data.values()}) == 2
+    assert "wiki: bits per byte" in shown and "near the evaluation text" in shown
+
+    # What is told is what the kept losses of documents say.
+    for name, arm in found["arms"].items():
+        kept = sorted((out / "arms" / name).glob("*/seed-*/scores.json"))
+        losses = [json.loads(path.read_text())["documents"] for path in kept]
+        values = [sum(d["nats"] for d in one) / math.log(2) / sum(d["bytes"] for d in one) for one in losses]
+        assert len(kept) == 2 and arm["scores"]["wiki"]["seeds"] == pytest.approx(values)
+        states = [json.loads(path.read_text()) for path in (out / "arms" / name).glob("*/seed-*/checkpoints/*/state.json")]
+        assert max(state["tokens"] for state in states) == TOKENS
+    rows = list(csv.DictReader((out / "ablation.csv").open()))
+    assert len(rows) == 4 and {row["fingerprint"] for row in rows} == {one["fingerprint"] for one in data.values()}
+    assert (out / "ablation.png").stat().st_size > 1000
+
+    # The arms share one tokenizer, and what comes before their first difference.
+    tokenizers = {(out / one["folder"] / "tokenizer/tokenizer.json").read_bytes() for one in data.values()}
+    assert tokenizers == {(out / "tokenizer.json").read_bytes()}
+
+    # Broken off, it goes on: what is done stays, what is not there is made again to the same result.
+    before = (out / "ablation.json").read_bytes()
+    gone = next((out / "arms" / "short").glob("*/seed-1"))
+    there = {path: path.stat().st_mtime_ns for path in out.glob("arms/*/*/seed-*/scores.json") if path.parent != gone}
+    for path in sorted(gone.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (out / "ablation.json").unlink()
+    assert main(asked) == 0
+    assert (out / "ablation.json").read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+
+
+def losses(rng: np.random.Generator, shift: float = 0.0, count: int = 400) -> list[Loss]:
+    sizes = np.random.default_rng(1).integers(50, 500, count)
+    hard = np.random.default_rng(2).normal(1.5, 0.4, count)
+    noise = rng.normal(0, 0.05, count)
+    nats = sizes * (hard + shift + noise)
+    return [Loss("wiki", f"d{n}", int(sizes[n]), int(sizes[n]) // 4, float(nats[n])) for n in range(count)]
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(3)
+    held = noise = 0
+    for _ in range(200):
+        base, arm = [losses(rng) for _ in range(3)], [losses(rng, 0.004) for _ in range(3)]
+        found = difference(arm, base, "wiki")
+        held += found.low <= 0.004 / math.log(2) <= found.high
+        noise += difference([losses(rng) for _ in range(3)], base, "wiki").noise
+    assert held >= 180 and noise >= 180
+    one = difference([losses(rng, 1.0)], [losses(rng)], "wiki")
+    assert not one.noise and one.low < 1 / math.log(2) < one.high
+    values = score([losses(rng), losses(rng, 0.5)], "wiki")
+    assert values.mean == pytest.approx(sum(values.seeds) / 2)
+    assert values.spread == pytest.approx(0.5 / math.log(2) / math.sqrt(2), rel=0.1)
+
+
+def steps(*names: dict[str, Any]) -> Any:
+    source = {"read": {"paths": ["x"]}, "steps": list(names)}
+    return build_recipe({"name": "r", "sources": {"a": source, "b": source}, "tokenizer": {"train": {}}, "mixture": {}})
+
+
+def test_ready_plans() -> None:
+    found = steps({"extract": {}}, {"limit_newlines": {}}, {"dedup": {"method": "exact"}})
+    every = arms_of("all-but-one", found)
+    assert [arm.name for arm in every] == ["all", "no-limit_newlines", "no-dedup"]
+    assert every[1].assignments == ("sources.a.steps.limit_newlines=null", "sources.b.steps.limit_newlines=null")
+    up = arms_of("cumulative", found)
+    assert [(arm.name, len(arm.assignments), arm.after) for arm in up] == [
+        ("raw", 4, None), ("+limit_newlines", 2, "raw"), ("+dedup", 0, "+limit_newlines")
+    ]  # fmt: skip
+    assert [len(arm.assignments) for arm in arms_of("dedup", found)] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("arms", "more", "tokens", "expected"),
+    [
+        ("all-but-one", [], TOKENS + 1, "--tokens 769: is no multiple of a batch's 128 (train.batch_tokens); 768 is the nearest"),
+        ("nothing", [], TOKENS, "--arms nothing: is neither a file nor one of all-but-one, cumulative, dedup"),
+        ("all-but-one", ["--seeds", "0"], TOKENS, "--seeds 0: at least 1 is needed"),
+        ("all-but-one", ["--set", "mixture.epochs=x"], TOKENS, "mixture.epochs"),
+        ("wrong.yaml", [], TOKENS, "arms.b.sett"),
+        ("key.yaml", [], TOKENS, "arm b: "),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_the_first_run(
+    tmp_path: Path, arms: str, more: list[str], tokens: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe(tmp_path)
+    (tmp_path / "wrong.yaml").write_text("arms: {a: , b: {sett: [x=1]}}")
+    (tmp_path / "key.yaml").write_text("arms: {a: , b: {set: [sources.web.steps.nothing=null]}}")
+    plan = str(tmp_path / arms) if arms.endswith(".yaml") else arms
+    assert main(command(tmp_path, plan, *more, tokens=tokens)) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_tokens_than_an_arm_may_repeat_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe(tmp_path)
+    assert main(command(tmp_path, "dedup", tokens=128 * 1000)) == 2
+    assert "arm with-dedup: the mixture asks for more than there is: web: " in capsys.readouterr().err
