@@ -138,7 +138,7 @@ def _pairs(options: argparse.Namespace, base: Path, seed: int) -> Path:
     rng.shuffle(rows)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     tokenizer = options.data / "tokenizer" / "tokenizer.json"
-    asked = PairOptions(str(tokenizer), max_tokens=LENGTH, held_out=0.2, seed=seed, dedup="none")
+    asked = PairOptions(tokenizer=str(tokenizer), max_tokens=LENGTH, held_out=0.2, seed=seed, dedup="none")
     make_pairs([str(file)], str(folder), asked)
     return folder
 

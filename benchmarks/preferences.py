@@ -165,7 +165,7 @@ def _pairs(options: argparse.Namespace, name: str, rows: Iterable[dict[str, Any]
         lines = [json.dumps(row) + "\n" for row in rows]
         file.write_text("".join(lines))
         tokenizer = options.data / "tokenizer" / "tokenizer.json"
-        asked = PairOptions(str(tokenizer), max_tokens=LENGTH, held_out=held_out, seed=seed, dedup="none")
+        asked = PairOptions(tokenizer=str(tokenizer), max_tokens=LENGTH, held_out=held_out, seed=seed, dedup="none")
         make_pairs([str(file)], str(folder), asked)
     return folder
 
