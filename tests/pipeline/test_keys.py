@@ -131,7 +131,7 @@ HOW_MUCH = {
     "Bff": {"expected_removal", "memory", "witness_memory"},
     "Substring": {"expected_removal", "memory"},
     "TokenRepeats": {"engine"},
-    "Quality": {"table_mb"},
+    "Quality": {"table_mb", "name"},  # which is in keys as the name of the step
     "Language": {"table_mb"},
 }
 
