@@ -293,6 +293,7 @@ _SHAPES = (
     (re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{8,}\b"), "#"),
     (re.compile(rf"[-+]?\d[\d,.]*(?:e[-+]?\d+)? ?{_UNIT}"), "#"),
     (re.compile(r"#(?:[ #]*#)?"), "#"),
+    (re.compile(r"#\s+(?:cores|network|sources|storage)\s+#"), "# @ #"),  # what bounds a phase
     (re.compile(r" ?(?:─{2,}|={2,})"), ""),
 )
 

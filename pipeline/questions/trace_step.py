@@ -171,6 +171,7 @@ def _places(run: str, manifest: Manifest, batches: Batches, first: int) -> list[
 def _concatenated(manifest: Manifest, batches: Batches, first: int) -> list[At]:
     """Instances cut every `sequence_length` tokens lie where the manifest's counts say: no file is opened."""
     from trainer.loader.order import Order
+    from trainer.loader.sources import Holding, asked_of
 
     length, names = batches.sequence_length, list(manifest["mixture"]["sources"])
     ends = {
@@ -185,10 +186,7 @@ def _concatenated(manifest: Manifest, batches: Batches, first: int) -> list[At]:
                 f"source {name}: none of its shards ({entry['tokens']:,} tokens in {len(entry['shards']):,}) holds one instance "
                 f"of {length:,} tokens; make the sequence shorter, or leave the source out"
             )
-    asked = [
-        entry["budget_tokens"] * there // entry["tokens"] if entry["tokens"] else 0
-        for entry, there in zip(entries, available, strict=True)
-    ]
+    asked = asked_of(entries, [Holding(there, there * length) for there in available])
     seed = manifest["mixture"]["seed"] if batches.seed is None else batches.seed
     order = Order(available, asked, seed, manifest["mixture"]["reshuffle_last_tokens"] // length)
     _check_end(first, batches.batch, order.total)

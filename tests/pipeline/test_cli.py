@@ -28,4 +28,4 @@ def test_each_key_after_set_is_set(arguments: list[str], capsys: pytest.CaptureF
 def test_what_is_no_key_is_not_taken_for_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["run", RECIPE, "--set", "name=other", "runs/other"])
-    assert "unrecognized arguments: runs/other" in capsys.readouterr().err
+    assert "runs/other: unknown argument" in capsys.readouterr().err

@@ -81,7 +81,7 @@ MISTAKES = {
         "      - gopher_quality:\n        words: [5, 9]\n", "steps.gopher_quality", "`words` is a key of this step", "indent it"
     ),
     "a dedup without its method": steps(
-        "      - dedup: {ngram: 5}\n", "steps.dedup", "`method` is needed", "one of exact, url, minhash, bff, substring"
+        "      - dedup: {ngram: 5}\n", "steps.dedup", "`method` is needed", "one of exact, url, minhash, bff, paragraphs, substring"
     ),
     "a method of dedup that there is not": steps(
         "      - dedup: {method: minhsh}\n", "steps.dedup.method = 'minhsh'", "no such method", "did you mean minhash?"
@@ -98,7 +98,7 @@ MISTAKES = {
     "a size that is none": Mistake(
         ("shards.bytes = '64 megs'", "not a quantity", "write it like 256MiB"), "{held_out: 0}", "{bytes: 64 megs}"
     ),
-    "a share above 1": Mistake(("shards.held_out = 5", "must be less than 1"), "held_out: 0", "held_out: 5"),
+    "a share above 1": Mistake(("shards.held_out = 5", "must be at most 1"), "held_out: 0", "held_out: 5"),
     "one of several words": Mistake(
         ("run.keep = 'everything'", "must be one of all, measures, none"), "mixture:", "run: {keep: everything}\nmixture:"
     ),

@@ -12,7 +12,7 @@ from trainer.__main__ import main
 from trainer.errors import TrainerError
 from trainer.inference import open_trained
 from trainer.loader.data import open_data
-from trainer.report import evaluate_checkpoint
+from trainer.report import TasksAsked, evaluate_checkpoint
 from trainer.sample import choose, generate
 from trainer.tasks import Scorer, run_task
 from trainer.train import train
@@ -216,7 +216,7 @@ def test_perplexity_task_and_limit(trained, tmp_path):
 
 def test_task_files_that_cannot_be_read(trained, tmp_path):
     with pytest.raises(TrainerError, match="no task there"):
-        evaluate_checkpoint(trained.path, None, tmp_path, None, True, "cpu")
+        evaluate_checkpoint(trained.path, None, TasksAsked(tmp_path), None, True, "cpu")
     rows = [{**request(0, 0, "t5", " t9", 0), "request_type": "generate_until"}]
     with pytest.raises(TrainerError, match=r"row 1: request_type 'generate_until' is not supported"):
         run_task(Scorer.of(trained), write_task(tmp_path / "a" / "b", rows))

@@ -135,7 +135,14 @@ class Packed(_Shards):
             raise DataError(f"{self._packs[shards[wrong.argmax()]]}: is damaged; remove it, and it is made again")
 
 
-def asked_of(entries: Sequence[Mapping[str, Any]], shards: Sequence[Chunks | Packed]) -> list[int]:
+class Holding(NamedTuple):
+    """What a source's shards hold: instances, and the tokens in them."""
+
+    count: int
+    tokens: int
+
+
+def asked_of(entries: Sequence[Mapping[str, Any]], shards: Sequence[Chunks | Packed | Holding]) -> list[int]:
     """Instances of each source that hold the tokens of its budget; whole epochs are whole, and none is begun that the
     budget does not begin.
 

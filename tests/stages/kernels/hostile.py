@@ -171,6 +171,7 @@ def steps(folder: Path, values: list[bytes]) -> list[Step]:
         Decontaminate(files=str(evaluation), fields=("text",), remove="spans"),
         Quality(model=str(trained[0]), positive="l0", table_mb=1),
         *(Quality(model=str(path), positive="l0", negative="l1", table_mb=1) for path in trained[1:]),
+        *(Quality(model=str(path), labels="all", table_mb=1) for path in trained),
     ]  # fmt: skip
 
 
