@@ -81,7 +81,10 @@ MISTAKES = {
         "      - gopher_quality:\n        words: [5, 9]\n", "steps.gopher_quality", "`words` is a key of this step", "indent it"
     ),
     "a dedup without its method": steps(
-        "      - dedup: {ngram: 5}\n", "steps.dedup", "`method` is needed", "one of exact, url, minhash, bff, paragraphs, substring"
+        "      - dedup: {ngram: 5}\n",
+        "steps.dedup",
+        "`method` is needed",
+        "one of exact, url, minhash, bff, paragraphs, substring",
     ),
     "a method of dedup that there is not": steps(
         "      - dedup: {method: minhsh}\n", "steps.dedup.method = 'minhsh'", "no such method", "did you mean minhash?"
