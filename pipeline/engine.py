@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.attempts import Failed, patiently
 from pipeline.execute import Finished, WrongCode
 from pipeline.failures import Allowed, FailedTasks, Failures, TasksFailed, TooManyFailures
-from pipeline.ledger import Entry, Ledger, report_of
+from pipeline.ledger import AnotherVersionError, Entry, Ledger, report_of
 from pipeline.place import Placement, Workplace
 from pipeline.plan.graph import Conclude, Plan, Recall, Release, Request
 from pipeline.plan.node import INTERIM, Conclusion, Done, Node, Stage, files_read, files_written
@@ -220,7 +220,11 @@ class Engine:
                 ours = node.made_of.components
                 changed = [name for name in basis.keys() | ours.keys() if basis.get(name) != ours.get(name)]
                 if all(name.startswith(("code ", "library ")) or name.endswith(": code") for name in changed):
-                    report = entry.report_as(node.job.report)
+                    try:
+                        report = entry.report_as(node.job.report)
+                    except AnotherVersionError:  # nothing here could read what it says
+                        left.append(node)
+                        continue
                     self._enter(node, Finished.of_entry(entry, report), other_code=entry.basis)
                     entries[node.key] = self.ledger.find(node.key)  # type: ignore[assignment]
                     continue

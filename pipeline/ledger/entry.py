@@ -7,7 +7,13 @@ from typing import TypeVar
 
 import msgspec
 
+from stages.errors import UserError
+
 T = TypeVar("T")
+
+
+class AnotherVersionError(UserError):
+    """A report has another shape than this version of Headrace gives it."""
 
 
 class Ref(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -59,8 +65,13 @@ class Entry(msgspec.Struct, gc=False):
     report: msgspec.Raw = msgspec.Raw(b"null")  # last: a line of the ledger is read up to it
 
     def report_as(self, kind: type[T]) -> T:
-        """The report, decoded. Raises msgspec.ValidationError where it is not of that kind."""
-        return msgspec.json.decode(self.report, type=kind)
+        """The report, decoded. Raises AnotherVersionError where it is not of that kind."""
+        try:
+            return msgspec.json.decode(self.report, type=kind)
+        except msgspec.ValidationError as error:
+            raise AnotherVersionError(
+                f"{self.ref}: its report was written by another version of Headrace ({error}); run the recipe again"
+            ) from None
 
 
 class Basis(msgspec.Struct):
