@@ -19,6 +19,7 @@ class PartRead(msgspec.Struct):
 
     path: str
     source: str
+    number: int | None = None  # what it is called where it is named as that of a kept document; None: its ordinal
 
 
 class LargeCluster(msgspec.Struct, frozen=True):
@@ -103,6 +104,32 @@ class DedupPart:
     file: Stored
     removals: tuple[Stored, ...]
     files: tuple[str, ...]
+
+
+class SignedParts(msgspec.Struct, frozen=True, array_like=True):
+    """Parts that a task signs together, by their digests: number and partitions as in `stages.dedup.tasks.Signed`."""
+
+    number: int
+    partitions: int
+    digests: list[str]
+
+
+class LayoutReport(Conclusion):
+    """Which parts of a dedup were signed together."""
+
+    of_results: ClassVar[bool] = False
+
+    groups: list[SignedParts]
+
+
+@dataclass(frozen=True)
+class DedupLayout(Job):
+    """Which parts of a dedup are signed together: concluded by the plan (pipeline/plan/layout.py), no task runs for it."""
+
+    report: ClassVar[type[Report]] = LayoutReport
+
+    name: Setting[str]
+    parts: InFile[tuple[str, ...]]  # their digests
 
 
 @dataclass(frozen=True)

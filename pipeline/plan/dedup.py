@@ -12,9 +12,11 @@ from pipeline.jobs.dedup import Dedup, DedupPart, DedupReport, DedupSummary, Par
 from pipeline.jobs.dedup_call import CallReport, DedupCall
 from pipeline.ledger import Output, Ref
 from pipeline.plan.graph import Conclude, Plan, Release, concluded
-from pipeline.plan.node import Done, Named, Node, Stage, Stored
+from pipeline.plan.layout import signed_together
+from pipeline.plan.node import Done, Named, Node, Stage, Stored, hash_of
 from pipeline.plan.parts import Part
 from stages.dedup.bloom import filter_bytes
+from stages.dedup.clustered import partitions_of
 from stages.dedup.footprint import filter_memory, footprint, substring_memory, suffix_memory
 from stages.dedup.index import KEYS
 from stages.dedup.phases import group_parts, phases
@@ -94,14 +96,27 @@ class _Calls:
             self.weights[part.file.path] = part.bytes
         self.outputs: dict[str, tuple[str, Output]] = {}  # by path, with the key of the task that wrote it
         documents, size = sum(part.docs for part in over.parts), sum(part.bytes for part in over.parts)
-        self.groups = group_parts([_described(i, part) for i, part in enumerate(over.parts)], group_bytes(size))
+        self.parts = [_described(i, part) for i, part in enumerate(over.parts)]
+        self.groups = group_parts(self.parts, group_bytes(size))
+        self.partitions = 1
+        if not isinstance(over.settings, Filtering | Substring):
+            self.partitions = partitions_of(over.settings, documents, len(self.groups))
         self.needs = footprint(over.settings, documents, size, len(self.groups))
 
     def plan(self) -> Plan[Conclude]:
         """The stages, and the conclusion."""
-        calls = phases(self.over.settings, self.groups, f"parts/dedup/{self.over.source}/{self.over.name}")
+        over = self.over
+        digests = [hash_of(part.source, part.file.digest, [one.digest for one in part.removals]) for part in over.parts]
+        fixed = bool(getattr(over.settings, "partitions", None))
+        signed, layout = yield from signed_together(
+            over.source, over.name, self.parts, digests, self.groups, self.partitions, fixed
+        )
+        for one in signed:
+            for place, ordinal in enumerate(one.ordinals):
+                self.parts[ordinal]["number"] = one.number + place
+        calls = phases(over.settings, self.groups, f"parts/dedup/{over.source}/{over.name}", signed)
         phase = next(calls)
-        keys: dict[str, None] = {}
+        keys: dict[str, None] = {layout: None}
         notes = [self._stated()]
         while True:
             nodes = [self._node(phase, number, task) for number, task in enumerate(phase.tasks)]
@@ -133,7 +148,8 @@ class _Calls:
         )
 
     def _summary(self, found: dict[str, Any]) -> DedupSummary:
-        read = {str(i): PartRead(part.file.path, part.source) for i, part in enumerate(self.over.parts)}
+        numbers = [part.get("number") for part in self.parts]
+        read = {str(i): PartRead(part.file.path, part.source, numbers[i]) for i, part in enumerate(self.over.parts)}
         needs = [asdict(need) for need in self.needs]
         return msgspec.convert(found | {"read": read, "needs": needs}, DedupSummary, from_attributes=True)
 

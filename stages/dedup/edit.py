@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from stages.dedup.address import BATCH_BYTES, earlier_removals, pack, part_of, row_of
 from stages.dedup.bff import SPAN, SPAN_KEYS
 from stages.dedup.holders import HOLDER, HOLDER_KEYS
-from stages.dedup.removals import REMOVALS, write_removals
+from stages.dedup.removals import REMOVALS, called, write_removals
 from stages.dedup.shuffle import OpenFile, column_values, open_local, read_partition
 from stages.dedup.spec import AnyDedup, read_spec
 from stages.dedup.tasks import PartToRead
@@ -45,18 +45,20 @@ def edit(
     cuts_paths: OutFile[Mapping[str, str]],
     open_file: OpenFile = open_local,
     written: Callable[[str], None] = lambda path: None,
+    numbers: Setting[Sequence[int]] = (),
 ) -> dict[str, dict[str, int]]:
     """Write one group of parts anew: the same rows with their texts cut, the removals, and the paragraphs cut out.
 
     Documents that go keep their row and their text, and are listed in the removals; rows that an earlier dedup removed
     are copied as they are. Outputs go by the part's ordinal as text; `written` is told of each that is whole. Returns, by
     part: documents, bytes (of text, of documents not removed earlier), removed, removed_bytes, paragraphs and cut_bytes (of
-    the documents that stay).
+    the documents that stay). numbers: what the parts are called, by ordinal, as those of kept documents.
     """
     reason = read_spec(spec).reason
     spans = _with_holders(
         read_partition(spans_paths, group, SPAN, SPAN_KEYS, open_file),
         read_partition(holders_paths, group, HOLDER, HOLDER_KEYS, open_file),
+        numbers,
     )
     report = {}
     for part in parts:
@@ -69,7 +71,7 @@ def edit(
     return report
 
 
-def _with_holders(spans: pa.Table, found: pa.Table) -> pa.Table:
+def _with_holders(spans: pa.Table, found: pa.Table, numbers: Sequence[int]) -> pa.Table:
     """Spans, sorted, with the representative of each: the first holder, or null."""
     span, held = _numbered(spans, found)
     named, first = np.unique(held, return_index=True)
@@ -82,7 +84,7 @@ def _with_holders(spans: pa.Table, found: pa.Table) -> pa.Table:
     chosen = {
         "representative": found.column("holder_id").combine_chunks().take(take),
         "representative_source": found.column("holder_source").combine_chunks().take(take),
-        "representative_part": pa.array(part_of(holder)).take(take),
+        "representative_part": pa.array(called(part_of(holder), numbers)).take(take),
         "representative_row": pa.array(row_of(holder), pa.int64()).take(take),
     }
     for name, values in chosen.items():
