@@ -202,7 +202,8 @@ class _Calls:
             if settings.load:
                 return filter_memory((self.over.sizes or {})[settings.load])
             items = settings.expected or task.arguments["ngrams"]
-            return filter_memory(filter_bytes(items, settings.fp_rate, exactly=settings.exactly))
+            old = sum((self.over.sizes or {}).get(uri, 0) for uri in settings.against)
+            return filter_memory(filter_bytes(items, settings.fp_rate, exactly=settings.exactly) + old)
         if kind == "repeats" and isinstance(settings, Substring):
             counted = {name: task.arguments[name] for name in ("sequence_bytes", "documents")}
             return substring_memory(suffix_memory(settings.unit, **counted))

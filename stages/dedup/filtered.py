@@ -52,6 +52,7 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signe
             "parts": part_fields(parts),
             "group_starts": starts,
             "loaded_path": settings.load,
+            "old_paths": list(settings.against),
         }
         outputs = {"spans_path": file_name(folder, "spans", shard)}
         if settings.save:
