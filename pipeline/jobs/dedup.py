@@ -67,7 +67,7 @@ class DedupSummary(msgspec.Struct, omit_defaults=True):
 
     removals, cuts: files of removed documents and of pieces cut out. parts: the new parts, where texts were cut. sizes:
     [copies, clusters] pairs. lost: [source, source of the kept document, documents]. index: files by which later runs are
-    compared with this one. needs: what it stated it would take.
+    compared with this one. copies: files of as how many documents were found. needs: what it stated it would take.
     """
 
     method: str
@@ -88,6 +88,7 @@ class DedupSummary(msgspec.Struct, omit_defaults=True):
     reports: dict[str, EditedPart] | None = None
     shards: list[DedupShard] | None = None
     index: list[str] | None = None
+    copies: dict[str, str] | None = None
 
 
 class DedupReport(Conclusion):

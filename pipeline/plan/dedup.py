@@ -68,14 +68,16 @@ def deduplicate(over: Over) -> Plan[tuple[list[Part], DedupSummary]]:
         for key, outputs in done.report.outputs.items()
         for output in outputs
     }
-    return [_part_after(i, part, summary, files) for i, part in enumerate(over.parts)], summary
+    return [_part_after(i, part, over.name, summary, files) for i, part in enumerate(over.parts)], summary
 
 
 def _part_after(
-    ordinal: int, part: Part, summary: DedupSummary, files: Mapping[str, tuple[str, Stored]]
+    ordinal: int, part: Part, name: str, summary: DedupSummary, files: Mapping[str, tuple[str, Stored]]
 ) -> Part:
     here = str(ordinal)
     removals = (*part.removals, files[summary.removals[here]][1])
+    if summary.copies is not None:
+        part = replace(part, copies=(*part.copies, (f"{name}.copies", files[summary.copies[here]][1])))
     if summary.parts is None or summary.reports is None:
         return replace(part, removals=removals)
     (owner, new), cut = files[summary.parts[here]], summary.reports[here].cut_bytes
@@ -235,5 +237,6 @@ def _described(ordinal: int, part: Part) -> PartGiven:
 def _named(summary: DedupSummary) -> list[str]:
     """The files that a summary tells of, which stay: removals, cuts, new parts, saved filters."""
     found = [*(summary.index or ())]
-    found += [path for files in (summary.removals, summary.cuts, summary.parts) for path in (files or {}).values()]
+    kinds = (summary.removals, summary.cuts, summary.parts, summary.copies)
+    found += [path for files in kinds for path in (files or {}).values()]
     return found + [shard.filter for shard in summary.shards or () if shard.filter]

@@ -91,6 +91,10 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Sign
     named = work.by_group(
         "name", name, ["out_path"], chosen_paths=output_files(chosen), group_starts=work.starts, memory=settings.memory
     )
+    if settings.copies:
+        for task in named.tasks:
+            ordinals = [part["ordinal"] for part in task.arguments["parts"]]
+            task.outputs["copies_paths"] = {str(o): file_name(folder, "copies", o, ".parquet") for o in ordinals}
     names = yield named
     numbers = numbers_of(groups)
     removals = work.by_group(
@@ -114,6 +118,8 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Sign
         "removed_of_part": {part: count for r in removed for part, count in r["removed"].items()},
         "removals": {part: p for task in removals.tasks for part, p in task.outputs["out_paths"].items()},
     }
+    if settings.copies:
+        summary["copies"] = {part: p for task in named.tasks for part, p in task.outputs["copies_paths"].items()}
     settings.check_removal(summary["removed"], summary["documents"])
     return summary | ((yield from _index(work, records, removals)) if settings.save else {})
 

@@ -41,6 +41,9 @@ REMOVALS = pa.schema(
 )
 
 
+COPIES = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("copies", pa.int64(), nullable=False)])
+
+
 def _range_of_part(docs: np.ndarray, ordinal: int) -> tuple[int, int]:
     """Where the documents of a part begin and end in a rising array of addresses."""
     begin, end = np.searchsorted(docs, [np.int64(ordinal) << np.int64(32), np.int64(ordinal + 1) << np.int64(32)])
@@ -54,10 +57,12 @@ def name(
     group_starts: Setting[Sequence[int]],
     out_path: OutFile[str],
     memory: HowMuch[int],
+    copies_paths: OutFile[Mapping[str, str]] | None = None,
     open_file: OpenFile = open_local,
     show: Setting[int] = 20,
 ) -> dict[str, Any]:
-    """Look up the ids of the kept documents in one group of parts ({"ordinal", "path", "source"} each).
+    """Look up the ids of the kept documents in one group of parts ({"ordinal", "path", "source"} each). copies_paths: where to
+    write, for each part (by its ordinal as text), as how many its documents were found (`COPIES`), of those found more than once.
 
     Returns removed, and of the clusters whose kept document lies here: sizes, [size, clusters] pairs with the kept one
     counted, and largest, the `show` largest as {"size", "part", "row", "id", "source"}.
@@ -69,6 +74,9 @@ def name(
     candidates: list[dict[str, Any]] = []
     for part in parts:
         begin, end = _range_of_part(heads, part["ordinal"])
+        if copies_paths is not None:
+            found = {"row": row_of(heads[begin:end]).astype(np.int64), "copies": counts[begin:end] + 1}
+            pq.write_table(pa.table(found, COPIES), copies_paths[str(part["ordinal"])])
         if begin == end:
             continue
         with open_file(part["path"]) as file:

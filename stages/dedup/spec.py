@@ -65,6 +65,9 @@ class _Clustered(_Dedup):
     dedup has `save: true`, and the same settings of what is compared."""
     save: bool = False
     """Keep an index with the run's output, for later runs that name this one in `against`."""
+    copies: bool = False
+    """Measure of each document that stays as how many it was found, itself and those that went for it: `NAME.copies`, NAME being
+    that of this entry, which a source may be split by."""
     partitions: HowMuch[int | None] = Field(default=None, ge=1, le=1 << 20)
     """Partitions of every shuffle; left out, as many as `partition_bytes` asks for."""
     partition_bytes: HowMuch[Bytes] = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
