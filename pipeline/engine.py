@@ -257,9 +257,10 @@ class Engine:
     def _earlier(self, node: Node) -> Conclusion | None:
         entry = self.ledger.latest(node.ref)
         try:
-            return entry.report_as(node.job.report) if entry else None
+            report = entry.report_as(node.job.report) if entry else None
         except AnotherVersionError:
             return None
+        return report if isinstance(report, Conclusion) else None
 
     def _conclude(self, request: Conclude) -> Done[Any]:
         node, report = request.node, request.report

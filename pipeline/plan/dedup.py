@@ -17,7 +17,7 @@ from pipeline.plan.node import Done, Named, Node, Stage, Stored, hash_of
 from pipeline.plan.parts import Part
 from stages.dedup.bloom import filter_bytes
 from stages.dedup.clustered import partitions_of
-from stages.dedup.footprint import filter_memory, footprint, substring_memory, suffix_memory
+from stages.dedup.footprint import filter_memory, footprint, index_bytes, substring_memory, suffix_memory
 from stages.dedup.index import KEYS
 from stages.dedup.phases import group_parts, phases
 from stages.dedup.spec import AnyDedup, Filtering, Substring
@@ -144,9 +144,12 @@ class _Calls:
         """What this dedup may need at most, in a line."""
         most = max(self.needs, key=lambda need: need.memory)
         disk = sum(need.disk for need in self.needs)
+        kept = index_bytes(self.over.settings, self.needs)
+        disk += kept if isinstance(self.over.settings, Filtering) else 0
+        index = f", of which {show_bytes(kept)} stay for later runs" if kept else ""
         return (
             f"dedup {self.over.source}/{self.over.name} ({self.over.settings.method}): at most {show_bytes(most.memory)} of "
-            f"memory a task ({most.phase}) and {show_bytes(disk)} of files"
+            f"memory a task ({most.phase}) and {show_bytes(disk)} of files{index}"
         )
 
     def _summary(self, found: dict[str, Any]) -> DedupSummary:

@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,12 @@ from ledgers import entries
 
 from pipeline import storage
 from pipeline.cli import main
+from pipeline.jobs.cut import Gathered
+from pipeline.jobs.inputs import SourceFile
+from pipeline.plan.sources import Piece, gather
 from stages.tokens.train_tokenizer import train_tokenizer
 
+ROOT = Path(__file__).resolve().parents[2]
 METHODS: dict[str, dict[str, Any]] = {
     "exact": {"method": "exact"},
     "url": {"method": "url"},
@@ -106,3 +114,63 @@ def test_only_the_new_file_is_read_filtered_signed_and_tokenized(
     assert main(["clusters", out]) == main(["clusters", str(tmp_path / "fresh")]) == 0
     assert main(["run", str(asked), "--out", out, "--inline", "--quiet"]) == 0
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_files_on_s3_and_a_run_there(tmp_path: Path, s3: Any) -> None:
+    files, out = s3.uri("added"), s3.uri("runs", "added")
+    write_files(files, "ac")
+    asked = recipe(tmp_path, files, "minhash")
+    run(asked, out)
+    before = {entry.key for entry in entries(out)}
+    write_files(files, "b")
+    run(asked, out)
+    again = made(out, before)
+    assert again["documents", "0"] == again["dedup", "scatter"] == 1
+    run(asked, str(tmp_path / "fresh"))
+    assert result(out) == result(str(tmp_path / "fresh"))
+
+
+def test_killed_while_a_file_is_added(tmp_path: Path) -> None:
+    """Killed at many places, each time a bit later, and started again: what is there stays, and the bytes are the same."""
+    files, out = str(tmp_path / "files"), str(tmp_path / "out")
+    write_files(files, "ac")
+    asked = recipe(tmp_path, files, "minhash")
+    run(asked, out)
+    before = {entry.key for entry in entries(out)}
+    write_files(files, "b")
+    kills = 0
+    for count in (5, 25, 60, 90, 120):
+        command = [sys.executable, "tests/kill_at.py", str(count), "run", str(asked), "--out", out, "--inline", "--quiet"]
+        kills += subprocess.run(command, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL
+    assert kills > 3
+    run(asked, out)
+    assert before & {entry.key for entry in entries(out) if entry.ref.kind == "documents" and entry.ref.stage == "0"}
+    assert made(out, before)["documents", "0"] == 1
+    run(asked, str(tmp_path / "fresh"))
+    assert result(out) == result(str(tmp_path / "fresh"))
+
+
+def test_in_whatever_order_files_come_groups_are_whole_and_stay() -> None:
+    """Of many small files some are gathered; a file that comes changes one group at most, and none where it comes at an end."""
+    rng = random.Random(5)
+    for _ in range(30):
+        names = rng.sample(range(1000), 60)
+        sizes = {name: rng.choice([0, 10, 100, 900, 3000]) for name in names}
+
+        def pieces(names: list[int], sizes: dict[int, int] = sizes) -> list[Piece]:
+            return [Piece(SourceFile(f"{n}", f"{n:04d}", sizes[n], "", "")) for n in sorted(names)]
+
+        there = names[:20]
+        groups = gather(pieces(there), 1000)
+        for name in names[20:]:
+            known = [Gathered(first=group[0].place, last=group[-1].place) for group in groups]
+            there.append(name)
+            now = gather(pieces(there), 1000, known, 1 << 30)
+            assert [piece for group in now for piece in group] == pieces(there)
+            changed = [group for group in groups if group not in now]
+            inside = any(group[0].file.name < f"{name:04d}" < group[-1].file.name for group in groups)
+            assert len(changed) == inside
+            groups = now
+        fresh = gather(pieces(there), 1000)
+        assert all(len(group) == 1 or sum(piece.file.size for piece in group) <= 1000 for group in fresh)
+        assert all(sum(p.file.size for p in (*a, b[0])) > 1000 for a, b in pairwise(fresh))

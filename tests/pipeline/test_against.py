@@ -125,6 +125,16 @@ def test_why_and_clusters_name_the_old_run(folder: Path, first: Path, capsys: py
     assert main(["clusters", str(out)]) == 0
     assert "first-exact/web" in capsys.readouterr().out
     assert main(["plan", str(folder / "named.yaml"), "--rates", str(out)]) == 0
+    capsys.readouterr()
+    for name in ("first-exact", "filter"):
+        if name == "filter":
+            run(folder, name, ["first"], {"method": "bff", "ngram": 4, "save": True})
+            capsys.readouterr()
+        assert main(["plan", str(folder / f"{name}.yaml"), "--rates", str(folder / "runs" / name)]) == 0
+        told = re.search(r"keeps an index for later runs, of ([\d.]+) (kB|MB)", " ".join(capsys.readouterr().out.split()))
+        files = storage.list_files(f"{folder}/runs/{name}/parts/dedup/*/*/{'index-*' if name != 'filter' else '*.bloom'}")
+        size = sum(entry.size for entry in files)
+        assert told and float(told[1]) * {"kB": 1e3, "MB": 1e6}[told[2]] > size - 2500 * len(files)
 
 
 def test_nothing_is_done_twice_and_another_index_is_noticed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +148,15 @@ def test_nothing_is_done_twice_and_another_index_is_noticed(folder: Path, capsys
     after = kept(run(folder, "late", ["second"], settings))
     anew = kept(run(folder, "late-anew", ["second"], settings))
     assert after == anew and set(after) <= set(before)
+    part = next((folder / "runs" / "late").glob("parts/web/tokens/*.train.tokens"))
+    part.write_bytes(part.read_bytes()[:-2] + b"\0\0")
+    run(folder, "late", ["second"], settings, "--verify")
+    assert kept(folder / "runs" / "late") == anew
+    index = next((folder / "runs" / "early").glob("parts/dedup/*/*/index-*.keys"))
+    index.write_bytes(index.read_bytes()[:-2] + b"\0\0")
+    run(folder, "early", ["first", "third"], {"method": "exact", "save": True}, "--verify")
+    run(folder, "late", ["second"], settings)
+    assert kept(folder / "runs" / "late") == anew
 
 
 @pytest.mark.parametrize(
