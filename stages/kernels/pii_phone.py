@@ -205,7 +205,9 @@ def _is_bounded(data, first, at):
     if at == first:
         return True
     byte = load_u8(data, at - 1)
-    if byte < 0x80 and (is_kind(data, at - 1, LETTER | DIGIT) or byte == _LOW or byte == _PLUS or byte == _DOLLAR or byte == _HASH):
+    if byte < 0x80 and is_kind(data, at - 1, LETTER | DIGIT):
+        return False
+    if byte == _LOW or byte == _PLUS or byte == _DOLLAR or byte == _HASH:
         return False
     if byte == 32 and at - 1 > first and load_u8(data, at - 2) == _DOLLAR:
         return False

@@ -38,18 +38,18 @@ def word_set(words: str) -> np.ndarray:
 KINDS = _byte_kinds()
 CALL = word_set(
     "call phone phones telephone tel mobile mob cell cellphone fax ph dial ring hotline helpline landline whatsapp sms contact "
-    "telefon telefax fon handy mobil rufnummer téléphone tél appelez portable teléfono telefono tfno tlf móvil llame telefone celular "
-    "тел телефон звоните 电话 電話 手机"
+    "telefon telefax fon handy mobil rufnummer téléphone tél appelez portable teléfono telefono tfno tlf móvil llame telefone "
+    "celular тел телефон звоните 电话 電話 手机"
 )
 TO_NUMBER = word_set("us me him her them at on to no nr number numbers is the our my today unter al a au le la el número numéro")
 NO_CALL = word_set(
-    "isbn issn ssn ean upc doi id ids sku iban patent invoice order timestamp pmid oclc part model serial sn ref reference account "
-    "acct batch lot tracking"
+    "isbn issn ssn ean upc doi id ids sku iban patent invoice order timestamp pmid oclc part model serial sn ref reference "
+    "account acct batch lot tracking"
 )
 NO_IP = word_set(
     "version versions ver v section sections sec chapter clause paragraph article appendix table figure fig release build "
-    "firmware driver revision rev update patch abschnitt kapitel sección chapitre версия 版本 § rule item annex ec kernel linux java "
-    "jdk jre chrome firefox android ios opera safari windows nginx"
+    "firmware driver revision rev update patch abschnitt kapitel sección chapitre версия 版本 § rule item annex ec kernel linux "
+    "java jdk jre chrome firefox android ios opera safari windows nginx"
 )
 HOST = word_set(
     "ip ips ipv host hosts server servers dns address addr ping nameserver gateway proxy router resolver node ssh curl "
@@ -104,8 +104,9 @@ def _word_end(data, first, at):
     stop = end
     while end > first and stop - end < 3 and _AROUND[load_u8(data, end - 1)]:
         end -= 1
-    wide = end - 3 >= first and load_u8(data, end - 3) == 0xEF and load_u8(data, end - 2) == 0xBC and load_u8(data, end - 1) == 0x9A
-    return end - 3 if wide else end
+    if end - 3 < first or load_u8(data, end - 3) != 0xEF or load_u8(data, end - 2) != 0xBC or load_u8(data, end - 1) != 0x9A:
+        return end
+    return end - 3
 
 
 @helper
