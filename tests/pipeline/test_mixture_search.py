@@ -151,7 +151,7 @@ def test_a_mixture_is_found_written_measured_and_used_again(tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["--for", "1G"], "sources may be repeated to"),
+        (["--for", "1B"], "sources may be repeated to"),
         (["--weights", "books=1"], "--weights books: there is no such evaluation file; they are wiki, numbers"),
         (["--weights", "wiki"], "--weights wiki: write NAME=NUMBER"),
         (["--strength", "3", "1"], "--strength 3 1: two numbers above 0 are needed"),
