@@ -199,6 +199,9 @@ def test_the_law_is_that_of_a_search_over_all_parameters() -> None:
     grids = [np.linspace(center - 0.3, center + 0.3, 13) for center in found.weights]
     floors = np.linspace(0, losses.min() * 0.999, 40)
     brute = min(cost(floor, np.array(weights)) for floor in floors for weights in itertools.product(*grids))
+    for step in (-1e-4, 1e-4):  # and no small step from it is better
+        assert mine <= cost(found.floor + step, found.weights)
+        assert all(mine <= cost(found.floor, found.weights + step * way) for way in np.eye(3))
     assert mine <= brute + 1e-9 and mine <= cost(1.8, np.array([-0.4, 0.2, 0.7]))
     assert found.predict(shares) == pytest.approx(losses, abs=0.04)
 
@@ -211,7 +214,7 @@ def test_mixtures_that_were_left_out_are_predicted() -> None:
     assert np.abs(found.predict(fresh) - truth).max() < 0.05 * np.ptp(truth)
     assert rank_correlation(predicted, law(rng, shares, 0.0)) > 0.95
     noise = rng.normal(3, 0.01, 24)  # nothing to be told
-    assert np.sqrt(np.mean(np.square(choose(shares, noise)[1] - noise))) < 1.25 * noise.std()
+    assert 1 < np.sqrt(np.mean(np.square(choose(shares, noise)[1] - noise))) / noise.std() < 1.25
 
 
 @pytest.mark.parametrize("stay", [0.0, 0.05, 1.0])
@@ -225,7 +228,7 @@ def test_the_best_mixture_is_that_of_a_search_over_all(stay: float, most: float)
         laws = [LogLinear(1.0, rng.normal(0, 1, 3), 0.0) for _ in range(2)]
         weights = rng.dirichlet([1, 1])
         found, gap = best_mixture(laws, weights, natural, caps, stay)
-        assert found.sum() == pytest.approx(1) and (found <= caps + 1e-9).all() and (found >= 0).all()
+        assert found.sum() == pytest.approx(1) and (found <= caps + 1e-12).all() and (found >= 0).all()
         mine = objective(laws, weights, natural, stay, found)
         brute = min(objective(laws, weights, natural, stay, one) for one in grid)
         assert mine <= brute + 1e-5 and gap < 1e-5
