@@ -108,7 +108,7 @@ def search(asked: Search, placement: Placement, say: Callable[[str], None]) -> S
     fresh = replace(plan, seeds=tuple(range(1, asked.seeds + 1)))
     both = train_all(fresh, two, asked.out, evaluation_hash(texts), placement, say)
     measured = _measured(mine, weights, space, two, both)
-    near = near_texts(asked.out / two[NATURAL].folder, texts)[0]
+    near = near_texts(asked.out / two[NATURAL].folder, texts).documents
     found = SearchResult(
         runs=list(asked.runs),
         fingerprints={run: read_corpus(run)["fingerprint"] for run in asked.runs},
