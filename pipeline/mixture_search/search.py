@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.ablate.compare import Loss, difference, score
 from pipeline.ablate.data import exact_mixture, near_texts, spare_tokens
 from pipeline.ablate.run import evaluation_hash, evaluation_names, evaluation_texts, trainer_config
 from pipeline.ablate.train import Plan, train_all
+from pipeline.folder import MIXTURE, read_mark
 from pipeline.manifest import read_corpus
 from pipeline.mix import Mixed, MixOptions, mix
 from pipeline.mixture_search.draw import draw
@@ -258,10 +260,14 @@ def _source(space: _Space, place: int, best: np.ndarray, target: int) -> Source:
 
 
 def _write_best(asked: Search, space: _Space, data: _Data) -> Mixed:
-    """The best mixture, of as many tokens as it is for, as a folder with a manifest whose shards are links."""
+    """The best mixture, of as many tokens as it is for, as a folder with a manifest whose shards are links. That of an earlier
+    search in the same folder gives way to it."""
     shares = np.array([data.shares[name] for name in space.names])
     options = MixOptions(assignments=[*_assignments(asked, space, shares), f"tokens={asked.target}"], name=BEST)
-    return mix(list(asked.runs), replace(options, out=str(asked.out / BEST)))
+    target = asked.out / BEST
+    if target.exists() and read_mark(str(target), MIXTURE) is not None:
+        shutil.rmtree(target)
+    return mix(list(asked.runs), replace(options, out=str(target)))
 
 
 def _command(asked: Search, space: _Space, best: np.ndarray) -> str:
