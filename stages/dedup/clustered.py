@@ -19,6 +19,7 @@ from typing import Any
 
 from stages.dedup.choose import choose, measure, members, needs_members
 from stages.dedup.components import large_star, small_star
+from stages.dedup.found import Found, Named, Removed
 from stages.dedup.index import DOCS, KEYS, group_with_old, index_name, settle, write_index
 from stages.dedup.removals import largest_clusters, name, remove
 from stages.dedup.scatter import group, scatter
@@ -72,14 +73,16 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     named = work.by_group(
         "name", name, ["out_path"], chosen_paths=output_files(chosen), group_starts=work.starts, memory=settings.memory
     )
-    names = yield named
+    names: list[Named] = yield named
     removals = work.by_group("remove", remove, [], spec=settings, named_paths=[*output_files(named), *settled])
-    for task in removals.tasks:
-        ordinals = [part["ordinal"] for part in task.arguments["parts"]]
-        task.outputs["out_paths"] = {str(o): file_name(folder, "removals", o, ".parquet") for o in ordinals}
-    removed = yield removals
+    files = [
+        {str(o): file_name(folder, "removals", o, ".parquet") for o in (part["ordinal"] for part in parts)} for parts in groups
+    ]
+    for task, out_paths in zip(removals.tasks, files, strict=True):
+        task.outputs["out_paths"] = out_paths
+    removed: list[Removed] = yield removals
 
-    summary = {
+    summary: Found = {
         "method": settings.method,
         "documents": sum(r["documents"] for r in scattered),
         "compared": sum(r["compared"] for r in scattered),
@@ -90,10 +93,12 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
         "largest": largest_clusters([c for r in names for c in r["largest"]], 20),
         "lost": _sum_pairs([pair for r in removed for pair in r["lost"]]),
         "removed_of_part": {part: count for r in removed for part, count in r["removed"].items()},
-        "removals": {part: p for task in removals.tasks for part, p in task.outputs["out_paths"].items()},
+        "removals": {part: path for paths in files for part, path in paths.items()},
     }
     settings.check_removal(summary["removed"], summary["documents"])
-    return summary | ((yield from _index(work, records, removals)) if settings.save else {})
+    if settings.save:
+        summary["index"] = yield from _index(work, records, files)
+    return summary
 
 
 @dataclass(frozen=True)
@@ -168,18 +173,20 @@ def _settled(
     return output_files(phase), output_files(phase, "named_path"), sum(r["removed"] for r in found)
 
 
-def _index(work: _Work, records: list[str], removals: Phase) -> Generator[Phase, list[Any], dict[str, Any]]:
+def _index(
+    work: _Work, records: list[str], removals: Sequence[dict[str, str]]
+) -> Generator[Phase, list[Any], list[str]]:
     """Write the index; its files, for the summary. They are named by the first part of each group."""
     phase = work.by_group("index", write_index, [], spec=work.settings, partitions=work.partitions)
     names = []
-    for task, path, removal, start in zip(phase.tasks, records, removals.tasks, work.starts, strict=True):
+    for task, path, removal, start in zip(phase.tasks, records, removals, work.starts, strict=True):
         del task.arguments["group"]
-        task.arguments.update(records_path=path, removals_paths=removal.outputs["out_paths"])
+        task.arguments.update(records_path=path, removals_paths=removal)
         name = file_name(work.folder, index_name(work.settings), start)
         task.outputs.update(keys_path=f"{name}{KEYS}", docs_path=f"{name}{DOCS}")
         names += [f"{name}{KEYS}", f"{name}{DOCS}"]
     yield phase
-    return {"index": names}
+    return names
 
 
 def _measured(
