@@ -14,13 +14,26 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
-import orjson
 from pydantic import ValidationError
 from rich.console import Console
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
-from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, held_out_salt, read_mark, write_mark
+from pipeline.folder import (
+    IMPORT,
+    MIXTURE,
+    RUN,
+    HeldOutRule,
+    ImportMark,
+    MadeOf,
+    MemberOf,
+    MixtureMark,
+    RunRecipe,
+    absolute,
+    check_fresh,
+    read_mark,
+    write_mark,
+)
 from pipeline.grid import Grid, copy_part, grids, show_grids
 from pipeline.manifest import SPLITS, read_corpus, token_rules
 from pipeline.overrides import RecipeError, apply_set
@@ -62,14 +75,6 @@ class MixOptions:
     name: str | None = None
     out: str | None = None
     files: Files = "link"
-
-
-class HeldOutRule(msgspec.Struct, frozen=True, array_like=True):
-    """By which a folder holds documents out: a salt, a share."""
-
-    salt: str
-    share: float
-    folder: str
 
 
 class MixedSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,22 +164,20 @@ def asked_of(runs: Sequence[str], options: MixOptions) -> Mixture:
 
 def _mixture_of(run: str) -> dict[str, Any]:
     """What was asked when the folder was made; an import asks for nothing."""
-    mark = read_mark(run, MIXTURE)
-    uri = storage.join(run, RUN)
-    recipe = orjson.loads(storage.read_bytes(uri)) if mark is None and storage.exists(uri) else {}
-    return (mark or recipe).get("mixture", {})
+    mark = read_mark(run, MIXTURE, MixtureMark) or read_mark(run, RUN, RunRecipe)
+    return {} if mark is None else mark.mixture
 
 
 def _held_out_rules(runs: Sequence[str]) -> list[HeldOutRule]:
     """By what rules these folders hold documents out, each with the first folder that has it; one that tells nothing has none."""
     known: list[HeldOutRule] = []
     for run in runs:
-        if (mark := read_mark(run, MIXTURE)) is not None:
-            known += msgspec.convert(mark.get("held_out", []), list[HeldOutRule])
-        elif (mark := read_mark(run, IMPORT)) is not None:
-            known.append(HeldOutRule(mark["settings"]["salt"], mark["settings"]["held_out"], run))
-        elif (mark := read_mark(run, RUN)) is not None:
-            known.append(HeldOutRule(held_out_salt(mark), mark["shards"]["held_out"], run))
+        if (mark := read_mark(run, MIXTURE, MixtureMark)) is not None:
+            known += mark.held_out
+        elif (mark := read_mark(run, IMPORT, ImportMark)) is not None:
+            known.append(HeldOutRule(mark.settings.salt, mark.settings.held_out, run))
+        elif (mark := read_mark(run, RUN, RunRecipe)) is not None:
+            known.append(HeldOutRule(*mark.held_out, run))
     found: dict[tuple[str, float], HeldOutRule] = {}
     for rule in known:
         found.setdefault((rule.salt, rule.share), rule)
@@ -317,24 +320,21 @@ def _write(
     places.append((absolute(storage.join(run, first["tokenizer"]["path"])), TOKENIZER_PATH))
     with storage.RunLock(out):
         check_fresh(out, MIXTURE)
-        made_of = [{"run": run, "fingerprint": known["fingerprint"]} for run, known in manifests.items()]
-        names = {member.name: {"run": member.run, "source": member.source} for member in members}
-        tokens = {member.name: token_rules(member.run, [member.source])[member.source] for member in members}
-        facts = {
-            "mixture": dump(mixture),
-            "made_of": made_of,
-            "sources": names,
-            "held_out": rules,
-            "token_rules": tokens,
-        }
-        write_mark(out, MIXTURE, facts | {"finished": False})
+        mark = MixtureMark(
+            mixture=dump(mixture),
+            made_of=[MadeOf(run, known["fingerprint"]) for run, known in manifests.items()],
+            sources={member.name: MemberOf(member.run, member.source) for member in members},
+            held_out=rules,
+            token_rules={member.name: token_rules(member.run, [member.source])[member.source] for member in members},
+        )
+        write_mark(out, MIXTURE, mark)
         for source, name in places:
             _place(source, storage.join(out, name), files)
         if storage.is_local(out):  # the links have landed before the manifest that vouches for them
             for folder in {storage.local_path(storage.join(out, name)).parent for _, name in places}:
                 sync_folder(folder)
         storage.write_bytes(storage.join(out, MANIFEST), manifest_bytes(manifest))
-        write_mark(out, MIXTURE, facts | {"finished": True})
+        write_mark(out, MIXTURE, msgspec.structs.replace(mark, finished=True))
 
 
 def _place(source: str, target: str, files: Files) -> None:

@@ -129,7 +129,7 @@ def _mixed(arm: Arm, asked: Asked, out: Path, run: Path, recipe: Recipe, texts: 
         raise UserError(f"its mixture has {told.tokens:,} tokens, and {asked.tokens:,} are to be trained on")
     folder = out / "arms" / arm.name / f"data-{told.fingerprint[:12]}"
     mark = read_mark(str(folder), MIXTURE) if folder.exists() else None
-    if not (mark and mark.get("finished")):
+    if not (mark and mark.finished):
         shutil.rmtree(folder, ignore_errors=True)
         mix([str(run)], replace(options, out=str(folder)))
     documents, tokens = near_texts(folder, texts)
