@@ -48,6 +48,7 @@ class Row(TypedDict):
     step: NotRequired[str]  # of a document that failed, with error and traceback
     error: NotRequired[str]
     traceback: NotRequired[str | None]
+    reason: NotRequired[str]
     representative: NotRequired[str | None]
 
 

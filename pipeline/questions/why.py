@@ -88,7 +88,7 @@ def why(run: str, document: str) -> Why:
 
 def _tell(run: FinishedRun, hit: Hit) -> Way:
     """All that the run knows of one document."""
-    source, row, kind, stage = hit.source, dict(hit.row), hit.kind, hit.stage
+    source, row, kind, stage = hit.source, hit.row, hit.kind, hit.stage
     stage_after: int | None
     while kind == "kept" and stage >= 0:
         after = range(stage + 1, len(source.parts))
