@@ -170,6 +170,10 @@ class _Tokenizer(msgspec.Struct, frozen=True):
     rules: _TokenRules
 
 
+class _Source(msgspec.Struct, frozen=True):
+    split: list[dict[str, Any]] | None = None
+
+
 class RunRecipe(msgspec.Struct, frozen=True):
     """What others read of a run's `recipe.json`. mixture: as a recipe says it."""
 
@@ -178,6 +182,7 @@ class RunRecipe(msgspec.Struct, frozen=True):
     tokenizer: _Tokenizer
     seed: int = 0
     mixture: dict[str, object] = {}
+    sources: dict[str, _Source] = {}
 
     @property
     def held_out(self) -> tuple[str, float]:

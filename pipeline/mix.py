@@ -20,22 +20,18 @@ from rich.console import Console
 from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.folder import (
-    IMPORT,
     MIXTURE,
-    RUN,
     HeldOutRule,
-    ImportMark,
     MadeOf,
     MemberOf,
     MixtureMark,
-    RunRecipe,
     absolute,
     check_fresh,
-    read_mark,
     write_mark,
 )
 from pipeline.grid import Grid, copy_part, grids, show_grids
 from pipeline.manifest import SPLITS, read_corpus, token_rules
+from pipeline.mix_members import held_out_note, held_out_rules, mixture_of
 from pipeline.overrides import RecipeError, apply_set
 from pipeline.program import train_command
 from pipeline.recipe import dump, explain, load_recipe
@@ -118,7 +114,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
     budgets = compile_mixture(mixture, {member.name: member.entry["tokens"] for member in members})
     first = next(iter(manifests.values()))
     manifest = _manifest(members, manifests, budgets, mixture, options)
-    rules = _held_out_rules(list(manifests))
+    rules = held_out_rules(list(manifests))
     if options.out is not None:
         _write(options.out, members, manifests, manifest, mixture, options.files, rules)
     return Mixed(
@@ -130,7 +126,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
         mixture=dump(mixture),
         tokens=manifest["mixture"]["tokens"],
         grids=grids(manifest),
-        notes=[_held_out_note(rules)] if len(rules) > 1 else [],
+        notes=[held_out_note(rules)] if len(rules) > 1 else [],
         sources={
             member.name: MixedSource(
                 run=member.run,
@@ -150,45 +146,16 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
 def asked_of(runs: Sequence[str], options: MixOptions) -> Mixture:
     """The mixture that is asked for: the recipe's where one is named, else that of the one folder; `--set` on top."""
     if options.recipe is not None:
-        base = dump(load_recipe(options.recipe, options.profile).mixture)
+        base = dump(load_recipe(options.recipe, options.profile).asked_mixture())
     elif options.profile is not None:
         raise UserError(f"--profile {options.profile}: is a profile of a recipe; name it with --recipe")
     else:
-        base = _mixture_of(runs[0]) if len(runs) == 1 else {}
+        base = mixture_of(runs[0]) if len(runs) == 1 else {}
     data = _lay(base, [text.removeprefix("mixture.") for text in options.assignments])
     try:
         return Mixture.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"mixture: {explain(error, Mixture)}") from None
-
-
-def _mixture_of(run: str) -> dict[str, Any]:
-    """What was asked when the folder was made; an import asks for nothing."""
-    mark = read_mark(run, MIXTURE, MixtureMark) or read_mark(run, RUN, RunRecipe)
-    return {} if mark is None else mark.mixture
-
-
-def _held_out_rules(runs: Sequence[str]) -> list[HeldOutRule]:
-    """By what rules these folders hold documents out, each with the first folder that has it; one that tells nothing has none."""
-    known: list[HeldOutRule] = []
-    for run in runs:
-        if (mark := read_mark(run, MIXTURE, MixtureMark)) is not None:
-            known += mark.held_out
-        elif (mark := read_mark(run, IMPORT, ImportMark)) is not None:
-            known.append(HeldOutRule(mark.settings.salt, mark.settings.held_out, run))
-        elif (mark := read_mark(run, RUN, RunRecipe)) is not None:
-            known.append(HeldOutRule(*mark.held_out, run))
-    found: dict[tuple[str, float], HeldOutRule] = {}
-    for rule in known:
-        found.setdefault((rule.salt, rule.share), rule)
-    return list(found.values())
-
-
-def _held_out_note(rules: list[HeldOutRule]) -> str:
-    return (
-        f"{rules[0].folder} and {rules[1].folder} hold out by rules of their own: a text that is in both may be held out of one "
-        "and trained on from the other; `import --held-out-as` lets an import hold out what a run does"
-    )
 
 
 def _lay(base: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class Found(_OfEach, total=False):
     largest: list[Cluster]
     lost: list[list[str | int | None]]
     index: list[str]
+    copies: dict[str, str]
     parts: dict[str, str]
     cuts: dict[str, str]
     reports: dict[str, dict[str, int]]
