@@ -171,7 +171,7 @@ def test_a_file_that_is_replaced_after_the_listing_and_before_it_is_read(
     path = recipe(tmp_path, [str(tmp_path / "first.jsonl")], "swap_web")
     data = yaml.safe_load(path.read_text())
     data["sources"]["later"] = {"read": {"paths": [web.url("x.jsonl")]}}
-    data["run"] |= {"stage_inputs": staged == "true"}
+    data["run"] |= {"stage_inputs": staged == "true", "split_bytes": "10MB"}
     path.write_text(yaml.safe_dump(data, sort_keys=False))
     assert run(path, tmp_path / "out") == 2
     refused(capsys, web.url("x.jsonl"))

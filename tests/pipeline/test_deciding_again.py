@@ -153,10 +153,10 @@ def work(page):
 def test_a_step_put_in_after_extraction_extracts_nothing_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The source's own tasks run again, from what they have stored, and nothing of the other source does; so says `run`."""
     crawl(tmp_path / "a.warc")
-    (tmp_path / "my_extractor.py").write_text(EXTRACTOR)
+    (tmp_path / "counting_extractor.py").write_text(EXTRACTOR)
     (tmp_path / "wiki.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents()))
     train_tokenizer(iter(PROSE), tmp_path / "tokenizer.json", 400, 1 << 20)
-    steps: list[Any] = [{"extract": {"engine": "my_extractor:work"}}, {"gopher_quality": {"words": {"min": 150}}}]
+    steps: list[Any] = [{"extract": {"engine": "counting_extractor:work"}}, {"gopher_quality": {"words": {"min": 150}}}]
     data = {
         "name": "put-in",
         "sources": {
