@@ -11,7 +11,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from pipeline.attempts import Failed, Tasks, may_pass, wait_before
@@ -110,8 +110,9 @@ class Flight:
         self._calls[number] = task
         name = f"{node.ref}" + (f" (attempt {task.attempts})" if task.attempts > 1 else "") + (" (copy)" if copy else "")
         function = f"{execute.__module__}:{execute.__name__}"
-        arguments = (node, node.key, self.around)
-        self.ray.call(number, function, arguments, self._needs(node), name, avoid=task.avoid, spread=copy)
+        cores = max(1, min(node.cores, self.ray.most_cores))
+        arguments = (node, node.key, replace(self.around, cores=cores))
+        self.ray.call(number, function, arguments, self._needs(node), cores, name, avoid=task.avoid, spread=copy)
 
     def _needs(self, node: Node) -> int:
         """The memory that is reserved for a task; 0 for one that takes no more than any may."""

@@ -160,7 +160,8 @@ class _Calls:
         )
         weight = sum(self.weights.get(path, 0) for path in read)
         ref = Ref("dedup", self.over.source, f"{self.over.name} {phase.name}", number)
-        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read))
+        cores = task.arguments.get("threads", 1)
+        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read), cores)
 
     def _with_files(self, value: Any, read: list[str]) -> Any:
         """The value with each known file's name replaced by the file; the names are added to `read`."""
@@ -183,10 +184,11 @@ class _Calls:
         kind = "components" if kind in ("large", "small") else kind
         settings = self.over.settings
         if kind == "filter" and isinstance(settings, Filtering):
+            cores = task.arguments["threads"]
             if settings.load:
-                return filter_memory((self.over.sizes or {})[settings.load])
+                return filter_memory((self.over.sizes or {})[settings.load], cores)
             items = settings.expected or task.arguments["ngrams"]
-            return filter_memory(filter_bytes(items, settings.fp_rate, exactly=settings.exactly))
+            return filter_memory(filter_bytes(items, settings.fp_rate, exactly=settings.exactly), cores)
         if kind == "repeats" and isinstance(settings, Substring):
             counted = {name: task.arguments[name] for name in ("sequence_bytes", "documents")}
             return substring_memory(suffix_memory(settings.unit, **counted))

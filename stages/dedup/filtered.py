@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from stages.dedup.bff import count, deduplicate, shards_of
-from stages.dedup.bloom import check_memory
+from stages.dedup.bloom import check_memory, filter_bytes
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.holders import holders
 from stages.dedup.spec import AnyDedup, read_filtering
@@ -38,9 +38,9 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     filtering = Phase("filter")
     for shard, parts in sorted(of_shard.items()):
         ngrams = sum(counts[str(part["ordinal"])][str(shard)][1] for part in parts)
+        items = settings.expected or ngrams
         if settings.load is None:
             name = f"{settings.reason}, shard {shard}"
-            items = settings.expected or ngrams
             check_memory(items, settings.fp_rate, settings.memory, name, exactly=settings.exactly)
         arguments = {
             "spec": settings,
@@ -49,6 +49,7 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
             "parts": part_fields(parts),
             "group_starts": starts,
             "loaded_path": settings.load,
+            "threads": settings.cores(filter_bytes(items, settings.fp_rate, exactly=settings.exactly)),
         }
         outputs = {"spans_path": file_name(folder, "spans", shard)}
         if settings.save:

@@ -15,6 +15,7 @@ from stages.dedup.spec import AnyDedup, Bff, Filtering, Substring
 
 BASE_BYTES = 200 << 20  # of a process with its libraries and kernels
 BATCHES = 12  # of text, in several forms at a time: as read, normalized, hashed
+SHARED_BATCHES = 6  # besides, where threads share a filter: read ahead, and what they know of each n-gram
 NGRAM_BYTES = 6  # of text that one n-gram of a Bloom filter stands for, at least, in a web page
 PARAGRAPH_BYTES = 40  # of text that one paragraph stands for, at least, in a web page
 SEQUENCE_BYTES = 1.25  # of a sequence of words for a byte of text: 1.0 in prose, 1.2 in LaTeX; other units take less
@@ -37,9 +38,9 @@ class Need:
     disk: int
 
 
-def filter_memory(size: int) -> int:
-    """Memory of a task that holds a Bloom filter of so many bytes."""
-    return BASE_BYTES + BATCHES * BATCH_BYTES + size
+def filter_memory(size: int, cores: int = 1) -> int:
+    """Memory of a task that holds a Bloom filter of so many bytes, on so many cores."""
+    return BASE_BYTES + (BATCHES + (SHARED_BATCHES if cores > 1 else 0)) * BATCH_BYTES + size
 
 
 def suffix_memory(unit: str, sequence_bytes: int, documents: int) -> int:
@@ -68,10 +69,11 @@ def footprint(
     if isinstance(spec, Filtering):
         about = text_bytes // (NGRAM_BYTES if isinstance(spec, Bff) else PARAGRAPH_BYTES)
         each = spec.expected or -(-(ngrams or about) // spec.shards)
+        size = filter_bytes(each, spec.fp_rate, exactly=spec.exactly)
         spans = 32 * documents
         return [
             Need("count", groups, reading, 0),
-            Need("filter", spec.shards, filter_memory(filter_bytes(each, spec.fp_rate, exactly=spec.exactly)), spans),
+            Need("filter", spec.shards, filter_memory(size, spec.cores(size)), spans),
             *([Need("holders", groups, reading + 4 * spec.witness_memory, 2 * spans)] if spec.name_holders else []),
             Need("edit", groups, reading + 3 * 3 * spans // max(groups, 1), text_bytes + NAME_BYTES * documents),
         ]
