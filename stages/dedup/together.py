@@ -98,7 +98,7 @@ def fits(units: int, filter: Filter) -> bool:
 def pass_together(
     texts: pa.Array, spec: Bff, filter: Filter, threads: Threads
 ) -> tuple[int, tuple[np.ndarray, ...]] | None:
-    """Take texts through the filter: spans, and (rows, starts, stops, probes, counts) as the kernel `bff` writes them.
+    """Take texts through the filter: spans, and (rows, starts, stops, probes, held_by, counts) as the kernel `bff` writes them.
 
     None, and nothing is done, where there are too many units for the threads to number.
     """
@@ -112,7 +112,8 @@ def pass_together(
     offsets = text_buffers(texts)[1]
     of_units = (units.stops, units.begins, units.ends, units.documents, held, probes, stays)
     out = (rows, starts, stops, found, counts)
-    return spans_of_units(offsets, *of_units, spec.threshold, MODES[spec.mode], *out), out
+    spans = spans_of_units(offsets, *of_units, spec.threshold, MODES[spec.mode], *out)
+    return spans, (*out[:-1], np.zeros(spans, np.uint16), counts)
 
 
 def _decide(units: Units, spec: Bff, filter: Filter, threads: Threads) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -31,7 +31,7 @@ def taken(batches: list[pa.Array], spec: Bff, ngrams: int, threads: int, of_roun
 
     def take(workers: together.Threads | None) -> None:
         for batch in batches:
-            columns, counts = _pass(batch, np.arange(len(batch)), spec, filter, workers)
+            columns, counts = _pass(batch, np.arange(len(batch)), spec, filter, threads=workers)
             found.append(({name: values.tolist() for name, values in columns.items()}, counts.tolist()))
 
     if threads == 1:
@@ -116,7 +116,7 @@ def test_threads_that_wait_for_one_that_failed_end(monkeypatch) -> None:
     monkeypatch.setattr(together, "bff_thread", fails)
     filter: Filter = make_filter(1000, 0.01, 1, 0, 1 << 30, "test")
     with pytest.raises(MemoryError), start_threads(3) as workers:
-        _pass(pa.array(["a b c"] * 9, pa.large_string()), np.arange(9), Bff(method="bff", ngram=1), filter, workers)
+        _pass(pa.array(["a b c"] * 9, pa.large_string()), np.arange(9), Bff(method="bff", ngram=1), filter, threads=workers)
     assert sorted(begun) == [0, 1, 2]
 
 
