@@ -45,12 +45,14 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signe
     filters: dict[int, str] = {}
     for shard, parts in sorted(of_shard.items()):
         ngrams = sum(counts[str(part["ordinal"])][str(shard)][1] for part in parts)
+        items = settings.expected or ngrams
+        size = filter_bytes(items, settings.fp_rate, exactly=settings.exactly)
+        threads = settings.cores(size)
         memory = None
         if settings.load is None:
             name = f"{settings.reason}, shard {shard}"
-            items = settings.expected or ngrams
             check_memory(items, settings.fp_rate, settings.memory, name, exactly=settings.exactly)
-            memory = filter_memory(filter_bytes(items, settings.fp_rate, exactly=settings.exactly))
+            memory = filter_memory(size, threads)
         arguments = {
             "spec": settings,
             "shard": shard,
@@ -58,6 +60,7 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signe
             "parts": part_fields(parts),
             "group_starts": starts,
             "loaded_path": settings.load,
+            "threads": threads,
             "old_paths": list(settings.against),
         }
         spans[shard] = file_name(folder, "spans", shard)

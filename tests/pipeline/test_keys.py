@@ -71,7 +71,7 @@ def models(kind: Any) -> Iterator[Any]:
 OTHER = {
     "split_bytes": "100KB", "batch_bytes": "2KB", "task_memory": "3GiB", "cache_bytes": "1GiB", "stage_inputs": "true",
     "documents": "0.5", "files": "3", "expected_removal": "[0, 1]", "partitions": "5", "partition_bytes": "2MiB",
-    "memory": "2MiB", "witness_memory": "1MiB", "engine": "tokenizers", "attempts": "2", "wait_seconds": "1",
+    "memory": "2MiB", "witness_memory": "1MiB", "threads": "2", "engine": "tokenizers", "attempts": "2", "wait_seconds": "1",
     "node_seconds": "60", "copy_seconds": "9",
 }  # fmt: skip
 
@@ -87,7 +87,7 @@ HOW_MUCH = {
     "Exact": SPREAD,
     "Url": SPREAD,
     "MinHash": SPREAD,
-    "Bff": {"expected_removal", "memory", "witness_memory"},
+    "Bff": {"expected_removal", "memory", "threads", "witness_memory"},
     "Substring": {"expected_removal", "memory"},
     "TokenRepeats": {"engine"},
     "Quality": {"table_mb", "name"},  # which is in keys as the name of the step
