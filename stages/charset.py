@@ -192,7 +192,10 @@ def _legacy(data: bytes, names: list[str]) -> tuple[str | None, Decoded]:
             share = RARELY_1252 if name == "windows-1252" else RARELY
             fits = not strange or (strange <= 1 + share * foreign and _cased(decoded.text))
         if fits:
-            return _of_the_east(data, decoded.text) or (name, decoded) if name == "windows-1252" else (name, decoded)
+            if name == "windows-1252":
+                others = names[names.index(name) + 1 :]
+                return _of_the_east(data, decoded.text) or _as_detected(data, others) or (name, decoded)
+            return name, decoded
         if damaged is None and strange <= HARDLY * foreign:
             damaged = decoded
     fits, decoded = _detected(data)
@@ -211,6 +214,19 @@ def _of_the_east(data: bytes, text: str) -> tuple[str, Decoded] | None:
     if name not in MULTI_BYTE or len(foreign) < FEW:
         return None
     return (name, decoded) if _few_odd(decoded.text, len(foreign)) else None
+
+
+def _as_detected(data: bytes, names: list[str]) -> tuple[str, Decoded] | None:
+    """`data` in one of these encodings, which the page declares while its server declares windows-1252, as they do for anything.
+
+    None where no detector agrees with the page.
+    """
+    for name in names:
+        decoded, _, fits = _tried(data, name)
+        found = (name_of(detect_encoding(data, html5_compatible=False)), _firefox(data))
+        if fits and any(other and decode_as(data, other) == decoded for other in found):
+            return name, decoded
+    return None
 
 
 def _detected(data: bytes, *, holes: bool = True) -> tuple[str | None, Decoded]:

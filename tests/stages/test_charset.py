@@ -178,6 +178,21 @@ def test_western_text_in_an_encoding_of_the_east(encoding, text):
 
 
 @pytest.mark.parametrize(
+    ("language", "encoding"),
+    [
+        *(("ru", "windows-1251"), ("ru", "koi8-r"), ("pl", "iso-8859-2")),
+        *(("el", "iso-8859-7"), ("he", "windows-1255"), ("th", "windows-874")),
+    ],
+)
+def test_a_server_that_declares_latin_1_for_anything(language, encoding):
+    """The page knows better where a detector agrees; where none does, browsers believe the server."""
+    page = f"<meta charset={encoding}><p>{LANGUAGES[language][0] * 3}</p>"
+    assert decode(endec.encode(page, encoding), "ISO-8859-1").text == page
+    western = f"<meta charset={encoding}><p>{LANGUAGES['de'][0] * 3}</p>"
+    assert decode(western.encode("cp1252"), "ISO-8859-1").text == western
+
+
+@pytest.mark.parametrize(
     ("label", "encoding"), [("cp949", "euc-kr"), ("latin-1", "windows-1252"), (" 'UHC' ", "euc-kr")]
 )
 def test_labels_that_only_python_knows(label, encoding):

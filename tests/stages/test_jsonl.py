@@ -198,6 +198,13 @@ def test_objects_over_several_lines_are_refused_by_name(end):
     assert "several lines: write one object a line" in events[0].reason
 
 
+def test_lines_that_end_in_carriage_returns_alone_are_named():
+    rows, events = read(b'{"text": "a"}\r{"text": "b"}\r')
+    assert rows == []
+    assert [(event.documents, event.damage) for event in events] == [(1, True)]
+    assert "its lines end in carriage returns alone" in events[0].reason
+
+
 def test_a_copy_that_was_broken_off_in_reserved_space_is_damaged():
     rows, events = read(lines({"text": "a"}) + bytes(50))
     assert len(rows) == 1 and [event.damage for event in events] == [True]
