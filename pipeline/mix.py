@@ -23,6 +23,7 @@ from pipeline.engine import MANIFEST
 from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, held_out_salt, read_mark, write_mark
 from pipeline.grid import Grid, copy_part, grids, show_grids
 from pipeline.manifest import SPLITS, read_corpus, token_rules
+from pipeline.members import repeats_of_parts
 from pipeline.overrides import RecipeError, apply_set
 from pipeline.program import train_command
 from pipeline.recipe import dump, explain, load_recipe
@@ -32,7 +33,7 @@ from stages.errors import UserError
 from stages.step import content_key
 from stages.tokens.manifest import TOKENIZER_PATH, build_manifest, shard_names, source_entry
 from stages.tokens.manifest_shape import HeldOutEntry, Manifest, SourceEntry, TokenizerEntry
-from stages.tokens.mixture import Budget, Mixture, compile_mixture
+from stages.tokens.mixture import Budget, Mixture, compile_mixture, with_repeats
 from stages.tokens.shard_format import manifest_bytes
 from stages.units import show_bytes, show_count
 
@@ -145,7 +146,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
 def asked_of(runs: Sequence[str], options: MixOptions) -> Mixture:
     """The mixture that is asked for: the recipe's where one is named, else that of the one folder; `--set` on top."""
     if options.recipe is not None:
-        base = dump(load_recipe(options.recipe, options.profile).mixture)
+        base = dump(load_recipe(options.recipe, options.profile).asked_mixture())
     elif options.profile is not None:
         raise UserError(f"--profile {options.profile}: is a profile of a recipe; name it with --recipe")
     else:
@@ -158,11 +159,13 @@ def asked_of(runs: Sequence[str], options: MixOptions) -> Mixture:
 
 
 def _mixture_of(run: str) -> dict[str, Any]:
-    """What was asked when the folder was made; an import asks for nothing."""
+    """What was asked when the folder was made, parts of sources by what they say of their repeats; an import asks for nothing."""
     mark = read_mark(run, MIXTURE)
     uri = storage.join(run, RUN)
     recipe = orjson.loads(storage.read_bytes(uri)) if mark is None and storage.exists(uri) else {}
-    return (mark or recipe).get("mixture", {})
+    asked = (mark or recipe).get("mixture", {})
+    repeats = repeats_of_parts({name: one.get("split") or () for name, one in recipe.get("sources", {}).items()})
+    return dump(with_repeats(Mixture.model_validate(asked), repeats)) if repeats else asked
 
 
 def _held_out_rules(runs: Sequence[str]) -> list[HeldOutRule]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, TypeAdapter
 from pipeline.against import with_indexes
 from pipeline.attempts import Tasks
 from pipeline.explain import explain, nested, validate
-from pipeline.members import Split, members_of
+from pipeline.members import Split, members_of, repeats_of_parts
 from pipeline.overrides import RecipeError, apply_set, merge, nearest, read_yaml, step_names
 from pipeline.shipped import find_recipe, is_shipped
 from pipeline.storage.public import public
@@ -23,7 +23,7 @@ from stages.read import ReadSpec
 from stages.read.format import RECORD_COPIES
 from stages.step import Settings, Step, content_key
 from stages.steps import STEPS, import_path, step_class
-from stages.tokens.mixture import Mixture, MixtureError, check_mixture
+from stages.tokens.mixture import Mixture, MixtureError, check_mixture, with_repeats
 from stages.tokens.tokenizer import EncodeRules
 from stages.units import Bytes, Count
 from stages.user_code import add_folder
@@ -297,14 +297,18 @@ class Recipe(Settings):
             if name not in known:
                 raise nested(["mixture", "per_source", name], None, "no such source" + nearest(name, list(known)))
         try:
-            check_mixture(self.mixture, known)
+            check_mixture(self.asked_mixture(), known)
         except MixtureError as error:
             raise nested(["mixture"], None, str(error)) from None
         return self
 
     def members(self) -> dict[str, str]:
         """The members of the mixture, in order, each with its source: sources, and the parts of those that are split."""
-        return members_of({name: (source.split, source.steps) for name, source in self.sources.items()})
+        return members_of({name: (source.split, source.steps) for name, source in self.sources.items()}, self.dedup)
+
+    def asked_mixture(self) -> Mixture:
+        """The mixture, with the repeats that the parts of sources say of themselves."""
+        return with_repeats(self.mixture, repeats_of_parts({name: one.split for name, one in self.sources.items()}))
 
     def content(self) -> str:
         """A hash of all that decides the bytes of the result: the recipe but for `run` and what is marked HowMuch."""
@@ -312,7 +316,8 @@ class Recipe(Settings):
         for name, source in self.sources.items():
             if source.split:
                 sources[name]["split"] = in_key(source.split)
-        rest = {name: in_key(getattr(self, name)) for name in ("name", "profile", "seed", "tokenizer", "shards", "mixture")}
+        rest = {name: in_key(getattr(self, name)) for name in ("name", "profile", "seed", "tokenizer", "shards")}
+        rest["mixture"] = in_key(self.asked_mixture())
         if self.shards.near_held_out != "drop":  # to count them changes no byte of the shards
             del rest["shards"]["near_held_out"]
         return content_key(*public(as_written([rest, sources, _content_of(self.dedup)], self.folder)))

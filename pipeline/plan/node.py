@@ -46,7 +46,10 @@ class Conclusion(Report, kw_only=True):
     """A report that the plan draws from the results of other nodes; no task runs for it.
 
     outputs: files that it stands for, by the key of the entry that tells of each. made_by: keys of all nodes behind it.
+    of_results: whether it is void where results that it was drawn from are; else it tells how work was cut, and stays.
     """
+
+    of_results: ClassVar[bool] = True
 
     outputs: dict[str, list[Output]] = {}
     made_by: list[str] = []

@@ -8,7 +8,19 @@ from typing import Any
 from stages.dedup.bff import with_shards
 from stages.dedup.edit import edit
 from stages.dedup.spec import Filtering, Substring
-from stages.dedup.tasks import Groups, PartGiven, Phase, Phases, Task, file_name, part_fields
+from stages.dedup.tasks import (
+    Groups,
+    PartGiven,
+    Phase,
+    Phases,
+    Signed,
+    Task,
+    by_place,
+    file_name,
+    numbers_of,
+    part_fields,
+    signed_groups,
+)
 
 
 def in_shards(groups: Groups, shards: int) -> list[list[PartGiven]]:
@@ -17,12 +29,23 @@ def in_shards(groups: Groups, shards: int) -> list[list[PartGiven]]:
     return [[next(sharded) for _ in parts] for parts in groups]
 
 
-def count_parts(spec: Filtering | Substring, groups: Groups, count: Callable[..., Any]) -> Phases:
+def count_parts(
+    spec: Filtering | Substring, groups: Groups, count: Callable[..., Any], signed: Sequence[Signed] = ()
+) -> Phases:
     """The phase `count`; returns what it found, by the part's ordinal as text and the shard's number as text."""
-    tasks = [
-        Task(f"count-{g:05d}", count, {"spec": spec, "parts": part_fields(parts)}, {}) for g, parts in enumerate(groups)
-    ]
-    return {part: shards for result in (yield Phase("count", tasks)) for part, shards in result.items()}
+    parts = {part["ordinal"]: part for parts in groups for part in parts}
+    signed = signed or signed_groups(groups, 1)
+    tasks = []
+    for one in signed:
+        mine = by_place(part_fields([parts[ordinal] for ordinal in one.ordinals]))
+        tasks.append(Task(f"count-{one.number:05d}", count, {"spec": spec, "parts": mine}, {}))
+    counted = yield Phase("count", tasks)
+    found = {
+        one.ordinals[int(place)]: shards
+        for one, result in zip(signed, counted, strict=True)
+        for place, shards in result.items()
+    }
+    return {str(ordinal): found[ordinal] for ordinal in parts}
 
 
 def edit_parts(
@@ -39,6 +62,7 @@ def edit_parts(
             "spec": settings,
             "group": g,
             "parts": part_fields(parts),
+            "numbers": numbers_of(groups),
             "spans_paths": spans,
             "holders_paths": holders[g],
         }

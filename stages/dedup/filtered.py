@@ -8,16 +8,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stages.dedup.bff import count, deduplicate, shards_of
 from stages.dedup.bloom import check_memory
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.holders import holders
 from stages.dedup.spec import AnyDedup, read_filtering
-from stages.dedup.tasks import Groups, PartGiven, Phase, Phases, Task, file_name, part_fields
+from stages.dedup.tasks import Groups, PartGiven, Phase, Phases, Signed, Task, file_name, part_fields
 
 
-def filtered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
-    """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
+def filtered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signed] = ()) -> Phases:
+    """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name. signed: the same parts in
+    the groups that `count` takes; left out: `groups`.
 
     With more than one shard, parts say in `files` which source files their documents came from, in order. Returns a
     summary: method, documents, removed, shards (what `deduplicate` returns of each that has documents, with its number,
@@ -28,7 +31,7 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     settings = read_filtering(spec)
     starts = [parts[0]["ordinal"] for parts in groups]
     groups = in_shards(groups, settings.shards)
-    counts = yield from count_parts(settings, groups, count)
+    counts = yield from count_parts(settings, groups, count, signed)
 
     of_shard: dict[int, list[PartGiven]] = {}  # parts with documents of it
     for part in (part for parts in groups for part in parts):
@@ -49,6 +52,7 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
             "parts": part_fields(parts),
             "group_starts": starts,
             "loaded_path": settings.load,
+            "old_paths": list(settings.against),
         }
         outputs = {"spans_path": file_name(folder, "spans", shard)}
         if settings.save:

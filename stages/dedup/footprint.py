@@ -6,6 +6,7 @@ while it sorts is counted three times (rows, sorted rows, what is written).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.dedup.address import BATCH_BYTES
@@ -35,6 +36,14 @@ class Need:
     tasks: int
     memory: int
     disk: int
+
+
+def index_bytes(spec: AnyDedup, needs: Sequence[Need]) -> int:
+    """Bytes, at most, of what a dedup with these needs keeps for later runs (`save: true`); 0 where it keeps nothing."""
+    if isinstance(spec, Filtering):
+        of_filter = sum(need.tasks * (need.memory - filter_memory(0)) for need in needs if need.phase == "filter")
+        return of_filter if spec.save else 0
+    return sum(need.disk for need in needs if need.phase == "index")
 
 
 def filter_memory(size: int) -> int:

@@ -8,12 +8,14 @@ edit         a group of parts -> its parts anew, their removals, and the pieces 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stages.dedup.bff import shards_of
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
 from stages.dedup.footprint import suffix_memory
 from stages.dedup.spec import AnyDedup, Substring, read_spec_as
 from stages.dedup.suffixes import count_units, name_holders, repeats
-from stages.dedup.tasks import Groups, Phase, Phases, Task, file_name, output_files, part_fields
+from stages.dedup.tasks import Groups, Phase, Phases, Signed, Task, file_name, output_files, part_fields
 from stages.errors import UserError
 from stages.units import show_bytes
 
@@ -29,8 +31,9 @@ def check_memory(spec: Substring, shard: int, sequence_bytes: int, documents: in
     return size
 
 
-def substring(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
-    """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
+def substring(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signed] = ()) -> Phases:
+    """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name. signed: the same parts in
+    the groups that `count` takes; left out: `groups`.
 
     With more than one shard, parts say in `files` which source files their documents came from, in order. Returns a
     summary: method, documents, removed, shards (what `repeats` returns of each that has documents, with its number and
@@ -41,7 +44,7 @@ def substring(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     settings = read_spec_as(Substring, spec)
     starts = [parts[0]["ordinal"] for parts in groups]
     groups = in_shards(groups, settings.shards)
-    counts = yield from count_parts(settings, groups, count_units)
+    counts = yield from count_parts(settings, groups, count_units, signed)
 
     finding, memory = Phase("repeats"), []
     for shard in range(settings.shards):

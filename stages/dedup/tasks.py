@@ -48,11 +48,13 @@ class _Part(TypedDict):
 class PartToRead(_Part, total=False):
     """A part as a task takes it. removals: files of earlier dedups, with a sorted column `row`: these rows are passed over.
 
-    shard: the number of the one that all its documents belong to, or {file: shard}.
+    shard: the number of the one that all its documents belong to, or {file: shard}. number: what the part is called where it
+    is named as that of a kept document (left out: its ordinal), which stays when parts are added before it.
     """
 
     removals: Sequence[str]
     shard: int | dict[str, int]
+    number: int
 
 
 class _Counted(TypedDict):
@@ -67,6 +69,35 @@ class PartGiven(PartToRead, _Counted, total=False):
 
 
 Groups = Sequence[Sequence[PartGiven]]
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Parts of which one task makes the records by which copies are found, or counts what there is: by their ordinals, rising.
+
+    They need not be consecutive: where parts are added, those that were there stay together, and need not be read again.
+    number: of the group, of its own. partitions: of the records.
+    """
+
+    number: int
+    partitions: int
+    ordinals: Sequence[int]
+
+
+def signed_groups(groups: Groups, partitions: int) -> list[Signed]:
+    """The same groups, each called after its first part."""
+    return [Signed(parts[0]["ordinal"], partitions, [part["ordinal"] for part in parts]) for parts in groups]
+
+
+def by_place(parts: Sequence[PartToRead]) -> list[PartToRead]:
+    """The parts with their places in this list for ordinals: what a task makes of them does not hang on other parts."""
+    return [PartToRead({**part, "ordinal": place}) for place, part in enumerate(parts)]
+
+
+def numbers_of(groups: Groups) -> list[int]:
+    """What each part is called where it is named as that of a kept document, by its ordinal; [] where that is its ordinal."""
+    parts = [part for parts in groups for part in parts]
+    return [part.get("number", part["ordinal"]) for part in parts] if any("number" in part for part in parts) else []
 
 
 def group_parts(parts: Sequence[PartGiven], target_bytes: int = 1 << 30) -> list[list[PartGiven]]:
