@@ -192,6 +192,29 @@ def test_a_server_that_declares_latin_1_for_anything(language, encoding):
     assert decode(western.encode("cp1252"), "ISO-8859-1").text == western
 
 
+@pytest.mark.parametrize("language", ["ru", "el", "he", "ar", "th", "ja", "zh", "zh-tw", "ko"])
+def test_latin_1_declared_for_words_without_a_plain_letter(language):
+    """By the server and the page: they are no western text, damaged or not."""
+    for encoding in LANGUAGES[language][1]:
+        html, raw = page(LANGUAGES[language][0] * 3, encoding, meta=False)
+        raw = b"<meta charset=iso-8859-1>" + raw
+        assert decode(raw, "latin1").text == "<meta charset=iso-8859-1>" + html
+        at = raw.index(b"</") // 2
+        if raw[at] >= 0x80 and encoding not in ("shift_jis", "big5"):  # of which a half may be a plain letter
+            assert html[-40:] in decode(raw[:at] + b"\xff" + raw[at:], "latin1").text
+
+
+@pytest.mark.parametrize("damage", [b"\x80", b"\xff", b"\xfe\x20"])
+@pytest.mark.parametrize(("language", "encoding"), [one for one in ENCODED if one[1] in MULTI_BYTE])
+def test_damage_that_means_something_in_another_encoding_of_the_east(language, encoding, damage):
+    """A byte 0x80 is the euro sign of GBK: a declared EUC-KR, one byte of which means nothing, is EUC-KR all the same."""
+    sentence = LANGUAGES[language][0]
+    html = f"<p>{sentence}</p>\n<p>{sentence}</p>\n"
+    raw = endec.encode(html, encoding)
+    for at in range(raw.index(b"\n") + 6, raw.index(b"\n") + 16):
+        assert decode(raw[:at] + damage + raw[at:], encoding).text.startswith(f"<p>{sentence}</p>\n<p>")
+
+
 @pytest.mark.parametrize(
     ("label", "encoding"), [("cp949", "euc-kr"), ("latin-1", "windows-1252"), (" 'UHC' ", "euc-kr")]
 )
