@@ -199,20 +199,20 @@ def test_latin_1_declared_for_words_without_a_plain_letter(language):
         html, raw = page(LANGUAGES[language][0] * 3, encoding, meta=False)
         raw = b"<meta charset=iso-8859-1>" + raw
         assert decode(raw, "latin1").text == "<meta charset=iso-8859-1>" + html
-        at = raw.index(b"</") // 2
-        if raw[at] >= 0x80 and encoding not in ("shift_jis", "big5"):  # of which a half may be a plain letter
-            assert html[-40:] in decode(raw[:at] + b"\xff" + raw[at:], "latin1").text
+        at = len(raw) // 2
+        while raw[at] < 0x80:
+            at += 1
+        if encoding not in ("shift_jis", "gb18030"):  # of too few bytes that stand beside another above ASCII
+            assert decode(raw[:at] + b"\xff" + raw[at:], "latin1").text.endswith(html[-40:])
 
 
-@pytest.mark.parametrize("damage", [b"\x80", b"\xff", b"\xfe\x20"])
 @pytest.mark.parametrize(("language", "encoding"), [one for one in ENCODED if one[1] in MULTI_BYTE])
-def test_damage_that_means_something_in_another_encoding_of_the_east(language, encoding, damage):
+def test_damage_that_means_something_in_another_encoding_of_the_east(language, encoding):
     """A byte 0x80 is the euro sign of GBK: a declared EUC-KR, one byte of which means nothing, is EUC-KR all the same."""
-    sentence = LANGUAGES[language][0]
-    html = f"<p>{sentence}</p>\n<p>{sentence}</p>\n"
+    html = f"<p>{LANGUAGES[language][0]}</p>\n"
     raw = endec.encode(html, encoding)
-    for at in range(raw.index(b"\n") + 6, raw.index(b"\n") + 16):
-        assert decode(raw[:at] + damage + raw[at:], encoding).text.startswith(f"<p>{sentence}</p>\n<p>")
+    for byte in (b"\x80", b"\xff"):
+        assert decode(raw[:4] + byte + raw[5:] + raw, encoding).text.endswith(html)
 
 
 @pytest.mark.parametrize(
