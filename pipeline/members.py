@@ -52,7 +52,9 @@ def _check(source: str, axes: Sequence[Axis], steps: Steps) -> None:
         raise nested(where, None, f"{len(cells(axes)):,} parts are more than {MOST_CELLS:,}")
     if len({axis.by for axis in axes}) < len(axes):
         raise nested(where, None, "two axes are by the same measure")
-    known: dict[str, Any] = {name: item for name, item in steps if isinstance(item, Step) or getattr(item, "copies", None) is not None}
+    known: dict[str, Any] = {
+        name: item for name, item in steps if isinstance(item, Step) or getattr(item, "copies", None) is not None
+    }
     for axis in axes:
         name, _, measure = axis.by.rpartition(".")
         if axis.by in (DOMAIN, YEAR):
