@@ -148,6 +148,13 @@ def test_a_missing_text_names_the_fields_and_the_key():
     assert events[2].reason.count("'field ") == 12 and "and 18 more" in events[2].reason
 
 
+def test_lines_that_end_in_carriage_returns_alone_are_named():
+    rows, events = read(b'{"text": "a"}\r{"text": "b"}\r')
+    assert rows == []
+    assert [(event.documents, event.damage) for event in events] == [(1, True)]
+    assert "its lines end in carriage returns alone" in events[0].reason
+
+
 def test_a_half_copied_file_is_damaged():
     raw = lines({"text": "a"}, {"text": "b"})
     _, events = read(raw[:-4])
