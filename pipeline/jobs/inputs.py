@@ -151,7 +151,7 @@ def read_removals(removals: tuple[Stored, ...], context: Context) -> pa.Table | 
     tables = []
     for removal in removals:
         with context.open(removal) as file:
-            tables.append(pq.read_table(file, columns=["row", "reason", "representative"]))
+            tables.append(pq.ParquetFile(file).read(["row", "reason", "representative"]))
     if not tables:
         return None
     table = pa.concat_tables(tables)

@@ -30,7 +30,7 @@ from stages.kernels.pii_words import (
 from stages.kernels.utf8 import append, step_back
 
 SMALL = 30  # octets up to here may be numbers of sections
-_AT, _DOT, _OPEN, _PLUS, _MINUS, _SLASH, _COLON, _LOW = (ord(c) for c in "@.(+-/:_")
+_AT, _DOT, _OPEN, _SQUARE, _PLUS, _MINUS, _SLASH, _COLON, _LOW, _QUOTE = (ord(c) for c in '@.([+-/:_"')
 _GIT = np.uint64(word_hash("git"))
 
 
@@ -68,6 +68,27 @@ def _is_scale(data, at, stop):
 
 
 @helper
+def _is_version(data, at, stop):
+    """`1.0` of package names."""
+    begin = at
+    while at < stop and is_kind(data, at, DIGIT):
+        at += 1
+    return begin < at and at + 1 < stop and load_u8(data, at) == _DOT and is_kind(data, at + 1, DIGIT)
+
+
+@helper
+def _quoted(data, free, at):
+    """Where the quoted name of an address that ends at `at` begins; `at` where there is none."""
+    if at - 3 < free or load_u8(data, at - 1) != _QUOTE:
+        return at
+    start = at - 2
+    while start > free and at - start < 66 and load_u8(data, start) >= 32 and load_u8(data, start) != _QUOTE:
+        start -= 1
+    alone = start == free or not is_kind(data, start - 1, LETTER | DIGIT)
+    return start if load_u8(data, start) == _QUOTE and start < at - 2 and alone else at
+
+
+@helper
 def _top_level(data, start, end, domains):
     x, n = load_u8(data, start) | np.uint64(32), load_u8(data, min(start + 1, end - 1)) | np.uint64(32)
     if end - start > 4 and x == 120 and n == 110 and load_u8(data, start + 2) == _MINUS and load_u8(data, start + 3) == _MINUS:
@@ -90,7 +111,9 @@ def _email(data, first, free, at, stop, domains):
             start = i + 1
     while start < at and not is_kind(data, start, LETTER | DIGIT):
         start += 1
-    if start == at or not (is_kind(data, at - 1, LETTER | DIGIT) or load_u8(data, at - 1) == _LOW):
+    quoted = _quoted(data, free, at)
+    start = min(start, quoted)
+    if start == at or (quoted == at and not (is_kind(data, at - 1, LETTER | DIGIT) or load_u8(data, at - 1) == _LOW)):
         return np.int64(-1), at
     if (start > first and load_u8(data, start - 1) == _AT) or _in_url(data, first, start):
         return np.int64(-1), at
@@ -111,7 +134,7 @@ def _email(data, first, free, at, stop, domains):
         if not dot:
             break
         label = end = end + 1
-    if last < 0 or _is_scale(data, at + 1, stop):
+    if last < 0 or _is_scale(data, at + 1, stop) or _is_version(data, at + 1, stop):
         return np.int64(-1), at
     if at - start == 3 and last < stop and load_u8(data, last) == _COLON and words_hash(data, start, at) == _GIT:
         return np.int64(-1), at
@@ -145,7 +168,7 @@ def _ip4(data, first, at, stop):
         if (byte == _DOT or byte == _MINUS) and end + 1 < stop and is_kind(data, end + 1, DIGIT if byte == _DOT else LETTER):
             return np.int64(-1)
     word = word_before(data, first, at)
-    if is_private(address) or has_word(NO_IP, word):
+    if is_private(address) or address >> 28 == 14 or has_word(NO_IP, word):
         return np.int64(-1)
     service = end + 1 < stop and (load_u8(data, end) == _COLON or load_u8(data, end) == _SLASH) and is_kind(data, end + 1, DIGIT)
     if small and not service and not has_word(HOST, word) and not _is_resolver(address):
@@ -207,6 +230,7 @@ def find_strict(data, offsets, domains, kinds, spans, counts):
     for row in range(len(offsets) - 1):
         first, stop = offsets[row], offsets[row + 1]
         at = free = first
+        last = np.int64(-1)  # behind the last phone number
         while at < stop:
             if not is_kind(data, at, STARTS):
                 at += 1
@@ -219,9 +243,9 @@ def find_strict(data, offsets, domains, kinds, spans, counts):
                     start, end = _email(data, first, free, at, stop, domains)
                     kind = EMAIL
             else:
-                while byte != _PLUS and byte != _OPEN and behind < stop and is_kind(data, behind, DIGIT):
+                while byte != _PLUS and byte != _OPEN and byte != _SQUARE and behind < stop and is_kind(data, behind, DIGIT):
                     behind += 1
-                if byte != _PLUS and byte != _OPEN and kinds >> IP & 1:
+                if byte != _PLUS and byte != _OPEN and byte != _SQUARE and kinds >> IP & 1:
                     bounded = at == first or not is_kind(data, at - 1, LETTER | DIGIT) or load_u8(data, at - 1) >= 0x80
                     if bounded and load_u8(data, at - 1 if at > first else at) != _LOW:
                         if behind - at <= 3 and behind < stop and load_u8(data, behind) == _DOT:
@@ -230,7 +254,7 @@ def find_strict(data, offsets, domains, kinds, spans, counts):
                             end = _ip6(data, first, at, stop)
                         kind = IP
                 if end < 0 and kinds >> PHONE & 1:
-                    end = phone_end(data, first, at, stop, starts, ends, separators)
+                    end = phone_end(data, first, last, at, stop, starts, ends, separators)
                     kind = PHONE
                 start = at if end >= 0 else start
             if start >= 0:
@@ -238,6 +262,7 @@ def find_strict(data, offsets, domains, kinds, spans, counts):
                 counts[3 * row + kind] += 1
                 found += 1
                 free = behind = end
+                last = end if kind == PHONE else last
             at = behind
     return found
 

@@ -18,7 +18,7 @@ def _byte_kinds() -> np.ndarray:
         letter = byte >= 0x80 or char.isalpha()
         kinds[byte] = LETTER * letter + DIGIT * (byte < 0x80 and char.isdigit())
         kinds[byte] += LOCAL * (letter or (byte < 0x80 and char.isdigit()) or char in ".!#$%&'*+/=?^_`{|}~-")
-        kinds[byte] += STARTS * (char in "@+(0123456789") + HEX * (char in "0123456789abcdefABCDEF")
+        kinds[byte] += STARTS * (char in "@+([0123456789") + HEX * (char in "0123456789abcdefABCDEF")
     return kinds
 
 
@@ -37,13 +37,19 @@ def word_set(words: str) -> np.ndarray:
 
 KINDS = _byte_kinds()
 CALL = word_set(
-    "call phone phones telephone tel mobile cell cellphone fax ph dial hotline whatsapp sms contact telefon handy mobil "
-    "rufnummer téléphone tél appelez portable teléfono telefono móvil llame telefone celular тел телефон звоните 电话 電話 手机"
+    "call phone phones telephone tel mobile mob cell cellphone fax ph dial ring hotline helpline landline whatsapp sms contact "
+    "telefon telefax fon handy mobil rufnummer téléphone tél appelez portable teléfono telefono tfno tlf móvil llame telefone "
+    "celular тел телефон звоните 电话 電話 手机"
 )
-NO_CALL = word_set("isbn issn ssn ean upc doi id ids sku iban patent invoice order timestamp pmid oclc")
+TO_NUMBER = word_set("us me him her them at on to no nr number numbers is the our my today unter al a au le la el número numéro")
+NO_CALL = word_set(
+    "isbn issn ssn ean upc doi id ids sku iban patent invoice order timestamp pmid oclc part model serial sn ref reference "
+    "account acct batch lot tracking"
+)
 NO_IP = word_set(
     "version versions ver v section sections sec chapter clause paragraph article appendix table figure fig release build "
-    "firmware driver revision rev update patch abschnitt kapitel sección chapitre версия 版本 § rule item annex ec"
+    "firmware driver revision rev update patch abschnitt kapitel sección chapitre версия 版本 § rule item annex ec kernel linux "
+    "java jdk jre chrome firefox android ios opera safari windows nginx"
 )
 HOST = word_set(
     "ip ips ipv host hosts server servers dns address addr ping nameserver gateway proxy router resolver node ssh curl "
@@ -81,14 +87,46 @@ def words_hash(data, start, end):
 
 
 @helper
-def word_before(data, first, at):
-    """The hash of the word before `at`, up to two of ` :.#=` aside; 0 for none, or one that is too long."""
-    end = at
-    while end > first and at - end < 3 and _AROUND[load_u8(data, end - 1)]:
-        end -= 1
+def _word_start(data, first, end):
+    """Where the word that ends at `end` begins; `end` where there is none, or one that is too long."""
     start = end
     while start > first and end - start <= LONGEST_WORD and is_kind(data, start - 1, LETTER):
         start -= 1
-    if start == end or end - start > LONGEST_WORD:
-        return np.uint64(0)
-    return words_hash(data, start, end)
+    return start if end - start <= LONGEST_WORD else end
+
+
+@helper
+def _word_end(data, first, at):
+    """Where the word before `at` ends: a no-break space and up to three of ` :.#=` aside, or one full-width colon."""
+    end = at
+    if end - 2 >= first and load_u8(data, end - 2) == 0xC2 and load_u8(data, end - 1) == 0xA0:
+        end -= 2
+    stop = end
+    while end > first and stop - end < 3 and _AROUND[load_u8(data, end - 1)]:
+        end -= 1
+    if end - 3 < first or load_u8(data, end - 3) != 0xEF or load_u8(data, end - 2) != 0xBC or load_u8(data, end - 1) != 0x9A:
+        return end
+    return end - 3
+
+
+@helper
+def word_before(data, first, at):
+    """The hash of the word before `at`; 0 for none."""
+    end = _word_end(data, first, at)
+    start = _word_start(data, first, end)
+    return words_hash(data, start, end) if start < end else np.uint64(0)
+
+
+@helper
+def is_called(data, first, at):
+    """Whether a word like `call` is before `at`, at most three like `us at` between."""
+    for _ in range(4):
+        end = _word_end(data, first, at)
+        start = _word_start(data, first, end)
+        if start == end:
+            return False
+        word = words_hash(data, start, end)
+        if not has_word(TO_NUMBER, word):
+            return has_word(CALL, word)
+        at = start
+    return False
