@@ -230,5 +230,7 @@ def _step(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     settings = dict(settings)
     if path := settings.pop("class", None):
         return {path: settings}
+    if isinstance(settings.get("name"), str):  # `quality` alone has a name of its own
+        return {"quality": settings}
     known = name == "dedup" or step_class(name) is not None
     return {name if known else re.sub(r"_\d+$", "", name): settings}
