@@ -161,7 +161,7 @@ def exact_mixture(runs: Sequence[str], options: MixOptions, tokens: int, length:
         raise UserError(f"its mixture has {told.tokens:,} tokens, and {tokens:,} are to be trained on")
     target = folder / f"data-{told.fingerprint[:12]}"
     mark = read_mark(str(target), MIXTURE) if target.exists() else None
-    if not (mark and mark.get("finished")):
+    if not (mark and mark.finished):
         shutil.rmtree(target, ignore_errors=True)
         mix(runs, replace(options, out=str(target)))
     return target, told
