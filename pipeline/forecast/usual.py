@@ -13,11 +13,14 @@ from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import Rates, read_rates
 from pipeline.forecast.walk import forecast
 from pipeline.jobs.inputs import SourceFile
+from pipeline.plan.sources import split_size
 from pipeline.progress import Ahead
 from pipeline.recipe import Recipe
 from stages.errors import UserError
 
-SIZE = 2e9  # bytes that a run is scaled down to: how its phases compare stays, and a forecast takes its time for tasks
+# What a run is scaled down to: how its phases compare stays, and a forecast takes its time for tasks.
+SIZE = 2e9  # bytes
+TASKS = 200  # that read them
 
 
 def usual_rates() -> Rates:
@@ -28,7 +31,8 @@ def usual_rates() -> Rates:
 def phases_ahead(recipe: Recipe, files: Mapping[str, Sequence[SourceFile]]) -> list[Ahead]:
     """The phases of the recipe's run over these files, in order; none where they cannot be told."""
     rates = usual_rates()
-    scale = min(1.0, SIZE / max(1, sum(file.size for found in files.values() for file in found)))
+    size = max(1, sum(file.size for found in files.values() for file in found))
+    scale = min(1.0, SIZE / size, TASKS * split_size(size, recipe.run.split_bytes) / size)
     inputs = {name: _input(recipe, name, found, scale, rates) for name, found in files.items()}
     try:
         _, outline = forecast(recipe, inputs, rates)

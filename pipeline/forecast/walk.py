@@ -14,7 +14,7 @@ from pipeline.plan.corpus import MIXTURE, Inputs, corpus
 from pipeline.plan.graph import Conclude, Outline, Request
 from pipeline.plan.node import Done, Named, Node, Stage
 from pipeline.recipe import Recipe
-from stages.dedup.footprint import Need, filter_memory, footprint
+from stages.dedup.footprint import Need, filter_memory, footprint, index_bytes
 from stages.dedup.spec import Filtering, Substring
 from stages.marks import named_files
 from stages.tokens.mixture import Budget, MixtureError, compile_mixture
@@ -32,6 +32,7 @@ class _Walk:
         self.outline = Outline()
         self.needs: dict[tuple[str, str], Sequence[Need]] = {}
         self.problems: list[str] = []
+        self.indexes: list[str] = []
 
     def answer(self, request: Request) -> Any:
         """What the plan is sent for a request."""
@@ -41,7 +42,11 @@ class _Walk:
             if isinstance(request.report, DedupReport):
                 ref = request.node.ref
                 number = self._number(ref.source, ref.stage)
-                self.costs.deduplicated(ref.source, ref.stage, request.report.summary.needs, number)
+                needs = request.report.summary.needs
+                self.costs.deduplicated(ref.source, ref.stage, needs, number)
+                if kept := index_bytes(self._settings(ref.source, ref.stage), needs):
+                    who = f"{ref.source}: " * (ref.source != MIXTURE)
+                    self.indexes.append(f"{who}{number} keeps an index for later runs, of {show_bytes(kept)} at most")
             return Done(f"{request.node.ref}", (), request.report)
         return None
 
@@ -82,7 +87,7 @@ class _Walk:
         if (
             isinstance(settings, Filtering | Substring)
             and phase in ("filter", "repeats")
-            and most > filter_memory(settings.memory)
+            and most > filter_memory(settings.memory, group[0].cores)
         ):
             self.problems.append(
                 f"dedup {name}: a task of {phase} would need {show_bytes(most)}, and memory is {show_bytes(settings.memory)}: "
@@ -120,6 +125,7 @@ def forecast(recipe: Recipe, inputs: dict[str, Input], rates: Rates) -> tuple[Fo
         except StopIteration:
             told = _result(walk.costs)
             told.problems[:0] = walk.problems
+            told.assumptions += walk.indexes
             return told, walk.outline
         answer = walk.answer(request)
 

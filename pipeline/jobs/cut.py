@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -78,15 +79,28 @@ def _row_groups(file: SourceFile, split_bytes: int) -> list[Range]:
     return found
 
 
+class Gathered(Report, array_like=True):
+    """Pieces of a source that one task reads, from the first to the last: each a file's name and which of its pieces it is."""
+
+    first: tuple[str, int]
+    last: tuple[str, int]
+
+
 class CutSizeReport(Conclusion):
-    """The size that the files of a source were cut to."""
+    """The size that the files of a source were cut to, and how pieces below it were gathered."""
+
+    of_results: ClassVar[bool] = False
 
     split_bytes: int
+    gathered: list[Gathered] = msgspec.field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class CutSize(Job):
-    """The size that a source's files were cut to when they were first read: concluded by the plan, no task runs for it."""
+    """How a source's files were cut and gathered when they were first read: concluded by the plan, no task runs for it.
+
+    It decides no byte. Where files were added since, those that were there stay as they are: their tasks need not run again.
+    """
 
     report: ClassVar[type[Report]] = CutSizeReport
 

@@ -19,6 +19,7 @@ class PartRead(msgspec.Struct):
 
     path: str
     source: str
+    number: int | None = None  # what it is called where it is named as that of a kept document; None: its ordinal
 
 
 class LargeCluster(msgspec.Struct, frozen=True):
@@ -66,7 +67,7 @@ class DedupSummary(msgspec.Struct, omit_defaults=True):
 
     removals, cuts: files of removed documents and of pieces cut out. parts: the new parts, where texts were cut. sizes:
     [copies, clusters] pairs. lost: [source, source of the kept document, documents]. index: files by which later runs are
-    compared with this one. needs: what it stated it would take.
+    compared with this one. copies: files of as how many documents were found. needs: what it stated it would take.
     """
 
     method: str
@@ -87,6 +88,7 @@ class DedupSummary(msgspec.Struct, omit_defaults=True):
     reports: dict[str, EditedPart] | None = None
     shards: list[DedupShard] | None = None
     index: list[str] | None = None
+    copies: dict[str, str] | None = None
 
 
 class DedupReport(Conclusion):
@@ -103,6 +105,32 @@ class DedupPart:
     file: Stored
     removals: tuple[Stored, ...]
     files: tuple[str, ...]
+
+
+class SignedParts(msgspec.Struct, frozen=True, array_like=True):
+    """Parts that a task signs together, by their digests: number and partitions as in `stages.dedup.tasks.Signed`."""
+
+    number: int
+    partitions: int
+    digests: list[str]
+
+
+class LayoutReport(Conclusion):
+    """Which parts of a dedup were signed together."""
+
+    of_results: ClassVar[bool] = False
+
+    groups: list[SignedParts]
+
+
+@dataclass(frozen=True)
+class DedupLayout(Job):
+    """Which parts of a dedup are signed together: concluded by the plan (pipeline/plan/layout.py), no task runs for it."""
+
+    report: ClassVar[type[Report]] = LayoutReport
+
+    name: Setting[str]
+    parts: InFile[tuple[str, ...]]  # their digests
 
 
 @dataclass(frozen=True)

@@ -208,5 +208,7 @@ def _input_schema(job: Documents, context: Context) -> pa.Schema:
     with context.open(job.part.part) as file:
         schema = normalise(pa.RecordBatch.from_pylist([], pq.read_schema(file))).schema
     schema = pa.schema([field for field in schema if not field.name.endswith(TEXT_IN)])
+    for name, _ in job.part.copies:
+        schema = schema.append(pa.field(name, pa.int64()))
     return schema if "row" in schema.names else schema.append(ROW)
 

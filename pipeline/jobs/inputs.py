@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +78,15 @@ def _code_of(module: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class PartInput:
-    """A part as a job reads it: the file, the files of rows that dedups removed from it, and the bytes that they cut out."""
+    """A part as a job reads it: the file, the files of rows that dedups removed from it, and the bytes that they cut out.
+
+    copies: measures that dedups made of the documents that stay, by name: as how many each was found.
+    """
 
     part: Stored
     removals: tuple[Stored, ...] = ()
     edited: int = 0
+    copies: tuple[tuple[str, Stored], ...] = ()
 
 
 def open_listed(file: SourceFile, offset: int = 0, length: int | None = None) -> BinaryIO:
@@ -147,11 +151,24 @@ def read_removals(removals: tuple[Stored, ...], context: Context) -> pa.Table | 
     tables = []
     for removal in removals:
         with context.open(removal) as file:
-            tables.append(pq.read_table(file, columns=["row", "reason", "representative"]))
+            tables.append(pq.ParquetFile(file).read(["row", "reason", "representative"]))
     if not tables:
         return None
     table = pa.concat_tables(tables)
     return table.sort_by("row") if len(tables) > 1 else table
+
+
+def _found_as(file: Stored, context: Context) -> Callable[[np.ndarray], np.ndarray]:
+    """From rows of a part to as how many each of these documents was found."""
+    with context.open(file) as stream:
+        table = pq.read_table(stream)
+    rows, counts = (np.asarray(table.column(name), np.int64) for name in ("row", "copies"))
+
+    def found(asked: np.ndarray) -> np.ndarray:
+        at = np.minimum(np.searchsorted(rows, asked), max(len(rows) - 1, 0))
+        return np.where(rows[at] == asked, counts[at], 1) if len(rows) else np.ones(len(asked), np.int64)
+
+    return found
 
 
 def part_batches(
@@ -163,9 +180,16 @@ def part_batches(
     """
     table = read_removals(part.removals, context)
     removed = np.asarray(table.column("row"), np.int64) if table is not None else np.zeros(0, np.int64)
+    made = {name: file for name, file in part.copies if columns is None or name in columns}
+    copies = {name: _found_as(file, context) for name, file in made.items()}
+    stored = None if columns is None else [name for name in columns if name not in made]
     with context.open(part.part) as file:
-        for start, batch in read_part(file, batch_bytes, columns):
+        for start, batch in read_part(file, batch_bytes, stored):
             kept, gone, which = without_rows(start, batch, removed)
+            if copies:
+                stays = np.delete(np.arange(start, start + batch.num_rows), removed[which] - start)
+                for name, found in copies.items():
+                    kept = kept.append_column(name, pa.array(found(stays), pa.int64()))
             for name in ("reason", "representative"):
                 values = pa.nulls(0, pa.large_string())
                 if table is not None and len(which):

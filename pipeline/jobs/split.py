@@ -81,7 +81,7 @@ class FindCuts(Job):
             with ExitStack() as stack:
                 paths = [stack.enter_context(context.local(file)) for file in files]
                 maps = [np.memmap(path, "<f8", "r") for path in paths if path.stat().st_size]
-                cuts.append(quantile_cuts(maps, axis.quantiles) if axis.quantiles else axis.at)
+                cuts.append(quantile_cuts(maps, axis.quantiles) if axis.quantiles else axis.cuts)
         return CutsReport(cuts=cuts)
 
 
@@ -161,7 +161,7 @@ def _measured(
 ) -> Iterator[pa.RecordBatch]:
     """The part's documents that dedup left, with what tells them and the columns that axes are decided by."""
     with context.open(part.part) as stream:
-        there = pq.read_schema(stream).names
+        there = [*pq.read_schema(stream).names, *(name for name, _ in part.copies)]
     if missing := next((column for column in columns if column not in there), None):
         measures = [name for name in there if "." in name]
         raise UserError(f"sources.{source}.split: its documents have no measure {missing}; they have {', '.join(measures)}")

@@ -116,6 +116,8 @@ def _imports(text: str, package: str) -> dict[str, None]:
             continue
         base = base if not base.startswith(".") else f"{package}.{base.lstrip('.')}".rstrip(".")
         found[base] = None
+        if _is_file(base):
+            continue  # what it names are things in that module
         for name in names.strip("()").replace("\n", ",").split(","):
             if name.strip() and _is_module(f"{base}.{name.split()[0]}"):
                 found[f"{base}.{name.split()[0]}"] = None
@@ -123,11 +125,16 @@ def _imports(text: str, package: str) -> dict[str, None]:
 
 
 @cache
+def _is_file(name: str) -> bool:
+    """Whether this is a module of the project that is no package."""
+    return name.startswith(PACKAGES) and (_root(name) / Path(*name.split("."))).with_suffix(".py").is_file()
+
+
+@cache
 def _is_module(name: str) -> bool:
-    if not name.startswith(("stages.", "pipeline.jobs.")):
+    if not name.startswith(PACKAGES):
         return False
-    folder = _root(name) / Path(*name.split("."))
-    return folder.with_suffix(".py").is_file() or (folder / "__init__.py").is_file()
+    return _is_file(name) or (_root(name) / Path(*name.split(".")) / "__init__.py").is_file()
 
 
 @cache

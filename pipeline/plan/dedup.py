@@ -12,10 +12,12 @@ from pipeline.jobs.dedup import Dedup, DedupPart, DedupReport, DedupSummary, Par
 from pipeline.jobs.dedup_call import CallReport, DedupCall
 from pipeline.ledger import Output, Ref
 from pipeline.plan.graph import Conclude, Plan, Release, concluded
-from pipeline.plan.node import Done, Named, Node, Stage, Stored
+from pipeline.plan.layout import signed_together
+from pipeline.plan.node import Done, Named, Node, Stage, Stored, hash_of
 from pipeline.plan.parts import Part
-from stages.dedup.bloom import filter_bytes
-from stages.dedup.footprint import filter_memory, footprint, substring_memory, suffix_memory
+from stages.dedup.clustered import partitions_of
+from stages.dedup.footprint import filter_memory, footprint, index_bytes
+from stages.dedup.found import Found
 from stages.dedup.index import KEYS
 from stages.dedup.phases import group_parts, phases
 from stages.dedup.spec import AnyDedup, Filtering, Substring
@@ -66,14 +68,16 @@ def deduplicate(over: Over) -> Plan[tuple[list[Part], DedupSummary]]:
         for key, outputs in done.report.outputs.items()
         for output in outputs
     }
-    return [_part_after(i, part, summary, files) for i, part in enumerate(over.parts)], summary
+    return [_part_after(i, part, over.name, summary, files) for i, part in enumerate(over.parts)], summary
 
 
 def _part_after(
-    ordinal: int, part: Part, summary: DedupSummary, files: Mapping[str, tuple[str, Stored]]
+    ordinal: int, part: Part, name: str, summary: DedupSummary, files: Mapping[str, tuple[str, Stored]]
 ) -> Part:
     here = str(ordinal)
     removals = (*part.removals, files[summary.removals[here]][1])
+    if summary.copies is not None:
+        part = replace(part, copies=(*part.copies, (f"{name}.copies", files[summary.copies[here]][1])))
     if summary.parts is None or summary.reports is None:
         return replace(part, removals=removals)
     (owner, new), cut = files[summary.parts[here]], summary.reports[here].cut_bytes
@@ -94,14 +98,27 @@ class _Calls:
             self.weights[part.file.path] = part.bytes
         self.outputs: dict[str, tuple[str, Output]] = {}  # by path, with the key of the task that wrote it
         documents, size = sum(part.docs for part in over.parts), sum(part.bytes for part in over.parts)
-        self.groups = group_parts([_described(i, part) for i, part in enumerate(over.parts)], group_bytes(size))
+        self.parts = [_described(i, part) for i, part in enumerate(over.parts)]
+        self.groups = group_parts(self.parts, group_bytes(size))
+        self.partitions = 1
+        if not isinstance(over.settings, Filtering | Substring):
+            self.partitions = partitions_of(over.settings, documents, len(self.groups))
         self.needs = footprint(over.settings, documents, size, len(self.groups))
 
     def plan(self) -> Plan[Conclude]:
         """The stages, and the conclusion."""
-        calls = phases(self.over.settings, self.groups, f"parts/dedup/{self.over.source}/{self.over.name}")
+        over = self.over
+        digests = [hash_of(part.source, part.file.digest, [one.digest for one in part.removals]) for part in over.parts]
+        fixed = bool(getattr(over.settings, "partitions", None))
+        signed, layout = yield from signed_together(
+            over.source, over.name, self.parts, digests, self.groups, self.partitions, fixed
+        )
+        for one in signed:
+            for place, ordinal in enumerate(one.ordinals):
+                self.parts[ordinal]["number"] = one.number + place
+        calls = phases(over.settings, self.groups, f"parts/dedup/{over.source}/{over.name}", signed)
         phase = next(calls)
-        keys: dict[str, None] = {}
+        keys: dict[str, None] = {layout: None}
         notes = [self._stated()]
         while True:
             nodes = [self._node(phase, number, task) for number, task in enumerate(phase.tasks)]
@@ -127,15 +144,19 @@ class _Calls:
         """What this dedup may need at most, in a line."""
         most = max(self.needs, key=lambda need: need.memory)
         disk = sum(need.disk for need in self.needs)
+        kept = index_bytes(self.over.settings, self.needs)
+        disk += kept if isinstance(self.over.settings, Filtering) else 0
+        index = f", of which {show_bytes(kept)} stay for later runs" if kept else ""
         return (
             f"dedup {self.over.source}/{self.over.name} ({self.over.settings.method}): at most {show_bytes(most.memory)} of "
-            f"memory a task ({most.phase}) and {show_bytes(disk)} of files"
+            f"memory a task ({most.phase}) and {show_bytes(disk)} of files{index}"
         )
 
-    def _summary(self, found: dict[str, Any]) -> DedupSummary:
-        read = {str(i): PartRead(part.file.path, part.source) for i, part in enumerate(self.over.parts)}
+    def _summary(self, found: Found) -> DedupSummary:
+        numbers = [part.get("number") for part in self.parts]
+        read = {str(i): PartRead(part.file.path, part.source, numbers[i]) for i, part in enumerate(self.over.parts)}
         needs = [asdict(need) for need in self.needs]
-        return msgspec.convert(found | {"read": read, "needs": needs}, DedupSummary, from_attributes=True)
+        return msgspec.convert({**found, "read": read, "needs": needs}, DedupSummary, from_attributes=True)
 
     def _release(self, summary: DedupSummary) -> Plan[None]:
         """Without `keep_files` the shuffle's own files go; what was removed stays on record."""
@@ -146,7 +167,7 @@ class _Calls:
     def _node(self, phase: Phase, number: int, task: Task) -> Node:
         """The node of one call: its arguments sorted by their marks, files replaced by what they hold."""
         marks = marks_of(task.function)
-        sorted_: dict[Mark, dict[str, Any]] = {mark: {} for mark in Mark}
+        sorted_: dict[Mark, dict[str, object]] = {mark: {} for mark in Mark}
         for name, value in task.arguments.items():
             sorted_[marks[name]][name] = value
         read: list[str] = []
@@ -160,7 +181,8 @@ class _Calls:
         )
         weight = sum(self.weights.get(path, 0) for path in read)
         ref = Ref("dedup", self.over.source, f"{self.over.name} {phase.name}", number)
-        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read))
+        cores = task.arguments.get("threads", 1)
+        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read), cores)
 
     def _with_files(self, value: Any, read: list[str]) -> Any:
         """The value with each known file's name replaced by the file; the names are added to `read`."""
@@ -182,14 +204,12 @@ class _Calls:
         kind = phase.name.split("-")[0]
         kind = "components" if kind in ("large", "small") else kind
         settings = self.over.settings
-        if kind == "filter" and isinstance(settings, Filtering):
-            if settings.load:
-                return filter_memory((self.over.sizes or {})[settings.load])
-            items = settings.expected or task.arguments["ngrams"]
-            return filter_memory(filter_bytes(items, settings.fp_rate, exactly=settings.exactly))
-        if kind == "repeats" and isinstance(settings, Substring):
-            counted = {name: task.arguments[name] for name in ("sequence_bytes", "documents")}
-            return substring_memory(suffix_memory(settings.unit, **counted))
+        sizes = self.over.sizes or {}
+        if kind == "filter" and isinstance(settings, Filtering) and settings.load:
+            return filter_memory(sizes[settings.load], task.arguments["threads"])
+        if task.memory is not None:
+            old = settings.against if isinstance(settings, Filtering) else ()  # filters of older runs are held beside its own
+            return task.memory + sum(sizes.get(uri, 0) for uri in old)
         return max((need.memory for need in self.needs if need.phase == kind), default=0)
 
 
@@ -218,5 +238,6 @@ def _described(ordinal: int, part: Part) -> PartGiven:
 def _named(summary: DedupSummary) -> list[str]:
     """The files that a summary tells of, which stay: removals, cuts, new parts, saved filters."""
     found = [*(summary.index or ())]
-    found += [path for files in (summary.removals, summary.cuts, summary.parts) for path in (files or {}).values()]
+    kinds = (summary.removals, summary.cuts, summary.parts, summary.copies)
+    found += [path for files in kinds for path in (files or {}).values()]
     return found + [shard.filter for shard in summary.shards or () if shard.filter]

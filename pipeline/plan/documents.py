@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.jobs.cut import Cut, CutReport, CutSize, CutSizeReport, Range
+from pipeline.jobs.cut import Cut, CutReport, CutSize, CutSizeReport, Gathered, Range
 from pipeline.jobs.documents import Documents, DocumentsReport
 from pipeline.jobs.inputs import NamedStep, SourceFile
 from pipeline.ledger import Ref
-from pipeline.plan.graph import Conclude, Plan, Recall
+from pipeline.plan.graph import Conclude, Earlier, Plan, Recall
 from pipeline.plan.node import Done, Node, Stage
 from pipeline.plan.parts import Part
-from pipeline.plan.sources import is_cut, split_size, splits
+from pipeline.plan.sources import SPLITS, gather, gather_size, is_cut, pieces_of, split_size
 from pipeline.recipe import Recipe, Source
 from stages.errors import UserError
 from stages.read import ReadSpec
+
+MOST_PIECEMEAL = 4  # times as many tasks as a source needs, of files that came one after another
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,12 @@ def _part(source: str, done: Done[DocumentsReport], files: tuple[str, ...]) -> P
 
 
 def _splits(work: Work, read: ReadSpec, files: list[SourceFile]) -> Plan[list[tuple[SourceFile, ...]]]:
-    """The source's files in splits. The size that they were cut to first stays, for it decides no byte."""
+    """The source's files in splits. How they were cut first stays, for it decides no byte; so it does where files were added."""
     remembered = Node(Ref("cut size", work.source, "", 0), CutSize(work.source, tuple(files)))
     known: Done[CutSizeReport] | None = yield Recall(remembered)
-    wanted = split_size(sum(file.size for file in files), work.recipe.run.split_bytes)
-    size = known.report.split_bytes if known else wanted
+    earlier: CutSizeReport | None = known.report if known else (yield Earlier(remembered))
+    total, asked = sum(file.size for file in files), work.recipe.run.split_bytes
+    size = earlier.split_bytes if earlier else split_size(total, asked)
     large = [file for file in files if is_cut(file, read, size)]
     ranges: dict[str, list[Range]] = {}
     if large:
@@ -86,9 +89,14 @@ def _splits(work: Work, read: ReadSpec, files: list[SourceFile]) -> Plan[list[tu
         ]
         done: list[Done[CutReport]] = yield Stage("find where to cut", nodes)
         ranges = {file.uri: one.report.ranges for file, one in zip(large, done, strict=True)}
+    pieces, room = pieces_of(files, ranges), gather_size(total, asked, size)
+    groups = gather(pieces, room)
+    if earlier and len(kept := gather(pieces, room, earlier.gathered, 2 * size)) <= MOST_PIECEMEAL * len(groups) + SPLITS:
+        groups = kept
     if known is None:
-        yield Conclude(remembered, CutSizeReport(split_bytes=size))
-    return splits(files, size, ranges)
+        gathered = [Gathered(first=group[0].place, last=group[-1].place) for group in groups]
+        yield Conclude(remembered, CutSizeReport(split_bytes=size, gathered=gathered))
+    return [tuple(piece.file for piece in group) for group in groups]
 
 
 def check_pages(name: str, source: Source, files: list[SourceFile]) -> None:

@@ -5,6 +5,7 @@ the same plan is carried out by the engine, priced by the forecast, and printed 
 
     Stage       nodes that need nothing of one another           -> list[Done], in their order
     Recall      is this conclusion on record?                    -> Done, or None
+    Earlier     what was concluded last in this node's place?    -> its report, or None
     Conclude    a fact found from earlier results, to be kept     -> Done
     Release     files that no later node reads                    -> None
 """
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 from pipeline.plan.node import Conclusion, Done, Node, Stage
 
-CONCLUSIONS = ("cut size", "dedup result")  # kinds of Refs for which no task runs
+CONCLUSIONS = ("cut size", "dedup layout", "dedup result")  # kinds of Refs for which no task runs
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -27,6 +28,13 @@ K = TypeVar("K")
 @dataclass(frozen=True)
 class Recall:
     """Asks for what was concluded under a node's key."""
+
+    node: Node
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Asks for what was concluded last under a node's Ref, of whatever inputs."""
 
     node: Node
 
@@ -49,7 +57,7 @@ class Release:
     files: Sequence[tuple[str, str]] = ()
 
 
-Request = Stage | Recall | Conclude | Release
+Request = Stage | Recall | Earlier | Conclude | Release
 Plan = Generator[Request, Any, T]
 
 

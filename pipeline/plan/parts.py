@@ -29,7 +29,7 @@ class Part:
 
     owner: key of the ledger's entry that tells of the file. edited: bytes that dedup cut out of documents which stay; the
     next task that reads the part enters them in its books. files: names of the source files that its documents came from,
-    in order.
+    in order. copies: measures of how often documents were found, by name.
     """
 
     source: str
@@ -40,10 +40,11 @@ class Part:
     removals: tuple[Stored, ...] = ()
     edited: int = 0
     files: tuple[str, ...] = ()
+    copies: tuple[tuple[str, Stored], ...] = ()
 
     def read(self) -> PartInput:
         """The part as a job reads it."""
-        return PartInput(self.file, self.removals, self.edited)
+        return PartInput(self.file, self.removals, self.edited, self.copies)
 
 
 def segments(source: Source) -> list[Segment]:

@@ -6,11 +6,11 @@ import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import storage
-from pipeline.jobs.cut import Range
+from pipeline.jobs.cut import Gathered, Range
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.lists import LIST, parse_list, read_list, root_of
 from pipeline.recipe import Recipe
@@ -23,6 +23,7 @@ from stages.read.compression import compression_of
 SAMPLE = "sample:"
 SPLITS = 1024
 LEAST_SPLIT, MOST_SPLIT = 8 << 20, 256 << 20  # bytes
+LEAST_SPLITS = 16  # of a source that has as many files
 
 
 def sample_folder() -> Path:
@@ -155,23 +156,68 @@ def is_cut(file: SourceFile, read: ReadSpec, split_bytes: int) -> bool:
     return kind == "parquet" or (kind == "jsonl" and plain)
 
 
-def splits(
-    files: Sequence[SourceFile], split_bytes: int, ranges: Mapping[str, Sequence[Range]]
-) -> list[tuple[SourceFile, ...]]:
-    """Files in order, gathered (small ones) or cut (by `ranges`, by URI) to about `split_bytes` each."""
-    pieces: list[SourceFile] = []
+def gather_size(total: int, wanted: int | None, split_bytes: int) -> int:
+    """Bytes of small files that one task reads, about: a source of a few small ones has a task for each, so that one more
+    makes none of these anew."""
+    return split_bytes if wanted else min(split_bytes, -(-total // LEAST_SPLITS))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file, or a range of it: the `number`th that it was cut into."""
+
+    file: SourceFile
+    number: int = 0
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """What it is known by, whatever else a source holds."""
+        return self.file.name, self.number
+
+
+def pieces_of(files: Sequence[SourceFile], ranges: Mapping[str, Sequence[Range]]) -> list[Piece]:
+    """Files in order, those that are cut (by `ranges`, by URI) range by range."""
+    found: list[Piece] = []
     for file in files:
         cut = [replace(file, size=r.size, lines=r.lines, row_groups=r.row_groups) for r in ranges.get(file.uri, ())]
-        pieces += cut or [file]
-    gathered: list[list[SourceFile]] = []
-    size = 0
-    for piece in pieces:
-        if not gathered or size + piece.size > split_bytes:
-            gathered.append([])
-            size = 0
-        gathered[-1].append(piece)
-        size += piece.size
-    return [tuple(group) for group in gathered]
+        found += [Piece(one, number) for number, one in enumerate(cut or [file])]
+    return found
+
+
+def gather(
+    pieces: Sequence[Piece], size: int, earlier: Sequence[Gathered] = (), most: int = 0
+) -> list[tuple[Piece, ...]]:
+    """Consecutive pieces in groups of about `size` bytes.
+
+    earlier: groups that were made before. Each whose ends are still there stays as it is, with what has come between; what has
+    come before or behind is in groups of its own. So few tasks run again for files that are added. Groups of several pieces that
+    hold more than `most` bytes are gathered anew.
+    """
+    places = {piece.place: number for number, piece in enumerate(pieces)}
+    ends: dict[int, int] = {}
+    for one in earlier:
+        first, last = places.get(one.first, -1), places.get(one.last, -1)
+        if 0 <= first <= last and (first == last or _bytes(pieces[first : last + 1]) <= most):
+            ends[first] = last + 1
+    groups: list[list[Piece]] = []
+    room, number = -1, 0
+    while number < len(pieces):
+        if end := ends.get(number):
+            groups.append(list(pieces[number:end]))
+            room, number = -1, end
+            continue
+        piece = pieces[number]
+        if piece.file.size > room:
+            groups.append([])
+            room = size
+        groups[-1].append(piece)
+        room -= piece.file.size
+        number += 1
+    return [tuple(group) for group in groups]
+
+
+def _bytes(pieces: Sequence[Piece]) -> int:
+    return sum(piece.file.size for piece in pieces)
 
 
 def unversioned(files: Mapping[str, Sequence[SourceFile]], check: str) -> list[str]:

@@ -82,6 +82,8 @@ def _cells(
 
 def _told(axis: Axis, part: str, cuts: Cuts) -> str:
     """What documents of a part have in common, for people."""
+    if axis.formula:
+        return f"{axis.levels[axis.parts.index(part)]:g} by {axis.formula}"
     if axis.labels:
         return ", ".join(axis.labels.get(part, ())) or "all others"
     number = axis.parts.index(part)
@@ -95,7 +97,7 @@ def _cuts(
 ) -> Plan[tuple[Cuts, ...]]:
     """Where each axis is cut: quantiles are those of the documents that training gets."""
     if not any(axis.quantiles for axis in axes):
-        return tuple(axis.at for axis in axes)
+        return tuple(axis.cuts for axis in axes)
     nodes = [
         Node(
             Ref("split values", source, "", ordinal),

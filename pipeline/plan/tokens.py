@@ -114,7 +114,7 @@ def manifest_of(recipe: Recipe, tokens: Tokens) -> Manifest:
     """The run's manifest: every shard, and the mixture compiled from what there is. Raises MixtureError."""
     facts = tokenizer_facts(tokens.tokenized)
     available = {name: sum(s["tokens"] for s in splits["train"]) for name, splits in tokens.shards.items()}
-    budgets = {budget.source: budget for budget in compile_mixture(recipe.mixture, available)}
+    budgets = {budget.source: budget for budget in compile_mixture(recipe.asked_mixture(), available)}
     sources = {
         name: source_entry(
             name, splits["train"], splits["held_out"], budgets[name].asked, budgets[name].max_repeats

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import msgspec
 import numpy as np
@@ -144,12 +144,20 @@ def _pieces(
                     yield ordinal, kind, batch
 
 
-def _heads(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+def _ordinals(dedup: DedupSummary) -> np.ndarray:
+    """The ordinals of parts by what they are called where they are named as those of representatives."""
+    numbers = [int(ordinal) if read.number is None else read.number for ordinal, read in dedup.read.items()]
+    found = np.zeros(max(numbers, default=0) + 1, np.int64)
+    found[numbers] = [int(ordinal) for ordinal in dedup.read]
+    return found
+
+
+def _heads(batch: pa.RecordBatch, ordinals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Addresses of the representatives of a batch of pieces, of those that have one, and the mask of these."""
     named = batch.column("representative_row").is_valid().to_numpy(zero_copy_only=False)
     part = batch.column("representative_part").fill_null(0).to_numpy(zero_copy_only=False)
     row = batch.column("representative_row").fill_null(0).to_numpy(zero_copy_only=False)
-    return ((part.astype(np.int64) << 32) | row)[named], named
+    return (ordinals[part[named]] << 32) | row[named], named
 
 
 def _count(run: str, dedup: DedupSummary, top: int) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]]]:
@@ -160,11 +168,12 @@ def _count(run: str, dedup: DedupSummary, top: int) -> tuple[list[tuple[int, int
     pieces = dedup.removed + sum(report.paragraphs for report in (dedup.reports or {}).values())
     passes = max(1, -(-pieces * 8 * 3 // PASS_BYTES))
     sizes: Counter[int] = Counter()
+    ordinals = _ordinals(dedup)
     largest: list[tuple[int, int, int]] = []
     for number in range(passes):
         found = [np.zeros(0, np.int64)]
         for _, _, batch in _pieces(run, dedup, ["representative_part", "representative_row"]):
-            heads, _ = _heads(batch)
+            heads, _ = _heads(batch, ordinals)
             if passes > 1:
                 which = np.empty(len(heads), np.int32)
                 partition_of_document(heads, passes, which)
@@ -194,9 +203,10 @@ def _samples(run: str, dedup: DedupSummary, heads: list[tuple[int, int, int]]) -
     """The clusters of some representatives (part, row, size), with the first of their removed pieces in order."""
     address = np.array([pack(part, np.array(row)) for part, row, _ in heads], np.int64)
     by_source: list[Counter[str]] = [Counter() for _ in heads]
+    ordinals = _ordinals(dedup)
     removed: list[list[_Place]] = [[] for _ in heads]
     for ordinal, kind, batch in _pieces(run, dedup, ["row", "representative_part", "representative_row"], ends=True):
-        heads_of, named = _heads(batch)
+        heads_of, named = _heads(batch, ordinals)
         rows = np.flatnonzero(named)
         for head, counts, places in zip(address, by_source, removed, strict=True):
             mine = rows[heads_of == head]
@@ -212,6 +222,15 @@ def _samples(run: str, dedup: DedupSummary, heads: list[tuple[int, int, int]]) -
     ]
 
 
+class _Document(TypedDict):
+    """Columns of a part that are read of a document; of one whose part is gone there is only its place."""
+
+    id: str | None
+    file: str
+    record: int
+    text: str | None
+
+
 def _read_pieces(run: str, dedup: DedupSummary, places: list[_Place]) -> dict[_Place, Piece]:
     """The pieces at these places; each part is read once, and of it only the row groups that hold them."""
     by_part: dict[int, list[_Place]] = {}
@@ -221,19 +240,19 @@ def _read_pieces(run: str, dedup: DedupSummary, places: list[_Place]) -> dict[_P
     for ordinal, mine in by_part.items():
         part = dedup.read[str(ordinal)]
         rows = np.unique([place.row for place in mine])
-        documents: dict[int, dict[str, Any]] = {}
+        documents: dict[int, _Document] = {}
         if storage.exists(storage.join(run, part.path)):
             with storage.open_random(storage.join(run, part.path)) as file:
                 for part_rows, batch in read_rows(file, part.path, ["id", "file", "record", "text"], rows):
                     documents |= dict(zip(rows[part_rows].tolist(), batch.to_pylist(), strict=True))
         for place in mine:
-            document = documents.get(place.row, {"file": part.path, "record": place.row + 1})
+            document = documents.get(place.row) or _Document(id=None, file=part.path, record=place.row + 1, text=None)
             found[place] = Piece(
                 what=place.what,
-                id=document.get("id"),
+                id=document["id"],
                 file=document["file"],
                 record=document["record"],
-                text=_beginning(document.get("text"), place),
+                text=_beginning(document["text"], place),
                 source=part.source,
             )
     return found

@@ -20,27 +20,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from stages.dedup.address import group_of, pack, read_remaining
 from stages.dedup.bloom import BLOCK_BITS, Filter, design, load_filter, make_filter, save_filter
+from stages.dedup.found import Filtered
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local
 from stages.dedup.spec import AnyDedup, Bff, Filtering, Paragraphs, read_filtering
 from stages.dedup.tasks import PartGiven, PartToRead
+from stages.dedup.together import MODES, NEWLINE, Threads, pass_together, read_ahead, start_threads
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels import bloom
 from stages.kernels.paragraphs import hash_paragraphs, known_paragraphs
 from stages.kernels.unicode_tables import code_points
-from stages.marks import InFile, OutFile, Setting
-
-MODES = {"old-both": bloom.OLD_BOTH, "document": bloom.DOCUMENT, "paragraph": bloom.PARAGRAPH}
-NEWLINE = 10
+from stages.marks import HowMuch, InFile, OutFile, Setting
 
 # A removed piece of text: bytes start to stop of the document's text; a whole document has start 0 and stop WHOLE.
 SPAN = pa.schema(
@@ -49,6 +48,7 @@ SPAN = pa.schema(
         pa.field("start", pa.int64(), nullable=False),
         pa.field("stop", pa.int64(), nullable=False),
         pa.field("probe", pa.uint64(), nullable=False),  # its first n-gram that the filter held
+        pa.field("old", pa.uint16(), nullable=False),  # number, from 1, of the older run's filter that held it; 0: its own did
     ]
 )
 SPAN_KEYS = ("doc", "start", "stop")
@@ -183,22 +183,29 @@ def deduplicate(
     spans_path: OutFile[str],
     filter_path: OutFile[str | None] = None,
     loaded_path: InFile[str | None] = None,
+    old_paths: InFile[Sequence[str]] = (),
+    threads: HowMuch[int] = 1,
     open_file: OpenFile = open_local,
-) -> dict[str, Any]:
+) -> Filtered:
     """Take one shard's documents, in order, through a filter made for `ngrams`; write what goes, by group of parts.
 
-    filter_path: where to save the filter afterwards. loaded_path: the saved filter to begin with. Returns documents,
-    ngrams, held (n-grams that the filter held), inserted, spans, filter_bytes, fill (share of its bits or slots in use).
+    filter_path: where to save the filter afterwards. loaded_path: the saved filter to begin with. old_paths: filters of older
+    runs, of which what they hold counts as seen and which take nothing in. threads: that share the filter, and give what one
+    gives. Returns documents, ngrams, held (n-grams that the filter held), inserted, spans, filter_bytes, fill (share of its
+    bits or slots in use).
     Raises UserError where the filter would exceed the memory given, or is too small for what it took.
     """
     settings = read_filtering(spec)
     name = f"{settings.reason}, shard {shard}"
     filter = _open_filter(settings, ngrams, loaded_path, name, open_file)
+    old = _old_filters(settings, old_paths, filter.size, name, open_file)
     writer = ShuffleWriter(Path(spans_path), len(group_starts), SPAN, SPAN_KEYS, settings.witness_memory)
     documents = total = held = 0
-    for part in parts:
-        for docs, batch in documents_of(part, shard, ["text"], open_file):
-            columns, counts = _pass(batch.column("text"), docs, settings, filter)
+    batches = (found for part in parts for found in documents_of(part, shard, ["text"], open_file))
+    together = isinstance(settings, Bff) and threads > 1 and not old
+    with start_threads(threads) if together else nullcontext() as workers:
+        for docs, batch in read_ahead(batches) if together else batches:
+            columns, counts = _pass(batch.column("text"), docs, settings, filter, old, workers)
             filter.check(name)
             writer.add(group_of(columns["doc"], group_starts), columns)
             documents += len(docs)
@@ -225,11 +232,7 @@ def _open_filter(spec: Filtering, ngrams: int, loaded: str | None, name: str, op
         return make_filter(items, spec.fp_rate, spec.words, spec.seed, spec.memory, name, exactly=spec.exactly)
     with open_file(loaded) as file:
         filter = load_filter(file, loaded, spec.memory)
-    if (filter.ngram, filter.seed) != (spec.words, spec.seed):
-        held, wanted = (f"{n}-grams" if n else "whole paragraphs" for n in (filter.ngram, spec.words))
-        raise UserError(
-            f"{loaded}: this Bloom filter holds {held} with seed {filter.seed}, not {wanted} with seed {spec.seed}"
-        )
+    _check_kind(filter, spec, loaded)
     if filter.inserted + ngrams > filter.capacity:
         raise UserError(
             f"{loaded}: this Bloom filter holds {filter.inserted:,} of {filter.capacity:,} {filter.items}, and {ngrams:,} "
@@ -238,28 +241,74 @@ def _open_filter(spec: Filtering, ngrams: int, loaded: str | None, name: str, op
     return filter
 
 
+def _old_filters(
+    spec: Filtering, paths: Sequence[str], used: int, name: str, open_file: OpenFile
+) -> list[Filter]:
+    """The filters of older runs. used: bytes of memory that are taken. Raises UserError where they need more than there is."""
+    found = []
+    for path in paths:
+        with open_file(path) as file:
+            filter = load_filter(file, path, spec.memory)
+        used += filter.size
+        if used > spec.memory:
+            raise UserError(
+                f"{name}: its own filter and those of the runs in `against` take {used / 2**30:,.2f} GiB up to {path}, more "
+                f"than the memory given, {spec.memory / 2**30:,.2f} GiB: raise memory"
+            )
+        _check_kind(filter, spec, path)
+        found.append(filter)
+    return found
+
+
+def _check_kind(filter: Filter, spec: Filtering, path: str) -> None:
+    if (filter.ngram, filter.seed) != (spec.words, spec.seed):
+        held, wanted = (f"{n}-grams" if n else "whole paragraphs" for n in (filter.ngram, spec.words))
+        raise UserError(f"{path}: this Bloom filter holds {held} with seed {filter.seed}, not {wanted} with seed {spec.seed}")
+
+
 def _pass(
-    texts: pa.Array, docs: np.ndarray, spec: Filtering, filter: Filter
+    texts: pa.Array,
+    docs: np.ndarray,
+    spec: Filtering,
+    filter: Filter,
+    old: Sequence[Filter] = (),
+    threads: Threads | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Take a batch through the filter: columns of `SPAN`, and (n-grams, held) of each document."""
+    found = pass_together(texts, spec, filter, threads) if threads and isinstance(spec, Bff) else None
+    spans, (rows, starts, stops, probes, by, counts) = found or _pass_alone(texts, spec, filter, old)
+    columns = {"doc": docs[rows[:spans]], "start": starts[:spans], "stop": stops[:spans], "probe": probes[:spans]}
+    columns["old"] = by[:spans]
+    return {k: v.copy() for k, v in columns.items()}, counts
+
+
+def _pass_alone(
+    texts: pa.Array, spec: Filtering, filter: Filter, old: Sequence[Filter]
+) -> tuple[int, tuple[np.ndarray, ...]]:
+    """As `pass_together`, by this thread."""
     hashed = hash_texts(texts, spec)
+    known = np.zeros(len(hashed.hashes) if old else 0, np.uint16)
+    for number, one in enumerate(old, 1):
+        bloom.mark_held(hashed.hashes, one.k, one.bits, number, known)
     room = len(hashed.unit_stops) + len(texts)
     rows, starts, stops = (np.empty(room, np.int64) for _ in range(3))
     probes, counts = np.empty(room, np.uint64), np.empty((len(texts), 2), np.int64)
+    by = np.zeros(room, np.uint16)
     units = (hashed.unit_stops, hashed.unit_reaches, hashed.document_reaches)
-    out = (rows, starts, stops, probes, counts)
+    places = (rows, starts, stops, probes)
     if spec.exactly and hashed.others is not None:
         left = filter.capacity - filter.inserted
         spans, inserted = known_paragraphs(
-            hashed.offsets, hashed.hashes, hashed.others, *units, filter.bits, left, *out
+            hashed.offsets, hashed.hashes, hashed.others, *units, filter.bits, left, *places, counts
         )
         inserted = left + 1 if inserted < 0 else inserted  # one more than it is made for: `check` tells of it
     else:
         rule = (spec.threshold, MODES[spec.mode]) if isinstance(spec, Bff) else (0.5, bloom.PARAGRAPH)
-        spans, inserted = bloom.bff(hashed.offsets, hashed.hashes, *units, *rule, filter.k, filter.bits, *out)
+        spans, inserted = bloom.bff(
+            hashed.offsets, hashed.hashes, *units, *rule, filter.k, filter.bits, known, *places, by, counts
+        )
     filter.inserted += inserted
-    columns = {"doc": docs[rows[:spans]], "start": starts[:spans], "stop": stops[:spans], "probe": probes[:spans]}
-    return {k: v.copy() for k, v in columns.items()}, counts
+    return spans, (*places, by, counts)
 
 
 def seconds_of_filter(spec: Bff, texts: Sequence[pa.Array], size: int) -> float:

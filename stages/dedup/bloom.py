@@ -8,7 +8,7 @@ import mmap
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -138,16 +138,27 @@ def save_filter(filter: Filter, path: str | Path) -> None:
         file.write(memoryview(filter.bits))
 
 
-def load_filter(file: BinaryIO, name: str, memory: int) -> Filter:
-    """Read a filter that `save_filter` wrote. Raises InputError for another kind of file, UserError past `memory`."""
+def filter_kind(file: BinaryIO, name: str) -> tuple[int, int]:
+    """Words of an n-gram (0: whole paragraphs) and seed of a saved filter. Raises InputError for another kind of file."""
+    about, _ = _header(file, name)
+    return about["ngram"], about["seed"]
+
+
+def _header(file: BinaryIO, name: str) -> tuple[dict[str, Any], int]:
+    """What a saved filter says of itself, by the fields of `Filter`, and the bytes of its bits, which come next."""
     header = file.read(HEADER_BYTES)
     try:
         if not header.startswith(MAGIC):
             raise ValueError
         about = json.loads(header[len(MAGIC) :])
-        size = about.pop("blocks") * BLOCK_BITS // 8
+        return about, about.pop("blocks") * BLOCK_BITS // 8
     except (ValueError, KeyError, TypeError):
         raise InputError(name, "not a saved Bloom filter") from None
+
+
+def load_filter(file: BinaryIO, name: str, memory: int) -> Filter:
+    """Read a filter that `save_filter` wrote. Raises InputError for another kind of file, UserError past `memory`."""
+    about, size = _header(file, name)
     if size > memory:
         raise UserError(f"{name}: this Bloom filter takes {size / 2**30:,.2f} GiB, more than the memory given")
     bits = _allocate(size)

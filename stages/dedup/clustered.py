@@ -19,11 +19,25 @@ from typing import Any
 
 from stages.dedup.choose import choose, measure, members, needs_members
 from stages.dedup.components import large_star, small_star
+from stages.dedup.found import Found, Named, Removed
 from stages.dedup.index import DOCS, KEYS, group_with_old, index_name, settle, write_index
 from stages.dedup.removals import largest_clusters, name, remove
 from stages.dedup.scatter import group, scatter
 from stages.dedup.spec import AnyClustered, AnyDedup, read_clustered
-from stages.dedup.tasks import Groups, Phase, Phases, Task, file_name, output_files, part_fields
+from stages.dedup.tasks import (
+    Files,
+    Groups,
+    Phase,
+    Phases,
+    Signed,
+    Task,
+    by_place,
+    file_name,
+    numbers_of,
+    output_files,
+    part_fields,
+    signed_groups,
+)
 
 MAX_ROUNDS = 64  # of the components; a path of 2^64 documents would need about as many
 
@@ -33,8 +47,9 @@ def partitions_of(spec: AnyClustered, documents: int, groups: int) -> int:
     return max(spec.partition_count(documents), 1 if spec.partitions else min(groups, 16))
 
 
-def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
-    """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name.
+def clustered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signed] = ()) -> Phases:
+    """The phases over groups of consecutive parts, ordinals rising; files go to `folder`, by name. signed: the same parts in
+    the groups that `scatter` takes; left out: `groups`.
 
     Returns a summary: method, documents, compared, removed, rounds, largest_bucket, sizes ([size, clusters] pairs),
     largest (clusters), lost ([source, source of the kept document, documents]), removed_of_part and removals (the
@@ -43,10 +58,12 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     """
     settings = read_clustered(spec)
     documents = sum(part["documents"] for parts in groups for part in parts)
-    work = _Work(settings, groups, folder, partitions_of(settings, documents, len(groups)))
-    first = work.by_group("scatter", scatter, ["records_path", "edges_path"], spec=settings, partitions=work.partitions)
+    partitions = partitions_of(settings, documents, len(groups))
+    work = _Work(settings, groups, folder, partitions, signed or signed_groups(groups, partitions))
+    first = work.scatter()
     scattered = yield first
     records = output_files(first, "records_path")
+    ordinals = [list(one.ordinals) for one in work.signed]
     old = {kind: [path for path in settings.against if path.endswith(kind)] for kind in (KEYS, DOCS)}
     with_old = {"index_paths": old[KEYS]} if old[KEYS] else {}
     grouped = work.by_partition(
@@ -56,11 +73,15 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
         spec=settings,
         partitions=work.partitions,
         records_paths=records,
+        ordinals=ordinals,
         **with_old,
     )
+    for p, task in enumerate(grouped.tasks):  # each passes on the first edges of its share of the files
+        task.arguments["first_paths"] = output_files(first, "edges_path")[p :: work.partitions]
+        task.arguments["first_ordinals"] = ordinals[p :: work.partitions]
     found = yield grouped
 
-    clusters, rounds = yield from _stars(work, output_files(first, "edges_path") + output_files(grouped, "edges_path"))
+    clusters, rounds = yield from _stars(work, output_files(grouped, "edges_path"))
     settled: list[str] = []
     gone = 0
     if old[DOCS]:
@@ -72,14 +93,20 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
     named = work.by_group(
         "name", name, ["out_path"], chosen_paths=output_files(chosen), group_starts=work.starts, memory=settings.memory
     )
-    names = yield named
-    removals = work.by_group("remove", remove, [], spec=settings, named_paths=[*output_files(named), *settled])
-    for task in removals.tasks:
-        ordinals = [part["ordinal"] for part in task.arguments["parts"]]
-        task.outputs["out_paths"] = {str(o): file_name(folder, "removals", o, ".parquet") for o in ordinals}
-    removed = yield removals
+    copies = _files_of_parts(work, "copies") if settings.copies else []
+    for task, paths in zip(named.tasks, copies, strict=False):
+        task.outputs["copies_paths"] = paths
+    names: list[Named] = yield named
+    numbers = numbers_of(groups)
+    removals = work.by_group(
+        "remove", remove, [], spec=settings, named_paths=[*output_files(named), *settled], numbers=numbers
+    )
+    files = _files_of_parts(work, "removals")
+    for task, paths in zip(removals.tasks, files, strict=True):
+        task.outputs["out_paths"] = paths
+    removed: list[Removed] = yield removals
 
-    summary = {
+    summary: Found = {
         "method": settings.method,
         "documents": sum(r["documents"] for r in scattered),
         "compared": sum(r["compared"] for r in scattered),
@@ -90,10 +117,14 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str) -> Phases:
         "largest": largest_clusters([c for r in names for c in r["largest"]], 20),
         "lost": _sum_pairs([pair for r in removed for pair in r["lost"]]),
         "removed_of_part": {part: count for r in removed for part, count in r["removed"].items()},
-        "removals": {part: p for task in removals.tasks for part, p in task.outputs["out_paths"].items()},
+        "removals": {part: path for paths in files for part, path in paths.items()},
     }
+    if settings.copies:
+        summary["copies"] = {part: path for paths in copies for part, path in paths.items()}
     settings.check_removal(summary["removed"], summary["documents"])
-    return summary | ((yield from _index(work, records, removals)) if settings.save else {})
+    if settings.save:
+        summary["index"] = yield from _index(work, records, files)
+    return summary
 
 
 @dataclass(frozen=True)
@@ -104,6 +135,18 @@ class _Work:
     groups: Groups
     folder: str
     partitions: int
+    signed: Sequence[Signed]
+
+    def scatter(self) -> Phase:
+        """The phase that reads texts: a task for each of the groups that were signed together."""
+        parts = {part["ordinal"]: part for group in self.groups for part in group}
+        tasks = []
+        for one in self.signed:
+            mine = by_place(part_fields([parts[ordinal] for ordinal in one.ordinals]))
+            outputs: Files = {f"{o}_path": file_name(self.folder, f"scatter-{o}", one.number) for o in ("records", "edges")}
+            arguments = {"parts": mine, "spec": self.settings, "partitions": one.partitions}
+            tasks.append(Task(f"scatter-{one.number:05d}", scatter, arguments, outputs))
+        return Phase("scatter", tasks)
 
     @property
     def starts(self) -> list[int]:
@@ -116,7 +159,7 @@ class _Work:
             Task(
                 f"{kind}-{i:05d}",
                 function,
-                {**({"group": i} if function is not scatter else {}), "parts": part_fields(parts), **arguments},
+                {"group": i, "parts": part_fields(parts), **arguments},
                 {o: file_name(self.folder, f"{kind}-{o.removesuffix('_path')}", i) for o in outputs},
             )
             for i, parts in enumerate(self.groups)
@@ -130,6 +173,12 @@ class _Work:
             for p in range(self.partitions)
         ]
         return Phase(kind, tasks)
+
+
+def _files_of_parts(work: _Work, kind: str) -> list[dict[str, str]]:
+    """Of each group the files of this kind to write, one a part, by its ordinal as text."""
+    every = ([part["ordinal"] for part in parts] for parts in work.groups)
+    return [{str(o): file_name(work.folder, kind, o, ".parquet") for o in ordinals} for ordinals in every]
 
 
 def _stars(work: _Work, edges: list[str]) -> Generator[Phase, list[Any], tuple[list[str], int]]:
@@ -168,18 +217,27 @@ def _settled(
     return output_files(phase), output_files(phase, "named_path"), sum(r["removed"] for r in found)
 
 
-def _index(work: _Work, records: list[str], removals: Phase) -> Generator[Phase, list[Any], dict[str, Any]]:
+def _index(
+    work: _Work, records: list[str], removals: Sequence[dict[str, str]]
+) -> Generator[Phase, list[Any], list[str]]:
     """Write the index; its files, for the summary. They are named by the first part of each group."""
-    phase = work.by_group("index", write_index, [], spec=work.settings, partitions=work.partitions)
+    numbers = numbers_of(work.groups)
+    phase = work.by_group("index", write_index, [], spec=work.settings, partitions=work.partitions, numbers=numbers)
     names = []
-    for task, path, removal, start in zip(phase.tasks, records, removals.tasks, work.starts, strict=True):
+    for task, parts, removal, start in zip(phase.tasks, work.groups, removals, work.starts, strict=True):
         del task.arguments["group"]
-        task.arguments.update(records_path=path, removals_paths=removal.outputs["out_paths"])
+        mine = {part["ordinal"] for part in parts}
+        files = [(path, one.ordinals) for path, one in zip(records, work.signed, strict=True) if mine & set(one.ordinals)]
+        task.arguments.update(
+            records_paths=[path for path, _ in files],
+            ordinals=[list(ordinals) for _, ordinals in files],
+            removals_paths=removal,
+        )
         name = file_name(work.folder, index_name(work.settings), start)
         task.outputs.update(keys_path=f"{name}{KEYS}", docs_path=f"{name}{DOCS}")
         names += [f"{name}{KEYS}", f"{name}{DOCS}"]
     yield phase
-    return {"index": names}
+    return names
 
 
 def _measured(

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.dedup.address import BATCH_BYTES, earlier_removals, pack, part_of, row_of
 from stages.dedup.bff import SPAN, SPAN_KEYS
 from stages.dedup.holders import HOLDER, HOLDER_KEYS
-from stages.dedup.removals import REMOVALS, write_removals
+from stages.dedup.removals import REMOVALS, called, write_removals
 from stages.dedup.shuffle import OpenFile, column_values, open_local, read_partition
 from stages.dedup.spec import AnyDedup, read_spec
 from stages.dedup.tasks import PartToRead
 from stages.document import replace_column, text_array, text_buffers
-from stages.kernels.bloom import WHOLE, blank, cut_spans
+from stages.kernels.bloom import WHOLE
+from stages.kernels.cut import blank, cut_spans
 from stages.kernels.unicode_tables import code_points
 from stages.marks import InFile, OutFile, Setting
 from stages.parts import PartWriter, read_part
@@ -45,18 +47,22 @@ def edit(
     cuts_paths: OutFile[Mapping[str, str]],
     open_file: OpenFile = open_local,
     written: Callable[[str], None] = lambda path: None,
+    numbers: Setting[Sequence[int]] = (),
 ) -> dict[str, dict[str, int]]:
     """Write one group of parts anew: the same rows with their texts cut, the removals, and the paragraphs cut out.
 
     Documents that go keep their row and their text, and are listed in the removals; rows that an earlier dedup removed
     are copied as they are. Outputs go by the part's ordinal as text; `written` is told of each that is whole. Returns, by
     part: documents, bytes (of text, of documents not removed earlier), removed, removed_bytes, paragraphs and cut_bytes (of
-    the documents that stay).
+    the documents that stay). numbers: what the parts are called, by ordinal, as those of kept documents.
     """
-    reason = read_spec(spec).reason
+    settings = read_spec(spec)
+    reason, old = settings.reason, [run_of(path) for path in getattr(settings, "against", ())]
     spans = _with_holders(
         read_partition(spans_paths, group, SPAN, SPAN_KEYS, open_file),
         read_partition(holders_paths, group, HOLDER, HOLDER_KEYS, open_file),
+        numbers,
+        old,
     )
     report = {}
     for part in parts:
@@ -69,8 +75,16 @@ def edit(
     return report
 
 
-def _with_holders(spans: pa.Table, found: pa.Table) -> pa.Table:
-    """Spans, sorted, with the representative of each: the first holder, or null."""
+def run_of(path: str) -> str:
+    """What an older run's filter is told of as, by its file: RUN, or RUN/SOURCE where it is of one source."""
+    run, _, rest = path.partition("/parts/dedup/")
+    name, source = run.rpartition("/")[2], rest.partition("/")[0]
+    return name if source in ("all", "") else f"{name}/{source}"
+
+
+def _with_holders(spans: pa.Table, found: pa.Table, numbers: Sequence[int], old: Sequence[str]) -> pa.Table:
+    """Spans, sorted, with the representative of each: the first holder, or null. Where an older run's filter held what is
+    looked for, that run (`old`), which is all that a filter tells."""
     span, held = _numbered(spans, found)
     named, first = np.unique(held, return_index=True)
     place = np.full(int(span.max(initial=-1)) + 1, -1, np.int64)
@@ -82,9 +96,14 @@ def _with_holders(spans: pa.Table, found: pa.Table) -> pa.Table:
     chosen = {
         "representative": found.column("holder_id").combine_chunks().take(take),
         "representative_source": found.column("holder_source").combine_chunks().take(take),
-        "representative_part": pa.array(part_of(holder)).take(take),
+        "representative_part": pa.array(called(part_of(holder), numbers)).take(take),
         "representative_row": pa.array(row_of(holder), pa.int64()).take(take),
     }
+    if old:
+        number = column_values(spans, "old") if "old" in spans.column_names else np.zeros(spans.num_rows, np.uint16)
+        which = pa.array(number.astype(np.int64) - 1, mask=number == 0)
+        for name, told in (("representative", [f"a document ({run})" for run in old]), ("representative_source", old)):
+            chosen[name] = pc.coalesce(chosen[name], pa.array(told, pa.large_string()).take(which))
     for name, values in chosen.items():
         spans = spans.append_column(name, values)
     return spans

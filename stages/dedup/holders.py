@@ -50,6 +50,7 @@ def holders(
     writer = ShuffleWriter(Path(out_path), len(group_starts), HOLDER, HOLDER_KEYS, settings.witness_memory)
     mine = read_partition([spans_path], group, SPAN, SPAN_KEYS, open_file)
     for spans in _spans_from(spans_path, group, len(group_starts), settings.witness_memory, open_file):
+        spans = spans.filter(pa.array(column_values(spans, "old") == 0))  # else an older run's filter held it
         probes = column_values(spans, "probe")
         wanted, which = np.unique(probes, return_inverse=True)
         found, ids, sources = _find(settings, shard, parts, mine, wanted, open_file)

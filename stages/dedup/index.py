@@ -21,20 +21,17 @@ import pyarrow.parquet as pq
 from stages.dedup.address import group_of, pack, read_remaining, read_rows
 from stages.dedup.edges import EDGE, EDGE_KEYS, EdgeWriter, stars
 from stages.dedup.removals import NAMED
-from stages.dedup.scatter import record_schema
+from stages.dedup.scatter import add_first, in_range, read_records, record_schema
 from stages.dedup.shuffle import (
     OpenFile,
     ShuffleWriter,
-    block_count,
     column_values,
     open_local,
-    read_block,
     read_partition,
 )
 from stages.dedup.spec import AnyClustered, AnyDedup, read_clustered
 from stages.dedup.tasks import PartToRead
 from stages.errors import InputError
-from stages.kernels.hashing import partition_of
 from stages.marks import InFile, OutFile, Setting, in_key
 
 KEYS, DOCS = ".keys", ".docs.parquet"
@@ -60,14 +57,16 @@ def write_index(
     spec: Setting[AnyDedup],
     parts: InFile[Sequence[PartToRead]],
     partitions: Setting[int],
-    records_path: InFile[str],
+    records_paths: InFile[Sequence[str]],
+    ordinals: Setting[Sequence[Sequence[int]]],
     removals_paths: InFile[Mapping[str, str]],
     keys_path: OutFile[str],
     docs_path: OutFile[str],
     open_file: OpenFile = open_local,
+    numbers: Setting[Sequence[int]] = (),
 ) -> int:
-    """Write the index of one group of parts, from the records that `scatter` wrote of it and the removals of its parts (by
-    ordinal as text). Returns the documents that it names."""
+    """Write the index of one group of consecutive parts, from the files of `scatter` that hold records of it (ordinals: of the
+    parts in each) and the removals of its parts (by ordinal as text). Returns the documents that it names."""
     settings = read_clustered(spec)
     gone, kept = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     count = 0
@@ -78,13 +77,30 @@ def write_index(
             rows = np.asarray(removed.column("row"), np.int64)
             own = np.asarray(removed.column("representative_part").is_valid())
             gone.append(pack(part["ordinal"], rows))
-            where = [np.asarray(removed.column(f"representative_{what}").fill_null(0), np.int64) for what in ("part", "row")]
-            kept.append(np.where(own, where[0] << 32 | where[1], gone[-1]))
+            part_, row = (np.asarray(removed.column(f"representative_{what}").fill_null(0), np.int64) for what in ("part", "row"))
+            kept.append(np.where(own, _ordinals(part_, own, numbers) << 32 | row, gone[-1]))
             for batch in _documents(part, rows, removed.filter(pa.array(~own)), open_file):
                 writer.write_batch(batch)
                 count += batch.num_rows
-    _write_keys(settings, partitions, records_path, np.concatenate(gone), np.concatenate(kept), keys_path, open_file)
+    schema, common = record_schema(settings)
+    first, end = pack(parts[0]["ordinal"], np.array(0)), pack(parts[-1]["ordinal"] + 1, np.array(0))
+    whither = np.concatenate(gone), np.concatenate(kept)
+    keys = ShuffleWriter(Path(keys_path), partitions, schema, (*common, "doc"), settings.memory)
+    for partition in range(partitions):
+        table = read_records(records_paths, ordinals, partition, partitions, settings, open_file)
+        doc = column_values(table, "doc")
+        _add_keys(keys, partition, table.filter(pa.array((first <= doc) & (doc < end))), common, *whither)
+    keys.finish()
     return count
+
+
+def _ordinals(parts: np.ndarray, own: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+    """The ordinals of the parts of kept documents (`own`: where they are of this run), which are called by their numbers."""
+    if not len(numbers):
+        return parts
+    order = np.argsort(numbers)
+    place = np.searchsorted(np.asarray(numbers, np.int64)[order], np.where(own, parts, numbers[0]))
+    return order[place].astype(np.int64)
 
 
 def _documents(part: PartToRead, removed: np.ndarray, older: pa.Table, open_file: OpenFile) -> list[pa.RecordBatch]:
@@ -107,25 +123,15 @@ def _batch(docs: np.ndarray, ids: pa.Array, sources: pa.Array, older: bool) -> p
     return pa.RecordBatch.from_arrays([pa.array(docs), ids, sources, flags], schema=DOCUMENTS)
 
 
-def _write_keys(
-    settings: AnyClustered,
-    partitions: int,
-    records_path: str,
-    gone: np.ndarray,
-    kept: np.ndarray,
-    keys_path: str,
-    open_file: OpenFile,
+def _add_keys(
+    keys: ShuffleWriter, partition: int, table: pa.Table, common: Sequence[str], gone: np.ndarray, kept: np.ndarray
 ) -> None:
-    schema, common = record_schema(settings)
-    writer = ShuffleWriter(Path(keys_path), partitions, schema, (*common, "doc"), settings.memory)
-    for partition in range(partitions):
-        table = read_partition([records_path], partition, schema, (*common, "doc"), open_file)
-        doc = column_values(table, "doc")
-        at = np.minimum(np.searchsorted(gone, doc), max(len(gone) - 1, 0))
-        stays = np.where(gone[at] == doc, kept[at], doc) if len(gone) else doc
-        columns: dict[str, np.ndarray | pa.Array] = {name: column_values(table, name) for name in common}
-        writer.add(np.full(len(doc), partition, np.int32), columns | {"doc": stays})
-    writer.finish()
+    """Add records under the documents that stay. gone: addresses of those that do not, rising; kept: for which each went."""
+    doc = column_values(table, "doc")
+    at = np.minimum(np.searchsorted(gone, doc), max(len(gone) - 1, 0))
+    stays = np.where(gone[at] == doc, kept[at], doc) if len(gone) else doc
+    columns: dict[str, np.ndarray | pa.Array] = {name: column_values(table, name) for name in common}
+    keys.add(np.full(len(doc), partition, np.int32), columns | {"doc": stays})
 
 
 class Old:
@@ -150,19 +156,11 @@ class Old:
         found = []
         for path in self.paths:
             base = _LOWEST + (self.number[path] << _BITS)
-            with open_file(path) as file:
-                there = block_count(file, path)
-                for block in range(partition * there // partitions, -(-(partition + 1) * there // partitions)):
-                    table = read_block(file, block, path)
-                    if table is None:
-                        continue
-                    place = np.empty(table.num_rows, np.int32)
-                    partition_of(np.ascontiguousarray(column_values(table, "key")), partitions, place)
-                    table = table.filter(pa.array(place == partition))
-                    doc = column_values(table, "doc")
-                    if len(doc) and int(doc.max()) >> _BITS:
-                        raise InputError(path, "its run has more parts of documents than 2,097,151")
-                    found.append(table.set_column(schema.get_field_index("doc"), schema.field("doc"), pa.array(doc + base)))
+            for table in in_range(path, partition, partitions, open_file):
+                doc = column_values(table, "doc")
+                if len(doc) and int(doc.max()) >> _BITS:
+                    raise InputError(path, "its run has more parts of documents than 2,097,151")
+                found.append(table.set_column(schema.get_field_index("doc"), schema.field("doc"), pa.array(doc + base)))
         return found
 
     def names(self, docs: np.ndarray, open_file: OpenFile) -> tuple[pa.Array, pa.Array]:
@@ -238,6 +236,9 @@ def group_with_old(
     partitions: Setting[int],
     which: Setting[Sequence[int]],
     records_paths: InFile[Sequence[str]],
+    ordinals: Setting[Sequence[Sequence[int]]],
+    first_paths: InFile[Sequence[str]],
+    first_ordinals: Setting[Sequence[Sequence[int]]],
     index_paths: InFile[Sequence[str]],
     edges_path: OutFile[str],
     open_file: OpenFile = open_local,
@@ -246,9 +247,10 @@ def group_with_old(
     settings, old = read_clustered(spec), Old(index_paths)
     schema, common = record_schema(settings)
     edges = EdgeWriter(edges_path, partitions, settings.memory)
+    add_first(edges, first_paths, first_ordinals, open_file)
     count = largest = 0
     for partition in which:
-        new = read_partition(records_paths, partition, schema, (*common, "doc"), open_file)
+        new = read_records(records_paths, ordinals, partition, partitions, settings, open_file)
         if not new.num_rows:
             continue
         table = _with_old(new, old.records(partition, partitions, schema, open_file), schema, common)

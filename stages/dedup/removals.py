@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from stages.dedup.address import group_of, part_of, read_rows, row_of
 from stages.dedup.choose import CHOSEN
+from stages.dedup.found import Cluster, Named, Removed
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
 from stages.dedup.spec import AnyDedup, read_spec
 from stages.dedup.tasks import PartToRead
@@ -35,10 +35,13 @@ REMOVALS = pa.schema(
     # that this one was compared with, `id (RUN/source)` and RUN/source, without a place.
         pa.field("representative", pa.large_string()),  # its id
         pa.field("representative_source", pa.large_string()),
-        pa.field("representative_part", pa.int32()),  # its ordinal, as handed to the dedup
+        pa.field("representative_part", pa.int32()),  # its number, as handed to the dedup; its ordinal where it has none
         pa.field("representative_row", pa.int64()),
     ]
 )
+
+
+COPIES = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("copies", pa.int64(), nullable=False)])
 
 
 def _range_of_part(docs: np.ndarray, ordinal: int) -> tuple[int, int]:
@@ -54,10 +57,12 @@ def name(
     group_starts: Setting[Sequence[int]],
     out_path: OutFile[str],
     memory: HowMuch[int],
+    copies_paths: OutFile[Mapping[str, str]] | None = None,
     open_file: OpenFile = open_local,
     show: Setting[int] = 20,
-) -> dict[str, Any]:
-    """Look up the ids of the kept documents in one group of parts ({"ordinal", "path", "source"} each).
+) -> Named:
+    """Look up the ids of the kept documents in one group of parts ({"ordinal", "path", "source"} each). copies_paths: where to
+    write, for each part (by its ordinal as text), as how many its documents were found (`COPIES`), of those found more than once.
 
     Returns removed, and of the clusters whose kept document lies here: sizes, [size, clusters] pairs with the kept one
     counted, and largest, the `show` largest as {"size", "part", "row", "id", "source"}.
@@ -66,9 +71,12 @@ def name(
     kept, doc = column_values(table, "kept"), column_values(table, "doc")
     heads, first, counts = np.unique(kept, return_index=True, return_counts=True)
     writer = ShuffleWriter(Path(out_path), len(group_starts), NAMED, ("doc",), memory)
-    candidates: list[dict[str, Any]] = []
+    candidates: list[Cluster] = []
     for part in parts:
         begin, end = _range_of_part(heads, part["ordinal"])
+        if copies_paths is not None:
+            found = {"row": row_of(heads[begin:end]).astype(np.int64), "copies": counts[begin:end] + 1}
+            pq.write_table(pa.table(found, COPIES), copies_paths[str(part["ordinal"])])
         if begin == end:
             continue
         with open_file(part["path"]) as file:
@@ -106,7 +114,7 @@ def name(
     }
 
 
-def largest_clusters(clusters: Sequence[dict[str, Any]], show: int) -> list[dict[str, Any]]:
+def largest_clusters(clusters: Sequence[Cluster], show: int) -> list[Cluster]:
     """The largest first, equal ones in canonical order; for merging what the tasks of `name` return."""
     return sorted(clusters, key=lambda c: (-c["size"], c["part"], c["row"]))[:show]
 
@@ -118,10 +126,12 @@ def remove(
     named_paths: InFile[Sequence[str]],
     out_paths: OutFile[Mapping[str, str]],
     open_file: OpenFile = open_local,
-) -> dict[str, Any]:
+    numbers: Setting[Sequence[int]] = (),
+) -> Removed:
     """Write the removals of one group of parts: for each part a Parquet file of `REMOVALS`, sorted by row.
 
-    `out_paths` are the files to write, by the part's ordinal as text. Returns removed ({ordinal: documents}) and lost,
+    `out_paths` are the files to write, by the part's ordinal as text; numbers: what the parts are called, by ordinal, as those of
+    kept documents. Returns removed ({ordinal: documents}) and lost,
     [source, source of the kept document, documents].
     """
     reason = read_spec(spec).reason
@@ -137,7 +147,7 @@ def remove(
             pa.repeat(pa.scalar(reason, pa.large_string()), end - begin),
             mine.column("kept_id").combine_chunks(),
             mine.column("kept_source").combine_chunks(),
-            pa.array(part_of(kept[begin:end]), mask=kept[begin:end] < 0),  # an old document's: of another run
+            _places(kept[begin:end], numbers),
             pa.array(row_of(kept[begin:end]), pa.int64(), mask=kept[begin:end] < 0),
         ]
         write_removals(pa.Table.from_arrays(columns, schema=REMOVALS), out_paths[str(part["ordinal"])])
@@ -146,6 +156,16 @@ def remove(
             pair = (part["source"], entry["values"].as_py())
             lost[pair] = lost.get(pair, 0) + entry["counts"].as_py()
     return {"removed": removed, "lost": [[*pair, count] for pair, count in sorted(lost.items())]}
+
+
+def called(parts: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+    """What parts, given by their ordinals, are called: `numbers` by ordinal, or as they are where there are none."""
+    return np.asarray(numbers, np.int32)[parts] if len(numbers) else parts
+
+
+def _places(kept: np.ndarray, numbers: Sequence[int]) -> pa.Array:
+    """The parts of kept documents, as they are called; null for an old document, which is of another run."""
+    return pa.array(called(part_of(np.maximum(kept, 0)), numbers), mask=kept < 0)
 
 
 def write_removals(table: pa.Table, path: str) -> None:

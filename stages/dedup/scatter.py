@@ -7,16 +7,24 @@ edges from the others to it. So a key shared by a million documents costs each l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from stages.dedup.address import pack, read_remaining
-from stages.dedup.edges import EdgeWriter, stars
+from stages.dedup.edges import EDGE, EdgeWriter, stars
 from stages.dedup.normalize import Normalization, normalize
-from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local, read_partition
+from stages.dedup.shuffle import (
+    OpenFile,
+    ShuffleWriter,
+    block_count,
+    column_values,
+    open_local,
+    read_block,
+    sort_table,
+)
 from stages.dedup.spec import AnyClustered, AnyDedup, MinHash, Url, read_clustered
 from stages.dedup.tasks import PartToRead
 from stages.dedup.urls import normalize_urls
@@ -79,7 +87,8 @@ def scatter(
     edges_path: OutFile[str],
     open_file: OpenFile = open_local,
 ) -> dict[str, int]:
-    """Write the records and the first edges of some parts ({"ordinal", "path", "removals"} each, ordinals rising).
+    """Write the records and the first edges of some parts ({"ordinal", "path", "removals"} each), which have their places in
+    this list for ordinals (`tasks.by_place`): so the files are the same whatever other parts there are.
 
     Returns documents, compared (those with records), bytes (of text read), records and edges (rows written).
     """
@@ -116,25 +125,82 @@ def scatter(
     }
 
 
+def in_range(path: str, partition: int, partitions: int, open_file: OpenFile) -> Iterator[pa.Table]:
+    """What a file of records holds of one of `partitions` ranges of keys, in however many ranges it was written itself."""
+    with open_file(path) as file:
+        there = block_count(file, path)
+        for block in range(partition * there // partitions, -(-(partition + 1) * there // partitions)):
+            table = read_block(file, block, path)
+            if table is None:
+                continue
+            if there != partitions:
+                place = np.empty(table.num_rows, np.int32)
+                partition_of(np.ascontiguousarray(column_values(table, "key")), partitions, place)
+                table = table.filter(pa.array(place == partition))
+            yield table
+
+
+def read_records(
+    paths: Sequence[str],
+    ordinals: Sequence[Sequence[int]],
+    partition: int,
+    partitions: int,
+    spec: AnyClustered,
+    open_file: OpenFile,
+) -> pa.Table:
+    """One range of keys out of files of `scatter`, sorted by key and address. ordinals: of the parts in each file."""
+    schema, common = record_schema(spec)
+    at, field = schema.get_field_index("doc"), schema.field("doc")
+    pieces = [
+        table.set_column(at, field, pa.array(_address(column_values(table, "doc"), there)))
+        for path, there in zip(paths, ordinals, strict=True)
+        for table in in_range(path, partition, partitions, open_file)
+    ]
+    if not pieces:
+        return schema.empty_table()
+    return sort_table(pa.concat_tables(pieces).combine_chunks(), (*common, "doc"))[0]
+
+
+def add_first(edges: EdgeWriter, paths: Sequence[str], ordinals: Sequence[Sequence[int]], open_file: OpenFile) -> None:
+    """Write the edges that `scatter` found, block by block. ordinals: of the parts in each file."""
+    for path, there in zip(paths, ordinals, strict=True):
+        with open_file(path) as file:
+            for block in range(block_count(file, path)):
+                if (table := read_block(file, block, path)) is not None:
+                    node, other = (_address(column_values(table, name), there) for name in EDGE.names)
+                    edges.add_directed(node, other)
+
+
+def _address(docs: np.ndarray, ordinals: Sequence[int]) -> np.ndarray:
+    """Addresses in a run of those in a file whose parts have these ordinals there."""
+    parts = np.asarray(ordinals, np.int64)[docs >> np.int64(32)]
+    return parts << np.int64(32) | (docs & np.int64(0xFFFFFFFF))
+
+
 def group(
     spec: Setting[AnyDedup],
     partitions: Setting[int],
     which: Setting[Sequence[int]],
     records_paths: InFile[Sequence[str]],
+    ordinals: Setting[Sequence[Sequence[int]]],
+    first_paths: InFile[Sequence[str]],
+    first_ordinals: Setting[Sequence[Sequence[int]]],
     edges_path: OutFile[str],
     open_file: OpenFile = open_local,
 ) -> dict[str, int]:
-    """Join the records of some partitions (`which`) across all files of `scatter`: writes their edges.
+    """Join the records of some partitions (`which`) across all files of `scatter`: writes their edges, and the first edges in
+    some files of it (`first_paths`). ordinals: of the parts in each file.
 
     Returns records (rows read), edges (rows written) and largest (records of the largest group; a task of `scatter`
     counts once in it).
     """
     settings = read_clustered(spec)
-    schema, common = record_schema(settings)
+    common = record_schema(settings)[1]
     edges = EdgeWriter(edges_path, partitions, settings.memory)
+    add_first(edges, first_paths, first_ordinals, open_file)
     count = largest = 0
     for partition in which:
-        table = read_partition(records_paths, partition, schema, (*common, "doc"), open_file)
+        table = read_records(records_paths, ordinals, partition, partitions, settings, open_file)
         if not table.num_rows:
             continue
         first, member, centre = stars(table, common)

@@ -19,6 +19,7 @@ from stages.units import Bytes
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MEBIBYTE = 1 << 20
+SMALL_FILTER = 256 * MEBIBYTE  # up to here much of a filter lies in a processor's caches, and one thread is fast
 NGRAMS_OF_DOCUMENT = 600  # what a web page holds, about
 
 
@@ -65,6 +66,9 @@ class _Clustered(_Dedup):
     dedup has `save: true`, and the same settings of what is compared."""
     save: bool = False
     """Keep an index with the run's output, for later runs that name this one in `against`."""
+    copies: bool = False
+    """Measure of each document that stays as how many it was found, itself and those that went for it: `NAME.copies`, NAME being
+    that of this entry, which a source may be split by."""
     partitions: HowMuch[int | None] = Field(default=None, ge=1, le=1 << 20)
     """Partitions of every shuffle; left out, as many as `partition_bytes` asks for."""
     partition_bytes: HowMuch[Bytes] = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
@@ -175,7 +179,8 @@ class Filtering(_Dedup):
     load: InFile[str | None] = None
     """A saved filter to begin with: what it holds counts as seen (dedup of a new crawl against old ones)."""
     against: InFile[tuple[str, ...]] = ()
-    """In place of `load` a finished run, by its folder, whose dedup by this method has `save: true`."""
+    """Finished runs, by their folders, whose dedup by this method has `save: true`: what their filters hold counts as seen. They
+    stay as they are, and are held in `memory` beside the own one."""
     save: bool = False
     """Keep each shard's filter with the run's output."""
     name_holders: bool = True
@@ -203,11 +208,15 @@ class Filtering(_Dedup):
         """Whether pieces of documents go."""
         return True
 
+    def cores(self, filter_bytes: int) -> int:
+        """Cores that a task with a filter of so many bytes makes use of."""
+        return 1
+
     @model_validator(mode="after")
     def _loaded_filters_are_not_sized(self) -> Filtering:
         if self.load and self.against:
-            raise ValueError("load and against are both given: a filter to begin with, and a run whose filter that is")
-        if (self.load or self.against) and self.shards > 1:
+            raise ValueError("load and against are both given: a filter to begin with, and runs whose filters are looked into")
+        if self.load and self.shards > 1:
             raise ValueError("load: one saved filter goes with shards: 1")
         if self.exactly and (self.load or self.against or self.save):
             raise ValueError("load and save are for Bloom filters: leave exact out")
@@ -233,6 +242,10 @@ class Bff(Filtering):
     expected_ngrams: int | None = Field(default=None, ge=1)
     """N-grams that each filter is sized for; left out, they are counted in a first pass."""
 
+    threads: HowMuch[int] = Field(default=8, ge=1, le=256)
+    """Threads that share a filter of more than 256 MiB, where the machine has so many cores; the task takes these cores. A
+    smaller one lies in the caches, and its task takes one core, as one with `against` does. The result is the same."""
+
     @property
     def expected(self) -> int | None:
         return self.expected_ngrams
@@ -244,6 +257,9 @@ class Bff(Filtering):
     @property
     def cuts(self) -> bool:
         return self.mode != "document"
+
+    def cores(self, filter_bytes: int) -> int:
+        return self.threads if filter_bytes > SMALL_FILTER and not self.against else 1
 
 
 class Paragraphs(Filtering):

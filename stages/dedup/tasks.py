@@ -13,19 +13,25 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from stages.dedup.found import Found
 from stages.dedup.shuffle import OpenFile, open_local
 
 MAX_GROUPS = 1000
 
 
+Files = dict[str, str | dict[str, str]]
+"""Files to write by the arguments that name them: one, or several by their names."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """One call: `function(**arguments, **outputs, open_file=...)`."""
+    """One call: `function(**arguments, **outputs, open_file=...)`. memory: bytes that it takes, where that is known exactly."""
 
     key: str  # unique within the dedup, and good as a file name
     function: Callable[..., Any]
-    arguments: dict[str, Any]
-    outputs: dict[str, Any]  # argument name -> file to write, or {name: file}
+    arguments: dict[str, object]
+    outputs: Files
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Phase:
     tasks: list[Task] = field(default_factory=list)
 
 
-Phases = Generator[Phase, list[Any], dict[str, Any]]
+Phases = Generator[Phase, list[Any], Found]
 
 
 class _Part(TypedDict):
@@ -48,11 +54,13 @@ class _Part(TypedDict):
 class PartToRead(_Part, total=False):
     """A part as a task takes it. removals: files of earlier dedups, with a sorted column `row`: these rows are passed over.
 
-    shard: the number of the one that all its documents belong to, or {file: shard}.
+    shard: the number of the one that all its documents belong to, or {file: shard}. number: what the part is called where it
+    is named as that of a kept document (left out: its ordinal), which stays when parts are added before it.
     """
 
     removals: Sequence[str]
     shard: int | dict[str, int]
+    number: int
 
 
 class _Counted(TypedDict):
@@ -67,6 +75,35 @@ class PartGiven(PartToRead, _Counted, total=False):
 
 
 Groups = Sequence[Sequence[PartGiven]]
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Parts of which one task makes the records by which copies are found, or counts what there is: by their ordinals, rising.
+
+    They need not be consecutive: where parts are added, those that were there stay together, and need not be read again.
+    number: of the group, of its own. partitions: of the records.
+    """
+
+    number: int
+    partitions: int
+    ordinals: Sequence[int]
+
+
+def signed_groups(groups: Groups, partitions: int) -> list[Signed]:
+    """The same groups, each called after its first part."""
+    return [Signed(parts[0]["ordinal"], partitions, [part["ordinal"] for part in parts]) for parts in groups]
+
+
+def by_place(parts: Sequence[PartToRead]) -> list[PartToRead]:
+    """The parts with their places in this list for ordinals: what a task makes of them does not hang on other parts."""
+    return [PartToRead({**part, "ordinal": place}) for place, part in enumerate(parts)]
+
+
+def numbers_of(groups: Groups) -> list[int]:
+    """What each part is called where it is named as that of a kept document, by its ordinal; [] where that is its ordinal."""
+    parts = [part for parts in groups for part in parts]
+    return [part.get("number", part["ordinal"]) for part in parts] if any("number" in part for part in parts) else []
 
 
 def group_parts(parts: Sequence[PartGiven], target_bytes: int = 1 << 30) -> list[list[PartGiven]]:
@@ -105,12 +142,12 @@ def file_name(folder: str, kind: str, number: int, end: str = "") -> str:
 
 def output_files(phase: Phase, output: str = "out_path") -> list[str]:
     """The files that the tasks of a phase write as one of their outputs."""
-    return [task.outputs[output] for task in phase.tasks]
+    return [path for task in phase.tasks if isinstance(path := task.outputs[output], str)]
 
 
 def run_inline(
     phases: Phases, open_file: OpenFile = open_local, on_phase: Callable[[Phase], None] | None = None
-) -> dict[str, Any]:
+) -> Found:
     """Run all phases in this process, one task after another; returns the summary."""
     results: list[Any] | None = None
     while True:

@@ -251,9 +251,20 @@ def count_ngrams(data, offsets, table, ngram, whole, counts):
         counts[document] = count
 
 
+@kernel("void(const_uint64, int64, vec_uint64, int64, vec_uint16)")
+def mark_held(hashes, k, bits, number, out):
+    """Enter `number` into `out` (n) for each n-gram that the filter holds and for which nothing is entered yet."""
+    blocks = len(bits) >> 3
+    for i in range(len(hashes)):
+        if i + _AHEAD < len(hashes):
+            prefetch(bits, _block(hashes[i + _AHEAD], blocks))
+        if out[i] == 0 and contains(bits, hashes[i], k):
+            out[i] = number
+
+
 @kernel(
     "UniTuple(int64, 2)(offsets, const_uint64, const_int64, const_int64, const_int64, float64, int64, int64,"
-    " vec_uint64, vec_int64, vec_int64, vec_int64, vec_uint64, Array(int64, 2, 'C'))"
+    " vec_uint64, const_uint16, vec_int64, vec_int64, vec_int64, vec_uint64, vec_uint16, Array(int64, 2, 'C'))"
 )
 def bff(
     offsets,
@@ -265,20 +276,27 @@ def bff(
     mode,
     k,
     bits,
+    known,
     rows,
     starts,
     stops,
     probes,
+    held_by,
     counts,
 ):
     """Deduplicate texts, given by what `hash_ngrams` wrote, in order. The filter `bits` takes in what stays.
 
+    known: for each n-gram 0, or the number of an older filter that holds it (`mark_held`); such a one counts as held, and is
+    not entered. Empty where there is none.
+
     mode: OLD_BOTH, DOCUMENT or PARAGRAPH. For each removed paragraph, and for each document that goes as a whole, one
     span is written: rows (the document), starts and stops (bytes within its text; of a whole document, 0 and WHOLE) and
-    probes (the hash of its first n-gram that was held): at most one a unit and one a document. counts (n, 2): n-grams
-    of each document, and those that were held. Returns (spans, n-grams inserted that set new bits).
+    probes (the hash of its first n-gram that was held) with held_by (its number in `known`, or 0): at most one a unit and
+    one a document. counts (n, 2): n-grams of each document, and those that were held. Returns (spans, n-grams inserted that
+    set new bits).
     """
     blocks = len(bits) >> 3
+    older = len(known) > 0
     held = 0
     inserted = 0
     unit = 0
@@ -290,28 +308,35 @@ def bff(
         from_hash = at
         document_held = 0
         document_probe = np.uint64(0)
+        document_by = np.uint16(0)
         while unit < document_reaches[document]:
             reach = unit_reaches[unit]
             unit_held = 0
             probe = np.uint64(0)
+            by = np.uint16(0)
             for i in range(at, reach):
                 if i + _AHEAD < len(hashes):
                     prefetch(bits, _block(hashes[i + _AHEAD], blocks))
-                found = contains(bits, hashes[i], k)
+                found = (older and known[i] > 0) or contains(bits, hashes[i], k)
                 if found and unit_held == 0:
                     probe = hashes[i]
+                    if older:
+                        by = known[i]
                 unit_held += found
             if reach > at and unit_held / (reach - at) > threshold:
                 rows[held] = document
                 starts[held] = begin - offsets[document]
                 stops[held] = unit_stops[unit] - offsets[document] if mode != DOCUMENT else WHOLE
                 probes[held] = probe
+                held_by[held] = by
                 held += 1
             else:
                 for i in range(at, reach):
-                    inserted += insert(bits, hashes[i], k)
+                    if not older or known[i] == 0:
+                        inserted += insert(bits, hashes[i], k)
             if unit_held and document_held == 0:
                 document_probe = probe
+                document_by = by
             document_held += unit_held
             begin = unit_stops[unit]
             at = reach
@@ -321,44 +346,11 @@ def bff(
             starts[held] = 0
             stops[held] = WHOLE
             probes[held] = document_probe
+            held_by[held] = document_by
             held += 1
         counts[document, 0] = at - from_hash
         counts[document, 1] = document_held
     return held, inserted
-
-
-@kernel("int64(text, offsets, const_int64, const_int64, const_int64, vec_uint8, vec_int64)")
-def cut_spans(data, offsets, rows, starts, stops, out, out_offsets):
-    """The texts without the given spans (sorted by row and start, apart from one another; bytes within the text).
-
-    `out` must hold the bytes of the texts, `out_offsets` n + 1. Returns the bytes written.
-    """
-    at = 0
-    span = 0
-    for row in range(len(offsets) - 1):
-        out_offsets[row] = at
-        begin, stop = offsets[row], offsets[row + 1]
-        position = begin
-        while position < stop:
-            until = stop
-            resume = stop
-            if span < len(rows) and rows[span] == row:
-                until = begin + starts[span]
-                resume = begin + stops[span]
-                span += 1
-            for i in range(until - position):  # counted, so that it becomes a copy of many bytes at a time
-                out[at + i] = data[position + i]
-            at += max(0, until - position)
-            position = resume
-    out_offsets[len(offsets) - 1] = at
-    return at
-
-
-@kernel("void(text, offsets, const_uint16, vec_uint8)")
-def blank(data, offsets, table, out):
-    """Which texts are empty or all white space: out (n), 0 or 1."""
-    for row in range(len(offsets) - 1):
-        out[row] = is_white_space(data, offsets[row], offsets[row + 1], table)
 
 
 @helper

@@ -16,6 +16,8 @@ from typing import Any
 
 import numba
 from numba import types
+from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
 
 from stages.kernels.stored import environment_folder, module_key, source_of
 
@@ -28,6 +30,17 @@ for _name in ("uint8", "uint16", "uint32", "uint64", "int32", "int64", "float32"
     NAMES[f"vec_{_name}"] = types.Array(getattr(types, _name), 1, "C")  # a writable 1-D array
 
 _KERNELS: list[Kernel] = []
+
+
+class _Stored(FunctionCache):
+    """Numba's cache, without the tables of how to compile, which it fills (a third of a second) before it looks.
+
+    Where nothing is stored the compiler fills them itself.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        rtsys.initialize(target_context)  # what compiled code allocates arrays with
+        return self._load_overload(sig, target_context)
 
 
 class Kernel:
@@ -52,7 +65,9 @@ class Kernel:
         home = module_key(self.function.__module__)
         folder = environment_folder() / (home or "")
         with _numba(CACHE_DIR=str(folder), CACHE_LOCATOR_CLASSES="stages.kernels.stored.Locator", DISABLE_JIT=0):
-            dispatcher = numba.njit(cache=home is not None, **options)(self.function)
+            dispatcher = numba.njit(**options)(self.function)
+            if home is not None:
+                dispatcher._cache = _Stored(self.function)
             dispatcher.compile(eval(self.signature, NAMES))
         dispatcher.disable_compile()
         self.compiled = dispatcher

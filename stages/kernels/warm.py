@@ -22,6 +22,7 @@ from stages.kernels.stored import environment_folder, kernel_modules, module_key
 
 COMPLETE = "complete"
 PROCESSES = 8  # at most: each takes some 300 MB
+_WARM: set[Path] = set()  # folders that held all kernels when this process looked
 
 
 def kernels() -> list[Kernel]:
@@ -34,8 +35,14 @@ def kernels() -> list[Kernel]:
 
 
 def is_warm() -> bool:
-    """True when this machine's cache holds all kernels of the present sources, for this Python and processor."""
-    return not _missing()
+    """True when this machine's cache holds all kernels of the present sources, for this Python and processor.
+
+    A process that found it so does not look again.
+    """
+    folder = environment_folder()
+    if folder not in _WARM and not _missing():
+        _WARM.add(folder)
+    return folder in _WARM
 
 
 def ensure_warm(on_kernel: Callable[[int, int], None] | None = None) -> None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
 
 from stages.read.compression import DamagedError, Members
 
 MAX_HEAD = 64 << 10
-SEARCHED = 1 << 20  # bytes of a block that is not wanted, but in which records may be that a wrong length took in
+IN_MEMORY = 1 << 20  # bytes of a block that is not kept, of those in which records may be that a wrong length took in
 _BEGIN = 12  # bytes of "WARC/1.0" with a line end on both sides
 _LENGTH = re.compile(rb"(?i)\ncontent-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?\n")
 _TYPE = re.compile(rb"(?i)\nwarc-type[ \t]*:[ \t]*([a-z]+)")
@@ -50,6 +51,25 @@ class _RecordError(Exception):
     """A record that contradicts itself; reading goes on at the next record header."""
 
 
+class _Passed:
+    """A block that is not kept; on disk from the first record header in it on, which a wrong length may have taken in."""
+
+    def __init__(self) -> None:
+        self.tail = b""  # a header may stand across two pieces
+        self.file: SpooledTemporaryFile[bytes] | None = None
+
+    def add(self, piece: bytes, ahead: bytes = b"") -> None:
+        """ahead: what stands behind the piece and is no part of it."""
+        if self.file is None:
+            taken = self.tail + piece
+            found = _RECORD.search(taken + ahead) if b"\nWARC/" in taken + ahead else None
+            if found is None or found.end() > len(taken):
+                self.tail = taken[-_BEGIN:]
+                return
+            self.file, piece = SpooledTemporaryFile(IN_MEMORY), taken[found.end() :]  # noqa: SIM115 - read again later
+        self.file.write(piece)
+
+
 class _Content:
     """The decompressed bytes ahead, over member borders: `buffer[at:]` is what has been read and not yet consumed."""
 
@@ -60,7 +80,10 @@ class _Content:
         self.base = 0  # plain files: offset of buffer[0]
         self.inside = False  # a member is open
         self.fresh = False  # nothing but line ends of the member has been consumed
-        self.block_end = 0  # as `base + at`
+        self.block: list[bytes] | _Passed = []  # the last one
+        self.passed = b""  # the line ends that were skipped last, if they are not too many
+        self.again: list[SpooledTemporaryFile[bytes]] = []  # read before what the members give; the last one first
+        self.end: int | None = None  # plain files: their size, once it is known
 
     def offset(self) -> int | None:
         """Where the record at `at` begins in the file, if that is a place at which reading can begin."""
@@ -73,14 +96,23 @@ class _Content:
         """Read another piece of the open member into the buffer; False at its end."""
         if not self.inside:
             return False
-        piece = self.members.read()
+        piece = self._put_back() or self.members.read()
         if not piece:
             self.inside = False
+            self.end = self.base + len(self.buffer) if self.plain else None
             return False
         self.base += self.at
         self.buffer = self.buffer[self.at :] + piece if self.at < len(self.buffer) else piece
         self.at = 0
         return True
+
+    def _put_back(self) -> bytes:
+        """A piece of what is to be read again; empty where nothing is."""
+        while self.again:
+            if piece := self.again[-1].read(IN_MEMORY):
+                return piece
+            self.again.pop().close()
+        return b""
 
     def start(self) -> bool:
         """Go to the next byte that is no line end, into the next member if need be; False at the file's end."""
@@ -94,11 +126,15 @@ class _Content:
 
     def skip_newlines(self) -> bool:
         """The same within the member; False at its end."""
+        self.passed = b""
         while True:
-            if found := _NOT_NEWLINE.search(self.buffer, self.at):
-                self.at = found.start()
+            found = _NOT_NEWLINE.search(self.buffer, self.at)
+            end = found.start() if found else len(self.buffer)
+            if len(self.passed) < MAX_HEAD:
+                self.passed += self.buffer[self.at : end]
+            self.at = end
+            if found:
                 return True
-            self.at = len(self.buffer)
             if not self.more():
                 return False
 
@@ -123,21 +159,27 @@ class _Content:
 
     def take_block(self, length: int, keep: bool) -> bytes | None:
         """The next `length` bytes, consumed; None if they were not to be kept."""
+        if self.end is not None and self.base + self.at + length > self.end:
+            raise _RecordError(_missing(self.end - self.base - self.at, length))
         parts: list[bytes] = []
+        self.block = passed = parts if keep else _Passed()
         left = length
         while True:
-            step = min(left, len(self.buffer) - self.at)
-            if keep:
-                parts.append(self.buffer[self.at : self.at + step])
+            step = min(left, len(self.buffer) - self.at, length if keep else IN_MEMORY)
+            piece = self.buffer[self.at : self.at + step]
+            passed.append(piece) if isinstance(passed, list) else passed.add(piece)
             self.at += step
             left -= step
             if not left:
-                self.block_end = self.base + self.at
-                return (parts[0] if len(parts) == 1 else b"".join(parts)) if keep else None
-            if self.more():
+                if not keep:
+                    return None
+                block = parts[0] if len(parts) == 1 else b"".join(parts)
+                self.block = [block]
+                return block
+            if self.at < len(self.buffer) or self.more():
                 continue
-            self.block_end = self.base + self.at
-            swallowed = self.find_swallowed(b"".join(parts))
+            self.passed = b""
+            swallowed = self.find_swallowed()
             if not swallowed and self.members.open():
                 self.inside = self.fresh = True
                 self.more()
@@ -145,16 +187,28 @@ class _Content:
                 self.fresh = swallowed
                 if not swallowed:
                     continue
-            raise _RecordError(f"{length - left:,} of the {length:,} bytes of its Content-Length are there")
+            raise _RecordError(_missing(length - left, length))
 
-    def find_swallowed(self, block: bytes) -> bool:
+    def find_swallowed(self) -> bool:
         """Put back what a wrong Content-Length took in from the next record on; False if there is none.
 
         The block may end within that record's first line; line ends behind it have then been passed over.
         """
-        passed = self.base + self.at - self.block_end
-        taken = block + b"\n".rjust(passed, b"\r") if passed else block
-        found = _RECORD.search(taken + self.buffer[self.at : self.at + _BEGIN])
+        if len(self.passed) >= MAX_HEAD:
+            return False
+        ahead = self.buffer[self.at : self.at + _BEGIN]
+        if isinstance(self.block, _Passed):
+            self.block.add(self.passed, ahead)
+            if self.block.file is None:
+                return False
+            self.block.file.write(self.buffer[self.at :])
+            self.base += len(self.buffer) - self.block.file.tell()
+            self.buffer, self.at, self.inside = b"", 0, True
+            self.block.file.seek(0)
+            self.again.append(self.block.file)
+            return True
+        taken = b"".join(self.block) + self.passed
+        found = _RECORD.search(taken + ahead)
         if found is None or found.end() > len(taken):
             return False
         kept = taken[found.end() :]
@@ -192,6 +246,10 @@ class _Content:
         return self.members.recover(b"WARC/")
 
 
+def _missing(there: int, length: int) -> str:
+    return f"{there:,} of the {length:,} bytes of its Content-Length are there"
+
+
 def frames(members: Members, wanted: Callable[[str], bool], limit: int) -> Iterator[Frame]:
     """The records of a WARC file, and its damages, in order.
 
@@ -218,11 +276,11 @@ def frames(members: Members, wanted: Callable[[str], bool], limit: int) -> Itera
             if not frame.read_head(content.take_head()):
                 raise _RecordError("it has no valid Content-Length")
             keep = wanted(frame.kind) and frame.length <= limit
-            block = content.take_block(frame.length, keep or frame.length <= SEARCHED)
+            block = content.take_block(frame.length, keep)
             if content.skip_newlines() and not content.at_record():
-                content.find_swallowed(block or b"")
+                content.find_swallowed()
                 raise _RecordError("its Content-Length is wrong: what follows it is no record")
-            frame.block = block if keep else None
+            frame.block = block
         except DamagedError as error:
             frame.problem, frame.problem_offset = error.reason, error.offset
             if frame.record is None and (head := content.salvage_head()):

@@ -107,6 +107,8 @@ def read(
             is_document = frame.record is not None and frame.kind in kinds
             offset = frame.problem_offset if frame.problem_offset is not None else frame.offset
             lost = (1, frame.length) if is_document else (0, 0)
+            if frame.record is not None and not is_document:
+                skipped[f"{frame.kind} (damaged)"] += 1
             damage = frame.problem is not None  # of the file; a body that does not decode is what the server sent
             builder.report(Problem(file, str(error), frame.record, offset, *lost, _str(key), _str(url), damage))
         if builder.full():
@@ -149,7 +151,7 @@ def _page(frame: Frame, fields: Headers, spec: ReadSpec, types: frozenset[str]) 
 
 def _kept(fields: Headers, names: dict[str, str]) -> dict[str, str | int]:
     """The fields of these names that are there, under the names that metadata has for them."""
-    return {kept: value for name, kept in names.items() if (value := fields.joined(name)) is not None}
+    return {names[name]: fields.joined(name) or "" for name in names if name in fields.fields}
 
 
 def _assumed(kind: str, body: bytes | memoryview) -> str:

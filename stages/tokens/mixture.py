@@ -81,6 +81,16 @@ class Mixture(Settings):
         return self
 
 
+def with_repeats(mixture: Mixture, repeats: Mapping[str, float]) -> Mixture:
+    """The mixture with what parts of sources say of their repeats (by member), where it asks nothing of a member itself."""
+    asked = dict(mixture.per_source)
+    for name, times in repeats.items():
+        mine = asked.get(name, SourceMix())
+        if mine.tokens is None and mine.share is None and mine.repeats is None:
+            asked[name] = mine.model_copy(update={"repeats": times})
+    return mixture.model_copy(update={"per_source": asked}) if repeats else mixture
+
+
 @dataclass(frozen=True)
 class Budget:
     """What the mixture takes from one source."""

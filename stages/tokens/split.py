@@ -8,6 +8,7 @@ its name is the source's with those of its parts: `web-science-score3`.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -20,7 +21,9 @@ import pyarrow as pa
 from pydantic import BeforeValidator, Field, model_validator
 
 from stages.errors import UserError
+from stages.marks import HowMuch
 from stages.step import Settings
+from stages.tokens.formula import evaluate
 
 OTHER = "other"
 DOMAIN, YEAR = "domain", "year"  # what every document has, besides the measures of its steps
@@ -29,6 +32,7 @@ MOST_CELLS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 Cuts = tuple[float, ...]
+Times = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _named(value: Any) -> Any:
@@ -54,11 +58,24 @@ class Axis(Settings):
     """Of a label: its values, each a part; or parts by name, each with its values. What is none of them is the part `other`. A
     domain takes those below it along."""
 
+    formula: str | None = None
+    """In place of cuts, how often a document is seen, by its measure x: `1 + log2(x)`. Rounded down to a multiple of `step`
+    between 0 and `most`; each such number is a part. A document without the measure is seen once."""
+    step: float = Field(default=1.0, gt=0)
+    """Of `formula`: what its values are rounded down to multiples of."""
+    most: float = Field(default=4.0, gt=0)
+    """Of `formula`: how often a document is seen at most."""
+    repeats: HowMuch[tuple[Times, ...] | dict[str, Times] | None] = None
+    """How often documents of each part are seen: a number for each part, in order, or by the part's name (others: 1). Of several
+    axes the numbers are multiplied. What `mixture.per_source` says of a part goes before it."""
+
     @model_validator(mode="after")
     def _one_way(self) -> Axis:
-        given = [name for name in ("at", "quantiles", "labels") if getattr(self, name)]
+        given = [name for name in ("at", "quantiles", "labels", "formula") if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError(f"{self.by} is cut by one of at, quantiles and labels, not by {' and '.join(given) or 'none'}")
+            known = "at, quantiles, labels and formula"
+            raise ValueError(f"{self.by} is cut by one of {known}, not by {' and '.join(given) or 'none'}")
+        self._check_repeats()
         cuts = self.at or self.quantiles
         if any(not a < b for a, b in itertools.pairwise(cuts)) or any(not 0 < q < 1 for q in self.quantiles):
             raise ValueError(f"{given[0]} {list(cuts)}: must rise" + (", and lie between 0 and 1" if self.quantiles else ""))
@@ -77,12 +94,50 @@ class Axis(Settings):
             raise ValueError(f"labels: {twice!r} is in two parts")
         return self
 
+    def _check_repeats(self) -> None:
+        if self.formula is not None:
+            evaluate(self.formula, np.ones(1))
+            count = float(Fraction(str(self.most)) / Fraction(str(self.step)))
+            if count != int(count) or count > MOST_CELLS:
+                raise ValueError(f"most {self.most:g} is no multiple of step {self.step:g}, or one of more than {MOST_CELLS:,}")
+            if self.repeats is not None:
+                raise ValueError("formula and repeats both say how often documents are seen")
+        elif isinstance(self.repeats, tuple) and len(self.repeats) != len(self.parts):
+            parts = ", ".join(self.parts)
+            raise ValueError(f"repeats has {len(self.repeats)} numbers, and there are {len(self.parts)} parts: {parts}")
+        elif isinstance(self.repeats, dict):
+            for name in self.repeats:
+                if name not in self.parts:
+                    raise ValueError(f"repeats: there is no part {name!r}; the parts are {', '.join(self.parts)}")
+
+    @property
+    def levels(self) -> list[float]:
+        """Of a formula: how often the documents of each part are seen, rising."""
+        step = Fraction(str(self.step))
+        return [float(number * step) for number in range(int(Fraction(str(self.most)) / step) + 1)]
+
+    @property
+    def cuts(self) -> Cuts:
+        """The values at which it is cut, where these are known without the documents."""
+        return tuple(self.levels[1:]) if self.formula else self.at
+
+    @property
+    def seen(self) -> list[float] | None:
+        """How often the documents of each part are seen; None where nothing is said."""
+        if self.formula:
+            return self.levels
+        if isinstance(self.repeats, dict):
+            return [self.repeats.get(name, 1.0) for name in self.parts]
+        return None if self.repeats is None else list(self.repeats)
+
     @property
     def parts(self) -> list[str]:
         """Names of the parts, in order."""
         if self.labels:
             return [*self.labels, OTHER]
         name = self.by.rpartition(".")[2]
+        if self.formula:
+            return [f"{name}-x{level:g}".replace(".", "_") for level in self.levels]
         return [f"{name}{number}" for number in range(1, len(self.at or self.quantiles) + 2)]
 
     @property
@@ -103,6 +158,9 @@ class Axis(Settings):
         """The part (int64) that each document is in. cuts: the values at which quantiles were found to lie, or `at`."""
         if not self.labels:
             values = self.values(batch)
+            if self.formula:
+                values = evaluate(self.formula, values) + 1e-9  # so that 3 that came out as 2.999... is 3
+                return np.searchsorted(np.array(cuts), np.where(np.isnan(values), 1.0, values), side="right")
             return np.where(np.isnan(values), 0, np.searchsorted(np.array(cuts), values, side="right"))
         place = {value: number for number, values in enumerate(self.labels.values()) for value in values}
         rest = len(self.labels)
@@ -131,6 +189,16 @@ def _year(metadata: str | None) -> float:
     text = next((str(known[name]) for name in DATES if known.get(name)), "")
     found = re.search(r"(?<!\d)(?:1[5-9]|20)\d\d(?!\d)", text)
     return float(found.group()) if found else float("nan")
+
+
+def repeats_of(source: str, axes: Sequence[Axis]) -> dict[str, float]:
+    """How often each member that a source is cut into is seen, by its axes; {} where none says it."""
+    seen = [axis.seen for axis in axes]
+    if all(one is None for one in seen):
+        return {}
+    times = [one or [1.0] * len(axis.parts) for axis, one in zip(axes, seen, strict=True)]
+    products = [float(math.prod(Fraction(str(one)) for one in cell)) for cell in itertools.product(*times)]
+    return dict(zip(members(source, axes), products, strict=True))
 
 
 def cells(axes: Sequence[Axis]) -> list[tuple[str, ...]]:

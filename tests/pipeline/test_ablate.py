@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import pickle
 import random
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,18 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.ablate.arms import arms_of
+from pipeline.ablate import train
+from pipeline.ablate.arms import arms_of, by_of
 from pipeline.ablate.compare import Loss, difference, score
+from pipeline.ablate.composition import explained
+from pipeline.ablate.data import nearest
+from pipeline.ablate.run import evaluation_hash, evaluation_texts
+from pipeline.ablate.train import Plan, run_trainer, train_all
 from pipeline.cli import main
+from pipeline.place import Placement
+from pipeline.ray_driver import Raised, Result
 from pipeline.recipe import build_recipe
+from stages.errors import UserError
 
 WORDS = ["mill", "wheel", "water", "stone", "river", "grain", "turns", "stands", "at", "the", "of", "and"]
 TINY = ["model.d_model=16", "model.n_layers=1", "model.n_heads=2", "model.n_experts=4", "model.top_k=2", "model.expert_width=16"]
@@ -74,7 +85,8 @@ def test_arms_are_compared_and_gone_on_with(tmp_path: Path, capsys: pytest.Captu
     assert list(found["arms"]) == ["full", "short"] and found["recipe"] == "trial"
     data = {name: arm["data"] for name, arm in found["arms"].items()}
     assert data["short"]["documents"] > data["full"]["documents"]
-    assert data["full"]["near_documents"] == 1  # the evaluation text that is in training
+    assert data["full"]["near"]["documents"] == 1  # the evaluation text that is in training
+    assert any("trained on documents of full, of which 1 are near copies" in note for note in found["notes"])
     assert len({one["fingerprint"] for one in data.values()}) == 2
     assert "wiki: bits per byte" in shown and "near the evaluation text" in shown
 
@@ -119,11 +131,11 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     held = noise = 0
     for _ in range(200):
         base, arm = [losses(rng) for _ in range(3)], [losses(rng, 0.004) for _ in range(3)]
-        found = difference(arm, base, "wiki")
+        found = difference(arm, base, {"wiki": 1.0})
         held += found.low <= 0.004 / math.log(2) <= found.high
-        noise += difference([losses(rng) for _ in range(3)], base, "wiki").noise
+        noise += difference([losses(rng) for _ in range(3)], base, {"wiki": 1.0}).noise
     assert held >= 180 and noise >= 180
-    one = difference([losses(rng, 1.0)], [losses(rng)], "wiki")
+    one = difference([losses(rng, 1.0)], [losses(rng)], {"wiki": 1.0})
     assert not one.noise and one.low < 1 / math.log(2) < one.high
     values = score([losses(rng), losses(rng, 0.5)], "wiki")
     assert values.mean == pytest.approx(sum(values.seeds) / 2)
@@ -141,21 +153,137 @@ def test_ready_plans() -> None:
     assert [arm.name for arm in every] == ["all", "no-limit_newlines", "no-dedup"]
     assert every[1].assignments == ("sources.a.steps.limit_newlines=null", "sources.b.steps.limit_newlines=null")
     up = arms_of("cumulative", found)
-    assert [(arm.name, len(arm.assignments), arm.after) for arm in up] == [
-        ("raw", 4, None), ("+limit_newlines", 2, "raw"), ("+dedup", 0, "+limit_newlines")
-    ]  # fmt: skip
+    assert [(arm.name, len(arm.assignments)) for arm in up] == [("raw", 4), ("+limit_newlines", 2), ("+dedup", 0)]
+    assert [nearest(up[place], up[:place]).name for place in (1, 2)] == ["raw", "+limit_newlines"]
     assert [len(arm.assignments) for arm in arms_of("dedup", found)] == [0, 2]
+    engines = arms_of("extraction", found)
+    assert [arm.name for arm in engines] == ["resiliparse", "blocks", "whole-page"]
+    assert engines[1].assignments[::2] == ("sources.a.steps.extract.engine=blocks", "sources.b.steps.extract.engine=blocks")
+
+
+def test_buckets_and_cutoffs_of_a_measure() -> None:
+    found = steps({"gopher_quality": {}}, {"quality": {"model": "m.bin"}})
+    by = by_of(found)
+    assert (by.source, by.column, by.quantiles) == ("a", "quality.score", (0.25, 0.5, 0.75))
+    buckets = arms_of("buckets", found, by_of(found, "b.gopher_quality.words", (0.5, 0.9)))
+    assert [arm.name for arm in buckets] == ["all", "words1", "words2", "words3"]
+    assert {arm.assignments for arm in buckets} == {
+        ("sources.b.steps.gopher_quality.words=null", "sources.b.split=[{by: gopher_quality.words, quantiles: [0.5, 0.9]}]")
+    }
+    assert buckets[2].mixture == ("per_source.b-words1.repeats=0", "per_source.b-words3.repeats=0")
+    cutoffs = arms_of("cutoffs", found)
+    assert [arm.name for arm in cutoffs] == ["all", "above-0.25", "above-0.5", "above-0.75"]
+    assert [len(arm.mixture) for arm in cutoffs] == [0, 1, 2, 3]
+
+
+@dataclass(frozen=True)
+class Made:
+    folder: str
+    fingerprint: str
+
+
+SITES = {"a.example": 15, "b.example": 30, "c.example": 60}  # words of each document
+
+
+def sites(folder: Path, measure_sites: bool) -> Path:
+    """Documents whose length, and so their number of words, is told by their site, or by nothing."""
+    rows = []
+    for number in range(90):
+        site = list(SITES)[number % 3]
+        words = SITES[site] if measure_sites else 15 + 45 * random.Random(number).randrange(3) // 2
+        rows.append({"id": f"d{number}", "url": f"https://{site}/{number}", "text": text(number, words)})
+    (folder / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = yaml.safe_load((folder / "trial.yaml").read_text())
+    data["sources"]["web"]["steps"] = [{"gopher_quality": {"words": {"min": 5}, "stop_words": None, "symbol_ratio": None}}]
+    (folder / "trial.yaml").write_text(yaml.safe_dump(data))
+    return folder
+
+
+def test_a_score_that_sorts_by_domain_is_found_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe(tmp_path)
+    sites(tmp_path, measure_sites=True)
+    asked = command(tmp_path, "buckets", "--by", "web.gopher_quality.words", "--at", "0.4", "0.8", "--seeds", "1")
+    assert main(asked) == 0, capsys.readouterr()
+    shown, found = capsys.readouterr().out, json.loads((tmp_path / "out/ablation.json").read_text())
+    assert found["by"] == "web.gopher_quality.words" and list(found["arms"]) == ["all", "words1", "words2", "words3"]
+    assert found["explained"] == {"documents": 90, "by_domain": 1.0, "by_length": pytest.approx(1.0, abs=0.05)}
+    assert "web.gopher_quality.words sorts by domain" in shown
+    made = {name: arm["data"]["composition"] for name, arm in found["arms"].items()}
+    assert made["words1"]["largest"] == {"a.example": 1.0} and made["words3"]["largest"] == {"c.example": 1.0}
+    assert made["all"]["domains"] == 3 and sum(made["all"]["largest"].values()) == pytest.approx(1)
+    assert made["words1"]["lengths"][2] < made["words2"]["lengths"][0] < made["words3"]["lengths"][0]
+    documents = {name: arm["data"]["documents"] for name, arm in found["arms"].items()}
+    assert documents == {"all": 90, "words1": 30, "words2": 30, "words3": 30}
+
+
+def test_what_domain_and_length_say_of_a_score(tmp_path: Path) -> None:
+    recipe(tmp_path)
+    sites(tmp_path, measure_sites=False)
+    out = str(tmp_path / "run")
+    assert main(["run", str(tmp_path / "trial.yaml"), "--set", "run.keep=all", "--out", out, "--inline", "--quiet"]) == 0
+    found = explained(Path(out), "web", "gopher_quality.words")
+    assert found.documents == 90 and found.by_domain is not None and found.by_domain < 0.1
+    assert found.by_length is not None and found.by_length > 0.9
+
+
+def test_models_are_trained_on_a_cluster_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe(tmp_path)
+    called: list[str] = []
+
+    class Cluster:
+        """Ray, of one worker: calls are carried out when their outcomes are asked for."""
+
+        cpus = 1
+
+        def __init__(self) -> None:
+            self.calls: list[tuple[int, tuple[Any, ...]]] = []
+
+        def call(self, number: int, function: str, arguments: tuple[Any, ...], **more: Any) -> None:
+            called.append(function)
+            self.calls.append((number, arguments))
+
+        def outcomes(self, seconds: float) -> list[Result | Raised]:
+            number, arguments = self.calls.pop(0)
+            try:
+                return [Result(number, run_trainer(*pickle.loads(pickle.dumps(arguments))))]
+            except UserError as error:
+                return [Raised(number, error)]
+
+        def cancel(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(train, "start_ray", lambda *_: Cluster())
+    out = tmp_path / "out"
+    assert main(command(tmp_path, "dedup", "--seeds", "1")) == 0
+    before = (out / "ablation.json").read_bytes()
+    for path in out.glob("arms/*/*/seed-0"):
+        shutil.rmtree(path)
+    plan = Plan("olmoe_tiny", tuple(TINY), TOKENS, (0,), (tmp_path / "wiki.jsonl",), 1, 1, "cpu")
+    arms = {name: Made(arm["data"]["folder"], arm["data"]["fingerprint"]) for name, arm in json.loads(before)["arms"].items()}
+    hashed = evaluation_hash(evaluation_texts([tmp_path / "wiki.jsonl"]))
+    losses = train_all(plan, arms, out, hashed, Placement(address="somewhere:1"), print)
+    assert called == ["pipeline.ablate.train:run_trainer"] * 2
+    for name, arm in json.loads(before)["arms"].items():
+        assert score(losses[name], "wiki").seeds == arm["scores"]["wiki"]["seeds"]
+    with pytest.raises(UserError, match="the trainer ended with status"):
+        train_all(replace(plan, settings=("model.d_model=3",)), arms, out, hashed, Placement(address="somewhere:1"), print)
 
 
 @pytest.mark.parametrize(
     ("arms", "more", "tokens", "expected"),
     [
         ("all-but-one", [], TOKENS + 1, "--tokens 769: is no multiple of a batch's 128 (train.batch_tokens); 768 is the nearest"),
-        ("nothing", [], TOKENS, "--arms nothing: is neither a file nor one of all-but-one, cumulative, dedup"),
+        ("nothing", [], TOKENS, "--arms nothing: is neither a file nor one of all-but-one, cumulative, dedup, extraction"),
         ("all-but-one", ["--seeds", "0"], TOKENS, "--seeds 0: at least 1 is needed"),
         ("all-but-one", ["--set", "mixture.epochs=x"], TOKENS, "mixture.epochs"),
         ("wrong.yaml", [], TOKENS, "arms.b.sett"),
         ("key.yaml", [], TOKENS, "arm b: "),
+        ("buckets", [], TOKENS, "the recipe has no step `quality`: name the measure"),
+        ("buckets", ["--by", "web.words"], TOKENS, "--by web.words: write SOURCE.STEP.MEASURE; the sources are web"),
+        ("cutoffs", ["--by", "web.gopher_quality.words", "--at", "0.5", "0.2"], TOKENS, "--at 0.5 0.2: shares of the documents"),
+        ("dedup", ["--at", "0.5"], TOKENS, "--by and --at belong to --arms cutoffs and buckets"),
+        ("extraction", [], TOKENS, "--arms extraction: the recipe has no step `extract`"),
     ],
 )
 def test_what_cannot_be_done_is_told_before_the_first_run(

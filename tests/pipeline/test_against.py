@@ -125,6 +125,16 @@ def test_why_and_clusters_name_the_old_run(folder: Path, first: Path, capsys: py
     assert main(["clusters", str(out)]) == 0
     assert "first-exact/web" in capsys.readouterr().out
     assert main(["plan", str(folder / "named.yaml"), "--rates", str(out)]) == 0
+    capsys.readouterr()
+    for name in ("first-exact", "filter"):
+        if name == "filter":
+            run(folder, name, ["first"], {"method": "bff", "ngram": 4, "save": True})
+            capsys.readouterr()
+        assert main(["plan", str(folder / f"{name}.yaml"), "--rates", str(folder / "runs" / name)]) == 0
+        told = re.search(r"keeps an index for later runs, of ([\d.]+) (kB|MB)", " ".join(capsys.readouterr().out.split()))
+        files = storage.list_files(f"{folder}/runs/{name}/parts/dedup/*/*/{'index-*' if name != 'filter' else '*.bloom'}")
+        size = sum(entry.size for entry in files)
+        assert told and float(told[1]) * {"kB": 1e3, "MB": 1e6}[told[2]] > size - 2500 * len(files)
 
 
 def test_nothing_is_done_twice_and_another_index_is_noticed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +148,15 @@ def test_nothing_is_done_twice_and_another_index_is_noticed(folder: Path, capsys
     after = kept(run(folder, "late", ["second"], settings))
     anew = kept(run(folder, "late-anew", ["second"], settings))
     assert after == anew and set(after) <= set(before)
+    part = next((folder / "runs" / "late").glob("parts/web/tokens/*.train.tokens"))
+    part.write_bytes(part.read_bytes()[:-2] + b"\0\0")
+    run(folder, "late", ["second"], settings, "--verify")
+    assert kept(folder / "runs" / "late") == anew
+    index = next((folder / "runs" / "early").glob("parts/dedup/*/*/index-*.keys"))
+    index.write_bytes(index.read_bytes()[:-2] + b"\0\0")
+    run(folder, "early", ["first", "third"], {"method": "exact", "save": True}, "--verify")
+    run(folder, "late", ["second"], settings)
+    assert kept(folder / "runs" / "late") == anew
 
 
 @pytest.mark.parametrize(
@@ -147,7 +166,8 @@ def test_nothing_is_done_twice_and_another_index_is_noticed(folder: Path, capsys
         ({"method": "exact", "normalize": "none", "against": ["runs/first-exact"]}, "keeps no index of a dedup by exact with"),
         ({"method": "url", "against": ["runs/first-exact"]}, "keeps no index of a dedup by url .* with `save: true`"),
         ({"method": "minhash", "verify": 0.8, "against": ["runs/x"]}, "verify reads the texts of copies"),
-        ({"method": "bff", "against": ["runs/first-exact"]}, "bff begins with the one filter of one run, .*first-exact has 0"),
+        ({"method": "bff", "against": ["runs/first-exact"]}, "keeps no index of a dedup by bff .* with `save: true`"),
+        ({"method": "bff", "against": ["runs/first-exact"], "load": "x.bloom"}, "load and against are both given"),
         ({"method": "substring", "against": ["runs/first-exact"]}, "against"),
     ],
 )
@@ -159,12 +179,36 @@ def test_a_run_without_an_index_is_named(
     assert re.search(expected, capsys.readouterr().err)
 
 
-def test_bff_begins_with_the_filter_of_the_run(folder: Path) -> None:
-    asked = {"method": "bff", "ngram": 4, "expected_ngrams": 60_000, "mode": "document"}
-    run(folder, "first-bff", ["first"], {**asked, "save": True})
-    second = kept(run(folder, "second-bff", ["second"], {**asked, "against": ["runs/first-bff"]}))
-    both = kept(run(folder, "both-bff", ["first", "second"], asked))
-    assert second == {key: text for key, text in both.items() if key.startswith("second")} and 10 < len(second) < 80
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"method": "bff", "ngram": 4, "mode": "document"},
+        {"method": "bff", "ngram": 4, "threshold": 0.5},
+        {"method": "paragraphs"},
+    ],
+    ids=["document", "both", "paragraphs"],
+)
+def test_filters_of_several_runs_are_looked_into(folder: Path, asked: dict[str, Any], request: Any) -> None:
+    """Each of the size that its own run needs; what a filter held is told by its run."""
+    tag, asked = request.node.callspec.id, {**asked, "fp_rate": 1e-7}
+    crawls = ["first", "second", "third"]
+    names = [f"{crawl}-filter-{tag}" for crawl in crawls]
+    out = None
+    for number, (crawl, name) in enumerate(zip(crawls, names, strict=True)):
+        against = {"against": [f"runs/{other}" for other in names[:number]]} if number else {}
+        out = run(folder, name, [crawl], {**asked, **against, "save": True})
+    assert out is not None
+    whole = run(folder, f"all-filter-{tag}", crawls, asked)
+    assert kept(out) == {key: text for key, text in kept(whole).items() if key.startswith("third")}
+    gone, known = removed(out), removed(whole)
+    assert gone.keys() == {key for key in known if key.startswith("third")}
+    named = {told: known[key] for key, told in gone.items() if told and told.startswith("a document (")}
+    for told, first in named.items():
+        crawl = re.match(r"[a-z]+", first or "")
+        assert crawl and told == f"a document ({crawl[0]}-filter-{tag}/web)"
+    assert len(named) == 2
+    for key, told in gone.items():
+        assert told == known[key] or told in named
 
 
 def test_an_index_is_of_a_bounded_size(folder: Path) -> None:

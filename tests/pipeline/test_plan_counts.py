@@ -12,8 +12,9 @@ from ledgers import entries
 from pipeline.cli import main
 from pipeline.forecast.inputs import inputs_of
 from pipeline.forecast.rates import read_rates
+from pipeline.forecast.usual import usual_rates
 from pipeline.forecast.walk import forecast
-from pipeline.recipe import load_recipe
+from pipeline.recipe import build_recipe, load_recipe
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "dclm_mix.yaml"
 
@@ -37,6 +38,23 @@ def test_as_many_tasks_are_foretold_as_run(run: Path) -> None:
     foretold = Counter({place: n for place, n in outline.tasks().items() if not is_round(place[0], place[2])})
     ran = Counter((e.ref.kind, e.ref.source, e.ref.stage) for e in entries(run) if not is_round(e.ref.kind, e.ref.stage))
     assert foretold == ran
+
+
+def test_no_more_tasks_are_foretold_than_there_are_documents(tmp_path: Path) -> None:
+    """However finely a source is to be cut: the walk would else take longer than the run."""
+    rows = [{"id": f"{i}", "text": "A sentence that is said again. " * 300} for i in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {
+        "name": "finely",
+        "sources": {"notes": {"read": {"paths": [f"{tmp_path}/*.jsonl"]}, "steps": []}},
+        "tokenizer": {"train": {"vocab_size": 400}},
+        "mixture": {},
+        "run": {"split_bytes": 1},
+        "expected": {"documents": 3, "text_bytes": 27_900},
+    }
+    recipe = build_recipe(data)
+    _, outline = forecast(recipe, inputs_of(recipe, usual_rates()), usual_rates())
+    assert [n for (kind, _, _), n in outline.tasks().items() if kind == "documents"] == [3]
 
 
 def test_the_tree_names_the_stages_in_their_order(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 import pipeline
 from pipeline.cli import main
+from stages.tokens.formula import evaluate
 from stages.tokens.shard_format import load_manifest, read_index
 from stages.tokens.split import quantile_cuts
 from trainer.loader.data import open_data
@@ -190,11 +191,18 @@ def test_years_and_missing_values(tmp_path: Path) -> None:
         ({"by": "gopher_quality.word", "at": [1]}, "gopher_quality has no measure 'word'; did you mean words?"),
         ({"by": "gopher_quality.words", "at": [2, 1]}, "at [2.0, 1.0]: must rise"),
         ({"by": "gopher_quality.words", "quantiles": [0.5, 1.5]}, "must rise, and lie between 0 and 1"),
-        ({"by": "gopher_quality.words"}, "is cut by one of at, quantiles and labels, not by none"),
+        ({"by": "gopher_quality.words"}, "is cut by one of at, quantiles, labels and formula, not by none"),
         ({"by": "domain", "at": [1]}, "a domain is a label"),
         ({"by": "domain", "labels": ["a.b/c"]}, "'a.b/c' cannot name a part"),
         ({"by": "domain", "labels": {"a": ["x.y"], "b": ["x.y"]}}, "'x.y' is in two parts"),
         ([SPLIT[0], SPLIT[0]], "two axes are by the same measure"),
+        ({"by": "dedup.copies", "at": [2]}, "a dedup has no measure but copies, and that with `copies: true`: add it to dedup"),
+        ({"by": "gopher_quality.words", "at": [2], "repeats": [1, 2, 3]}, "repeats has 3 numbers, and there are 2 parts: words1"),
+        ({"by": "gopher_quality.words", "at": [2], "repeats": {"words3": 1}}, "repeats: there is no part 'words3'"),
+        ({"by": "gopher_quality.words", "at": [2], "repeats": [1, 9]}, "9 repeats in each of 1 epochs are 9, and 4 are allowed"),
+        ({"by": "gopher_quality.words", "formula": "open('x')"}, "is no formula in x"),
+        ({"by": "gopher_quality.words", "formula": "x", "step": 0.3}, "most 4 is no multiple of step 0.3"),
+        ({"by": "gopher_quality.words", "formula": "x", "repeats": {}}, "formula and repeats both say"),
     ],
 )
 def test_what_cannot_be_split_by_is_refused(
@@ -243,3 +251,110 @@ def test_commands_know_the_source_of_a_part(cut: tuple[Path, Path], capsys: pyte
     written = [json.loads(line)["id"] for path in (tmp_path / "e" / "web").glob("*.jsonl") for line in path.open()]
     assert sorted(written) == sorted(document for found in documents_by(out).values() for document in found)
     assert pc.sum(pipeline.open_run(str(out)).documents("web").read_all().column("record")).as_py() > 0
+
+
+FOUND = [1, 1, 1, 2, 2, 3, 4, 5, 8, 9]  # as how many documents each text is found
+
+
+def often(folder: Path, split: Any, **changes: Any) -> Path:
+    """A recipe over documents of which some are found often, among them short and long ones."""
+    found = [
+        {"id": f"t{text}-{copy}", "text": f"text {text} " + " ".join(f"w{text * 31 + n}" for n in range(5 + 20 * (text % 2)))}
+        for text, count in enumerate(FOUND * 6)
+        for copy in range(count)
+    ]
+    order = np.random.default_rng(3).permutation(len(found))
+    folder.mkdir(exist_ok=True)
+    for number in range(3):
+        if not (folder / f"{number}.jsonl").exists():
+            (folder / f"{number}.jsonl").write_text("".join(json.dumps(found[i]) + "\n" for i in order[number::3]))
+    recipe = yaml.safe_load(write(folder, split, **changes).read_text())
+    recipe["sources"]["web"]["steps"][1]["dedup"]["copies"] = True
+    (folder / "cut.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return folder / "cut.yaml"
+
+
+@pytest.mark.parametrize("later", [[], [{"mask_pii": {}}]], ids=["last", "with a step behind"])
+@pytest.mark.parametrize("over_all", [False, True], ids=["of the source", "of all"])
+def test_documents_that_were_found_often_are_seen_more_often(tmp_path: Path, later: Any, over_all: bool) -> None:
+    split = [
+        {"by": "dedup.copies", "formula": "1 + log2(x)", "step": 0.5, "most": 3},
+        {"by": "gopher_quality.words", "at": [12], "repeats": [1, 0.5]},
+    ]
+    path = often(tmp_path / "in", split, shards={"held_out": 0, "bytes": "4KiB"})
+    recipe = yaml.safe_load(path.read_text())
+    steps = recipe["sources"]["web"]["steps"]
+    if over_all:
+        recipe["dedup"] = [steps.pop(1)]
+    steps += later
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    out = run(path, tmp_path / "run")
+    manifest = load_manifest(out)["sources"]
+    where = {name: (member, len(tokens)) for member, one in manifest.items() for name, tokens in listed(out, one)}
+    assert {int(name[1:].split("-")[0]) for name in where} == set(range(60)) and len(where) == 60
+    wanted = defaultdict(float)
+    for name, (member, tokens) in where.items():
+        text = int(name[1:].split("-")[0])
+        times = min(3.0, int(2 * (1 + np.log2((FOUND * 6)[text]))) / 2)
+        assert member.startswith(f"web-copies-x{times:g}-".replace(".", "_"))
+        wanted[member] += Fraction(times) * tokens * (Fraction(1, 2) if text % 2 else 1)
+    assert len(wanted) > 6
+    for member, one in manifest.items():
+        assert abs(one["budget_tokens"] - wanted[member]) < 1
+    data = open_data(out, 4)
+    seen = np.bincount(data.train.source_of(0, len(data.train)), minlength=len(data.sources))
+    for number, member in enumerate(data.sources):
+        assert abs(seen[number] - float(wanted[member]) / 4) < 4
+    assert sum(one["tokens"] for one in manifest.values()) == sum(tokens for _, tokens in where.values())  # none is there twice
+
+
+def test_what_the_mixture_says_of_a_part_goes_before_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = {"by": "dedup.copies", "at": [2, 5], "repeats": {"copies3": 3}}
+    path = often(tmp_path / "in", split, mixture={"epochs": 1, "per_source": {"web-copies2": {"repeats": 2}}})
+    out = run(path, tmp_path / "run")
+    capsys.readouterr()
+    assert main(["mix", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["sources"]
+    assert {name: one["repeats"] for name, one in told.items()} == {"web-copies1": 1, "web-copies2": 2, "web-copies3": 3}
+    tokens = inodes(out)
+    before = load_manifest(out)
+    run(often(tmp_path / "in", {**split, "repeats": [1, 0, 2]}, mixture={"epochs": 1}), out)
+    after = load_manifest(out)
+    assert inodes(out) == tokens and before["fingerprint"] != after["fingerprint"]
+    assert [one["shards"] for one in before["sources"].values()] == [one["shards"] for one in after["sources"].values()]
+
+
+def test_a_formula_is_read_as_python_reads_it() -> None:
+    x = np.array([0.0, 1.0, 2.5, 1000.0, np.nan, -3.0])
+    for formula in ("1 + log2(x)", "min(4, x / 2) - -1", "max(0, sqrt(x)) ** 2", "2", "exp(-x) * log10(x) + log(x)"):
+        names = {"log2": np.log2, "log": np.log, "log10": np.log10, "sqrt": np.sqrt, "exp": np.exp}
+        with np.errstate(all="ignore"):
+            expected = eval(formula, {**names, "min": np.minimum, "max": np.maximum, "x": x})
+        assert np.array_equal(evaluate(formula, x), np.broadcast_to(expected, x.shape), equal_nan=True)
+    for wrong in ("y", "x.real", "x[0]", "log2(x, 2)", "x if x else 1", "True", "'a'", "1 +", "x @ x", "__import__('os')"):
+        with pytest.raises(ValueError, match="formula in x"):
+            evaluate(wrong, x)
+
+
+def test_a_topic_of_a_classifier_is_split_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The likeliest label of a `quality` step with a name of its own; what asks a finished run knows that step."""
+    path = write(tmp_path / "in", {"by": "topic.top_1", "labels": {"many": ["hq"]}})
+    recipe = yaml.safe_load(path.read_text())
+    for name, number in (("few", 0), ("many", 2)):
+        recipe["sources"][name] = {"read": {"paths": [f"{number}.jsonl"]}}
+    settings = {"dim": 4, "epoch": 3, "bucket": 100}
+    train = {"positive": ["many"], "negative": ["few"], "settings": settings}
+    recipe["sources"]["web"]["steps"].append({"quality": {"name": "topic", "train": train, "labels": 1, "score": 0}})
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    out = run(path, tmp_path / "run")
+    table = pipeline.open_run(str(out)).documents("web").read_all()
+    label = dict(zip(table.column("id").to_pylist(), table.column("topic.top_1").to_pylist(), strict=True))
+    sources = load_manifest(out)["sources"]
+    found = {member: {label[name] for name, _ in listed(out, sources[member])} for member in ("web-many", "web-other")}
+    assert found == {"web-many": {"hq"}, "web-other": {"cc"}}
+    assert main(["report", str(out), "--out", str(tmp_path / "report.html")]) == 0
+    recipe["sources"]["web"]["split"]["by"] = "topic.top_2"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    capsys.readouterr()
+    assert main(["run", str(path), "--out", str(out), "--inline"]) == 2
+    assert "topic has no measure 'top_2'" in capsys.readouterr().err

@@ -14,7 +14,8 @@ from stages.dedup.bff import hash_texts
 from stages.dedup.bloom import design, false_positive_rate, load_filter, make_filter, save_filter
 from stages.dedup.spec import Bff
 from stages.errors import InputError, UserError
-from stages.kernels.bloom import bff, cut_spans, first_holders
+from stages.kernels.bloom import bff, first_holders
+from stages.kernels.cut import cut_spans
 from stages.kernels.unicode_tables import code_points
 from stages.kernels.words import word_ends
 
@@ -74,7 +75,9 @@ def _share_held(filter, ngrams: np.ndarray) -> float:
     rows, starts, stops = (np.empty(2 * n, np.int64) for _ in range(3))
     probes, counts = np.empty(2 * n, np.uint64), np.empty((n, 2), np.int64)
     offsets = np.arange(n + 1, dtype=np.int64)
-    _, fresh = bff(offsets, ngrams, one, one, one, 1.0, 0, filter.k, filter.bits, rows, starts, stops, probes, counts)
+    by, none = np.zeros(2, np.uint16), np.zeros(0, np.uint16)
+    out = (rows, starts, stops, probes, by, counts)
+    _, fresh = bff(offsets, ngrams, one, one, one, 1.0, 0, filter.k, filter.bits, none, *out)
     filter.inserted += fresh
     return counts[:, 1].mean()
 
