@@ -179,7 +179,7 @@ class Engine:
         if entry is None or theirs is None:
             return node
         job = node.job.lent(_done(node, entry), theirs, node.made_of.components)
-        return Node(node.ref, job, node.weight, node.memory, node.scratch)
+        return Node(node.ref, job, node.weight, node.memory, node.scratch, node.cores)
 
     def _accept(self, node: Node, finished: Finished) -> Done[Any]:
         """Enter a finished task into the ledger."""

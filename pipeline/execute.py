@@ -35,12 +35,16 @@ class WrongCode(UserError):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a task is told besides its node: the run's folder, where relative paths begin, the cache's size, the lock's token."""
+    """What a task is told besides its node: the run's folder, where relative paths begin, the cache's size, the lock's token.
+
+    cores: how many of its machine's are for this task.
+    """
 
     run: str
     folder: str
     cache_bytes: int
     token: str | None = None
+    cores: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-", dir=scratch_root) as scratch:
             cache = storage.Cache(storage.cache_folder(), around.cache_bytes)
-            context = Context(around.run, Path(scratch), cache, node.ref, key, around.token)
+            context = Context(around.run, Path(scratch), cache, node.ref, key, around.token, around.cores)
             node.job.prepare()
             _check_code(node, key)
             if shutil.disk_usage(scratch).free < node.scratch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 import orjson
@@ -33,8 +33,24 @@ from stages.steps import step_class
 from stages.tokens.manifest_shape import Manifest
 from stages.user_code import add_folder
 
-Row = dict[str, Any]
-"""A row of a part by its columns: what names the document, its text, and whatever the recipe's steps measured."""
+
+class Row(TypedDict):
+    """A row of a part by its columns. Besides these it has whatever the recipe's steps measured, as `step.measure`."""
+
+    id: str
+    url: str | None
+    file: str
+    record: int
+    offset: int | None
+    text: NotRequired[str | None]
+    bytes: NotRequired[int]
+    metadata: NotRequired[str | None]
+    step: NotRequired[str]  # of a document that failed, with error and traceback
+    error: NotRequired[str]
+    traceback: NotRequired[str | None]
+    reason: NotRequired[str]
+    representative: NotRequired[str | None]
+
 
 
 @dataclass

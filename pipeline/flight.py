@@ -11,7 +11,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from pipeline.attempts import Failed, Tasks, may_pass, wait_before
@@ -36,12 +36,17 @@ _NUMBERS = count(1)  # of calls: told of once, whatever stage they belong to
 
 @dataclass(eq=False)
 class _Task:
-    """A task of the stage. calls: numbers of those in flight, with the times when they were sent."""
+    """A task of the stage. calls: numbers of those in flight, with the times when they were sent.
+
+    cores: that were asked for. fewer: it is called back, to be sent with fewer.
+    """
 
     node: Node
     attempts: int = 0
     calls: dict[int, float] = field(default_factory=dict)
     avoid: str | None = None
+    cores: int = 1
+    fewer: bool = False
     settled: bool = False
     due: float = 0.0
     failed: Failed | None = None  # the last attempt
@@ -73,6 +78,7 @@ class Flight:
                 if time.monotonic() - self._looked > LOOK_SECONDS:
                     self._looked = time.monotonic()
                     self._send_copies()
+                    self._call_back_what_asks_for_too_many_cores()
                     self._end_what_is_not_needed()
                     yield from self._give_up_waiting()
                 found = self.ray.outcomes(self._patience())
@@ -110,8 +116,9 @@ class Flight:
         self._calls[number] = task
         name = f"{node.ref}" + (f" (attempt {task.attempts})" if task.attempts > 1 else "") + (" (copy)" if copy else "")
         function = f"{execute.__module__}:{execute.__name__}"
-        arguments = (node, node.key, self.around)
-        self.ray.call(number, function, arguments, self._needs(node), name, avoid=task.avoid, spread=copy)
+        task.cores = max(1, min(node.cores, self.ray.most_cores))
+        arguments = (node, node.key, replace(self.around, cores=task.cores))
+        self.ray.call(number, function, arguments, self._needs(node), task.cores, name, avoid=task.avoid, spread=copy)
 
     def _needs(self, node: Node) -> int:
         """The memory that is reserved for a task; 0 for one that takes no more than any may."""
@@ -135,7 +142,10 @@ class Flight:
         """What a call came to."""
         task.calls.pop(outcome.number)
         self._ending.pop(outcome.number, None)
-        if task.settled or isinstance(outcome, Cancelled):
+        if task.settled:
+            return
+        if isinstance(outcome, Cancelled):
+            self._send_again(task)
             return
         if isinstance(outcome, Result):
             task.settled = True
@@ -156,6 +166,21 @@ class Flight:
             self._later.append(task)
         yield task.node, task.failed
 
+    def _call_back_what_asks_for_too_many_cores(self) -> None:
+        """The node that had so many cores has gone, and no other has: they are sent again, to what is there."""
+        for task in {*self._calls.values()}:
+            if not task.settled and not task.fewer and self.ray.cpus >= 1 and task.cores > max(1, self.ray.most_cores):
+                task.fewer = True
+                for number in task.calls:
+                    self._end(number)
+
+    def _send_again(self, task: _Task) -> None:
+        """Queue a task that was called back, once none of its calls is left."""
+        if task.fewer and not task.calls and not task.settled:
+            task.fewer = False
+            task.attempts -= 1
+            self._queue.append(task)
+
     def _end(self, number: int) -> None:
         """Let a call end whose result is not needed. It is told once it has: until then it may still write."""
         self._ending[number] = time.monotonic()
@@ -165,8 +190,10 @@ class Flight:
         now = time.monotonic()
         for number, since in list(self._ending.items()):
             if now - since > LEAVE_SECONDS:
-                self._calls.pop(number).calls.pop(number)
+                task = self._calls.pop(number)
+                task.calls.pop(number)
                 del self._ending[number]
+                self._send_again(task)
             elif now - since > END_SECONDS:
                 self.ray.cancel_one(number, force=True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.attempts import InTurn, Tasks
@@ -60,7 +61,8 @@ class Workplace:
         tasks, task_memory = self.placement.tasks, self.placement.task_memory
         if self.placement.inline:
             self._check_memory(nodes, [machine_memory()], "this machine has")
-            return InTurn(nodes, lambda node: execute(node, node.key, self.around), tasks)
+            around = replace(self.around, cores=os.cpu_count() or 1)
+            return InTurn(nodes, lambda node: execute(node, node.key, around), tasks)
         ray = self._start_ray()
         if not ray.address:  # a cluster may get larger nodes yet
             self._check_memory(nodes, ray.memory, "the largest Ray node offers")

@@ -47,7 +47,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Call:
-    """To this process: call `function` ("module:name") on a worker; reserve so much memory for it, if any.
+    """To this process: call `function` ("module:name") on a worker; reserve so much memory for it, if any, and so many cores.
 
     arguments: pickled, so that this process need not import what they are made of. name: on Ray's dashboard.
     avoid: the id of a node that it goes to only where no other has room. spread: to the node that has least to do.
@@ -57,6 +57,7 @@ class Call:
     function: str
     arguments: bytes
     memory: int = 0
+    cores: int = 1
     name: str = ""
     avoid: str | None = None
     spread: bool = False
@@ -77,10 +78,11 @@ class CancelOne:
 
 @dataclass(frozen=True)
 class Started:
-    """From this process: Ray runs; its CPUs in all, and the bytes of memory that each node with any of them offers."""
+    """From this process: Ray runs; its CPUs in all, the bytes of memory of each node that has any, and the most of one node."""
 
     cpus: int
     memory: list[int]
+    most_cores: int
     dashboard: str = ""  # its address, where there is one
 
 
@@ -203,10 +205,11 @@ def _init(start: Start) -> tuple[Any, str]:
     return ray, getattr(context, "dashboard_url", None) or ""
 
 
-def _offered(ray: Any) -> tuple[int, list[int]]:
-    """The CPUs of all nodes that are up, and the memory of each that has any CPU."""
+def _offered(ray: Any) -> tuple[int, list[int], int]:
+    """The CPUs of all nodes that are up, the memory of each that has any CPU, and the most CPUs of one."""
     nodes = [node["Resources"] for node in _nodes(ray) if node["Resources"].get("CPU", 0) >= 1]
-    return int(sum(node["CPU"] for node in nodes)), [int(node.get("memory", 0)) for node in nodes]
+    cpus = [int(node["CPU"]) for node in nodes]
+    return sum(cpus), [int(node.get("memory", 0)) for node in nodes], max(cpus, default=0)
 
 
 def _nodes(ray: Any) -> list[dict[str, Any]]:
@@ -223,7 +226,7 @@ class _Calls:
         from pipeline.ray_driver import call as function  # by its module's name, not as part of `__main__`
 
         self.ray, self.connection = ray, connection
-        self.remote = ray.remote(max_retries=LOST_WORKER_RETRIES, num_cpus=1)(function)
+        self.remote = ray.remote(max_retries=LOST_WORKER_RETRIES)(function)
         self.events: Queue[Call | Cancel | CancelOne | _Ended | None] = Queue()
         self.running: dict[int, Any] = {}
         self.stopped: set[int] = set()  # of those that run: calls that are to end
@@ -257,7 +260,7 @@ class _Calls:
                     self.connection.send(self._outcome(event))
 
     def _start(self, one: Call) -> None:
-        options: dict[str, Any] = {"name": one.name or one.function}
+        options: dict[str, Any] = {"name": one.name or one.function, "num_cpus": one.cores}
         if one.memory:
             options["memory"] = one.memory
         if one.spread:

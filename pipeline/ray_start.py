@@ -64,6 +64,7 @@ class Ray:
         self._send(Start(address, workers, temporary and str(Path(temporary).absolute())))
         self.cpus = 1  # of all nodes that are up, as they were last looked at
         self.memory: list[int] = []  # bytes that each of them offers
+        self.most_cores = 1  # of one of them
         self.dashboard = ""  # address of Ray's, where there is one
 
     def wait_until_started(self, seconds: float) -> None:
@@ -80,7 +81,7 @@ class Ray:
             raise UserError(f"Ray could not be started{where}: its process ended{hint}") from None
         if isinstance(answer, NotStarted):
             raise UserError(f"Ray could not be started{where}: {answer.reason[:400]}{hint}")
-        self.cpus, self.memory, self.dashboard = answer.cpus, answer.memory, answer.dashboard
+        self.cpus, self.memory, self.most_cores, self.dashboard = answer.cpus, answer.memory, answer.most_cores, answer.dashboard
 
     def call(
         self,
@@ -88,6 +89,7 @@ class Ray:
         function: str,
         arguments: tuple[Any, ...],
         memory: int = 0,
+        cores: int = 1,
         name: str = "",
         avoid: str | None = None,
         spread: bool = False,
@@ -96,7 +98,7 @@ class Ray:
 
         Raises UserError where Ray is gone.
         """
-        self._send(Call(number, function, pickle.dumps(arguments), memory, name, avoid, spread))
+        self._send(Call(number, function, pickle.dumps(arguments), memory, cores, name, avoid, spread))
 
     def outcomes(self, seconds: float) -> list[Outcome]:
         """What has come back, waiting so long for the first. Raises UserError where Ray is gone."""
@@ -105,7 +107,7 @@ class Ray:
             while self._connection.poll(0 if found else seconds):
                 message = self._connection.recv()
                 if isinstance(message, Changed):
-                    self.cpus, self.memory = message.cpus, message.memory
+                    self.cpus, self.memory, self.most_cores = message.cpus, message.memory, message.most_cores
                 else:
                     found.append(message)
         except (EOFError, OSError):

@@ -7,7 +7,9 @@ and Range on reads, list type 2, uploads in several parts. It holds objects in m
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +50,10 @@ class FakeGcs:
     uploads: dict[str, tuple[dict[str, str], dict[int, bytes]]] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
     lose: int = 0  # parts of the next uploads that are lost on their way
+    busy: float = 0.0  # seconds from the next request on for which all are answered by `busy_status`, with Retry-After
+    busy_status: int = 429
+    busy_until: float = 0.0
+    turned_away: int = 0  # requests that were
     guard: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -65,6 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         gcs, url = self.server.gcs, urlsplit(self.path)
         bucket, _, key = url.path.lstrip("/").partition("/")
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
+        if left := self.busy():
+            return self.reply(gcs.busy_status, {"Retry-After": str(math.ceil(left))})
         if bucket != gcs.bucket:
             return self.error(404, "NoSuchBucket")
         with gcs.guard:
@@ -73,6 +81,16 @@ class _Handler(BaseHTTPRequestHandler):
             if "uploads" in query or "uploadId" in query:
                 return self.upload(unquote(key), query, body)
             return {"PUT": self.put, "DELETE": self.delete}.get(self.command, self.get)(unquote(key), body)
+
+    def busy(self) -> float:
+        """Seconds for which the server is still busy."""
+        gcs = self.server.gcs
+        with gcs.guard:
+            if gcs.busy:
+                gcs.busy, gcs.busy_until = 0.0, time.monotonic() + gcs.busy
+            left = max(0.0, gcs.busy_until - time.monotonic())
+            gcs.turned_away += left > 0
+            return left
 
     def own_headers(self) -> dict[str, str]:
         return {name: value for name, value in self.headers.items() if name.lower().startswith("x-goog-meta-")}

@@ -40,6 +40,7 @@ WRITE_BYTES = 16 << 20  # a part of an upload
 OPENINGS = 3  # requests of a task besides: what its files are, and their footers
 FILES_WRITTEN = 2  # by a task that writes
 MONTH_HOURS = 730
+SHARED = 0.8  # of the work that threads which share a filter would do if each had one of its own (docs/dedup.md)
 
 
 def this_machine() -> Cluster:
@@ -79,10 +80,12 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
                     f"{show_bytes(cluster.task_memory)} for tasks; "
                     "take larger nodes, or cut the work smaller (bff: more shards; other dedups: less memory)"
                 )
-        slots = _slots(max(stage.memory for stage in stages), cluster)
-        core = sum(stage.core_seconds for stage in stages)
+        cores = min(max(stage.cores for stage in stages), cluster.cores)
+        slots = _slots(max(stage.memory for stage in stages), cores, cluster)
+        core = sum(stage.core_seconds for stage in stages) / (1.0 if cores == 1 else SHARED)
         longest = max(stage.core_seconds * max(stage.longest, 1 / max(stage.tasks, 1)) for stage in stages)
-        compute = max(core / slots, longest)
+        longest /= 1.0 if cores == 1 else SHARED * cores
+        compute = max(core / (slots * cores), longest)
         read, written = sum(stage.read for stage in stages), sum(stage.written for stage in stages)
         network = (read + written) / (cluster.bandwidth * cluster.nodes) if cluster.bandwidth else 0.0
         outside = sum(stage.outside for stage in stages) / cluster.outside if cluster.outside else 0.0
@@ -91,9 +94,9 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
             bound = "sources"
         elif network > compute:
             bound = "network"
-        elif longest > core / slots:
+        elif longest > core / (slots * cores):
             bound = "few tasks"
-        elif slots < cluster.nodes * cluster.cores:
+        elif slots * cores < cluster.nodes * (cluster.cores // cores * cores):
             bound = "memory"
         found.append(
             Phase(
@@ -125,9 +128,9 @@ def _scratch(stage: Stage, slots: int) -> int:
     return min(read + stage.written, int(held * unevenness * min(slots, stage.tasks)))
 
 
-def _slots(memory: int, cluster: Cluster) -> int:
-    """Tasks of so much memory that the cluster runs at a time."""
-    return cluster.nodes * max(1, min(cluster.cores, cluster.task_memory // max(memory, 1)))
+def _slots(memory: int, cores: int, cluster: Cluster) -> int:
+    """Tasks of so much memory and so many cores that the cluster runs at a time."""
+    return cluster.nodes * max(1, min(cluster.cores // cores, cluster.task_memory // max(memory, 1)))
 
 
 def _requests(stages: list[Stage]) -> tuple[int, int]:

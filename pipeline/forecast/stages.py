@@ -45,6 +45,7 @@ class Stage(msgspec.Struct):
     read: int = 0
     written: int = 0
     memory: int = 0  # of one task
+    cores: int = 1  # that one task makes use of
     core_seconds: float = 0.0
     releases: int = 0  # bytes of files that are let go when the phase is done
     outside: int = 0  # of `read`, what does not lie in the cluster's own storage: on the hub, on web servers
@@ -133,6 +134,7 @@ class Costs:
         if there is not stage:
             there.tasks += stage.tasks
             there.memory = max(there.memory, stage.memory)
+            there.cores = max(there.cores, stage.cores)
             there.written += stage.written
         return there
 
@@ -197,6 +199,7 @@ class Costs:
         need = next((need for need in needs if need.phase == kind), None)
         title, memory = f"{number}: {kind}", max(node.memory for node in group)
         stage = Stage(title, source, len(group), documents, size, size, memory=memory)
+        stage.cores = max(node.cores for node in group)
         again = (title, source) in self.stages  # one of several rounds, which were measured and stated together
         stage.core_seconds = 0.0 if again else work.seconds_per_byte * size
         stage.read = int(sum(f.files for f in flows)) if kind in READING else 0

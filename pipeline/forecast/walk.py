@@ -87,7 +87,7 @@ class _Walk:
         if (
             isinstance(settings, Filtering | Substring)
             and phase in ("filter", "repeats")
-            and most > filter_memory(settings.memory)
+            and most > filter_memory(settings.memory, group[0].cores)
         ):
             self.problems.append(
                 f"dedup {name}: a task of {phase} would need {show_bytes(most)}, and memory is {show_bytes(settings.memory)}: "

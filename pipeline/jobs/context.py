@@ -20,7 +20,7 @@ NOBODY = Ref("", "", "", 0)  # of a context outside a run
 class Context:
     """A task's way to the files that it reads and writes.
 
-    token: of the lock of the run that the task belongs to. outputs: what the task has written so far.
+    token: of the lock of the run that the task belongs to. cores: that are the task's. outputs: what it has written so far.
     """
 
     run: str
@@ -29,6 +29,7 @@ class Context:
     ref: Ref = NOBODY
     key: str = ""
     token: str | None = None
+    cores: int = 1
     outputs: list[Output] = field(default_factory=list)
     _verified: dict[Stored, str] = field(default_factory=dict)  # files that were found to be right, as they were then
 

@@ -36,10 +36,10 @@ class DedupCall(Job):
     report: ClassVar[type[Report]] = CallReport
 
     function: Setting[str]  # "package.module:name"
-    settings: Setting[dict[str, Any]]
-    reads: InFile[dict[str, Any]]
+    settings: Setting[Mapping[str, object]]
+    reads: InFile[Mapping[str, object]]
     outputs: OutFile[Places]
-    how_much: HowMuch[dict[str, Any]]
+    how_much: HowMuch[Mapping[str, object]]
     named: InFile[tuple[Named, ...]] = ()  # files that the dedup's settings name
 
     def modules(self) -> tuple[str, ...]:
@@ -66,13 +66,16 @@ class DedupCall(Job):
                 unfinished[local] = one
                 return local
 
-            outputs: dict[str, Any] = {
+            outputs: dict[str, object] = {
                 argument: {key: begin(path) for key, path in paths.items()} if isinstance(paths, dict) else begin(paths)
                 for argument, paths in self.outputs.items()
             }
             if "written" in signature(function).parameters:  # it lets each of its files go once that is whole
                 outputs["written"] = lambda local: unfinished.pop(local).close()
-            result = function(**self.settings, **reads, **self.how_much, **outputs, open_file=open_file)
+            how_much = dict(self.how_much)
+            if "threads" in how_much:
+                how_much["threads"] = min(how_much["threads"], context.cores)
+            result = function(**self.settings, **reads, **how_much, **outputs, open_file=open_file)
         return CallReport(result=msgspec.Raw(msgspec.json.encode(result)))
 
 

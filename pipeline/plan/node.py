@@ -139,7 +139,8 @@ class Key:
 class Node:
     """One task of the plan. weight: bytes of input, for progress. memory: bytes it needs; 0: what any task may take.
 
-    scratch: bytes of its node's disk that it states to need at a time; 0: nothing is stated.
+    scratch: bytes of its node's disk that it states to need at a time; 0: nothing is stated. cores: that it makes use of,
+    where a node has so many.
     """
 
     ref: Ref
@@ -147,6 +148,7 @@ class Node:
     weight: int = 0
     memory: int = 0
     scratch: int = 0
+    cores: int = 1
 
     @cached_property
     def made_of(self) -> Key:
@@ -163,7 +165,7 @@ class Node:
         return None if like is None else hash_of(type(self.job).__qualname__, self.made_of.inputs, like)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("ref", "job", "weight", "memory", "scratch")}
+        return {name: getattr(self, name) for name in ("ref", "job", "weight", "memory", "scratch", "cores")}
 
 
 R = TypeVar("R", bound=Report, covariant=True)

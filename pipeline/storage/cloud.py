@@ -11,15 +11,16 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pipeline.storage.cloud_errors import broken, from_cloud_error
+from pipeline.storage import retry
+from pipeline.storage.cloud_errors import broken, from_cloud_error, is_busy
 from pipeline.storage.entry import Entry, Stat
-from pipeline.storage.errors import MissingError, StorageError, TransientError, from_os_error, shown
+from pipeline.storage.errors import Broken, MissingError, StorageError, TransientError, from_os_error, shown
 from pipeline.storage.retry import OPEN_ATTEMPTS
 from pipeline.storage.uri import scheme
 
@@ -31,6 +32,9 @@ except ImportError:
         'gs:// and az:// are read and written by obstore, which is not installed: pip install "headrace[clouds]"'
     ) from None
 
+from pipeline.storage.cloud_wait import asked_for  # which needs obstore
+
+T = TypeVar("T")
 SHA256 = "headrace_sha256"
 """Metadata key under which uploads of this package keep the file's SHA-256; a name that Azure allows."""
 PART_BYTES = 16 << 20
@@ -91,6 +95,24 @@ def _file(uri: str) -> tuple[Any, str]:
     return store, key
 
 
+def _asking(uri: str, action: str, call: Callable[[], T]) -> T:
+    """What a call of obstore returns. Where it gave up on a busy server, it is called again once that asked to wait is over.
+
+    Raises StorageError, in which is told how long the server still asks to be left alone.
+    """
+    waited = 0.0
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            found = from_cloud_error(error, uri, action)
+            pause = asked_for(*store_of(uri), uri) if isinstance(found, TransientError) and is_busy(error) else 0.0
+            if not pause or waited + pause > retry.ASKED_IN_ALL:
+                raise TransientError(f"{found}", pause) if pause else found from None
+            waited += max(pause, 1.0)
+        retry.wait(1, pause)
+
+
 def _stat(meta: Any, attributes: Any = None) -> Stat:
     own = (attributes or {}).get(SHA256)
     return Stat(meta["size"], (meta["e_tag"] or "").strip('"'), f"sha256:{own}" if own else "")
@@ -98,20 +120,15 @@ def _stat(meta: Any, attributes: Any = None) -> Stat:
 
 def stat(uri: str) -> Stat:
     store, key = _file(uri)
-    try:
-        return _stat(obstore.head(store, key))
-    except Exception as error:
-        raise from_cloud_error(error, uri, "read") from None
+    return _stat(_asking(uri, "read", lambda: obstore.head(store, key)))
 
 
 def find_digest(uri: str, stat: Stat) -> str:
     """The SHA-256 that an upload of this package kept beside an object; "" for others'."""
     store, key = _file(uri)
-    try:
-        answer = obstore.get(store, key, options={"head": True, "if_match": f'"{stat.version}"'})
-        return _stat(answer.meta, answer.attributes).digest
-    except Exception as error:
-        raise from_cloud_error(error, uri, "read") from None
+    options: Any = {"head": True, "if_match": f'"{stat.version}"'}
+    answer = _asking(uri, "read", lambda: obstore.get(store, key, options=options))
+    return _stat(answer.meta, answer.attributes).digest
 
 
 def _entries(uri: str, found: Iterable[Any]) -> Iterator[Entry]:
@@ -122,10 +139,7 @@ def _entries(uri: str, found: Iterable[Any]) -> Iterator[Entry]:
 
 def list_level(folder: str, name_prefix: str) -> tuple[list[str], list[Entry]]:
     store, key = store_of(folder)
-    try:
-        answer = obstore.list_with_delimiter(store, key.rstrip("/") or None)
-    except Exception as error:
-        raise from_cloud_error(error, folder, "list") from None
+    answer = _asking(folder, "list", lambda: obstore.list_with_delimiter(store, key.rstrip("/") or None))
     folders = [path.rstrip("/").rpartition("/")[2] for path in answer["common_prefixes"]]
     files = [meta for meta in answer["objects"] if meta["path"].rpartition("/")[2].startswith(name_prefix)]
     return [name for name in folders if name.startswith(name_prefix)], list(_entries(folder, files))
@@ -167,11 +181,8 @@ def has_ranges(uri: str, stat: Stat) -> bool:
 def open_whole(uri: str) -> tuple[Stat, CloudBody]:
     """One GET without a condition: its ETag and its bytes are of one version, however often the object is rewritten."""
     store, key = _file(uri)
-    try:
-        answer = obstore.get(store, key)
-        return _stat(answer.meta, answer.attributes), CloudBody(answer)
-    except Exception as error:
-        raise from_cloud_error(error, uri, "read") from None
+    answer = _asking(uri, "read", lambda: obstore.get(store, key))
+    return _stat(answer.meta, answer.attributes), CloudBody(answer)
 
 
 def verify(uri: str, stat: Stat) -> None:
@@ -180,11 +191,11 @@ def verify(uri: str, stat: Stat) -> None:
 
 def open_range(uri: str, start: int, stop: int, stat: Stat) -> CloudBody:
     store, key = _file(uri)
+    options: Any = {"range": (start, stop), "if_match": f'"{stat.version}"'}
     try:
-        return CloudBody(obstore.get(store, key, options={"range": (start, stop), "if_match": f'"{stat.version}"'}))
-    except Exception as error:
-        found = from_cloud_error(error, uri, "read")
-        raise (broken(error) if isinstance(found, TransientError) else found) from None
+        return CloudBody(_asking(uri, "read", lambda: obstore.get(store, key, options=options)))
+    except TransientError as error:
+        raise Broken(f"{error}".removeprefix(f"{shown(uri)}: "), "try again later", error.asked) from None
 
 
 def put_file(path: Path, uri: str, keep: bool) -> None:
@@ -206,14 +217,10 @@ def put_bytes(data: bytes, uri: str) -> None:
 
 def _put(uri: str, store: Any, key: str, content: Path | bytes, size: int, sha256: str) -> None:
     chunk = max(PART_BYTES, -(-size // MOST_PARTS))
-    try:
-        obstore.put(store, key, content, attributes={SHA256: sha256}, chunk_size=chunk, max_concurrency=UPLOADERS)
-        if size > PART_BYTES and (there := obstore.head(store, key)["size"]) != size:
-            raise TransientError(f"{uri}: arrived damaged: {there:,} bytes, not {size:,}; run again")
-    except StorageError:
-        raise
-    except Exception as error:
-        raise from_cloud_error(error, uri, "write") from None
+    put = {"attributes": {SHA256: sha256}, "chunk_size": chunk, "max_concurrency": UPLOADERS}
+    _asking(uri, "write", lambda: obstore.put(store, key, content, **put))
+    if size > PART_BYTES and (there := _asking(uri, "write", lambda: obstore.head(store, key))["size"]) != size:
+        raise TransientError(f"{uri}: arrived damaged: {there:,} bytes, not {size:,}; run again")
 
 
 def delete_many(uris: Iterable[str]) -> None:

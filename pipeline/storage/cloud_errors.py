@@ -53,6 +53,11 @@ def broken(error: Exception) -> Broken:
     return Broken(f"cannot reach {where} ({_cause(text)})", "check the network, and the endpoint if one is set")
 
 
+def is_busy(error: Exception) -> bool:
+    """Whether obstore raised an answer that may say how long to wait."""
+    return _status(str(error)) in (429, 503)
+
+
 def _passes(text: str) -> bool:
     """Whether another attempt may meet something else: a busy server, a connection that was not made or broke."""
     status = _status(text)

@@ -20,27 +20,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from stages.dedup.address import group_of, pack, read_remaining
 from stages.dedup.bloom import BLOCK_BITS, Filter, design, load_filter, make_filter, save_filter
+from stages.dedup.found import Filtered
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local
 from stages.dedup.spec import AnyDedup, Bff, Filtering, Paragraphs, read_filtering
 from stages.dedup.tasks import PartGiven, PartToRead
+from stages.dedup.together import MODES, NEWLINE, Threads, pass_together, read_ahead, start_threads
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels import bloom
 from stages.kernels.paragraphs import hash_paragraphs, known_paragraphs
 from stages.kernels.unicode_tables import code_points
-from stages.marks import InFile, OutFile, Setting
-
-MODES = {"old-both": bloom.OLD_BOTH, "document": bloom.DOCUMENT, "paragraph": bloom.PARAGRAPH}
-NEWLINE = 10
+from stages.marks import HowMuch, InFile, OutFile, Setting
 
 # A removed piece of text: bytes start to stop of the document's text; a whole document has start 0 and stop WHOLE.
 SPAN = pa.schema(
@@ -185,13 +184,15 @@ def deduplicate(
     filter_path: OutFile[str | None] = None,
     loaded_path: InFile[str | None] = None,
     old_paths: InFile[Sequence[str]] = (),
+    threads: HowMuch[int] = 1,
     open_file: OpenFile = open_local,
-) -> dict[str, Any]:
+) -> Filtered:
     """Take one shard's documents, in order, through a filter made for `ngrams`; write what goes, by group of parts.
 
     filter_path: where to save the filter afterwards. loaded_path: the saved filter to begin with. old_paths: filters of older
-    runs, of which what they hold counts as seen and which take nothing in. Returns documents,
-    ngrams, held (n-grams that the filter held), inserted, spans, filter_bytes, fill (share of its bits or slots in use).
+    runs, of which what they hold counts as seen and which take nothing in. threads: that share the filter, and give what one
+    gives. Returns documents, ngrams, held (n-grams that the filter held), inserted, spans, filter_bytes, fill (share of its
+    bits or slots in use).
     Raises UserError where the filter would exceed the memory given, or is too small for what it took.
     """
     settings = read_filtering(spec)
@@ -200,9 +201,11 @@ def deduplicate(
     old = _old_filters(settings, old_paths, filter.size, name, open_file)
     writer = ShuffleWriter(Path(spans_path), len(group_starts), SPAN, SPAN_KEYS, settings.witness_memory)
     documents = total = held = 0
-    for part in parts:
-        for docs, batch in documents_of(part, shard, ["text"], open_file):
-            columns, counts = _pass(batch.column("text"), docs, settings, filter, old)
+    batches = (found for part in parts for found in documents_of(part, shard, ["text"], open_file))
+    together = isinstance(settings, Bff) and threads > 1 and not old
+    with start_threads(threads) if together else nullcontext() as workers:
+        for docs, batch in read_ahead(batches) if together else batches:
+            columns, counts = _pass(batch.column("text"), docs, settings, filter, old, workers)
             filter.check(name)
             writer.add(group_of(columns["doc"], group_starts), columns)
             documents += len(docs)
@@ -264,9 +267,25 @@ def _check_kind(filter: Filter, spec: Filtering, path: str) -> None:
 
 
 def _pass(
-    texts: pa.Array, docs: np.ndarray, spec: Filtering, filter: Filter, old: Sequence[Filter] = ()
+    texts: pa.Array,
+    docs: np.ndarray,
+    spec: Filtering,
+    filter: Filter,
+    old: Sequence[Filter] = (),
+    threads: Threads | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Take a batch through the filter: columns of `SPAN`, and (n-grams, held) of each document."""
+    found = pass_together(texts, spec, filter, threads) if threads and isinstance(spec, Bff) else None
+    spans, (rows, starts, stops, probes, by, counts) = found or _pass_alone(texts, spec, filter, old)
+    columns = {"doc": docs[rows[:spans]], "start": starts[:spans], "stop": stops[:spans], "probe": probes[:spans]}
+    columns["old"] = by[:spans]
+    return {k: v.copy() for k, v in columns.items()}, counts
+
+
+def _pass_alone(
+    texts: pa.Array, spec: Filtering, filter: Filter, old: Sequence[Filter]
+) -> tuple[int, tuple[np.ndarray, ...]]:
+    """As `pass_together`, by this thread."""
     hashed = hash_texts(texts, spec)
     known = np.zeros(len(hashed.hashes) if old else 0, np.uint16)
     for number, one in enumerate(old, 1):
@@ -289,9 +308,7 @@ def _pass(
             hashed.offsets, hashed.hashes, *units, *rule, filter.k, filter.bits, known, *places, by, counts
         )
     filter.inserted += inserted
-    columns = {"doc": docs[rows[:spans]], "start": starts[:spans], "stop": stops[:spans], "probe": probes[:spans]}
-    columns["old"] = by[:spans]
-    return {k: v.copy() for k, v in columns.items()}, counts
+    return spans, (*places, by, counts)
 
 
 def seconds_of_filter(spec: Bff, texts: Sequence[pa.Array], size: int) -> float:

@@ -19,6 +19,7 @@ from stages.units import Bytes
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MEBIBYTE = 1 << 20
+SMALL_FILTER = 256 * MEBIBYTE  # up to here much of a filter lies in a processor's caches, and one thread is fast
 NGRAMS_OF_DOCUMENT = 600  # what a web page holds, about
 
 
@@ -207,6 +208,10 @@ class Filtering(_Dedup):
         """Whether pieces of documents go."""
         return True
 
+    def cores(self, filter_bytes: int) -> int:
+        """Cores that a task with a filter of so many bytes makes use of."""
+        return 1
+
     @model_validator(mode="after")
     def _loaded_filters_are_not_sized(self) -> Filtering:
         if self.load and self.against:
@@ -237,6 +242,10 @@ class Bff(Filtering):
     expected_ngrams: int | None = Field(default=None, ge=1)
     """N-grams that each filter is sized for; left out, they are counted in a first pass."""
 
+    threads: HowMuch[int] = Field(default=8, ge=1, le=256)
+    """Threads that share a filter of more than 256 MiB, where the machine has so many cores; the task takes these cores. A
+    smaller one lies in the caches, and its task takes one core, as one with `against` does. The result is the same."""
+
     @property
     def expected(self) -> int | None:
         return self.expected_ngrams
@@ -248,6 +257,9 @@ class Bff(Filtering):
     @property
     def cuts(self) -> bool:
         return self.mode != "document"
+
+    def cores(self, filter_bytes: int) -> int:
+        return self.threads if filter_bytes > SMALL_FILTER and not self.against else 1
 
 
 class Paragraphs(Filtering):

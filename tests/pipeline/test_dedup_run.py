@@ -16,14 +16,14 @@ from ledgers import names
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from pipeline import execute, storage
+from pipeline import execute, place, storage
 from pipeline.carry_out import Options, run_recipe
 from pipeline.overrides import RecipeError
 from pipeline.progress import Progress
 from pipeline.questions.clusters import clusters, show_clusters
 from pipeline.recipe import build_recipe
 from pipeline.run_summary import RunSummary
-from stages.dedup import edit
+from stages.dedup import bff, edit, spec
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 
@@ -80,6 +80,23 @@ def texts(out: Path, source: str) -> dict[str, str]:
             start, end, name, *_ = line.split(",")
             found[name] = tokenizer.decode(tokens[int(start) : int(end) - 1].tolist(), skip_special_tokens=False)
     return found
+
+
+def test_threads_that_share_a_filter_change_no_byte_and_run_nothing_again(inputs: Path, tmp_path: Path, monkeypatch) -> None:
+    dedup = {"dedup": {"method": "bff", "fp_rate": 0.001, "save": True}}
+    alone = run(recipe(inputs, [dedup]), tmp_path / "alone")
+    monkeypatch.setattr(spec, "SMALL_FILTER", 0)
+    monkeypatch.setattr(place.os, "cpu_count", lambda: 3)
+    begun: list[int] = []
+    real = bff.start_threads
+    monkeypatch.setattr(bff, "start_threads", lambda count: begun.append(count) or real(count))
+    shared = run(recipe(inputs, [dedup]), tmp_path / "shared")
+    assert begun == [3]  # of the 8 that the recipe allows
+    assert shared.sources == alone.sources
+    for name in ("alone", "shared"):
+        assert (tmp_path / name / "manifest.json").read_bytes() == (tmp_path / "alone/manifest.json").read_bytes()
+    run(recipe(inputs, [dedup]), tmp_path / "alone")  # the same keys
+    assert begun == [3]
 
 
 def digest(out: Path) -> str:
@@ -230,7 +247,7 @@ def test_a_task_that_writes_parts_anew_looks_whether_there_is_room(
 ) -> None:
     data = recipe(inputs, [{"dedup": {"method": "bff", "threshold": 0.5}}])
     monkeypatch.setattr(execute.shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - 1000, 1000))
-    size = max(sum(len(json.loads(line)["text"]) for line in path.open()) for path in inputs.glob("web-*.jsonl"))  # a part each
-    said = rf"no space left: {2 * size:,} bytes needed for dedup/web/dedup edit/00000, 1,000 bytes free"
+    sizes = [sum(len(json.loads(line)["text"]) for line in path.open()) for path in inputs.glob("web-*.jsonl")]
+    said = rf"no space left: {2 * max(sizes):,} bytes needed for dedup/web/dedup edit/00000, 1,000 bytes free"
     with pytest.raises(UserError, match=said):
         run(data, tmp_path / "run")

@@ -18,7 +18,7 @@ from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.forecast import plan as foretelling
 from pipeline.forecast.calibrate import calibrate, calibration
-from pipeline.forecast.cluster import Cluster, other_costs, phases
+from pipeline.forecast.cluster import SHARED, Cluster, other_costs, phases
 from pipeline.forecast.rates import Rates, Work, read_rates
 from pipeline.forecast.stages import Forecast, Stage
 from pipeline.progress import Progress
@@ -201,6 +201,17 @@ def test_sources_have_a_bandwidth_of_their_own_and_requests_and_storage_a_price(
 def test_a_phase_lasts_as_long_as_its_largest_task() -> None:
     phase, _ = one_phase(Cluster(10, 16, 64 << 30), longest=0.1)
     assert (phase.seconds, phase.bound) == (3600.0, "few tasks")
+
+
+def test_tasks_that_use_several_cores_take_less_time_and_leave_less_room() -> None:
+    phase, _ = one_phase(Cluster(10, 16, 64 << 30), tasks=10, cores=8)
+    assert (phase.seconds, phase.bound) == (3600 / (8 * SHARED), "few tasks")
+    phase, _ = one_phase(Cluster(10, 16, 64 << 30), tasks=1000, cores=8)
+    assert (phase.seconds, phase.bound) == (36000 / SHARED / 160, "cores")
+    phase, _ = one_phase(Cluster(10, 4, 64 << 30), tasks=1000, cores=8)  # of a node with fewer they take all
+    assert (phase.seconds, phase.bound) == (36000 / SHARED / 40, "cores")
+    phase, _ = one_phase(Cluster(10, 16, 64 << 30), tasks=1000, cores=8, memory=30 << 30)
+    assert (phase.seconds, phase.bound) == (36000 / SHARED / 80, "memory")
 
 
 def test_rates_are_of_the_source_itself_where_it_has_enough_text() -> None:

@@ -13,6 +13,7 @@ from clouds import Cloud, CloudTests
 from fake_gcs import FakeGcs, running_fake_gcs
 
 from pipeline import storage
+from pipeline.storage import cloud, retry
 
 
 @pytest.fixture
@@ -46,6 +47,39 @@ class TestGoogle(CloudTests):
         gcs.objects["test/file"].data = b"as it was WRITTEN"
         with pytest.raises(storage.TransientError, match="damaged on its way"):
             storage.read_bytes(there.uri("file"))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("what", ["read", "list", "write", "stat", "range"])
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(there: Cloud, gcs: FakeGcs, monkeypatch, what: str, status: int) -> None:
+    monkeypatch.setattr(cloud, "OPEN_ATTEMPTS", 0)  # of obstore's own, which does not look at Retry-After
+    uri = there.uri("file")
+    storage.write_bytes(uri, b"there")
+    gcs.busy, gcs.busy_status = 0.6, status
+    match what:
+        case "read":
+            assert storage.read_bytes(uri) == b"there"
+        case "list":
+            assert [entry.uri for entry in storage.list_files(there.uri("*"))] == [uri]
+        case "write":
+            storage.write_bytes(uri, b"new")
+            assert storage.read_bytes(uri) == b"new"
+        case "stat":
+            assert storage.stat(uri).size == 5
+        case "range":
+            with storage.open_random(uri) as file:
+                file.seek(2)
+                assert file.read() == b"ere"
+    assert gcs.turned_away == 2  # the request, and the one that asks how long
+
+
+def test_a_server_that_asks_for_too_long_is_told_to_the_task(there: Cloud, gcs: FakeGcs, monkeypatch) -> None:
+    monkeypatch.setattr(cloud, "OPEN_ATTEMPTS", 0)
+    monkeypatch.setattr(retry, "ASKED_IN_ALL", 5.0)
+    gcs.busy = 30.0
+    with pytest.raises(storage.TransientError, match="keeps answering 429") as raised:
+        storage.stat(there.uri("file"))
+    assert raised.value.asked == 30.0
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from fasttext_models import KINDS, train
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages.cache import cache_root
-from stages.dedup import sequence
+from stages.dedup import bff, sequence
 from stages.document import DOCUMENT, text_array
 from stages.extract.block_model import default_model
 from stages.extract.blocks import Parsed
@@ -202,6 +202,8 @@ def dedups(folder: Path) -> None:
     for number, spec in enumerate(specs):
         parts = write_parts(folder / f"parts{number}", rows, 50)
         deduplicate(folder / f"dedup{number}", spec, parts)
+        if spec["method"] == "bff":
+            bff.deduplicate({**spec}, 0, 1 << 20, parts, [0], str(folder / f"spans{number}"), threads=2)  # type: ignore[arg-type]
 
 
 def wide_substrings(folder: Path) -> None:
