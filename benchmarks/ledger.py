@@ -1,4 +1,4 @@
-"""The ledger of a large run: opening it, asking it for every task, and reading all its entries; locally or on S3.
+"""The ledger of a large run: opening it, asking it for every task, reading all its entries, and `status`; locally or on S3.
 
     python -m benchmarks ledger [--entries 300000] [--s3 s3://BUCKET/PREFIX] [--work DIR] [--json FILE]
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import random
@@ -20,13 +21,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
 from benchmarks.tables import show_table, verdict
 from pipeline import storage
+from pipeline.cli import main as main_of_pipeline
 from pipeline.ledger import Entry, Ledger, Output, Ref, report_of
+from stages.books import Amount, StepBooks
 
 LOCAL_GOAL = {"cpu_seconds": 5.0, "megabytes": 300.0}
 REMOTE_GOAL = {"cpu_seconds": 60.0, "requests": 1000.0}
@@ -60,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     made = make_run(run, args.entries, args.no_files)
     found: dict[str, Any] = {"machine": facts, "entries": args.entries, "files": made}
     rows = []
-    for what in ("find", "entries", "write"):
+    for what in ("find", "entries", "status", "write"):
         usage = measure.run(["-m", "benchmarks.ledger", "--child", what, run, str(args.entries)], None)
         figures = json.loads(usage.output)
         figures |= {"cpu_seconds": usage.cpu_seconds, "seconds": usage.seconds}
@@ -78,8 +82,9 @@ def main(arguments: list[str] | None = None) -> None:
     headings = ["", "CPU s", "s", "MB", "requests", "CPU s of parts"]
     where = "on S3" if args.s3 else "on a local disk"
     show_table(f"{args.entries:,} entries, {made:,} files, {where}; start of Python included", headings, rows)
-    for name, goal in (REMOTE_GOAL if args.s3 else LOCAL_GOAL).items():
-        print(f"open and find: {name} {found['find'][name]:.1f}: {verdict(found['find'][name], goal, at_most=True)}")
+    for what in ("find", "status"):
+        for name, goal in (REMOTE_GOAL if args.s3 else LOCAL_GOAL).items():
+            print(f"{TITLES[what]}: {name} {found[what][name]:.1f}: {verdict(found[what][name], goal, at_most=True)}")
     if args.entries != GOALS_FOR:
         print(f"(the goals are for {GOALS_FOR:,} entries)")
     measure.write_json(args.json, found)
@@ -88,6 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
 TITLES = {
     "find": "open, and find all",
     "entries": "open, and read all entries",
+    "status": "python -m pipeline status",
     "write": "add a tenth as many, and close",
 }
 
@@ -117,19 +123,18 @@ def make_report() -> dict[str, Any]:
     """About 2.5 kB: books and reasons of eight steps."""
     rng = random.Random(0)
     count = rng.randrange
+    amount = lambda: Amount(count(10**6), count(10**10))  # noqa: E731
     books = [
-        {
-            "step": step,
-            "in": [count(10**6), count(10**10)],
-            "out": [count(10**6), count(10**10)],
-            "failed": [0, 0],
-            "dropped": {
-                f"{step}.measure{i}.{end}": [count(10**5), count(10**9)] for i in range(2) for end in ("min", "max")
-            },
-        }
+        StepBooks(
+            step,
+            amount(),
+            amount(),
+            dropped={f"{step}.measure{i}.{end}": amount() for i in range(2) for end in ("min", "max")},
+            seconds=rng.random(),
+        )
         for step in STEPS
     ]
-    return {"source": "source00", "stage": 0, "books": books, "seconds": {step: rng.random() for step in STEPS}}
+    return {"part": "", "dropped": "", "docs": 0, "bytes": 0, "books": books}
 
 
 def make_run(run: str, entries: int, no_files: bool) -> int:
@@ -240,6 +245,16 @@ def read_all(run: str, entries: int) -> dict[str, Any]:
     return clock.figures(requests())
 
 
+def ask_status(run: str, entries: int) -> dict[str, Any]:
+    """The command, as users call it."""
+    requests, clock, said = count_requests(run), Clock(), io.StringIO()
+    with redirect_stdout(said):
+        assert main_of_pipeline(["status", run, "--json"]) == 0
+    clock.lap("status")
+    assert json.loads(said.getvalue())["tasks"] == entries
+    return clock.figures(requests())
+
+
 def write_tenth(run: str, entries: int) -> dict[str, Any]:
     """Open the ledger for writing, add a tenth of its entries again as a driver does, and close it."""
     report, requests, clock = make_report(), count_requests(run), Clock()
@@ -252,7 +267,7 @@ def write_tenth(run: str, entries: int) -> dict[str, Any]:
     return clock.figures(requests())
 
 
-CHILDREN = {"find": find_all, "entries": read_all, "write": write_tenth}
+CHILDREN = {"find": find_all, "entries": read_all, "status": ask_status, "write": write_tenth}
 
 if __name__ == "__main__":
     main()

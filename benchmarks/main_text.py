@@ -1,21 +1,31 @@
 """Main text of real pages: how good and how fast the engine `blocks`, Resiliparse and trafilatura are, in one run.
 
-    python -m benchmarks main_text [--pages FILE.warc.gz ...] [--truth FILE] [--limit PAGES] [--folds N] [--json FILE]
+    python -m benchmarks main_text [--pages FILE.warc.gz ...] [--truth FILE] [--limit PAGES] [--folds N]
+        [--articles FOLDER] [--json FILE]
 
 Quality: wanted and unwanted strings found (stages/extract/block_scores.py). Speed: CPU seconds of one thread from a page's
 decoded bytes to text, extractors in turn on each page. The model that ships has learned from ../shared/data: on these pages
 `--folds 5` judges models that were trained without the site of the page (minutes; needs headrace[extractor]), and only that
 line says how good the engine is on pages that it does not know. On other pages (--pages, --truth) the first line does.
+
+Whole articles: `--articles` names a clone of github.com/scrapinghub/article-extraction-benchmark, 181 pages with their texts
+(html/*.html.gz, ground-truth.json), which the model has not learned from. Precision and recall are means over pages, of words'
+4-grams, as its evaluate.py counts them.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from benchmarks import measure
 from benchmarks.crawl import SHARED
@@ -24,10 +34,12 @@ from benchmarks.tables import show_table, verdict
 from stages.charset import decode
 from stages.extract.block_labels import Truth
 from stages.extract.block_scores import Found, by_language, read_truth
+from stages.extract.block_training import site_of
 from stages.extract.blocks import extract_page
 from stages.read import ReadSpec, read_batches
 
-GOAL_F1, GOAL_SPEED, GOAL_LANGUAGE = 0.94, 100.0, 0.03
+GOAL_F1, GOAL_ARTICLES, GOAL_SPEED, GOAL_LANGUAGE = 0.94, 0.96, 100.0, 0.03
+WORD = re.compile(r"\w+")
 LEAST = 60  # wanted strings of a language that is shown
 
 
@@ -49,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--truth", type=Path, default=SHARED / "web-extraction-truth.json", help="strings wanted and unwanted")
     parser.add_argument("--limit", type=int, help="only so many pages")
     parser.add_argument("--folds", type=int, default=0, help="judge models trained on other sites, in so many parts")
+    parser.add_argument("--articles", type=Path, help="a clone of scrapinghub's article-extraction-benchmark")
     parser.add_argument("--json", help="write the figures to this file, or - for standard output")
     args = parser.parse_args(arguments)
     if not args.pages or not args.truth.exists():
@@ -67,6 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append(row("blocks, trained on other sites", judged.total(), None))
     show_table("main text, CPU time of one thread", ["", "precision", "recall", "F1", "HTML"], rows)
     report(results, size)
+    if args.articles:
+        compare_articles(args.articles, args.pages)
     figures = {name: {"f1": result.total().f1, "seconds": result.seconds} for name, result in results.items()}
     measure.write_json(args.json, {"machine": facts, "html_bytes": size, "extractors": figures})
 
@@ -134,6 +149,46 @@ def cross_validated(files: list[Path], truth: Path, folds: int) -> Result:
     pages = prepare(examples, Parsed(max(len(example.page) for example in examples)))
     found = cross_validate(examples, pages, FitSettings(), folds)
     return Result(0.0, [(page.language, one) for page, one in zip(pages, found, strict=True)])
+
+
+def compare_articles(folder: Path, learned: list[Path]) -> None:
+    """Print how much of whole articles each extractor finds. `learned`: the files that the shipped model learned from."""
+    truth = orjson.loads((folder / "ground-truth.json").read_bytes())
+    pages = {key: decode(gzip.decompress((folder / "html" / f"{key}.html.gz").read_bytes()), None).text for key in truth}
+    sites = {site_of(url) for url, _ in read_pages(learned)}
+    known = sum(site_of(entry["url"]) in sites for entry in truth.values())
+    size = sum(len(page.encode("utf-8", "replace")) for page in pages.values())
+    print(f"{len(pages)} articles, {size / 1e6:.1f} MB of HTML, {known} of them from sites that the model has learned from")
+    rows, judged = [], {}
+    for name, function in extractors().items():
+        function("<p>loaded</p>")
+        begun = time.process_time()
+        texts = {key: function(page) for key, page in pages.items()}
+        speed = size / (time.process_time() - begun) / 1e6
+        precision, recall = articles_found([(entry["articleBody"], texts[key]) for key, entry in truth.items()])
+        judged[name] = 2 * precision * recall / (precision + recall)
+        rows.append([name, f"{precision:.3f}", f"{recall:.3f}", f"{judged[name]:.3f}", f"{speed:.1f} MB/s"])
+    show_table("whole articles, CPU time of one thread", ["", "precision", "recall", "F1", "HTML"], rows)
+    print(f"blocks: F1 on articles {judged['blocks']:.3f}, {verdict(judged['blocks'], GOAL_ARTICLES)}")
+
+
+def articles_found(pairs: list[tuple[str, str]]) -> tuple[float, float]:
+    """(precision, recall) of 4-grams of words, means over (true text, text found); a page without either does not count."""
+    precisions, recalls = [], []
+    for texts in pairs:
+        true, found = (_shingles(text) for text in texts)
+        same, found_all, true_all = (true & found).total(), found.total(), true.total()
+        if found_all:
+            precisions.append(same / found_all)
+        if true_all:
+            recalls.append(same / true_all)
+    return sum(precisions) / len(precisions), sum(recalls) / len(recalls)
+
+
+def _shingles(text: str) -> Counter[tuple[str, ...]]:
+    words = WORD.findall(text)
+    grams = (tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3)))
+    return Counter(gram for gram in grams if gram)
 
 
 def report(results: dict[str, Result], size: int) -> None:

@@ -130,7 +130,7 @@ def export(run: str, out: str, options: ExportOptions) -> Exported:
             run=ExportedRun(manifest["name"], manifest["profile"], manifest["fingerprint"]),
             dtype=manifest["dtype"],
             tokenizer=TokenizerEntry({**manifest["tokenizer"], "path": TOKENIZER_PATH}),
-            ended=all(rule["ends"] for rule in rules.values()),
+            ended=all(rule.ends for rule in rules.values()),
         )
         write_mark(out, EXPORT, replace(facts, finished=False))
         storage.clear_scratch(out)

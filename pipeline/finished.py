@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 import orjson
@@ -33,8 +33,24 @@ from stages.steps import step_class
 from stages.tokens.manifest_shape import Manifest
 from stages.user_code import add_folder
 
-Row = dict[str, Any]
-"""A row of a part by its columns: what names the document, its text, and whatever the recipe's steps measured."""
+
+class Row(TypedDict):
+    """A row of a part by its columns. Besides these it has whatever the recipe's steps measured, as `step.measure`."""
+
+    id: str
+    url: str | None
+    file: str
+    record: int
+    offset: int | None
+    text: NotRequired[str | None]
+    bytes: NotRequired[int]
+    metadata: NotRequired[str | None]
+    step: NotRequired[str]  # of a document that failed, with error and traceback
+    error: NotRequired[str]
+    traceback: NotRequired[str | None]
+    reason: NotRequired[str]
+    representative: NotRequired[str | None]
+
 
 
 @dataclass
@@ -214,5 +230,7 @@ def _step(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     settings = dict(settings)
     if path := settings.pop("class", None):
         return {path: settings}
+    if isinstance(settings.get("name"), str):  # `quality` alone has a name of its own
+        return {"quality": settings}
     known = name == "dedup" or step_class(name) is not None
     return {name if known else re.sub(r"_\d+$", "", name): settings}

@@ -5,11 +5,10 @@ Each kind but a run has a file of its own name in it, so that no command writes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import msgspec
-import orjson
 
 from pipeline import storage
 from pipeline.recipe import Recipe
@@ -98,31 +97,133 @@ def check_kind(out: str, kind: str) -> None:
             raise UserError(f"{out} was made by `python -m pipeline {command}` ({name}); choose another --out")
 
 
-def read_mark(out: str, kind: str) -> dict[str, Any] | None:
-    """What the folder's own file says; None where there is none."""
+class Mark(msgspec.Struct, frozen=True):
+    """What every folder but a run's says: whether it is finished. key: of pairs, what they are made of."""
+
+    finished: bool = False
+    key: str = ""
+
+
+class HeldOutRule(msgspec.Struct, frozen=True, array_like=True):
+    """By which a folder holds documents out: a salt, a share."""
+
+    salt: str
+    share: float
+    folder: str
+
+
+class TokenRule(msgspec.Struct, frozen=True):
+    """ends: whether documents end in the end token. inside: whether texts may hold it."""
+
+    ends: bool = True
+    inside: bool = False
+
+
+class MadeOf(msgspec.Struct, frozen=True):
+    """A folder of a mixture."""
+
+    run: str
+    fingerprint: str
+
+
+class MemberOf(msgspec.Struct, frozen=True):
+    """Where a source of a mixture comes from."""
+
+    run: str
+    source: str
+
+
+class MixtureMark(msgspec.Struct, frozen=True):
+    """`mixture.json`. mixture: as a recipe would say it. held_out, token_rules: of the folders that it is made of."""
+
+    mixture: dict[str, object]
+    made_of: list[MadeOf]
+    sources: dict[str, MemberOf]
+    held_out: list[HeldOutRule] = []
+    token_rules: dict[str, TokenRule] = {}
+    finished: bool = False
+
+
+class _ImportSettings(msgspec.Struct, frozen=True):
+    salt: str
+    held_out: float
+    append_eos: bool
+
+
+class ImportMark(msgspec.Struct, frozen=True):
+    """What others read of `import.json`."""
+
+    settings: _ImportSettings
+
+
+class _Shards(msgspec.Struct, frozen=True):
+    held_out: float
+    held_out_salt: str | None = None
+
+
+class _TokenRules(msgspec.Struct, frozen=True):
+    append_eos: bool = True
+    special_tokens_in_text: str = ""
+
+
+class _Tokenizer(msgspec.Struct, frozen=True):
+    rules: _TokenRules
+
+
+class _Source(msgspec.Struct, frozen=True):
+    split: list[dict[str, Any]] | None = None
+
+
+class RunRecipe(msgspec.Struct, frozen=True):
+    """What others read of a run's `recipe.json`. mixture: as a recipe says it."""
+
+    name: str
+    shards: _Shards
+    tokenizer: _Tokenizer
+    seed: int = 0
+    mixture: dict[str, object] = {}
+    sources: dict[str, _Source] = {}
+
+    @property
+    def held_out(self) -> tuple[str, float]:
+        """Salt and share by which it chose its held-out documents; older versions took name and seed for a salt."""
+        return self.shards.held_out_salt or f"{self.name}/{self.seed}", self.shards.held_out
+
+    @property
+    def token_rule(self) -> TokenRule:
+        """What it did about end tokens."""
+        rules = self.tokenizer.rules
+        return TokenRule(rules.append_eos, rules.special_tokens_in_text == "match")
+
+
+T = TypeVar("T")
+
+
+def read_mark(out: str, kind: str, shape: type[T] = Mark) -> T | None:
+    """What the folder's own file says; None where there is none. Raises UserError where another version wrote it."""
     uri = storage.join(out, kind)
-    return orjson.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
-
-
-def held_out_salt(recipe: dict[str, Any]) -> str:
-    """The salt by which a run chose its held-out documents, from its recipe.json; older ones took name and seed."""
-    return recipe["shards"].get("held_out_salt") or f"{recipe['name']}/{recipe['seed']}"
+    if not storage.exists(uri):
+        return None
+    try:
+        return msgspec.json.decode(storage.read_bytes(uri), type=shape)
+    except msgspec.DecodeError as error:
+        raise UserError(f"{uri}: not as this version of Headrace writes it: {error}; make the folder again") from None
 
 
 def write_mark(out: str, kind: str, facts: object) -> None:
-    """Write the folder's own file (a struct, or JSON values), atomically."""
+    """Write the folder's own file (a struct), atomically."""
     storage.write_bytes(storage.join(out, kind), msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
 
 
-def check_fresh(out: str, kind: str, allowed: Sequence[str] = ("run.lock",)) -> None:
+def check_fresh(out: str, kind: str) -> None:
     """Raise UserError unless `out` is empty, or is an unfinished folder of this kind, which is gone on with."""
     check_kind(out, kind)
     mark = read_mark(out, kind)
     if mark is not None:
-        if mark.get("finished"):
+        if mark.finished:
             raise UserError(f"{out} holds a finished {MADE_BY[kind]}; choose another --out, or delete it first")
         return
     prefix = out.rstrip("/") + "/"
-    there = [name for entry in storage.list_files(out) if (name := entry.uri.removeprefix(prefix)) not in allowed]
+    there = [name for entry in storage.list_files(out) if (name := entry.uri.removeprefix(prefix)) != "run.lock"]
     if there:
         raise UserError(f"{out} is not empty (it holds {there[0]}); choose another --out")

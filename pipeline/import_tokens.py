@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipeline import storage
 from pipeline.engine import MANIFEST, Engine, InputsGone
-from pipeline.folder import IMPORT, RUN, absolute, check_empty, check_kind, held_out_salt, read_mark, write_mark
+from pipeline.folder import IMPORT, RUN, RunRecipe, absolute, check_empty, check_kind, read_mark, write_mark
 from pipeline.jobs.formats import ImportFile, ImportFormat, ImportReport, ImportSettings
 from pipeline.ledger import Ledger, Ref
 from pipeline.place import Placement
@@ -105,11 +105,11 @@ class ImportOptions(Placement):
         known = {name: getattr(self, name) for name in names}
         if self.held_out_as is None:
             return ImportSettings(**known, held_out=self.held_out, salt=f"{self.source}/{self.seed}", as_run=False)
-        recipe = read_mark(self.held_out_as, RUN)
+        recipe = read_mark(self.held_out_as, RUN, RunRecipe)
         if recipe is None:
             raise UserError(f"--held-out-as {self.held_out_as}: holds no run (no {RUN})")
-        share = recipe["shards"]["held_out"]
-        return ImportSettings(**known, held_out=share, salt=held_out_salt(recipe), as_run=True)
+        salt, share = recipe.held_out
+        return ImportSettings(**known, held_out=share, salt=salt, as_run=True)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _flow(settings: dict[str, Any]) -> str:
     return yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6).strip()
 
 
-def rules_of_texts(paths: Sequence[str], tail: float = 0.1, splitter: Splitter = "english", label: str = "") -> Rules:
+def rules_of_texts(paths: Sequence[str], tail: float = 0.1, splitter: Splitter = "english") -> Rules:
     """A language's rules from texts of it: good ones or crawled ones, at least 100.
 
     Stop words are words that make up 0.8% of all, or the eight commonest. Each limit leaves `tail` of the texts beyond it;
@@ -115,7 +115,7 @@ def rules_of_texts(paths: Sequence[str], tail: float = 0.1, splitter: Splitter =
         }
         if kind is GopherQualityDatatrove:
             limits[kind.step]["mean_word_length"] = _within(gathered["mean_word_length"])
-    origin = f"{label + ': ' if label else ''}from {texts:,} texts ({size / 1e6:.1f} MB), {tail:.0%} of them beyond each limit"
+    origin = f"from {texts:,} texts ({size / 1e6:.1f} MB), {tail:.0%} of them beyond each limit"
     return Rules(stop_words(words), limits, origin, splitter)
 
 

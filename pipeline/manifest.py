@@ -7,7 +7,19 @@ from typing import Final
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
-from pipeline.folder import EXPORT, IMPORT, MADE_BY, MIXTURE, PAIRS, RUN, read_mark
+from pipeline.folder import (
+    EXPORT,
+    IMPORT,
+    MADE_BY,
+    MIXTURE,
+    PAIRS,
+    RUN,
+    ImportMark,
+    MixtureMark,
+    RunRecipe,
+    TokenRule,
+    read_mark,
+)
 from pipeline.ledger import FOLDER
 from stages.errors import UserError
 from stages.tokens.manifest_shape import Manifest, ShardEntry, SourceEntry, SplitEntry
@@ -86,23 +98,21 @@ def shards_of(manifest: Manifest, source: str, split: str) -> list[ShardEntry]:
     return entry["shards"] if split == "train" else entry["held_out"]["shards"]
 
 
-def token_rules(run: str, sources: Iterable[str]) -> dict[str, dict[str, bool]]:
+def token_rules(run: str, sources: Iterable[str]) -> dict[str, TokenRule]:
     """Of each source whether its documents end in the end token (`ends`), and whether texts may hold it (`inside`).
 
     The recipe says so, or how the folder was made: an import takes tokens as they are, a mixture has each from its
     folder, pairs are as their chat template makes them.
     """
-    usual = {"ends": True, "inside": False}
-    if (mark := read_mark(run, MIXTURE)) is not None:
-        known = mark.get("token_rules", {})
-        return {name: known.get(name, usual) for name in sources}
-    if (mark := read_mark(run, IMPORT)) is not None:
-        usual = {"ends": mark["settings"]["append_eos"], "inside": True}
+    usual = TokenRule()
+    if (mark := read_mark(run, MIXTURE, MixtureMark)) is not None:
+        return {name: mark.token_rules.get(name, usual) for name in sources}
+    if (mark := read_mark(run, IMPORT, ImportMark)) is not None:
+        usual = TokenRule(mark.settings.append_eos, inside=True)
     elif read_mark(run, PAIRS) is not None:  # a chat template puts end tokens where it likes, and a cut one has none
-        usual = {"ends": False, "inside": True}
-    elif (mark := read_mark(run, RUN)) is not None:
-        asked = mark["tokenizer"]["rules"]
-        usual = {"ends": asked.get("append_eos", True), "inside": asked.get("special_tokens_in_text") == "match"}
+        usual = TokenRule(ends=False, inside=True)
+    elif (mark := read_mark(run, RUN, RunRecipe)) is not None:
+        usual = mark.token_rule
     return dict.fromkeys(sources, usual)
 
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator
 
 from pipeline.explain import nested
 from pipeline.overrides import nearest
+from stages.quality.classifier import Quality
 from stages.step import Step
 from stages.tokens.split import DOMAIN, MOST_CELLS, YEAR, Axis, cells, members, repeats_of
 
@@ -52,7 +53,7 @@ def _check(source: str, axes: Sequence[Axis], steps: Steps) -> None:
         raise nested(where, None, f"{len(cells(axes)):,} parts are more than {MOST_CELLS:,}")
     if len({axis.by for axis in axes}) < len(axes):
         raise nested(where, None, "two axes are by the same measure")
-    known: dict[str, Any] = {name: item for name, item in steps if isinstance(item, Step) or getattr(item, "copies", None) is not None}
+    known: dict[str, Any] = {name: item for name, item in steps if isinstance(item, Step) or hasattr(item, "copies")}
     for axis in axes:
         name, _, measure = axis.by.rpartition(".")
         if axis.by in (DOMAIN, YEAR):
@@ -63,6 +64,8 @@ def _check(source: str, axes: Sequence[Axis], steps: Steps) -> None:
             if measure != "copies" or not known[name].copies:
                 text = f"a dedup has no measure but copies, and that with `copies: true`: add it to {name}"
                 raise nested([*where, axis.by], None, text)
+            continue
+        if isinstance(known[name], Quality) and known[name].of_labels(measure):
             continue
         measures = [*known[name].limits(), *known[name].other_measures]
         if type(known[name]).__module__.startswith("stages.") and measures and measure not in measures:

@@ -14,16 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
-import orjson
 from pydantic import ValidationError
 from rich.console import Console
 
 from pipeline import storage
 from pipeline.engine import MANIFEST
-from pipeline.folder import IMPORT, MIXTURE, RUN, absolute, check_fresh, held_out_salt, read_mark, write_mark
+from pipeline.folder import (
+    MIXTURE,
+    HeldOutRule,
+    MadeOf,
+    MemberOf,
+    MixtureMark,
+    absolute,
+    check_fresh,
+    write_mark,
+)
 from pipeline.grid import Grid, copy_part, grids, show_grids
 from pipeline.manifest import SPLITS, read_corpus, token_rules
-from pipeline.members import repeats_of_parts
+from pipeline.mix_members import held_out_note, held_out_rules, mixture_of
 from pipeline.overrides import RecipeError, apply_set
 from pipeline.program import train_command
 from pipeline.recipe import dump, explain, load_recipe
@@ -33,7 +41,7 @@ from stages.errors import UserError
 from stages.step import content_key
 from stages.tokens.manifest import TOKENIZER_PATH, build_manifest, shard_names, source_entry
 from stages.tokens.manifest_shape import HeldOutEntry, Manifest, SourceEntry, TokenizerEntry
-from stages.tokens.mixture import Budget, Mixture, compile_mixture, with_repeats
+from stages.tokens.mixture import Budget, Mixture, compile_mixture
 from stages.tokens.shard_format import manifest_bytes
 from stages.units import show_bytes, show_count
 
@@ -63,14 +71,6 @@ class MixOptions:
     name: str | None = None
     out: str | None = None
     files: Files = "link"
-
-
-class HeldOutRule(msgspec.Struct, frozen=True, array_like=True):
-    """By which a folder holds documents out: a salt, a share."""
-
-    salt: str
-    share: float
-    folder: str
 
 
 class MixedSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +114,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
     budgets = compile_mixture(mixture, {member.name: member.entry["tokens"] for member in members})
     first = next(iter(manifests.values()))
     manifest = _manifest(members, manifests, budgets, mixture, options)
-    rules = _held_out_rules(list(manifests))
+    rules = held_out_rules(list(manifests))
     if options.out is not None:
         _write(options.out, members, manifests, manifest, mixture, options.files, rules)
     return Mixed(
@@ -126,7 +126,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
         mixture=dump(mixture),
         tokens=manifest["mixture"]["tokens"],
         grids=grids(manifest),
-        notes=[_held_out_note(rules)] if len(rules) > 1 else [],
+        notes=[held_out_note(rules)] if len(rules) > 1 else [],
         sources={
             member.name: MixedSource(
                 run=member.run,
@@ -150,45 +150,12 @@ def asked_of(runs: Sequence[str], options: MixOptions) -> Mixture:
     elif options.profile is not None:
         raise UserError(f"--profile {options.profile}: is a profile of a recipe; name it with --recipe")
     else:
-        base = _mixture_of(runs[0]) if len(runs) == 1 else {}
+        base = mixture_of(runs[0]) if len(runs) == 1 else {}
     data = _lay(base, [text.removeprefix("mixture.") for text in options.assignments])
     try:
         return Mixture.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"mixture: {explain(error, Mixture)}") from None
-
-
-def _mixture_of(run: str) -> dict[str, Any]:
-    """What was asked when the folder was made, parts of sources by what they say of their repeats; an import asks for nothing."""
-    mark = read_mark(run, MIXTURE)
-    uri = storage.join(run, RUN)
-    recipe = orjson.loads(storage.read_bytes(uri)) if mark is None and storage.exists(uri) else {}
-    asked = (mark or recipe).get("mixture", {})
-    repeats = repeats_of_parts({name: one.get("split") or () for name, one in recipe.get("sources", {}).items()})
-    return dump(with_repeats(Mixture.model_validate(asked), repeats)) if repeats else asked
-
-
-def _held_out_rules(runs: Sequence[str]) -> list[HeldOutRule]:
-    """By what rules these folders hold documents out, each with the first folder that has it; one that tells nothing has none."""
-    known: list[HeldOutRule] = []
-    for run in runs:
-        if (mark := read_mark(run, MIXTURE)) is not None:
-            known += msgspec.convert(mark.get("held_out", []), list[HeldOutRule])
-        elif (mark := read_mark(run, IMPORT)) is not None:
-            known.append(HeldOutRule(mark["settings"]["salt"], mark["settings"]["held_out"], run))
-        elif (mark := read_mark(run, RUN)) is not None:
-            known.append(HeldOutRule(held_out_salt(mark), mark["shards"]["held_out"], run))
-    found: dict[tuple[str, float], HeldOutRule] = {}
-    for rule in known:
-        found.setdefault((rule.salt, rule.share), rule)
-    return list(found.values())
-
-
-def _held_out_note(rules: list[HeldOutRule]) -> str:
-    return (
-        f"{rules[0].folder} and {rules[1].folder} hold out by rules of their own: a text that is in both may be held out of one "
-        "and trained on from the other; `import --held-out-as` lets an import hold out what a run does"
-    )
 
 
 def _lay(base: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -320,24 +287,21 @@ def _write(
     places.append((absolute(storage.join(run, first["tokenizer"]["path"])), TOKENIZER_PATH))
     with storage.RunLock(out):
         check_fresh(out, MIXTURE)
-        made_of = [{"run": run, "fingerprint": known["fingerprint"]} for run, known in manifests.items()]
-        names = {member.name: {"run": member.run, "source": member.source} for member in members}
-        tokens = {member.name: token_rules(member.run, [member.source])[member.source] for member in members}
-        facts = {
-            "mixture": dump(mixture),
-            "made_of": made_of,
-            "sources": names,
-            "held_out": rules,
-            "token_rules": tokens,
-        }
-        write_mark(out, MIXTURE, facts | {"finished": False})
+        mark = MixtureMark(
+            mixture=dump(mixture),
+            made_of=[MadeOf(run, known["fingerprint"]) for run, known in manifests.items()],
+            sources={member.name: MemberOf(member.run, member.source) for member in members},
+            held_out=rules,
+            token_rules={member.name: token_rules(member.run, [member.source])[member.source] for member in members},
+        )
+        write_mark(out, MIXTURE, mark)
         for source, name in places:
             _place(source, storage.join(out, name), files)
         if storage.is_local(out):  # the links have landed before the manifest that vouches for them
             for folder in {storage.local_path(storage.join(out, name)).parent for _, name in places}:
                 sync_folder(folder)
         storage.write_bytes(storage.join(out, MANIFEST), manifest_bytes(manifest))
-        write_mark(out, MIXTURE, facts | {"finished": True})
+        write_mark(out, MIXTURE, msgspec.structs.replace(mark, finished=True))
 
 
 def _place(source: str, target: str, files: Files) -> None:

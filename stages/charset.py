@@ -192,14 +192,20 @@ def _legacy(data: bytes, names: list[str]) -> tuple[str | None, Decoded]:
             share = RARELY_1252 if name == "windows-1252" else RARELY
             fits = not strange or (strange <= 1 + share * foreign and _cased(decoded.text))
         if fits:
-            return _of_the_east(data, decoded.text) or (name, decoded) if name == "windows-1252" else (name, decoded)
+            if name == "windows-1252":
+                others = names[names.index(name) + 1 :]
+                other = _of_the_east(data, decoded.text) or _as_detected(data, others)
+                return other or _of_other_letters(data, decoded.text) or (name, decoded)
+            return name, decoded
+        if name in MULTI_BYTE and strange <= LIGHTLY * foreign and _without_damage(data, name):
+            return name, decoded
         if damaged is None and strange <= HARDLY * foreign:
             damaged = decoded
     fits, decoded = _detected(data)
     return (fits, decoded) if fits or damaged is None else (None, damaged)
 
 
-def _of_the_east(data: bytes, text: str) -> tuple[str, Decoded] | None:
+def _of_the_east(data: bytes, text: str) -> tuple[str | None, Decoded] | None:
     """`data` in an encoding of several bytes a character, though servers declare windows-1252, as they do for anything.
 
     None where it is in no such encoding: where `text`, which it then is, can be one.
@@ -207,10 +213,37 @@ def _of_the_east(data: bytes, text: str) -> tuple[str, Decoded] | None:
     if not _in_runs(data) or _cased(text):
         return None
     name, decoded = _detected(data)
-    foreign = _foreign(decoded.text)
-    if name not in MULTI_BYTE or len(foreign) < FEW:
+    strange, foreign = _strange(decoded)
+    damaged = name is None and decoded.text != text and strange <= LIGHTLY * foreign
+    if foreign < FEW or not (damaged or name in MULTI_BYTE):
         return None
-    return (name, decoded) if _few_odd(decoded.text, len(foreign)) else None
+    return (name, decoded) if _few_odd(decoded.text, foreign) else None
+
+
+def _as_detected(data: bytes, names: list[str]) -> tuple[str, Decoded] | None:
+    """`data` in one of these encodings, which the page declares while its server declares windows-1252, as they do for anything.
+
+    None where no detector agrees with the page.
+    """
+    for name in names:
+        decoded, _, fits = _tried(data, name)
+        found = (name_of(detect_encoding(data, html5_compatible=False)), _firefox(data))
+        if fits and any(other and decode_as(data, other) == decoded for other in found):
+            return name, decoded
+    return None
+
+
+def _of_other_letters(data: bytes, text: str) -> tuple[str | None, Decoded] | None:
+    """`data` as it is detected, though windows-1252 was declared, where `text`, which it then is, is no western one.
+
+    Words without one plain letter are Cyrillic, Greek, Hebrew, Arabic, Thai ones, or no words.
+    """
+    words = [word for word in islice(_words(text), _WORDS) if len(word) > 2]
+    if len(words) < 2 or 2 * sum(not re.search("[a-zA-Z]", word) for word in words) <= len(words):
+        return None
+    name, decoded = _detected(data)
+    strange, foreign = _strange(decoded)
+    return (name, decoded) if decoded.text != text and (name or strange <= LIGHTLY * foreign) else None
 
 
 def _detected(data: bytes, *, holes: bool = True) -> tuple[str | None, Decoded]:
@@ -235,7 +268,7 @@ def _detected(data: bytes, *, holes: bool = True) -> tuple[str | None, Decoded]:
         return other, second
     if fits:
         return name, first
-    if damaged := _without_damage(data):
+    if damaged := _without_damage(data, *_CLEANERS):
         return None, damaged
     if other_fits and other not in MULTI_BYTE:
         return other, second
@@ -291,10 +324,11 @@ def _holes() -> dict[str, bytes]:
     }
 
 
-def _without_damage(data: bytes) -> Decoded | None:
-    """`data` in the encoding of several bytes a character that is detected once what is damaged in it is left out."""
+def _without_damage(data: bytes, *names: str) -> Decoded | None:
+    """`data` in that of these encodings of several bytes a character that is detected once what is damaged is left out."""
     found: list[tuple[float, str, Decoded]] = []
-    for name, python_name in _CLEANERS.items():
+    for name in _CLEANERS.keys() & names:
+        python_name = _CLEANERS[name]
         decoded, strange, _ = _tried(data, name)
         if strange <= LIGHTLY and len(_foreign(decoded.text)) >= FEW:
             whole = data.decode(python_name, "ignore").encode(python_name, "ignore")

@@ -190,8 +190,6 @@ def write_inputs(folder: Path) -> None:
     _rows(folder / "mbpp.jsonl.zst", sums)  # the first bytes tell that it is not compressed
     _rows(folder / "good/a.jsonl", [{"text": text[i : i + 500]} for text in TEXTS[:40] for i in (0, 100)])
     _rows(folder / "ordinary/a.jsonl", [{"text": text[i : i + 500].upper()} for text in TEXTS[:40] for i in (0, 100)])
-    _rows(folder / "old/a.jsonl", [{"text": text} for text in TEXTS[:8]])
-    _rows(folder / "new/a.jsonl", [{"text": text} for text in TEXTS[5:12]])
     items = [" ".join(TEXTS[20 + i].split()[:40]) for i in range(3)]
     _rows(folder / "set.jsonl", [*({"text": item} for item in items), {"text": "too short"}])
     taken = [f"{TEXTS[1]} {item}" for item in items[:2]]

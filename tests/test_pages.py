@@ -24,6 +24,7 @@ TOUR = [
     "docs/build-from-crawl.md",
     "docs/train-a-classifier.md",
     "docs/dedup-old-crawls.md",
+    "docs/topics-and-quality.md",
     "docs/trainer.md",
     "docs/analysis.md",
     "docs/adaptation.md",

@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from trainer.fetched import fetched, is_elsewhere
-from trainer.loader.data import AHEAD, Data, Packing, open_data, read_ahead
+from trainer.loader.ahead import AHEAD, read_ahead
+from trainer.loader.data import Data, Packing, open_data
 from trainer.loader.files import THREADS, DataError
 
 READ_BYTES = 1 << 21  # small batches are read together up to this: a call, and a change of threads, cost time

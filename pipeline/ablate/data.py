@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeline.mix import Mixed, MixOptions, asked_of, mix
 from pipeline.place import Placement
 from pipeline.recipe import Recipe, load_recipe
 from stages.errors import UserError
-from stages.tokens.manifest_shape import Manifest
+from stages.tokens.manifest_shape import Manifest, SourceEntry
 from stages.tokens.near_copies import LIMIT, MOST, NGRAM, HeldOutNgrams, lowest, sampled
 from stages.tokens.shard_format import open_tokens, read_index
 from stages.tokens.tokenizer import load_tokenizer
@@ -39,6 +40,15 @@ class Part(msgspec.Struct, frozen=True):
     repeats: float
 
 
+class Near(msgspec.Struct, frozen=True):
+    """Documents that are near copies of the evaluation text: of those that an arm trains on, with their tokens; and by source, of
+    all that its run kept, such as those that only a classifier or the tokenizer reads."""
+
+    documents: int
+    tokens: int
+    sources: dict[str, int]
+
+
 class ArmData(msgspec.Struct, frozen=True, kw_only=True):
     """An arm's data: its folder, its fingerprint, what it is made of, and training documents near the evaluation text."""
 
@@ -51,8 +61,7 @@ class ArmData(msgspec.Struct, frozen=True, kw_only=True):
     documents: int
     sources: dict[str, Part]
     composition: Composition
-    near_documents: int
-    near_tokens: int
+    near: Near
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,6 @@ def clone(run: Path, target: Path) -> None:
 def _mixed(arm: Arm, asked: Asked, out: Path, run: Path, recipe: Recipe, texts: Sequence[str]) -> ArmData:
     options = MixOptions(assignments=list(arm.mixture), name=arm.name)
     folder, told = exact_mixture([str(run)], options, asked.tokens, asked.length, out / "arms" / arm.name)
-    documents, tokens = near_texts(folder, texts)
     return ArmData(
         folder=str(folder.relative_to(out)),
         fingerprint=told.fingerprint,
@@ -138,8 +146,7 @@ def _mixed(arm: Arm, asked: Asked, out: Path, run: Path, recipe: Recipe, texts: 
         documents=sum(entry["documents"] for entry in seen_sources(read_manifest(str(folder)))),
         sources={name: Part(one.available, one.asked, one.share, one.repeats) for name, one in told.sources.items()},
         composition=composition(run, folder),
-        near_documents=documents,
-        near_tokens=tokens,
+        near=near_texts(folder, texts),
     )
 
 
@@ -154,7 +161,7 @@ def exact_mixture(runs: Sequence[str], options: MixOptions, tokens: int, length:
         raise UserError(f"its mixture has {told.tokens:,} tokens, and {tokens:,} are to be trained on")
     target = folder / f"data-{told.fingerprint[:12]}"
     mark = read_mark(str(target), MIXTURE) if target.exists() else None
-    if not (mark and mark.get("finished")):
+    if not (mark and mark.finished):
         shutil.rmtree(target, ignore_errors=True)
         mix(runs, replace(options, out=str(target)))
     return target, told
@@ -167,27 +174,30 @@ def spare_tokens(manifests: Sequence[Manifest], length: int, max_repeats: float)
     return length * shards * (1 + int(max_repeats))
 
 
-def near_texts(folder: Path, texts: Sequence[str]) -> tuple[int, int]:
-    """Training documents of a mixture that are near copies of some texts (the rule for held-out ones), and their tokens."""
+def near_texts(folder: Path, texts: Sequence[str]) -> Near:
+    """Documents of a mixture's folder that are near copies of some texts, by the rule for held-out ones."""
     manifest = read_manifest(str(folder))
     tokenizer = load_tokenizer(folder / manifest["tokenizer"]["path"], engine="tokenizers")
     tokens, offsets = tokenizer.encode(pa.array(list(texts), pa.large_string()))
     hashes = sampled(tokens.astype(np.uint32), np.asarray(offsets, np.int64), NGRAM, LIMIT)[0]
     known = HeldOutNgrams.of(lowest(iter([hashes]), MOST), MOST)
     documents = size = 0
-    for found, bounds in _documents(folder, manifest):
-        near = known.near(found, bounds, NGRAM)
-        documents += int(near.sum())
-        size += int(np.diff(bounds)[near].sum())
-    return documents, size
+    sources: Counter[str] = Counter()
+    for name, entry in manifest["sources"].items():
+        for found, bounds in _documents(folder, manifest["dtype"], entry):
+            near = known.near(found, bounds, NGRAM)
+            sources[entry.get("of", name)] += int(near.sum())
+            if entry["budget_tokens"]:
+                documents += int(near.sum())
+                size += int(np.diff(bounds)[near].sum())
+    return Near(documents, size, dict(sources))
 
 
-def _documents(folder: Path, manifest: Manifest) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Tokens (uint32) and offsets (int64) of the training documents, some at a time."""
-    for entry in seen_sources(manifest):
-        for shard in entry["shards"]:
-            tokens = open_tokens(folder / shard["path"], manifest["dtype"], shard["tokens"])
-            ends = np.fromiter((row.end for row in read_index(folder / shard["index"])), np.int64)
-            for first in range(0, len(ends), DOCUMENTS):
-                bounds = np.append(ends[first - 1] if first else 0, ends[first : first + DOCUMENTS])
-                yield tokens[bounds[0] : bounds[-1]].astype(np.uint32), bounds - bounds[0]
+def _documents(folder: Path, dtype: str, entry: SourceEntry) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens (uint32) and offsets (int64) of a source's training documents, some at a time."""
+    for shard in entry["shards"]:
+        tokens = open_tokens(folder / shard["path"], dtype, shard["tokens"])
+        ends = np.fromiter((row.end for row in read_index(folder / shard["index"])), np.int64)
+        for first in range(0, len(ends), DOCUMENTS):
+            bounds = np.append(ends[first - 1] if first else 0, ends[first : first + DOCUMENTS])
+            yield tokens[bounds[0] : bounds[-1]].astype(np.uint32), bounds - bounds[0]

@@ -171,15 +171,19 @@ def _notes(recipe: Recipe, base: str, data: dict[str, ArmData], seeds: int) -> l
     found = []
     if recipe.tokenizer.train is not None:
         found.append(
-            f"all arms have the tokenizer that was trained on documents of {base}, of whose training documents "
-            f"{data[base].near_documents:,} are near copies of the evaluation text"
+            f"all arms have the tokenizer that was trained on documents of {base}, of which "
+            f"{sum(data[base].near.sources.values()):,} are near copies of the evaluation text"
         )
     for source, settings in recipe.sources.items():
         for name, step in settings.steps:
             if isinstance(step, Quality) and step.train is not None:
-                read = ", ".join(dict.fromkeys((*step.train.positive, *step.train.negative)))
+                read = list(dict.fromkeys((*step.train.positive, *step.train.negative)))
+                near = max(sum(one.near.sources.get(other, 0) for other in read) for one in data.values())
                 where = f"sources.{source}.steps.{name}"
-                found.append(f"{where}: its classifier is trained in each arm, on documents of {read} as they are before it")
+                found.append(
+                    f"{where}: its classifier is trained in each arm that has it, on documents of {', '.join(read)} as they are "
+                    f"before it; of those that an arm keeps {near:,} at most are near copies of the evaluation text"
+                )
     if seeds == 1:
         found.append("with one seed intervals hold what other documents would change, and nothing of what other seeds would")
     return found

@@ -57,7 +57,7 @@ def show_result(found: Result, console: Console) -> None:
             f"{arm.data.documents:,}",
             show_count(there),
             f"{seen:.2f} times",
-            f"{arm.data.near_documents:,} documents",
+            f"{arm.data.near.documents:,} documents",
         )
         composition.add_row(name, *cells, arm.data.fingerprint[:12])
     console.print(composition)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from stages.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.progress import Progress
 
 
 def tell(args: argparse.Namespace, found: object, show: Callable[..., None], *more: Any) -> None:
@@ -37,7 +40,16 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
-def carried_out(args: argparse.Namespace) -> dict[str, Any]:
+class Carried(TypedDict):
+    """How a command's tasks are carried out, as `Place` has it."""
+
+    workers: int | None
+    address: str | None
+    inline: bool
+    progress: Progress
+
+
+def carried_out(args: argparse.Namespace) -> Carried:
     """The options that these flags stand for."""
     from pipeline.progress import Progress
 

@@ -114,7 +114,7 @@ class Answers:
         job = node.job
         assert isinstance(job, DedupCall)
         name = job.function.rpartition(":")[2]
-        parts = job.reads.get("parts", ())
+        parts: Any = job.reads.get("parts", ())  # as `PartToRead` says, with files in place of names
         result: Any = None
         if name in ("count", "count_units"):
             bytes_each = NGRAM_BYTES if name == "count" else 1 / SEQUENCE_BYTES

@@ -36,10 +36,10 @@ class DedupCall(Job):
     report: ClassVar[type[Report]] = CallReport
 
     function: Setting[str]  # "package.module:name"
-    settings: Setting[dict[str, Any]]
-    reads: InFile[dict[str, Any]]
+    settings: Setting[Mapping[str, object]]
+    reads: InFile[Mapping[str, object]]
     outputs: OutFile[Places]
-    how_much: HowMuch[dict[str, Any]]
+    how_much: HowMuch[Mapping[str, object]]
     named: InFile[tuple[Named, ...]] = ()  # files that the dedup's settings name
 
     def modules(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class DedupCall(Job):
                 unfinished[local] = one
                 return local
 
-            outputs: dict[str, Any] = {
+            outputs: dict[str, object] = {
                 argument: {key: begin(path) for key, path in paths.items()} if isinstance(paths, dict) else begin(paths)
                 for argument, paths in self.outputs.items()
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.ablate.compare import Loss, difference, score
 from pipeline.ablate.data import exact_mixture, near_texts, spare_tokens
 from pipeline.ablate.run import evaluation_hash, evaluation_names, evaluation_texts, trainer_config
 from pipeline.ablate.train import Plan, train_all
+from pipeline.folder import MIXTURE, read_mark
 from pipeline.manifest import read_corpus
 from pipeline.mix import Mixed, MixOptions, mix
 from pipeline.mixture_search.draw import draw
@@ -94,23 +96,21 @@ def search(asked: Search, placement: Placement, say: Callable[[str], None]) -> S
 
     data = {NATURAL: _mixed(asked, space, NATURAL, space.natural, config.data.sequence_length)}
     for number, one in enumerate(shares):
-        name = f"drawn-{number:03d}"
-        data[name] = _mixed(asked, space, name, one, config.data.sequence_length)
+        data[f"drawn-{number:03d}"] = _mixed(asked, space, f"drawn-{number:03d}", one, config.data.sequence_length)
     there = {proxy.fingerprint for proxy in known.proxies} if known else set()
     new = {name: one for name, one in data.items() if one.fingerprint not in there}
     losses = train_all(plan, new, asked.out, evaluation_hash(texts), placement, say)
     proxies = [*(known.proxies if known else []), *(_proxy(space, name, data[name], losses[name]) for name in new)]
     laws, columns = _laws(proxies, list(weights))
     ours = [columns.index(space.contents[name]) for name in space.names]
-    mine = [LogLinear(law.floor, np.array(law.weights)[ours], law.ridge) for law in laws.values()]
-    best, gap = best_mixture(mine, np.array(list(weights.values())), space.natural, space.caps, asked.stay)
+    mine = {file: LogLinear(law.floor, np.array(law.weights)[ours], law.ridge) for file, law in laws.items()}
+    best, gap = best_mixture(list(mine.values()), np.array(list(weights.values())), space.natural, space.caps, asked.stay)
 
-    data[BEST] = _mixed(asked, space, BEST, best, config.data.sequence_length)
+    two = {NATURAL: data[NATURAL], BEST: _mixed(asked, space, BEST, best, config.data.sequence_length)}
     fresh = replace(plan, seeds=tuple(range(1, asked.seeds + 1)))
-    both = train_all(fresh, {name: data[name] for name in (NATURAL, BEST)}, asked.out, evaluation_hash(texts), placement, say)
-    measured = _measured(dict(zip(weights, mine, strict=True)), weights, space, data, both)
-    written = _write_best(asked, space, data[BEST])
-    near = near_texts(asked.out / data[NATURAL].folder, texts)[0]
+    both = train_all(fresh, two, asked.out, evaluation_hash(texts), placement, say)
+    measured = _measured(mine, weights, space, two, both)
+    near = near_texts(asked.out / two[NATURAL].folder, texts).documents
     found = SearchResult(
         runs=list(asked.runs),
         fingerprints={run: read_corpus(run)["fingerprint"] for run in asked.runs},
@@ -120,7 +120,7 @@ def search(asked: Search, placement: Placement, say: Callable[[str], None]) -> S
         tokens=asked.tokens,
         target=asked.target,
         seeds=asked.seeds,
-        weights=dict(weights),
+        weights=weights,
         stay=asked.stay,
         sources={name: _source(space, place, best, asked.target) for place, name in enumerate(space.names)},
         columns=columns,
@@ -129,15 +129,19 @@ def search(asked: Search, placement: Placement, say: Callable[[str], None]) -> S
         gap=gap,
         measured=measured,
         best=str(asked.out / BEST),
-        fingerprint=written.fingerprint,
+        fingerprint=_write_best(asked, space, two[BEST]).fingerprint,
         mix=_command(asked, space, best),
         near_documents=near,
         notes=_notes(asked, laws, measured, known, len(shares), near),
     )
-    write_bytes(asked.out / "search.json", msgspec.json.format(msgspec.json.encode(found), indent=1))
-    write_bytes(asked.out / "search.csv", table_of(found))
-    draw_result(found, asked.out / "search.png")
+    _write(found, asked.out)
     return found
+
+
+def _write(found: SearchResult, out: Path) -> None:
+    write_bytes(out / "search.json", msgspec.json.format(msgspec.json.encode(found), indent=1))
+    write_bytes(out / "search.csv", table_of(found))
+    draw_result(found, out / "search.png")
 
 
 def _space(asked: Search, length: int) -> _Space:
@@ -256,10 +260,14 @@ def _source(space: _Space, place: int, best: np.ndarray, target: int) -> Source:
 
 
 def _write_best(asked: Search, space: _Space, data: _Data) -> Mixed:
-    """The best mixture, of as many tokens as it is for, as a folder with a manifest whose shards are links."""
+    """The best mixture, of as many tokens as it is for, as a folder with a manifest whose shards are links. That of an earlier
+    search in the same folder gives way to it."""
     shares = np.array([data.shares[name] for name in space.names])
     options = MixOptions(assignments=[*_assignments(asked, space, shares), f"tokens={asked.target}"], name=BEST)
-    return mix(list(asked.runs), replace(options, out=str(asked.out / BEST)))
+    target = asked.out / BEST
+    if target.exists() and read_mark(str(target), MIXTURE) is not None:
+        shutil.rmtree(target)
+    return mix(list(asked.runs), replace(options, out=str(target)))
 
 
 def _command(asked: Search, space: _Space, best: np.ndarray) -> str:

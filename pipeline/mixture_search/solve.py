@@ -11,6 +11,7 @@ from pipeline.mixture_search.fit import LogLinear
 STEPS = 20_000
 GAP = 1e-7  # bits per byte that a better mixture could gain at most
 TINY = 1e-12
+SMALLEST = 1e-6  # shares below are none
 
 
 def best_mixture(
@@ -36,7 +37,9 @@ def best_mixture(
             step /= 2
             if step < TINY:
                 break
-    return np.where(shares < 1e-6, 0.0, shares) / shares[shares >= 1e-6].sum(), max(gap, 0.0)
+    shares = np.where(shares < SMALLEST, 0.0, shares)
+    shares[np.argmax(caps - shares)] += 1 - shares.sum()  # what such shares had, and rounding
+    return shares, max(gap, 0.0)
 
 
 def objective(laws: Sequence[LogLinear], weights: np.ndarray, natural: np.ndarray, stay: float, shares: np.ndarray) -> float:

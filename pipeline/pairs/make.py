@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 from msgspec.structs import replace
 
 from pipeline import storage
-from pipeline.folder import PAIRS, RUN, check_kind, read_mark, write_mark
+from pipeline.folder import PAIRS, RUN, Mark, check_kind, read_mark, write_mark
 from pipeline.pairs.chat import ChatTemplate, TemplateError, load_template
 from pipeline.pairs.conversation import Dropped, Pair, kind_of, read_pair, with_wrong_answers
 from pipeline.pairs.dropped import DroppedLog
@@ -107,12 +106,12 @@ def _check_folder(folder: str, named: str, key: str) -> PairsMade | None:
     mark = read_mark(folder, PAIRS)
     if mark is None and any(storage.exists(storage.join(folder, name)) for name in (MANIFEST, RUN, "ledger")):
         raise UserError(f"{named} holds a run; choose another --out")
-    if mark is None or not mark["finished"]:
-        write_mark(folder, PAIRS, {"finished": False, "key": key})
+    if mark is None or not mark.finished:
+        write_mark(folder, PAIRS, Mark(key=key))
         return None
-    if mark["key"] != key:
+    if mark.key != key:
         raise UserError(f"{named} holds pairs of other files or settings; choose another --out, or delete it first")
-    return msgspec.convert(mark, PairsMade)
+    return read_mark(folder, PAIRS, PairsMade)
 
 
 class _Making:

@@ -15,9 +15,9 @@ from pipeline.plan.graph import Conclude, Plan, Release, concluded
 from pipeline.plan.layout import signed_together
 from pipeline.plan.node import Done, Named, Node, Stage, Stored, hash_of
 from pipeline.plan.parts import Part
-from stages.dedup.bloom import filter_bytes
 from stages.dedup.clustered import partitions_of
-from stages.dedup.footprint import filter_memory, footprint, index_bytes, substring_memory, suffix_memory
+from stages.dedup.footprint import filter_memory, footprint, index_bytes
+from stages.dedup.found import Found
 from stages.dedup.index import KEYS
 from stages.dedup.phases import group_parts, phases
 from stages.dedup.spec import AnyDedup, Filtering, Substring
@@ -152,11 +152,11 @@ class _Calls:
             f"memory a task ({most.phase}) and {show_bytes(disk)} of files{index}"
         )
 
-    def _summary(self, found: dict[str, Any]) -> DedupSummary:
+    def _summary(self, found: Found) -> DedupSummary:
         numbers = [part.get("number") for part in self.parts]
         read = {str(i): PartRead(part.file.path, part.source, numbers[i]) for i, part in enumerate(self.over.parts)}
         needs = [asdict(need) for need in self.needs]
-        return msgspec.convert(found | {"read": read, "needs": needs}, DedupSummary, from_attributes=True)
+        return msgspec.convert({**found, "read": read, "needs": needs}, DedupSummary, from_attributes=True)
 
     def _release(self, summary: DedupSummary) -> Plan[None]:
         """Without `keep_files` the shuffle's own files go; what was removed stays on record."""
@@ -167,7 +167,7 @@ class _Calls:
     def _node(self, phase: Phase, number: int, task: Task) -> Node:
         """The node of one call: its arguments sorted by their marks, files replaced by what they hold."""
         marks = marks_of(task.function)
-        sorted_: dict[Mark, dict[str, Any]] = {mark: {} for mark in Mark}
+        sorted_: dict[Mark, dict[str, object]] = {mark: {} for mark in Mark}
         for name, value in task.arguments.items():
             sorted_[marks[name]][name] = value
         read: list[str] = []
@@ -204,16 +204,12 @@ class _Calls:
         kind = phase.name.split("-")[0]
         kind = "components" if kind in ("large", "small") else kind
         settings = self.over.settings
-        if kind == "filter" and isinstance(settings, Filtering):
-            cores = task.arguments["threads"]
-            if settings.load:
-                return filter_memory((self.over.sizes or {})[settings.load], cores)
-            items = settings.expected or task.arguments["ngrams"]
-            old = sum((self.over.sizes or {}).get(uri, 0) for uri in settings.against)
-            return filter_memory(filter_bytes(items, settings.fp_rate, exactly=settings.exactly) + old, cores)
-        if kind == "repeats" and isinstance(settings, Substring):
-            counted = {name: task.arguments[name] for name in ("sequence_bytes", "documents")}
-            return substring_memory(suffix_memory(settings.unit, **counted))
+        sizes = self.over.sizes or {}
+        if kind == "filter" and isinstance(settings, Filtering) and settings.load:
+            return filter_memory(sizes[settings.load], task.arguments["threads"])
+        if task.memory is not None:
+            old = settings.against if isinstance(settings, Filtering) else ()  # filters of older runs are held beside its own
+            return task.memory + sum(sizes.get(uri, 0) for uri in old)
         return max((need.memory for need in self.needs if need.phase == kind), default=0)
 
 

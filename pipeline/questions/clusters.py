@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import msgspec
 import numpy as np
@@ -222,6 +222,15 @@ def _samples(run: str, dedup: DedupSummary, heads: list[tuple[int, int, int]]) -
     ]
 
 
+class _Document(TypedDict):
+    """Columns of a part that are read of a document; of one whose part is gone there is only its place."""
+
+    id: str | None
+    file: str
+    record: int
+    text: str | None
+
+
 def _read_pieces(run: str, dedup: DedupSummary, places: list[_Place]) -> dict[_Place, Piece]:
     """The pieces at these places; each part is read once, and of it only the row groups that hold them."""
     by_part: dict[int, list[_Place]] = {}
@@ -231,19 +240,19 @@ def _read_pieces(run: str, dedup: DedupSummary, places: list[_Place]) -> dict[_P
     for ordinal, mine in by_part.items():
         part = dedup.read[str(ordinal)]
         rows = np.unique([place.row for place in mine])
-        documents: dict[int, dict[str, Any]] = {}
+        documents: dict[int, _Document] = {}
         if storage.exists(storage.join(run, part.path)):
             with storage.open_random(storage.join(run, part.path)) as file:
                 for part_rows, batch in read_rows(file, part.path, ["id", "file", "record", "text"], rows):
                     documents |= dict(zip(rows[part_rows].tolist(), batch.to_pylist(), strict=True))
         for place in mine:
-            document = documents.get(place.row, {"file": part.path, "record": place.row + 1})
+            document = documents.get(place.row) or _Document(id=None, file=part.path, record=place.row + 1, text=None)
             found[place] = Piece(
                 what=place.what,
-                id=document.get("id"),
+                id=document["id"],
                 file=document["file"],
                 record=document["record"],
-                text=_beginning(document.get("text"), place),
+                text=_beginning(document["text"], place),
                 source=part.source,
             )
     return found

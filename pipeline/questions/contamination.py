@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 import orjson
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, Row, SourceParts, open_finished
+from pipeline.finished import FinishedRun, SourceParts, open_finished
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import localise_step
 from pipeline.overrides import nearest
@@ -117,6 +117,14 @@ def _of_step(run: FinishedRun, source: SourceParts, stage: int, name: str, step:
     return FoundByStep(seen, touched, sets)
 
 
+class _Named(TypedDict):
+    """What names a document."""
+
+    id: str
+    file: str
+    record: int
+
+
 def _documents(run: FinishedRun, path: str, name: str) -> Any:
     """The documents of a part that reached the step: id, file, record and hits of each."""
     columns = ["id", "file", "record", f"{name}.items", f"{name}.hits"]
@@ -127,7 +135,7 @@ def _documents(run: FinishedRun, path: str, name: str) -> Any:
                     yield row
 
 
-def _enter(items: dict[str, dict[int, FoundItem]], document: Row, hits: list[list[Any]]) -> set[str]:
+def _enter(items: dict[str, dict[int, FoundItem]], document: _Named, hits: list[list[Any]]) -> set[str]:
     """Enter the hits of one document; returns the sets that it has items of. An item that it has twice counts once."""
     best: dict[str, list[Any]] = {}
     for hit in hits:

@@ -76,7 +76,7 @@ def _in_token_files(run: FinishedRun, source: SourceParts, query: str, near: Nea
             with storage.open_stream(storage.join(run.uri, shard["index"])) as stream:
                 for _, _, name, src, loc in read_index(stream):
                     if query in (name, f"{src}:{loc}", f"{src.rsplit('/', 1)[-1]}:{loc}"):
-                        row = {"id": name, "url": None, "file": src, "record": loc, "offset": None}
+                        row = Row(id=name, url=None, file=src, record=loc, offset=None)
                         found.append(Hit(source, -1, -1, "kept", row))
     return found
 

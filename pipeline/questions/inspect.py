@@ -202,7 +202,9 @@ def _rules(run: str, manifest: Manifest) -> dict[str | None, Rules]:
     tokenizer = manifest["tokenizer"]
     plain = Rules(np.dtype(manifest["dtype"]), tokenizer["eos_id"], tokenizer["vocab_size"])
     asked = token_rules(run, manifest["mixture"]["sources"])
-    return {None: plain} | {name: replace(plain, **rules) for name, rules in asked.items()}
+    return {None: plain} | {
+        name: replace(plain, ends=rule.ends, inside=rule.inside) for name, rule in asked.items()
+    }
 
 
 def _of_tokenizer(run: str, manifest: Manifest) -> list[str]:

@@ -5,6 +5,7 @@ What `why`, `sweep` and `report` share.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +58,7 @@ def limit_of(bounds: Bounds | Labels | None) -> Limit:
     return Keeps(list(bounds.keep)) if isinstance(bounds, Labels) else Range(bounds.min, bounds.max)
 
 
-def measures_of_row(name: str, step: Step, row: dict[str, Any]) -> list[MeasuredValue]:
+def measures_of_row(name: str, step: Step, row: Mapping[str, object]) -> list[MeasuredValue]:
     """What a step measured of a document, as its part's row holds it."""
     limits = step.limits()
     measures = dict.fromkeys([*limits, *(c[len(name) + 1 :] for c in row if c.startswith(f"{name}."))])

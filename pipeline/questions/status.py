@@ -11,14 +11,28 @@ from pipeline import storage
 from pipeline.engine import MANIFEST
 from pipeline.ledger import Entry, Ledger
 from pipeline.plan.graph import CONCLUSIONS
-from pipeline.plan.node import Report
 from pipeline.progress import Standing
-from pipeline.run_log import FAILED, PROGRESS, read_standing
+from pipeline.run_log import FAILED, read_standing
 from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.units import show_bytes, show_seconds
 
 COUNTED = ("documents", "tokenize", "import")  # kinds of tasks whose documents are counted
+
+
+class _Docs(msgspec.Struct, gc=False):
+    docs: int
+
+
+class _Step(msgspec.Struct, gc=False):
+    into: _Docs
+    out: _Docs
+
+
+class _Books(msgspec.Struct, gc=False):
+    """What is read of a report: of a large run, most of the time that the question takes."""
+
+    books: list[_Step] = []
 
 
 class Work(msgspec.Struct):
@@ -35,13 +49,13 @@ class Work(msgspec.Struct):
         self.tasks += 1
         self.cpu_seconds += entry.cpu_seconds
         self.peak_memory = max(self.peak_memory, entry.peak_memory)
-        if entry.ref.kind in COUNTED and (books := entry.report_as(Report).books):
+        if entry.ref.kind in COUNTED and (books := entry.report_as(_Books).books):
             self.documents_in += books[0].into.docs
             self.documents_out += books[-1].out.docs
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How far a run is. holder: who writes it now, None for nobody. bytes: of all files in its folder.
+    """How far a run is. holder: who writes it now, None for nobody. bytes: of all files that its tasks wrote and left there.
 
     standing: how far the run itself said last that it is; None before its first ten seconds are over, and for one that is
     finished.
@@ -69,13 +83,12 @@ def status(run: str) -> Status:
             if ref.kind not in CONCLUSIONS:
                 name = f"{ref.kind}/{ref.source}" + (f"/{ref.stage}" if ref.kind == "documents" else "")
                 phases.setdefault(name, Work()).add(entry)
-    prefix = run.rstrip("/") + "/"
-    files = {entry.uri.removeprefix(prefix): entry.size for entry in storage.list_files(run)}
+        written = ledger.output_bytes()  # a large run's parts are not listed
     tasks = sum(work.tasks for work in phases.values())
-    finished = MANIFEST in files and holder is None
-    standing = read_standing(run) if PROGRESS in files and not finished else None
-    failed = [name for name in files if name.startswith(f"{FAILED}/")]
-    return Status(run, MANIFEST in files, holder, tasks, sum(files.values()), standing, failed, dict(sorted(phases.items())))
+    whole = storage.exists(storage.join(run, MANIFEST))
+    standing = read_standing(run) if not whole or holder else None
+    failed = [storage.join(FAILED, storage.name_of(entry.uri)) for entry in storage.list_files(storage.join(run, FAILED))]
+    return Status(run, whole, holder, tasks, written, standing, failed, dict(sorted(phases.items())))
 
 
 def show_status(found: Status, console: Console) -> None:

@@ -88,7 +88,7 @@ def why(run: str, document: str) -> Why:
 
 def _tell(run: FinishedRun, hit: Hit) -> Way:
     """All that the run knows of one document."""
-    source, row, kind, stage = hit.source, dict(hit.row), hit.kind, hit.stage
+    source, row, kind, stage = hit.source, hit.row, hit.kind, hit.stage
     stage_after: int | None
     while kind == "kept" and stage >= 0:
         after = range(stage + 1, len(source.parts))
@@ -197,7 +197,7 @@ def _end(
     """The place in `order` at which the document left; None where it stayed."""
     names = [name for name, _ in order]
     if failed:
-        return names.index(row["step"]) if row["step"] in names else 0
+        return names.index(step) if (step := row.get("step")) in names else 0
     if not reason:
         return None
     step = max((name for name in names if reason.startswith(f"{name}.")), key=len, default=None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, SourceParts
+from pipeline.finished import FinishedRun, Row, SourceParts
 from pipeline.questions.measured import MeasuredValue, document_keys, measures_of_row
 from stages.dedup.address import read_rows
 from stages.document import text_buffers
@@ -196,7 +195,7 @@ def _read(
     return found
 
 
-def _document(row: dict[str, Any], steps: list[tuple[str, Step]], chars: int) -> Document:
+def _document(row: Row, steps: list[tuple[str, Step]], chars: int) -> Document:
     text, size = row.get("text"), row.get("bytes")
     return Document(
         id=row["id"],

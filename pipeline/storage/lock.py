@@ -6,7 +6,6 @@ it is an object with a heartbeat; see lock_object.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
@@ -14,7 +13,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
+
+import msgspec
 
 from pipeline.storage import flock
 from pipeline.storage.backends import writable
@@ -80,29 +81,38 @@ def _object_lock(run: str) -> Lock:
     return Held(run, join(run, NAME))
 
 
-def describe_holder() -> dict[str, Any]:
-    """Who holds a lock: process, host, since when, and a token that no other holding has."""
-    return {
-        "token": secrets.token_hex(8),
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-    }
+class Holder(msgspec.Struct, omit_defaults=True):
+    """Who holds a lock, as its file says. token: no other holding has it. machine, started, beat: of locks on object storage."""
+
+    token: str = ""
+    pid: int | None = None
+    host: str = ""
+    since: str = ""
+    machine: str = ""  # boot and container
+    started: str = ""  # when the process started, in ticks since boot
+    beat: int = 0
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} on host {self.host} since {self.since}"
 
 
-def parse_holder(data: bytes) -> dict[str, Any]:
-    """What `describe_holder` wrote; {} if it is unreadable (its writer may be at it)."""
+def describe_holder() -> Holder:
+    """This process, as a new holder."""
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Holder(secrets.token_hex(8), os.getpid(), socket.gethostname(), now)
+
+
+def parse_holder(data: bytes) -> Holder:
+    """What a lock's file says; of nobody if it is unreadable (its writer may be at it)."""
     try:
-        found = json.loads(data)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        return msgspec.json.decode(data, type=Holder)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Holder()
 
 
-def taken(run: str, holder: dict[str, Any], remark: str = "") -> StorageError:
-    who = "another run"
-    if holder:
-        who += f" (pid {holder.get('pid')} on host {holder.get('host')} since {holder.get('since')})"
+def taken(run: str, holder: Holder, remark: str = "") -> StorageError:
+    """The error of a run that finds its folder's lock held by another."""
+    who = f"another run ({holder})" if holder.token else "another run"
     return StorageError(f"{run} is being written by {who}; wait for it, stop it, or choose another --out{remark}")
 
 
@@ -111,11 +121,11 @@ def check_token(run: str | Path, token: str) -> None:
 
     Between this check and a write that follows there is a moment; what it leaves open is as small as that.
     """
-    if (_held(run) or {}).get("token") != token:
+    if (_held(run) or Holder()).token != token:
         raise StorageError(f"{run}: the run that this task belongs to is gone; what it would have written is not wanted")
 
 
-def _held(run: str | Path) -> dict[str, Any] | None:
+def _held(run: str | Path) -> Holder | None:
     """What the run's lock says now; None if there is none. One read: a question before it could meet another lock."""
     try:
         return parse_holder(read_bytes(join(str(run), NAME)))
@@ -133,9 +143,7 @@ def lock_holder(run: str | Path) -> str | None:
         if descriptor is not None or not path.exists():
             return None
     holder = _held(run)
-    if holder is None:
-        return None
-    return f"pid {holder.get('pid')} on host {holder.get('host')} since {holder.get('since')}"
+    return None if holder is None else str(holder)
 
 
 class LocalLock:
@@ -150,9 +158,9 @@ class LocalLock:
             if descriptor is None:
                 raise taken(run, parse_holder(self._path.read_bytes() if self._path.exists() else b""))
             holder = describe_holder()
-            self.token = holder["token"]
+            self.token = holder.token
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+            os.pwrite(descriptor, msgspec.json.encode(holder) + b"\n", 0)
         except OSError as error:
             raise from_os_error(error, self._path, "write") from None
         self._descriptor = descriptor

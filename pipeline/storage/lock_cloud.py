@@ -11,7 +11,7 @@ from obstore import exceptions
 
 from pipeline.storage.cloud import store_of
 from pipeline.storage.cloud_errors import from_cloud_error
-from pipeline.storage.lock import parse_holder
+from pipeline.storage.lock import Holder, parse_holder
 from pipeline.storage.lock_object import ObjectLock, Refused
 
 
@@ -45,7 +45,7 @@ class CloudLock(ObjectLock):
         tag, _, generation = version.partition(" ")
         return self._put(data, {"e_tag": tag} | ({"version": generation} if generation else {}))
 
-    def _read(self) -> tuple[str, dict[str, Any], Callable[[], float]] | None:
+    def _read(self) -> tuple[str, Holder, Callable[[], float]] | None:
         try:
             answer = obstore.get(self._store, self._key)
             holder = parse_holder(bytes(answer.bytes()))

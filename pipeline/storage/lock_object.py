@@ -8,7 +8,6 @@ process of this very machine that is not alive any more is taken over at once.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -17,10 +16,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from pipeline.storage.errors import StorageError
-from pipeline.storage.lock import describe_holder, taken
+from pipeline.storage.lock import Holder, describe_holder, taken
 
 HEARTBEAT = 10.0
 STALE = 60.0
@@ -38,8 +38,8 @@ class ObjectLock(ABC):
 
     def __init__(self, run: str, uri: str) -> None:
         self._run, self._uri = run, uri
-        self._holder = {**describe_holder(), **_process(), "beat": 0}
-        self.token: str = self._holder["token"]
+        self._holder = msgspec.structs.replace(describe_holder(), machine=_machine(), started=_started(os.getpid()))
+        self.token = self._holder.token
         self._lost = ""
         self._guard = threading.Lock()
         self._stop = threading.Event()
@@ -58,7 +58,7 @@ class ObjectLock(ABC):
         """Write the object in the place of this version of it; the new version. Raises Refused where it is another, or gone."""
 
     @abstractmethod
-    def _read(self) -> tuple[str, dict[str, Any], Callable[[], float]] | None:
+    def _read(self) -> tuple[str, Holder, Callable[[], float]] | None:
         """Version and holder of the lock that is there, and what tells its age in seconds."""
 
     @abstractmethod
@@ -70,8 +70,8 @@ class ObjectLock(ABC):
         """What is to be done once the object is written, before it counts."""
 
     def _content(self) -> bytes:
-        self._holder["beat"] += 1  # other bytes each time, and so another version
-        return json.dumps(self._holder).encode()
+        self._holder.beat += 1  # other bytes each time, and so another version
+        return msgspec.json.encode(self._holder)
 
     def _take(self) -> str:
         for _ in range(5):
@@ -81,20 +81,20 @@ class ObjectLock(ABC):
             if found is None:  # let go in between
                 continue
             version, holder, age = found
-            if holder.get("token") == self.token:
+            if holder.token == self.token:
                 return version  # the answer to our write was lost, and the write was not
             self._refuse_if_alive(holder, age)
             with suppress(Refused):
                 return self._replace(self._content(), version)
-        raise taken(self._run, {})
+        raise taken(self._run, Holder())
 
-    def _refuse_if_alive(self, holder: dict[str, Any], age: Callable[[], float]) -> None:
+    def _refuse_if_alive(self, holder: Holder, age: Callable[[], float]) -> None:
         if not _died_here(holder) and (seconds := age()) < STALE:
             left = max(1, round(STALE - seconds))
             raise taken(
                 self._run, holder, "" if _lives_here(holder) else f" (if it was killed, its lock lapses in {left} s)"
             )
-        log.warning("%s: taking over the lock of a run that is gone (pid %s)", self._run, holder.get("pid"))
+        log.warning("%s: taking over the lock of a run that is gone (pid %s)", self._run, holder.pid)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
@@ -116,7 +116,7 @@ class ObjectLock(ABC):
             found = self._read()
         except Exception:
             return True  # not known yet: the next beat tells
-        if found is None or found[1].get("token") != self.token:
+        if found is None or found[1].token != self.token:
             return False
         self._version = found[0]
         return True
@@ -145,16 +145,16 @@ class ObjectLock(ABC):
             log.warning("%s: the lock could not be removed and lapses in %.0f s", self._uri, STALE)
 
 
-def _process() -> dict[str, Any]:
-    """What tells this process from all others: the machine (boot and container), and when it started."""
+def _machine() -> str:
+    """This machine: boot and container. "" off Linux, where locks lapse, but are not taken over at once."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return {"machine": f"{boot} {Path('/proc/self/ns/pid').readlink()}", "started": _started(os.getpid())}
-    except OSError:  # not Linux: its locks lapse, but are not taken over at once
-        return {"machine": "", "started": ""}
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
-def _started(pid: int) -> str:
+def _started(pid: int | None) -> str:
     """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat; proc(5)); "" if there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -162,15 +162,15 @@ def _started(pid: int) -> str:
         return ""
 
 
-def _on_this_machine(holder: dict[str, Any]) -> bool:
-    here = _process()["machine"]
-    return bool(here) and holder.get("machine") == here and isinstance(holder.get("pid"), int)
+def _on_this_machine(holder: Holder) -> bool:
+    here = _machine()
+    return bool(here) and holder.machine == here and holder.pid is not None
 
 
-def _lives_here(holder: dict[str, Any]) -> bool:
-    return _on_this_machine(holder) and _started(holder["pid"]) == holder.get("started")
+def _lives_here(holder: Holder) -> bool:
+    return _on_this_machine(holder) and _started(holder.pid) == holder.started
 
 
-def _died_here(holder: dict[str, Any]) -> bool:
+def _died_here(holder: Holder) -> bool:
     """True if the holder was a process of this machine and is not alive."""
-    return _on_this_machine(holder) and _started(holder["pid"]) != holder.get("started")
+    return _on_this_machine(holder) and _started(holder.pid) != holder.started

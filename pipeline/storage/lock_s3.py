@@ -10,11 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline.storage.lock import parse_holder, taken
+from pipeline.storage.lock import Holder, parse_holder, taken
 from pipeline.storage.lock_object import ObjectLock, Refused, log
 from pipeline.storage.s3_client import client
 from pipeline.storage.s3_errors import error_code, from_boto_error, status_of
@@ -60,11 +59,11 @@ class S3Lock(ObjectLock):
         if self._conditional:
             return self._put(data, IfMatch=version)
         found = self._read()
-        if found is not None and found[1].get("token") != self.token:
+        if found is not None and found[1].token != self.token:
             raise Refused
         return self._put(data)
 
-    def _read(self) -> tuple[str, dict[str, Any], Callable[[], float]] | None:
+    def _read(self) -> tuple[str, Holder, Callable[[], float]] | None:
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=self._key)
         except ClientError as error:
@@ -90,8 +89,8 @@ class S3Lock(ObjectLock):
         log.warning("%s: %s has no conditional writes, so the run's lock is only advisory", self._run, where)
         time.sleep(SETTLE)
         found = self._read()
-        if found is None or found[1].get("token") != self.token:
-            raise taken(self._run, found[1] if found else {})
+        if found is None or found[1].token != self.token:
+            raise taken(self._run, found[1] if found else Holder())
 
     def _remove(self, version: str) -> None:
         try:

@@ -109,8 +109,3 @@ def _timestamp(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except (TypeError, ValueError):
         return parse_timestamp(text)
-
-
-def unsigned(s3: Any) -> bool:
-    """True for a client that sends no credentials."""
-    return s3.meta.config.signature_version is UNSIGNED

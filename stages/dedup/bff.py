@@ -23,13 +23,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from stages.dedup.address import group_of, pack, read_remaining
 from stages.dedup.bloom import BLOCK_BITS, Filter, design, load_filter, make_filter, save_filter
+from stages.dedup.found import Filtered
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, open_local
 from stages.dedup.spec import AnyDedup, Bff, Filtering, Paragraphs, read_filtering
 from stages.dedup.tasks import PartGiven, PartToRead
@@ -186,7 +186,7 @@ def deduplicate(
     old_paths: InFile[Sequence[str]] = (),
     threads: HowMuch[int] = 1,
     open_file: OpenFile = open_local,
-) -> dict[str, Any]:
+) -> Filtered:
     """Take one shard's documents, in order, through a filter made for `ngrams`; write what goes, by group of parts.
 
     filter_path: where to save the filter afterwards. loaded_path: the saved filter to begin with. old_paths: filters of older

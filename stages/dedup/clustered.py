@@ -19,11 +19,13 @@ from typing import Any
 
 from stages.dedup.choose import choose, measure, members, needs_members
 from stages.dedup.components import large_star, small_star
+from stages.dedup.found import Found, Named, Removed
 from stages.dedup.index import DOCS, KEYS, group_with_old, index_name, settle, write_index
 from stages.dedup.removals import largest_clusters, name, remove
 from stages.dedup.scatter import group, scatter
 from stages.dedup.spec import AnyClustered, AnyDedup, read_clustered
 from stages.dedup.tasks import (
+    Files,
     Groups,
     Phase,
     Phases,
@@ -91,21 +93,20 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Sign
     named = work.by_group(
         "name", name, ["out_path"], chosen_paths=output_files(chosen), group_starts=work.starts, memory=settings.memory
     )
-    if settings.copies:
-        for task in named.tasks:
-            ordinals = [part["ordinal"] for part in task.arguments["parts"]]
-            task.outputs["copies_paths"] = {str(o): file_name(folder, "copies", o, ".parquet") for o in ordinals}
-    names = yield named
+    copies = _files_of_parts(work, "copies") if settings.copies else []
+    for task, paths in zip(named.tasks, copies, strict=False):
+        task.outputs["copies_paths"] = paths
+    names: list[Named] = yield named
     numbers = numbers_of(groups)
     removals = work.by_group(
         "remove", remove, [], spec=settings, named_paths=[*output_files(named), *settled], numbers=numbers
     )
-    for task in removals.tasks:
-        ordinals = [part["ordinal"] for part in task.arguments["parts"]]
-        task.outputs["out_paths"] = {str(o): file_name(folder, "removals", o, ".parquet") for o in ordinals}
-    removed = yield removals
+    files = _files_of_parts(work, "removals")
+    for task, paths in zip(removals.tasks, files, strict=True):
+        task.outputs["out_paths"] = paths
+    removed: list[Removed] = yield removals
 
-    summary = {
+    summary: Found = {
         "method": settings.method,
         "documents": sum(r["documents"] for r in scattered),
         "compared": sum(r["compared"] for r in scattered),
@@ -116,12 +117,14 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Sign
         "largest": largest_clusters([c for r in names for c in r["largest"]], 20),
         "lost": _sum_pairs([pair for r in removed for pair in r["lost"]]),
         "removed_of_part": {part: count for r in removed for part, count in r["removed"].items()},
-        "removals": {part: p for task in removals.tasks for part, p in task.outputs["out_paths"].items()},
+        "removals": {part: path for paths in files for part, path in paths.items()},
     }
     if settings.copies:
-        summary["copies"] = {part: p for task in named.tasks for part, p in task.outputs["copies_paths"].items()}
+        summary["copies"] = {part: path for paths in copies for part, path in paths.items()}
     settings.check_removal(summary["removed"], summary["documents"])
-    return summary | ((yield from _index(work, records, removals)) if settings.save else {})
+    if settings.save:
+        summary["index"] = yield from _index(work, records, files)
+    return summary
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class _Work:
         tasks = []
         for one in self.signed:
             mine = by_place(part_fields([parts[ordinal] for ordinal in one.ordinals]))
-            outputs = {f"{o}_path": file_name(self.folder, f"scatter-{o}", one.number) for o in ("records", "edges")}
+            outputs: Files = {f"{o}_path": file_name(self.folder, f"scatter-{o}", one.number) for o in ("records", "edges")}
             arguments = {"parts": mine, "spec": self.settings, "partitions": one.partitions}
             tasks.append(Task(f"scatter-{one.number:05d}", scatter, arguments, outputs))
         return Phase("scatter", tasks)
@@ -170,6 +173,12 @@ class _Work:
             for p in range(self.partitions)
         ]
         return Phase(kind, tasks)
+
+
+def _files_of_parts(work: _Work, kind: str) -> list[dict[str, str]]:
+    """Of each group the files of this kind to write, one a part, by its ordinal as text."""
+    every = ([part["ordinal"] for part in parts] for parts in work.groups)
+    return [{str(o): file_name(work.folder, kind, o, ".parquet") for o in ordinals} for ordinals in every]
 
 
 def _stars(work: _Work, edges: list[str]) -> Generator[Phase, list[Any], tuple[list[str], int]]:
@@ -208,25 +217,27 @@ def _settled(
     return output_files(phase), output_files(phase, "named_path"), sum(r["removed"] for r in found)
 
 
-def _index(work: _Work, records: list[str], removals: Phase) -> Generator[Phase, list[Any], dict[str, Any]]:
+def _index(
+    work: _Work, records: list[str], removals: Sequence[dict[str, str]]
+) -> Generator[Phase, list[Any], list[str]]:
     """Write the index; its files, for the summary. They are named by the first part of each group."""
     numbers = numbers_of(work.groups)
     phase = work.by_group("index", write_index, [], spec=work.settings, partitions=work.partitions, numbers=numbers)
     names = []
-    for task, parts, removal, start in zip(phase.tasks, work.groups, removals.tasks, work.starts, strict=True):
+    for task, parts, removal, start in zip(phase.tasks, work.groups, removals, work.starts, strict=True):
         del task.arguments["group"]
         mine = {part["ordinal"] for part in parts}
         files = [(path, one.ordinals) for path, one in zip(records, work.signed, strict=True) if mine & set(one.ordinals)]
         task.arguments.update(
             records_paths=[path for path, _ in files],
             ordinals=[list(ordinals) for _, ordinals in files],
-            removals_paths=removal.outputs["out_paths"],
+            removals_paths=removal,
         )
         name = file_name(work.folder, index_name(work.settings), start)
         task.outputs.update(keys_path=f"{name}{KEYS}", docs_path=f"{name}{DOCS}")
         names += [f"{name}{KEYS}", f"{name}{DOCS}"]
     yield phase
-    return {"index": names}
+    return names
 
 
 def _measured(

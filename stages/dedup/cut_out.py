@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from stages.dedup.bff import with_shards
 from stages.dedup.edit import edit
 from stages.dedup.spec import Filtering, Substring
 from stages.dedup.tasks import (
+    Files,
     Groups,
     PartGiven,
     Phase,
@@ -31,7 +32,7 @@ def in_shards(groups: Groups, shards: int) -> list[list[PartGiven]]:
 
 def count_parts(
     spec: Filtering | Substring, groups: Groups, count: Callable[..., Any], signed: Sequence[Signed] = ()
-) -> Phases:
+) -> Generator[Phase, list[Any], dict[str, dict[str, list[int]]]]:
     """The phase `count`; returns what it found, by the part's ordinal as text and the shard's number as text."""
     parts = {part["ordinal"]: part for parts in groups for part in parts}
     signed = signed or signed_groups(groups, 1)
@@ -57,6 +58,7 @@ def edit_parts(
     UserError where the share removed is outside `expected_removal`.
     """
     editing = Phase("edit")
+    files: dict[str, dict[str, str]] = {"part": {}, "removals": {}, "cuts": {}}  # by kind, and by the part's ordinal
     for g, parts in enumerate(groups):
         arguments = {
             "spec": settings,
@@ -66,14 +68,13 @@ def edit_parts(
             "spans_paths": spans,
             "holders_paths": holders[g],
         }
-        outputs = {
-            f"{kind}_paths": {
-                str(part["ordinal"]): file_name(folder, kind, part["ordinal"], ".parquet") for part in parts
-            }
-            for kind in ("part", "removals", "cuts")
-        }
+        outputs: Files = {}
+        for kind, of_all in files.items():
+            mine = {str(part["ordinal"]): file_name(folder, kind, part["ordinal"], ".parquet") for part in parts}
+            outputs[f"{kind}_paths"] = mine
+            of_all |= mine
         editing.tasks.append(Task(f"edit-{g:05d}", edit, arguments, outputs))
-    reports = {part: report for result in (yield editing) for part, report in result.items()}
+    reports: dict[str, dict[str, int]] = {part: report for result in (yield editing) for part, report in result.items()}
     documents = sum(report["documents"] for report in reports.values())
     removed = sum(report["removed"] for report in reports.values())
     settings.check_removal(removed, documents)
@@ -83,8 +84,7 @@ def edit_parts(
         "removed": removed,
         "removed_of_part": {part: report["removed"] for part, report in reports.items()},
         "reports": reports,
-        **{
-            name: {part: path for task in editing.tasks for part, path in task.outputs[f"{kind}_paths"].items()}
-            for name, kind in (("parts", "part"), ("removals", "removals"), ("cuts", "cuts"))
-        },
+        "parts": files["part"],
+        "removals": files["removals"],
+        "cuts": files["cuts"],
     }

@@ -19,7 +19,8 @@ from stages.dedup.shuffle import OpenFile, column_values, open_local, read_parti
 from stages.dedup.spec import AnyDedup, read_spec
 from stages.dedup.tasks import PartToRead
 from stages.document import replace_column, text_array, text_buffers
-from stages.kernels.bloom import WHOLE, blank, cut_spans
+from stages.kernels.bloom import WHOLE
+from stages.kernels.cut import blank, cut_spans
 from stages.kernels.unicode_tables import code_points
 from stages.marks import InFile, OutFile, Setting
 from stages.parts import PartWriter, read_part

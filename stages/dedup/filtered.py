@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from stages.dedup.bff import count, deduplicate, shards_of
 from stages.dedup.bloom import check_memory, filter_bytes
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
+from stages.dedup.footprint import filter_memory
+from stages.dedup.found import Filtered, Shard
 from stages.dedup.holders import holders
 from stages.dedup.spec import AnyDedup, read_filtering
-from stages.dedup.tasks import Groups, PartGiven, Phase, Phases, Signed, Task, file_name, part_fields
+from stages.dedup.tasks import Files, Groups, PartGiven, Phase, Phases, Signed, Task, file_name, part_fields
 
 
 def filtered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signed] = ()) -> Phases:
@@ -39,12 +41,18 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signe
             if str(shard) in counts[str(part["ordinal"])]:
                 of_shard.setdefault(shard, []).append(part)
     filtering = Phase("filter")
+    spans: dict[int, str] = {}
+    filters: dict[int, str] = {}
     for shard, parts in sorted(of_shard.items()):
         ngrams = sum(counts[str(part["ordinal"])][str(shard)][1] for part in parts)
         items = settings.expected or ngrams
+        size = filter_bytes(items, settings.fp_rate, exactly=settings.exactly)
+        threads = settings.cores(size)
+        memory = None
         if settings.load is None:
             name = f"{settings.reason}, shard {shard}"
             check_memory(items, settings.fp_rate, settings.memory, name, exactly=settings.exactly)
+            memory = filter_memory(size, threads)
         arguments = {
             "spec": settings,
             "shard": shard,
@@ -52,19 +60,20 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signe
             "parts": part_fields(parts),
             "group_starts": starts,
             "loaded_path": settings.load,
-            "threads": settings.cores(filter_bytes(items, settings.fp_rate, exactly=settings.exactly)),
+            "threads": threads,
             "old_paths": list(settings.against),
         }
-        outputs = {"spans_path": file_name(folder, "spans", shard)}
+        spans[shard] = file_name(folder, "spans", shard)
+        outputs: Files = {"spans_path": spans[shard]}
         if settings.save:
-            outputs["filter_path"] = file_name(folder, "filter", shard, ".bloom")
-        filtering.tasks.append(Task(f"filter-{shard:05d}", deduplicate, arguments, outputs))
-    shards = yield filtering
-    spans = {task.arguments["shard"]: task.outputs["spans_path"] for task in filtering.tasks}
+            outputs["filter_path"] = filters[shard] = file_name(folder, "filter", shard, ".bloom")
+        filtering.tasks.append(Task(f"filter-{shard:05d}", deduplicate, arguments, outputs, memory))
+    shards: list[Filtered] = yield filtering
 
     found: list[list[str]] = [[] for _ in groups]
     if settings.name_holders:
         holding = Phase("holders")
+        ends: list[tuple[int, str]] = []  # the group and the file of each task
         for g, parts in enumerate(groups):
             for shard, path in spans.items():
                 here = [part for part in parts if str(shard) in counts[str(part["ordinal"])]]
@@ -79,14 +88,14 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signe
                     "group_starts": starts,
                 }
                 out = file_name(folder, f"holders-{shard:05d}", g)
+                ends.append((g, out))
                 holding.tasks.append(Task(f"holders-{shard:05d}-{g:05d}", holders, arguments, {"out_path": out}))
         yield holding
         # What was lost in a group was held first in it or in one before it.
-        ends = [(task.arguments["group"], task.outputs["out_path"]) for task in holding.tasks]
         found = [[path for group, path in ends if group <= g] for g in range(len(groups))]
 
     summary = yield from edit_parts(settings, groups, list(spans.values()), found, folder)
-    described = []
-    for task, result in zip(filtering.tasks, shards, strict=True):
-        described.append({"shard": task.arguments["shard"], **result, "filter": task.outputs.get("filter_path")})
-    return summary | {"shards": described}
+    summary["shards"] = [
+        Shard(shard=shard, **result, filter=filters.get(shard)) for shard, result in zip(spans, shards, strict=True)
+    ]
+    return summary

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from stages.dedup.address import group_of, part_of, read_rows, row_of
 from stages.dedup.choose import CHOSEN
+from stages.dedup.found import Cluster, Named, Removed
 from stages.dedup.shuffle import OpenFile, ShuffleWriter, column_values, open_local, read_partition
 from stages.dedup.spec import AnyDedup, read_spec
 from stages.dedup.tasks import PartToRead
@@ -60,7 +60,7 @@ def name(
     copies_paths: OutFile[Mapping[str, str]] | None = None,
     open_file: OpenFile = open_local,
     show: Setting[int] = 20,
-) -> dict[str, Any]:
+) -> Named:
     """Look up the ids of the kept documents in one group of parts ({"ordinal", "path", "source"} each). copies_paths: where to
     write, for each part (by its ordinal as text), as how many its documents were found (`COPIES`), of those found more than once.
 
@@ -71,7 +71,7 @@ def name(
     kept, doc = column_values(table, "kept"), column_values(table, "doc")
     heads, first, counts = np.unique(kept, return_index=True, return_counts=True)
     writer = ShuffleWriter(Path(out_path), len(group_starts), NAMED, ("doc",), memory)
-    candidates: list[dict[str, Any]] = []
+    candidates: list[Cluster] = []
     for part in parts:
         begin, end = _range_of_part(heads, part["ordinal"])
         if copies_paths is not None:
@@ -114,7 +114,7 @@ def name(
     }
 
 
-def largest_clusters(clusters: Sequence[dict[str, Any]], show: int) -> list[dict[str, Any]]:
+def largest_clusters(clusters: Sequence[Cluster], show: int) -> list[Cluster]:
     """The largest first, equal ones in canonical order; for merging what the tasks of `name` return."""
     return sorted(clusters, key=lambda c: (-c["size"], c["part"], c["row"]))[:show]
 
@@ -127,7 +127,7 @@ def remove(
     out_paths: OutFile[Mapping[str, str]],
     open_file: OpenFile = open_local,
     numbers: Setting[Sequence[int]] = (),
-) -> dict[str, Any]:
+) -> Removed:
     """Write the removals of one group of parts: for each part a Parquet file of `REMOVALS`, sorted by row.
 
     `out_paths` are the files to write, by the part's ordinal as text; numbers: what the parts are called, by ordinal, as those of

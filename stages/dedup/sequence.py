@@ -17,6 +17,7 @@ from stages.dedup.spec import Substring
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.kernels import substrings
+from stages.kernels.substring_spans import whole_characters, word_spans
 from stages.kernels.unicode_tables import code_points
 from stages.tokens.token_bytes import TokenBytes
 from stages.tokens.tokenizer import EncodeRules, Tokenizer, load_tokenizer
@@ -65,7 +66,7 @@ class Units:
         data, offsets = text_buffers(texts)
         if self.stride == 0:
             starts, stops = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
-            substrings.word_spans(data, offsets, code_points(), rows, begins, ends, starts, stops)
+            word_spans(data, offsets, code_points(), rows, begins, ends, starts, stops)
             return starts, stops
         if self.tokens is not None:
             ids, bounds = self._encode(texts)
@@ -74,7 +75,7 @@ class Units:
             starts, stops = reach[first + begins] - reach[first], reach[first + ends] - reach[first]
         else:
             starts, stops = begins.copy(), ends.copy()
-        substrings.whole_characters(data, offsets, rows, starts, stops)
+        whole_characters(data, offsets, rows, starts, stops)
         return starts, stops
 
     def _encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from stages.dedup.bff import shards_of
 from stages.dedup.cut_out import count_parts, edit_parts, in_shards
-from stages.dedup.footprint import suffix_memory
+from stages.dedup.footprint import substring_memory, suffix_memory
+from stages.dedup.found import Sequenced
 from stages.dedup.spec import AnyDedup, Substring, read_spec_as
 from stages.dedup.suffixes import count_units, name_holders, repeats
-from stages.dedup.tasks import Groups, Phase, Phases, Signed, Task, file_name, output_files, part_fields
+from stages.dedup.tasks import Files, Groups, Phase, Phases, Signed, Task, file_name, output_files, part_fields
 from stages.errors import UserError
 from stages.units import show_bytes
 
@@ -46,7 +47,8 @@ def substring(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Sign
     groups = in_shards(groups, settings.shards)
     counts = yield from count_parts(settings, groups, count_units, signed)
 
-    finding, memory = Phase("repeats"), []
+    finding = Phase("repeats")
+    sizes: dict[int, int] = {}  # bytes of each shard's sequence and suffix array
     for shard in range(settings.shards):
         parts = [part for parts in groups for part in parts if shard in shards_of(part)]
         mine = [(part, counts[str(part["ordinal"])].get(str(shard))) for part in parts]
@@ -54,7 +56,7 @@ def substring(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Sign
         if not parts:
             continue
         documents, size = sum(s[1] for s in sums), sum(s[2] for s in sums)
-        memory.append(check_memory(settings, shard, size, documents))
+        sizes[shard] = check_memory(settings, shard, size, documents)
         arguments = {
             "spec": settings,
             "shard": shard,
@@ -63,8 +65,9 @@ def substring(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Sign
             "parts": part_fields(parts),
             "group_starts": starts,
         }
-        outputs = {f"{kind}_path": file_name(folder, kind, shard) for kind in ("spans", "wanted")}
-        finding.tasks.append(Task(f"repeats-{shard:05d}", repeats, arguments, outputs))
+        outputs: Files = {f"{kind}_path": file_name(folder, kind, shard) for kind in ("spans", "wanted")}
+        memory = substring_memory(sizes[shard])
+        finding.tasks.append(Task(f"repeats-{shard:05d}", repeats, arguments, outputs, memory))
     shards = yield finding
 
     keepers = Phase("keepers")
@@ -83,8 +86,8 @@ def substring(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Sign
     # A holder stands before what goes for it.
     holders = [output_files(keepers)[: g + 1] for g in range(len(groups))]
     summary = yield from edit_parts(settings, groups, output_files(finding, "spans_path"), holders, folder)
-    described = [
-        {"shard": task.arguments["shard"], "memory": size, **result}
-        for task, size, result in zip(finding.tasks, memory, shards, strict=True)
+    summary["shards"] = [
+        Sequenced(shard=shard, memory=size, **result)
+        for (shard, size), result in zip(sizes.items(), shards, strict=True)
     ]
-    return summary | {"shards": described}
+    return summary

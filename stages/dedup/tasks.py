@@ -13,19 +13,25 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from stages.dedup.found import Found
 from stages.dedup.shuffle import OpenFile, open_local
 
 MAX_GROUPS = 1000
 
 
+Files = dict[str, str | dict[str, str]]
+"""Files to write by the arguments that name them: one, or several by their names."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """One call: `function(**arguments, **outputs, open_file=...)`."""
+    """One call: `function(**arguments, **outputs, open_file=...)`. memory: bytes that it takes, where that is known exactly."""
 
     key: str  # unique within the dedup, and good as a file name
     function: Callable[..., Any]
-    arguments: dict[str, Any]
-    outputs: dict[str, Any]  # argument name -> file to write, or {name: file}
+    arguments: dict[str, object]
+    outputs: Files
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Phase:
     tasks: list[Task] = field(default_factory=list)
 
 
-Phases = Generator[Phase, list[Any], dict[str, Any]]
+Phases = Generator[Phase, list[Any], Found]
 
 
 class _Part(TypedDict):
@@ -136,12 +142,12 @@ def file_name(folder: str, kind: str, number: int, end: str = "") -> str:
 
 def output_files(phase: Phase, output: str = "out_path") -> list[str]:
     """The files that the tasks of a phase write as one of their outputs."""
-    return [task.outputs[output] for task in phase.tasks]
+    return [path for task in phase.tasks if isinstance(path := task.outputs[output], str)]
 
 
 def run_inline(
     phases: Phases, open_file: OpenFile = open_local, on_phase: Callable[[Phase], None] | None = None
-) -> dict[str, Any]:
+) -> Found:
     """Run all phases in this process, one task after another; returns the summary."""
     results: list[Any] | None = None
     while True:

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from stages.document import text_buffers
-from stages.kernels.elisions import split_elisions
+from stages.filters.french_rules import french_sets
 from stages.kernels.english_urls import CURRENCY, ICON, LOWER, PUNCTUATION, QUOTE, UPPER
 from stages.kernels.english_words import english_words
+from stages.kernels.french_words import french_words
 from stages.kernels.item_words import word_hashes
 from stages.kernels.unicode_tables import code_points
 
@@ -179,7 +180,7 @@ def english_spans(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def word_spans(texts: pa.Array, splitter: Splitter) -> tuple[np.ndarray, np.ndarray]:
     """`english_spans`; for `unicode` two empty arrays, by which kernels know that they are to split text themselves.
 
-    For `french` these words are parted behind the apostrophes within them too.
+    For `french` these words are joined and parted as stages/kernels/french_words.py says.
     """
     if splitter == "unicode":
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -188,4 +189,4 @@ def word_spans(texts: pa.Array, splitter: Splitter) -> tuple[np.ndarray, np.ndar
         return spans, ends
     data, offsets = text_buffers(texts)
     out, out_ends = np.empty(2 * int(offsets[-1] - offsets[0]) + 2, np.int64), np.empty_like(ends)
-    return out[: 2 * split_elisions(data, spans, ends, out, out_ends)], out_ends
+    return out[: 2 * french_words(data, spans, ends, *french_sets(), out, out_ends)], out_ends

@@ -353,40 +353,6 @@ def bff(
     return held, inserted
 
 
-@kernel("int64(text, offsets, const_int64, const_int64, const_int64, vec_uint8, vec_int64)")
-def cut_spans(data, offsets, rows, starts, stops, out, out_offsets):
-    """The texts without the given spans (sorted by row and start, apart from one another; bytes within the text).
-
-    `out` must hold the bytes of the texts, `out_offsets` n + 1. Returns the bytes written.
-    """
-    at = 0
-    span = 0
-    for row in range(len(offsets) - 1):
-        out_offsets[row] = at
-        begin, stop = offsets[row], offsets[row + 1]
-        position = begin
-        while position < stop:
-            until = stop
-            resume = stop
-            if span < len(rows) and rows[span] == row:
-                until = begin + starts[span]
-                resume = begin + stops[span]
-                span += 1
-            for i in range(until - position):  # counted, so that it becomes a copy of many bytes at a time
-                out[at + i] = data[position + i]
-            at += max(0, until - position)
-            position = resume
-    out_offsets[len(offsets) - 1] = at
-    return at
-
-
-@kernel("void(text, offsets, const_uint16, vec_uint8)")
-def blank(data, offsets, table, out):
-    """Which texts are empty or all white space: out (n), 0 or 1."""
-    for row in range(len(offsets) - 1):
-        out[row] = is_white_space(data, offsets[row], offsets[row + 1], table)
-
-
 @helper
 def _place(values, value):
     """The first place in sorted values that does not hold less than `value`."""

@@ -18,10 +18,11 @@ import numpy as np
 from stages.kernels.bytes64 import WIDE, in_range_64
 from stages.kernels.compile import inlined, kernel, light
 from stages.kernels.fasttext_rows import (
-    ASCII_MAXN,
     END,
     LABEL,
+    PENDING,
     add_found,
+    add_pending,
     add_row,
     division_by,
     hash_room,
@@ -76,7 +77,7 @@ def _bounds_of_words(line, at, stop, before, starts, begun, ends, ended):
 @light
 def _new_words(
     line, starts, ends, parts, values, missing, count, entries, hashes, words, word_offsets, slots, n_words, rows,
-    width, bucket, reciprocal, division, kept, minn, maxn, seen, used, keys, numbers, part_sums, stride, room, ngrams,
+    width, bucket, reciprocal, division, kept, minn, maxn, seen, used, keys, numbers, part_sums, stride, room, ngrams, pending,
 ):  # fmt: skip
     """Sum the rows of the `count` words numbered `missing` of a block, which the table of words lacks, and enter them there.
 
@@ -114,8 +115,9 @@ def _new_words(
         numbers[at + ENTRY_HASH] = hashes[m]
         numbers[at + ENTRY_COUNT] = sum_word(
             line, starts[k], ends[k], hashes[m], words, word_offsets, slots, n_words, rows, width,
-            bucket, reciprocal, division, kept, minn, maxn, part_sums, at + ENTRY_SUMS, room, ngrams,
+            bucket, reciprocal, division, kept, minn, maxn, part_sums, at + ENTRY_SUMS, room, ngrams, pending,
         )  # fmt: skip
+    add_pending(pending, rows, width, part_sums)
 
 
 @kernel(
@@ -139,7 +141,8 @@ def sum_rows(
     table holds never changes a result: a word's sum is the same from the table or anew.
     """
     room = np.empty(256 + max(maxn, 0), np.int64)
-    ngrams = hash_room(min(maxn, ASCII_MAXN))
+    ngrams = hash_room(maxn)
+    pending = np.zeros(1 + 2 * PENDING, np.int64)
     found = np.empty(ROOM * max(word_ngrams, 1), np.int64)
     chains = np.empty(max(word_ngrams - 1, 1), np.uint64)
     starts, ends = np.empty(ROOM + 1, np.int64), np.empty(ROOM, np.int64)
@@ -178,7 +181,7 @@ def sum_rows(
                 _new_words(
                     line, starts, ends, parts, values, missing, new, entries, hashes, words, word_offsets, slots,
                     n_words, rows, width, bucket, reciprocal, division, kept, minn, maxn, seen, used, keys, numbers, part_sums,
-                    stride, room, ngrams,
+                    stride, room, ngrams, pending,
                 )  # fmt: skip
             taken = 0
             for k in range(ended):

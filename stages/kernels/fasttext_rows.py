@@ -10,12 +10,13 @@ import numpy as np
 
 from stages.kernels.compile import inlined, light
 from stages.kernels.fasttext_words import FNV_OFFSET, FNV_PRIME, find_word, is_end, is_label, mix
-from stages.kernels.hashing import load_u8, multiply_high, prefetch
+from stages.kernels.hashing import load_u8, multiply_high, prefetch, trailing_zeros
 from stages.kernels.vectors import (
     LANES,
     add_eight,
     add_four_eights,
     count_bits,
+    kept_sixteen,
     mix_sixteen,
     remainders_sixteen,
     widen_sixteen,
@@ -25,6 +26,7 @@ NGRAM_FACTOR = np.uint64(116049371)
 LABEL, END = -1, -2  # a word that begins like a label, and so is none; the word that ends the text
 ASCII_LONGEST, ASCII_MAXN = 64, 16  # bytes of a word in brackets and characters of an n-gram that are hashed 16 at a time
 ASCII_SPAN = ASCII_LONGEST + ASCII_MAXN + LANES
+PENDING = 1024  # rows that may wait
 CONTINUES, CONTINUATION = np.uint64(0xC0), np.uint64(0x80)  # the bytes of UTF-8 that continue a character
 
 
@@ -95,11 +97,80 @@ def division_by(bucket):
 @inlined
 def hash_room(maxn):
     """Room (uint32) for what `_add_ascii_ngrams` computes of a word: its bytes, and the hashes and buckets of n-grams."""
-    return np.empty((2 * max(maxn, 0) + 2) * ASCII_SPAN, np.uint32)
+    return np.empty((2 * min(max(maxn, 0), ASCII_MAXN) + 2) * ASCII_SPAN + max(maxn, 0), np.uint32)
+
+
+@inlined
+def _lowest(count):
+    """That many of the lowest 16 bits of a uint64, none where it is negative."""
+    return (np.uint64(1) << np.uint64(min(max(count, 0), LANES))) - np.uint64(1)
+
+
+@inlined
+def _let_wait(pending, row, to, rows, width):
+    """Ask for a row, and have it added to sums[to:] by `add_pending`. There must be room."""
+    prefetch(rows, row * width)
+    pending[1 + 2 * pending[0]], pending[2 + 2 * pending[0]] = row, to
+    pending[0] += 1
 
 
 @light
-def _add_ascii_ngrams(text, start, stop, minn, maxn, bucket, division, kept, rows, width, n_words, sums, to, found, numbers):
+def _add_hashed(numbers, count, bucket, division, kept, rows, width, n_words, sums, to, pending):
+    """As `_add_kept`, for the `count` hashes of n-grams that `numbers` begins with."""
+    inverse, shift = division
+    total = 0
+    for c in range(0, count, LANES):
+        remainders_sixteen(numbers, c, numbers, c, np.uint32(bucket), inverse, shift)
+        bits = kept_sixteen(numbers, c, kept, np.uint32(n_words)) & _lowest(count - c)
+        while bits != 0:
+            _let_wait(pending, np.int64(numbers[c + trailing_zeros(bits)]), to, rows, width)
+            bits &= bits - np.uint64(1)
+            total += 1
+        if 2 * pending[0] + 2 * LANES >= len(pending):
+            add_pending(pending, rows, width, sums)
+    return total
+
+
+@light
+def _add_kept(numbers, buckets, size, minn, maxn, kept, rows, width, n_words, sums, to, pending):
+    """Add the rows of those buckets of n-grams that pruning left; returns how many.
+
+    Those of n characters stand in `numbers` from `buckets` + (n - 1) * ASCII_SPAN on, size - n + 1 of them and up to 15 without
+    meaning. 64 are looked up before any row is added: few of them are kept, and which ones is not to be foreseen.
+    """
+    total = 0
+    for c in range(0, size, LANES):
+        for least in range(minn, maxn + 1, 4):
+            bits = np.uint64(0)
+            for k in range(min(4, maxn + 1 - least)):
+                n = least + k
+                here = kept_sixteen(numbers, buckets + (n - 1) * ASCII_SPAN + c, kept, np.uint32(n_words))
+                if n == 1:  # the brackets alone are no n-grams
+                    here &= _lowest(size - 1 - c) & ~_lowest(1 - c)
+                bits |= (here & _lowest(size - n + 1 - c)) << np.uint64(LANES * k)
+            while bits != 0:
+                bit = trailing_zeros(bits)
+                bits &= bits - np.uint64(1)
+                row = np.int64(numbers[buckets + (least - 1 + bit // LANES) * ASCII_SPAN + c + bit % LANES])
+                _let_wait(pending, row, to, rows, width)
+                total += 1
+            if 2 * pending[0] + 2 * 64 >= len(pending):
+                add_pending(pending, rows, width, sums)
+    return total
+
+
+@light
+def add_pending(pending, rows, width, sums):
+    """Add the rows that wait: `pending` holds how many, then the number of each and where its sum begins."""
+    for k in range(pending[0]):
+        add_row(sums, pending[2 + 2 * k], rows, pending[1 + 2 * k] * width, width)
+    pending[0] = 0
+
+
+@light
+def _add_ascii_ngrams(
+    text, start, stop, minn, maxn, bucket, division, kept, rows, width, n_words, sums, to, found, numbers, pending
+):  # fmt: skip
     """As `_add_char_ngrams`, for a word of at most ASCII_LONGEST ASCII characters, brackets included.
 
     All n-grams of one length are hashed together, 16 at a time: each from that of one character less. `numbers` is of
@@ -122,14 +193,16 @@ def _add_ascii_ngrams(text, start, stop, minn, maxn, bucket, division, kept, row
                 place = buckets + (n - 1) * ASCII_SPAN + c
                 remainders_sixteen(numbers, place, numbers, at, np.uint32(bucket), inverse, bits)
     total, waiting = 0, 0
+    if len(kept) > 0:
+        return _add_kept(numbers, buckets, size, minn, maxn, kept, rows, width, n_words, sums, to, pending)
     for i in range(size):
         for n in range(minn, min(maxn, size - i) + 1):
             if n == 1 and (i == 0 or i == size - 1):
                 continue
-            row, is_kept = bucket_row(np.int64(numbers[buckets + (n - 1) * ASCII_SPAN + i]), kept, n_words)
+            row = n_words + np.int64(numbers[buckets + (n - 1) * ASCII_SPAN + i])
             prefetch(rows, row * width)
             found[waiting] = row
-            waiting += is_kept
+            waiting += 1
         if waiting + maxn >= len(found):
             _add_rows(found, waiting, rows, width, sums, to)
             total += waiting
@@ -139,13 +212,15 @@ def _add_ascii_ngrams(text, start, stop, minn, maxn, bucket, division, kept, row
 
 
 @light
-def _add_char_ngrams(text, start, stop, minn, maxn, bucket, reciprocal, kept, rows, width, n_words, sums, to, found):
+def _add_char_ngrams(
+    text, start, stop, minn, maxn, bucket, reciprocal, division, kept, rows, width, n_words, sums, to, found, numbers, pending
+):  # fmt: skip
     """Add the rows of the n-grams of minn..maxn characters of text[start:stop], a word in `<` and `>`; returns how many.
 
-    `found` is room for row numbers, more than maxn of them. Rows are found first and added afterwards: whether a bucket
-    was kept is not to be foreseen, so finding has no branch on it.
+    `found` is room for row numbers, more than maxn of them, `numbers` for hashes. Rows are found first and added afterwards: they
+    have come by then.
     """
-    total, waiting = 0, 0
+    total, waiting, hashed, pruned = 0, 0, 0, len(kept) > 0
     for i in range(start, stop):
         if load_u8(text, i) & CONTINUES == CONTINUATION:
             continue
@@ -158,15 +233,23 @@ def _add_char_ngrams(text, start, stop, minn, maxn, bucket, reciprocal, kept, ro
                 value = mix(value, load_u8(text, j))
                 j += 1
             if n >= minn and not (n == 1 and (i == start or j == stop)):
-                row, is_kept = bucket_row(_remainder(np.uint64(value), bucket, reciprocal), kept, n_words)
-                prefetch(rows, row * width)
-                found[waiting] = row
-                waiting += is_kept
+                if pruned:
+                    numbers[hashed] = value
+                    hashed += 1
+                else:
+                    row = n_words + _remainder(np.uint64(value), bucket, reciprocal)
+                    prefetch(rows, row * width)
+                    found[waiting] = row
+                    waiting += 1
             n += 1
+        if hashed + maxn + LANES > len(numbers):
+            total += _add_hashed(numbers, hashed, bucket, division, kept, rows, width, n_words, sums, to, pending)
+            hashed = 0
         if waiting + maxn >= len(found):
             _add_rows(found, waiting, rows, width, sums, to)
             total += waiting
             waiting = 0
+    total += _add_hashed(numbers, hashed, bucket, division, kept, rows, width, n_words, sums, to, pending)
     _add_rows(found, waiting, rows, width, sums, to)
     return total + waiting
 
@@ -174,7 +257,7 @@ def _add_char_ngrams(text, start, stop, minn, maxn, bucket, reciprocal, kept, ro
 @light
 def sum_word(
     line, start, stop, value, words, word_offsets, slots, n_words, rows, width,
-    bucket, reciprocal, division, kept, minn, maxn, sums, to, room, numbers,
+    bucket, reciprocal, division, kept, minn, maxn, sums, to, room, numbers, pending,
 ):  # fmt: skip
     """Add a word's own row and those of its character n-grams; returns how many, or LABEL or END where it is no word.
 
@@ -199,12 +282,13 @@ def sum_word(
     if short_ascii:
         found += _add_ascii_ngrams(
             line, start - 1, stop + 1, max(minn, 1), maxn, bucket, division, kept, rows, width, n_words, sums, to,
-            room, numbers,
+            room, numbers, pending,
         )
     else:
         found += _add_char_ngrams(
-            line, start - 1, stop + 1, minn, maxn, bucket, reciprocal, kept, rows, width, n_words, sums, to, room
-        )
+            line, start - 1, stop + 1, minn, maxn, bucket, reciprocal, division, kept, rows, width, n_words, sums, to, room,
+            numbers, pending,
+        )  # fmt: skip
     line[start - 1], line[stop] = 32, 32
     return found
 

@@ -17,12 +17,6 @@ END_HASH = np.uint32(3617362777)  # of "</s>"
 
 
 @inlined
-def is_space(byte):
-    """The white space of `Dictionary::readWord`: space, tab, line feed, vertical tab, form feed, return and NUL."""
-    return byte == 32 or (9 <= byte <= 13) or byte == 0
-
-
-@inlined
 def mix(value, byte):
     """One step of FNV-1a as fastText has it: the byte is sign-extended before it is mixed in."""
     return np.uint32((value ^ np.uint32(np.int32(np.int8(byte)))) * FNV_PRIME)

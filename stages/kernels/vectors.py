@@ -10,6 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from stages.kernels.bounds import check_range
@@ -141,6 +142,40 @@ def remainders_sixteen(typingctx: Any, out: Any, to: Any, numbers: Any, at: Any,
 
     place = types.int64
     return types.void(out, place, numbers, place, types.uint32, types.uint64, types.uint64), generate
+
+
+@intrinsic
+def kept_sixteen(typingctx: Any, numbers: Any, at: Any, kept: Any, first: Any) -> Any:
+    """Put for each of the buckets numbers[at : at + 16] (uint32) its row, counted from `first` (uint32); returns which have one.
+
+    `kept` (uint64) holds for every 32 buckets their bits << 32 | 1 + how many are kept before them. Bit i of the result (uint64)
+    is set where bucket i is kept; the number of another is left without meaning. All buckets must lie within `kept`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _sixteen(context, builder, signature.args[0], arguments[0], arguments[1], "kept_sixteen")
+        array = context.make_array(signature.args[2])(context, builder, arguments[2])
+        bucket = builder.load(place, align=4)
+        word, wide = ir.IntType(32), ir.VectorType(ir.IntType(64), LANES)
+        groups = builder.zext(builder.lshr(bucket, everywhere(builder, word(5), LANES)), wide)
+        entries = ir.Constant(wide, ir.Undefined)
+        for lane in range(LANES):
+            group = builder.extract_element(groups, word(lane))
+            check_range(context, builder, array, group, group.type(1), "kept_sixteen")
+            entries = builder.insert_element(entries, builder.load(builder.gep(array.data, [group])), word(lane))
+        half = everywhere(builder, ir.IntType(64)(32), LANES)
+        bits, before = builder.trunc(builder.lshr(entries, half), _NUMBERS), builder.trunc(entries, _NUMBERS)
+        one = everywhere(builder, word(1), LANES)
+        bit = builder.shl(one, builder.and_(bucket, everywhere(builder, word(31), LANES)))
+        kind = ir.FunctionType(_NUMBERS, [_NUMBERS])
+        count_of = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i32")
+        count = builder.call(count_of, [builder.and_(bits, builder.sub(bit, one))])
+        row = builder.add(builder.add(before, count), everywhere(builder, arguments[3], LANES))
+        builder.store(row, place, align=4)
+        has = builder.icmp_unsigned("!=", builder.and_(bits, bit), everywhere(builder, word(0), LANES))
+        return builder.zext(builder.bitcast(has, ir.IntType(LANES)), ir.IntType(64))
+
+    return types.uint64(numbers, types.int64, kept, types.uint32), generate
 
 
 @intrinsic

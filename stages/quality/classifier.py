@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -69,6 +70,13 @@ class Quality(Step):
         if (self.model is None) == (self.train is None):
             raise ValueError("name a model, or say in train what to train one on: one of the two")
         return self
+
+    def of_labels(self, measure: str) -> bool:
+        """Whether a measure is one of those that `labels` asks for; of `all`, which labels there are the model knows."""
+        if self.labels == "all":
+            return measure.startswith("p_")
+        found = re.fullmatch(r"top_([1-9]\d*)(?:_p)?", measure)
+        return self.labels is not None and found is not None and int(found[1]) <= self.labels
 
     def prepare(self) -> None:
         """Map the model, folding it first where this machine has not, and check that it has the labels."""

@@ -83,7 +83,9 @@ def _value(scalar: pa.Scalar, found: set[str]) -> Any:
         # By place: two fields may have one name.
         fields = zip(unique_names([type.field(i).name for i in range(type.num_fields)]), _fields(scalar), strict=True)
         return {name: _value(inner, found) for name, inner in fields}
-    if isinstance(scalar, pa.ListScalar):  # maps, and lists of all kinds
+    if isinstance(scalar, pa.MapScalar):
+        return [[_value(inner, found) for inner in _fields(entry)] for entry in scalar.values]
+    if isinstance(scalar, pa.ListScalar):  # lists of all kinds
         return [_value(inner, found) for inner in scalar.values]
     if isinstance(scalar, pa.BinaryScalar | pa.StringScalar):
         return _text(scalar.as_buffer().to_pybytes(), found)

@@ -17,13 +17,14 @@ from stages.errors import InputError
 from stages.read.arrow_values import unique_names
 from stages.read.builder import EVENTS, DocumentBuilder
 from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
-from stages.read.json_values import INVALID_UTF8, listed
+from stages.read.json_values import BARE_CR, INVALID_UTF8, listed
 from stages.read.lines import Block, Damage, Pieces, TooLong, line_blocks
 from stages.read.names import suffixes
 from stages.read.settings import Part, ReadSpec
 from stages.read.text import decode
 
 DELIMITERS = (",", ";", "\t", "|")  # that tables have
+_BARE_CR = "new-line character seen in unquoted field"  # how the csv module says it
 _TEXT_FIELD = "set `read.text_field` to the one that holds the text"
 
 
@@ -120,7 +121,10 @@ class _Table:
             except StopIteration:
                 break
             except csv.Error as error:
-                self._problem(f"it is not valid CSV: {error}", cut="unexpected end of data" in str(error))
+                reason = BARE_CR if _BARE_CR in str(error) else f"it is not valid CSV: {error}"
+                if not self.names:
+                    raise InputError(self.file, f"its header: {reason}") from None
+                self._problem(reason, cut="unexpected end of data" in str(error))
             except _TooLong:
                 size = self.lines.at - self.lines.row
                 self.on_event(Dropped(self.file, "max_record_bytes", self.record, self.lines.row, size))

@@ -243,7 +243,6 @@ class _Content:
         """After damage: go to the next member that begins with a record; False where there is none."""
         self.base += len(self.buffer)
         self.buffer, self.at, self.inside = b"", 0, False
-        self.again.clear()
         return self.members.recover(b"WARC/")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+BARE_CR = "its lines end in carriage returns alone: end them with line feeds (tr '\\r' '\\n' < FILE)"
 INVALID_UTF8 = "invalid UTF-8 was replaced"
 SURROGATES = "unpaired surrogates were replaced"
 NUMBERS = "NaN, infinities and numbers beyond a double became null"

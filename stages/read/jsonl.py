@@ -19,7 +19,7 @@ import pyarrow as pa
 from stages.read.builder import EVENTS, ROW_BYTES, DocumentBuilder
 from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
 from stages.read.json_array import begins_array, element_blocks
-from stages.read.json_values import RecordError, check_room, dump, kind_of, listed, parse
+from stages.read.json_values import BARE_CR, RecordError, check_room, dump, kind_of, listed, parse
 from stages.read.lines import Block, Damage, Pieces, TooLong, line_blocks
 from stages.read.settings import Part, ReadSpec
 
@@ -177,6 +177,8 @@ class _Records:
         damage = cut and begun and reason.startswith("not valid JSON") and "Extra data" not in reason
         if damage:
             reason = f"the file ends inside this record: {reason}"
+        elif "Extra data" in reason and b"\r" in line.strip():
+            reason, damage = BARE_CR, True
         elif line.strip() in (b"{", b"}"):
             reason = "its JSON stands over several lines: write one object a line (jq -c . FILE), or one array of objects"
         self.on_event(Problem(self.file, reason, self.record, offset, 1, len(line), damage=damage))

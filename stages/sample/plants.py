@@ -161,8 +161,8 @@ def _page(kind: str, number: int, title: str, main: str, language: str = "en") -
     return web_page(_SITE, f"/{kind}/{number}", title, main, planted=kind, language=language)
 
 
-def _raw(kind: str, number: int, body: bytes, content_type: str = "text/html", status: str = "200 OK") -> Page:
-    return Page(f"http://{HOST}/{kind}/{number}", body, content_type, status, kind)
+def _raw(kind: str, number: int, body: bytes, content_type: str = "text/html") -> Page:
+    return Page(f"http://{HOST}/{kind}/{number}", body, content_type, "200 OK", kind)
 
 
 def _encoded(kind: str, number: int, text: Sequence[str], encoding: str, declared: str, meta: str = "") -> Page:

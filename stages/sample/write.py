@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from stages.errors import UserError
 from stages.sample import collect, plants
@@ -54,12 +54,26 @@ def sample_sources() -> dict[str, dict[str, Any]]:
     return {name: {"paths": [files], "read": dict(read)} for name, (files, read) in SOURCES.items()}
 
 
-def write_sample(folder: Path, on_progress: Progress | None = None) -> dict[str, Any]:
+class Written(TypedDict):
+    """What was written of a source. bytes: of text (of the crawl: of HTML). files: SHA-256 by name."""
+
+    documents: int
+    planted: int
+    bytes: int
+    files: dict[str, str]
+
+
+class Report(TypedDict):
+    """`sample.json`. environment: what the texts were collected from."""
+
+    environment: dict[str, object]
+    sources: dict[str, Written]
+
+
+def write_sample(folder: Path, on_progress: Progress | None = None) -> Report:
     """Collect the sample into `folder`, unless it holds this environment's already; returns its report.
 
-    `on_progress(source, documents, bytes)` is called after each source is written. The report, also in
-    `sample.json`: {"environment": ..., "sources": {name: {"documents", "planted", "bytes", "files"}}}, where bytes are
-    those of text (of the crawl: of HTML), and files are {name: SHA-256}. All is written beside the folder and renamed.
+    `on_progress(source, documents, bytes)` is called after each source is written. All is written beside the folder and renamed.
     Raises UserError where the folder holds something else, or cannot be written.
     """
     folder = Path(folder)
@@ -72,7 +86,7 @@ def write_sample(folder: Path, on_progress: Progress | None = None) -> dict[str,
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         temporary.mkdir(parents=True, exist_ok=True)
-        report = {"environment": environment, "sources": _write_all(temporary, on_progress)}
+        report: Report = {"environment": environment, "sources": _write_all(temporary, on_progress)}
         (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         if folder.exists():
             shutil.rmtree(folder)
@@ -86,19 +100,19 @@ def write_sample(folder: Path, on_progress: Progress | None = None) -> dict[str,
     return report
 
 
-def _report(folder: Path) -> dict[str, Any] | None:
+def _report(folder: Path) -> Report | None:
     try:
         return json.loads((folder / REPORT).read_text())
     except (OSError, ValueError):
         return None
 
 
-def _complete(folder: Path, report: dict[str, Any]) -> bool:
+def _complete(folder: Path, report: Report) -> bool:
     return all((folder / file).is_file() for source in report["sources"].values() for file in source["files"])
 
 
-def _write_all(folder: Path, on_progress: Progress | None) -> dict[str, Any]:
-    written = {}
+def _write_all(folder: Path, on_progress: Progress | None) -> dict[str, Written]:
+    written: dict[str, Written] = {}
 
     def write(source: str, documents: Sequence[Page] | Sequence[Record]) -> None:
         (folder / source).mkdir()

@@ -85,7 +85,8 @@ def test_arms_are_compared_and_gone_on_with(tmp_path: Path, capsys: pytest.Captu
     assert list(found["arms"]) == ["full", "short"] and found["recipe"] == "trial"
     data = {name: arm["data"] for name, arm in found["arms"].items()}
     assert data["short"]["documents"] > data["full"]["documents"]
-    assert data["full"]["near_documents"] == 1  # the evaluation text that is in training
+    assert data["full"]["near"]["documents"] == 1  # the evaluation text that is in training
+    assert any("trained on documents of full, of which 1 are near copies" in note for note in found["notes"])
     assert len({one["fingerprint"] for one in data.values()}) == 2
     assert "wiki: bits per byte" in shown and "near the evaluation text" in shown
 

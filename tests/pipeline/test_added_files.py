@@ -21,6 +21,7 @@ from ledgers import entries
 from pipeline import storage
 from pipeline.cli import main
 from pipeline.jobs.cut import Gathered
+from pipeline.jobs.dedup_call import CallReport
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.sources import Piece, gather
 from stages.tokens.train_tokenizer import train_tokenizer
@@ -30,22 +31,22 @@ METHODS: dict[str, dict[str, Any]] = {
     "exact": {"method": "exact"},
     "url": {"method": "url"},
     "minhash": {"method": "minhash", "ngram": 3, "bands": 6, "rows": 4},
-    "bff": {"method": "bff", "ngram": 4},
+    "bff": {"method": "bff", "ngram": 8, "fp_rate": 1e-9},
 }
 SIGNS = {"exact": "scatter", "url": "scatter", "minhash": "scatter", "bff": "count"}
 
 
-def write_files(folder: str, names: str) -> None:
-    """Files of copies of one another, each the same whenever it is written; later ones copy what the others have."""
+def write_files(folder: str, names: str, apart: bool = False) -> None:
+    """Files of copies of one another, each the same whenever it is written; apart: of copies within each alone."""
     for name in names:
-        rng = random.Random(9)
+        rng = random.Random(f"{name} apart" if apart else 9)
         texts = [prose(rng, 40) for _ in range(30)]
         rng = random.Random(name)
         rows = []
         for number in range(25):
             text = rng.choice(texts) if rng.random() < 0.6 else prose(rng, 40)
             text = altered(rng, text, 2) if rng.random() < 0.4 else text
-            rows.append({"id": f"{name}{number}", "text": text, "url": f"http://a.example/{rng.randrange(60)}"})
+            rows.append({"id": f"{name}{number}", "text": text, "url": f"http://a{name * apart}.example/{rng.randrange(60)}"})
         storage.write_bytes(f"{folder}/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
@@ -70,11 +71,6 @@ def run(recipe: Path, out: str, *more: str) -> None:
     assert main(["run", str(recipe), "--out", out, "--inline", "--quiet", *more]) == 0
 
 
-def tasks(out: str) -> Counter[tuple[str, str]]:
-    """Tasks on record by kind and stage."""
-    return Counter((entry.ref.kind, entry.ref.stage.rpartition(" ")[2]) for entry in entries(out))
-
-
 def result(out: str) -> dict[str, bytes]:
     """The bytes that a run is for, by name."""
     names = [entry.uri for entry in storage.list_files(f"{out}/tokens/*/*")]
@@ -89,25 +85,33 @@ def made(out: str, before: set[str]) -> Counter[tuple[str, str]]:
     return Counter((entry.ref.kind, entry.ref.stage.rpartition(" ")[2]) for entry in new)
 
 
+def signed(out: str, before: set[str]) -> int:
+    """The parts that tasks signed or counted since."""
+    new = [entry for entry in entries(out) if entry.key not in before and entry.ref.stage.endswith(("scatter", "count"))]
+    results = [json.loads(bytes(entry.report_as(CallReport).result)) for entry in new]
+    return sum(one["documents"] // 20 if "documents" in one else len(one) for one in results)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("later", ["f", "b", "0"])  # behind the others, between them, before them
+@pytest.mark.parametrize("apart", [False, True], ids=["copies", "apart"])
 def test_only_the_new_file_is_read_filtered_signed_and_tokenized(
-    tmp_path: Path, method: str, later: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, method: str, later: str, apart: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files, out = str(tmp_path / "files"), str(tmp_path / "out")
     write_files(files, "ace")
     asked = recipe(tmp_path, files, method)
     run(asked, out)
     before = {entry.key for entry in entries(out)}
-    write_files(files, later)
+    write_files(files, later, apart)
     capsys.readouterr()
     run(asked, out)
     told = capsys.readouterr().out
     again = made(out, before)
-    assert again["documents", "0"] == 1 and again["dedup", SIGNS[method]] == 1
+    assert again["documents", "0"] == 1 and again["dedup", SIGNS[method]] == signed(out, before) == 1
     ran = sum(count for (kind, _), count in again.items() if kind not in ("cut size", "dedup layout", "dedup result"))
     assert f"{ran} tasks run" in told
-    if later == "f" and method != "bff":  # no document that was there goes for one of the new file, and none is told another copy
+    if apart or (later == "f" and method != "bff"):  # no document that was there goes for one of the new file, or for another one
         assert again["documents", "1"] == 1 and again["tokenize", ""] == 1
     run(asked, str(tmp_path / "fresh"))
     assert result(out) == result(str(tmp_path / "fresh"))

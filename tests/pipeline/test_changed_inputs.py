@@ -141,6 +141,65 @@ def test_a_file_on_a_web_server(
     assert len(texts) == ROWS and all("new file" in text for text in texts)
 
 
+SWAP_WEB = """
+import os, urllib.request
+asked = []
+def look(text):
+    if not asked:
+        asked.append(urllib.request.urlopen(os.environ["SWAP"]).read())
+    return 1.0
+"""
+
+
+@pytest.mark.parametrize("staged", ["false", "true"])
+def test_a_file_that_is_replaced_after_the_listing_and_before_it_is_read(
+    web: WebServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, staged: str
+) -> None:
+    """Every request of its task finds one and the same version, and not the one that was listed."""
+    web.files["x.jsonl"] = jsonl("old")[:40_000].rpartition(b"\n")[0] + b"\n"
+
+    def swap(hit: Hit) -> tuple[int, dict[str, str], bytes] | None:
+        if hit.path == "/swap":
+            web.files["x.jsonl"] = web.files["x.jsonl"].replace(b"old", b"new")
+            return 200, {}, b"swapped"
+        return None
+
+    web.routes = swap
+    monkeypatch.setenv("SWAP", web.url("swap"))
+    (tmp_path / "swap_web.py").write_text(SWAP_WEB)
+    (tmp_path / "first.jsonl").write_bytes(jsonl("first"))
+    path = recipe(tmp_path, [str(tmp_path / "first.jsonl")], "swap_web")
+    data = yaml.safe_load(path.read_text())
+    data["sources"]["later"] = {"read": {"paths": [web.url("x.jsonl")]}}
+    data["run"] |= {"stage_inputs": staged == "true", "split_bytes": "10MB"}
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    assert run(path, tmp_path / "out") == 2
+    refused(capsys, web.url("x.jsonl"))
+    path.write_text(path.read_text().replace("swap_web:look", "swap_none:look"))
+    (tmp_path / "swap_none.py").write_text("def look(text):\n    return 1.0\n")
+    same_as_fresh(path, tmp_path / "out", tmp_path / "fresh")
+
+
+def test_a_file_that_is_written_over_while_its_only_answer_is_sent(
+    web: WebServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The headers are those of the old file, and no request comes after: the server is asked once more at the end."""
+    web.etags = False
+    web.files["x.jsonl"] = jsonl("old")[:40_000].rpartition(b"\n")[0] + b"\n"
+    web.headers["x.jsonl"] = {"Last-Modified": "Sat, 01 Aug 2026 10:00:00 GMT"}
+
+    def write_over(hit: Hit) -> None:
+        if hit.method == "GET" and hit.range != (0, 0):
+            web.headers["x.jsonl"] = {"Last-Modified": "Sat, 01 Aug 2026 10:00:01 GMT"}
+
+    path = recipe(tmp_path, [web.url("x.jsonl")])
+    web.before_body = write_over
+    assert run(path, tmp_path / "out") == 2
+    refused(capsys, web.url("x.jsonl"))
+    web.before_body = lambda hit: None
+    same_as_fresh(path, tmp_path / "out", tmp_path / "fresh")
+
+
 def test_a_server_that_tells_neither_etag_nor_date_is_named_once(
     web: WebServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

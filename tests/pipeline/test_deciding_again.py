@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,16 +137,65 @@ def test_a_limit_set_and_set_back_at_the_command_line(recipe: dict[str, Any], tm
     assert again == fresh
 
 
-def test_a_step_put_in_reads_no_source_again(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands before the new step is taken from the earlier run: texts are neither read nor edited again."""
-    run(recipe, tmp_path, {}, ["c4_quality", "mask_pii"])
-    import pipeline.jobs.documents as job
-    from stages.filters.remove_urls import RemoveUrls
+EXTRACTOR = """
+from pathlib import Path
 
-    def read(*_: Any) -> None:
-        raise AssertionError("a source was read")
+CALLS = Path(__file__).with_name("calls")
 
-    edit = RemoveUrls.edit
-    monkeypatch.setattr(job, "read_files", read)
-    monkeypatch.setattr(RemoveUrls, "edit", lambda self, docs: read() if docs.num_rows else edit(self, docs))
-    assert run(recipe, tmp_path, {}).tasks_run > 0
+
+def work(page):
+    with CALLS.open("a") as calls:
+        calls.write("x")
+    return page.removeprefix("<pre>")
+"""
+
+
+def test_a_step_put_in_after_extraction_extracts_nothing_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The source's own tasks run again, from what they have stored, and nothing of the other source does; so says `run`."""
+    crawl(tmp_path / "a.warc")
+    (tmp_path / "counting_extractor.py").write_text(EXTRACTOR)
+    (tmp_path / "wiki.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents()))
+    train_tokenizer(iter(PROSE), tmp_path / "tokenizer.json", 400, 1 << 20)
+    steps: list[Any] = [{"extract": {"engine": "counting_extractor:work"}}, {"gopher_quality": {"words": {"min": 150}}}]
+    data = {
+        "name": "put-in",
+        "sources": {
+            "web": {"read": {"paths": [f"{tmp_path}/a.warc"]}, "steps": [*steps, {"dedup": {"method": "exact"}}]},
+            "wiki": {"read": {"paths": [f"{tmp_path}/wiki.jsonl"]}, "steps": [{"dedup": {"method": "exact"}}]},
+        },
+        "tokenizer": {"path": str(tmp_path / "tokenizer.json")},
+        "mixture": {},
+    }
+
+    def call(out: str) -> str:
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+        assert main(["run", str(tmp_path / "recipe.yaml"), "--inline", "--quiet", "--out", str(tmp_path / out)]) == 0
+        return capsys.readouterr().out
+
+    def tasks(said: str) -> tuple[int, int]:
+        found = re.search(r"(\d+) tasks run, (\d+) known from before", said)
+        assert found, said
+        return int(found[1]), int(found[2])
+
+    (ran, _), calls = tasks(call("again")), tmp_path / "calls"
+    assert len(calls.read_text()) == len(PROSE)
+    data["sources"]["web"]["steps"].insert(1, {"repetition": dict.fromkeys(Repetition().limits()) | {"top_2gram": {"max": 0.04}}})
+    again, known = tasks(call("again"))
+    assert 0 < again < ran and known > 0
+    assert len(calls.read_text()) == len(PROSE)
+    call("fresh")
+    assert len(calls.read_text()) == 2 * len(PROSE)
+    summaries = [read_summary(str(tmp_path / name)) for name in ("again", "fresh")]
+    assert outcome(tmp_path / "again", summaries[0]) == outcome(tmp_path / "fresh", summaries[1])
+    assert 0 < summaries[0].sources["web"].documents_kept < len(PROSE)
+
+
+def crawl(path: Path) -> None:
+    """A WARC file with a page for each text."""
+    records = []
+    for number, text in enumerate(PROSE):
+        page = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<pre>{text}".encode()
+        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number:032d}>\r\nContent-Length: {len(page)}\r\n"
+        head += f"WARC-Target-URI: http://a.example/{number}\r\nContent-Type: application/http; msgtype=response\r\n\r\n"
+        records.append(head.encode() + page + b"\r\n\r\n")
+    path.write_bytes(b"".join(records))

@@ -15,13 +15,11 @@ from collections.abc import Iterator
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from pydoc_data.topics import topics
 from typing import Any, get_args
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from ledgers import entries
+from keyed_run import keyed_recipe, keys, run
 from pydantic import BaseModel
 
 import pipeline.jobs
@@ -34,7 +32,6 @@ from stages.dedup.spec import Bff, Exact, MinHash, Substring, Url
 from stages.marks import Mark, in_key, marks_of
 from stages.steps import STEPS
 from stages.tokens.shard_format import load_manifest
-from stages.tokens.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [import_module(f"pipeline.jobs.{found.name}") for found in pkgutil.iter_modules(pipeline.jobs.__path__)]
@@ -44,47 +41,9 @@ JOBS = [
     for job in vars(module).values()
     if isinstance(job, type) and issubclass(job, Job) and job is not Job and job.__module__ == module.__name__
 ]
-WORDS = [word for _, topic in sorted(topics.items()) for word in topic.split()]  # real prose
-
-
-def text(number: int) -> str:
-    start = number * 61 % (len(WORDS) - 80)
-    return " ".join(WORDS[start : start + 80]) + f"\nand {number}."
-
-
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    for part in range(3):
-        rows = [{"id": f"{part}-{i}", "text": text(part * 20 + i)} for i in range(20)]
-        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train_tokenizer(iter(text(i) for i in range(60)), tmp_path / "tokenizer.json", 300, 1 << 20)
-    near = {"method": "minhash", "ngram": 2, "partitions": 2}
-    data = {
-        "name": "keys",
-        "sources": {
-            "web": {
-                "read": {"paths": [f"{tmp_path}/[01].jsonl"]},
-                "steps": [{"repetition": {"top_2gram": 0.9}}, {"dedup": near}, {"gopher_quality": {"words": [5, 1000]}}],
-            },
-            "wiki": {"read": {"paths": [f"{tmp_path}/2.jsonl"]}, "steps": [{"dedup": {"method": "bff", "ngram": 5}}]},
-        },
-        "tokenizer": {"path": str(tmp_path / "tokenizer.json")},
-        "shards": {"held_out": 0.1},
-        "mixture": {},
-        "run": {"split_bytes": "3KB"},
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(data, sort_keys=False))
-    return path
-
-
-def run(recipe: Path, *changes: str) -> None:
-    sets = [part for change in changes for part in ("--set", change)]
-    assert main(["run", str(recipe), "--out", str(recipe.parent / "out"), "--inline", "--quiet", *sets]) == 0
-
-
-def keys(recipe: Path) -> dict[str, str]:
-    return {str(entry.ref): entry.key for entry in entries(recipe.parent / "out")}
+    return keyed_recipe(tmp_path)
 
 
 def test_every_field_of_every_job_says_what_it_is_to_the_key() -> None:
@@ -355,90 +314,6 @@ def words(out: Path) -> list[int]:
     """The measure of the kept documents of web, after its dedup."""
     parts = sorted(out.glob("parts/web/1/*.kept.parquet"))
     return [n for part in parts for n in pq.read_table(part).column("gopher_quality.words").to_pylist()]
-
-
-def test_a_users_function_and_what_it_imports_are_in_the_key(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (recipe.parent / "my_helper.py").write_text("FACTOR = 1\n")
-    (recipe.parent / "my_filter.py").write_text(
-        "from my_helper import FACTOR\n\n\ndef length(text):\n    return len(text) * FACTOR\n"
-    )
-    data = yaml.safe_load(recipe.read_text())
-    data["sources"]["wiki"]["steps"] = [{"python": {"function": "my_filter:length", "measure": "length", "min": 10}}]
-    recipe.write_text(yaml.safe_dump(data, sort_keys=False))
-    run(recipe)
-    before = keys(recipe)
-    run(recipe)
-    assert "nothing to do" in capsys.readouterr().out
-    lengths = measured(recipe)
-    (recipe.parent / "my_helper.py").write_text("FACTOR = 2\n")  # of the same size, and perhaps within the same second
-    run(recipe)
-    assert measured(recipe) == [2 * length for length in lengths]  # by the code that the key holds, in the same process too
-    changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
-    assert any(name.startswith("documents/wiki/0/") for name in changed)
-    assert not any("/web/" in name for name in changed)
-
-
-def measured(recipe: Path) -> list[int]:
-    parts = sorted((recipe.parent / "out/parts/wiki/0").glob("*.kept.parquet"))
-    return [length for part in parts for length in pq.read_table(part).column("python.length").to_pylist()]
-
-
-def test_a_users_extractor_is_in_the_key(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pages = []
-    for number in range(4):
-        page = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>{text(number)}</p>".encode()
-        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number:032d}>\r\nContent-Length: {len(page)}\r\n"
-        head += f"WARC-Target-URI: http://a.example/{number}\r\nContent-Type: application/http; msgtype=response\r\n\r\n"
-        pages.append(head.encode() + page + b"\r\n\r\n")
-    (recipe.parent / "a.warc").write_bytes(b"".join(pages))
-    extractor = recipe.parent / "my_extractor.py"
-    extractor.write_text("def work(page):\n    return page.replace('<p>', '')\n")
-    data = yaml.safe_load(recipe.read_text())
-    read = {"paths": [str(recipe.parent / "a.warc")]}
-    data["sources"]["wiki"] = {"read": read, "steps": [{"extract": {"engine": "my_extractor:work"}}]}
-    recipe.write_text(yaml.safe_dump(data, sort_keys=False))
-    run(recipe)
-    before = keys(recipe)
-    run(recipe)
-    assert "nothing to do" in capsys.readouterr().out
-    extractor.write_text("def work(page):\n    return page.replace('<p>', '').upper()\n")
-    run(recipe)
-    changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
-    assert "documents/wiki/0/00000" in changed and not any(name.startswith("documents/web/") for name in changed)
-    (part,) = (recipe.parent / "out/parts/wiki/0").glob("*.kept.parquet")
-    assert all(one.isupper() for one in pq.read_table(part).column("text").to_pylist())
-
-
-def test_what_a_users_package_imports_by_relative_names_is_in_the_key(
-    recipe: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    package = recipe.parent / "my_package"
-    (package / "deep").mkdir(parents=True)
-    sources = {
-        "__init__.py": "ONE = 1\n",
-        "near.py": "TWO = 1\n",
-        "far.py": "THREE = 1\n",
-        "deep/__init__.py": "",
-        "deep/filters.py": "from .. import ONE, near\nfrom ..far import THREE\nfrom .beside import (\n    FOUR,\n)\n\n\n"
-        "def length(text):\n    return len(text) * ONE * near.TWO * THREE * FOUR\n",
-        "deep/beside.py": "FOUR = 1\n",
-    }
-    for name, source in sources.items():
-        (package / name).write_text(source)
-    data = yaml.safe_load(recipe.read_text())
-    step = {"function": "my_package.deep.filters:length", "measure": "length", "min": 10}
-    data["sources"]["wiki"]["steps"] = [{"python": step}]
-    recipe.write_text(yaml.safe_dump(data, sort_keys=False))
-    run(recipe)
-    for name, source in sources.items():
-        before = keys(recipe)
-        (package / name).write_text(source + "# another\n")
-        run(recipe)
-        changed = {name for name, key in keys(recipe).items() if before.get(name) != key}
-        assert changed and all(name.startswith("documents/wiki/0/") for name in changed), name
-    capsys.readouterr()
-    run(recipe)
-    assert "nothing to do" in capsys.readouterr().out
 
 
 def test_data_that_a_module_reads_is_in_the_key_of_what_uses_it(copied: Path) -> None:

@@ -99,14 +99,16 @@ def test_words_of_french_are_spacys() -> None:
     spacy = pytest.importorskip("spacy")
     given = [
         "L'eau de l'été, c'est qu'elle m’a dit d'où j'étais.", "'mot' d' 'l'arbre'", "rien", "", "l'", "À l'œuvre l’île",
-        "Le moulin tourne, mais l'homme n'y est plus.",
+        "Le moulin tourne, mais l'homme n'y est plus.", "Les États-Unis, dont Saint-Pétersbourg et Aix-en-Provence, peut-être",
+        "dit-il aujourd'hui, en 44 av. J.-C., etc. Here's demi-finale-là porte-monnaie gare-routière d'ici-bas c'est-à-dire",
+        "ex-libris Néo-Zélandais états-unien dit-on : donnez-moi, après-demain Condé-sur-l'Escaut -x a- b--c d-'e",
     ]  # fmt: skip
     texts = pa.array(given, pa.large_string())
     spans, ends = word_spans(texts, "french")
     data = text_buffers(texts)[0].tobytes()
     words = [data[a:b].decode() for a, b in spans.reshape(-1, 2).tolist()]
     split = spacy.blank("fr")
-    for row in (0, 2, 3, 5, 6):
+    for row in (0, 2, 3, 5, 6, 7, 8, 9):
         assert words[ends[row] : ends[row + 1]] == [token.text for token in split(given[row])], given[row]
     assert words[ends[1] : ends[2]][-3:] == ["l'", "arbre", "'"] and words[ends[4] : ends[5]][0].startswith("l")
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
 import yaml
 
 from pipeline import storage
+from pipeline.cli import main
+from pipeline.ledger import Entry, Ledger, Output, Ref, report_of
+from pipeline.plan.node import Report
+from pipeline.storage.s3_client import client
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,3 +93,75 @@ def test_wrong_credentials_and_missing_buckets_are_one_sentence(bucket: str, s3:
         "run", str(tmp_path / "recipe.yaml"), "--out", "s3://no-such-bucket/run", "--inline", env=s3.environment()
     )
     assert nowhere.returncode == 2 and "no-such-bucket" in nowhere.stderr
+
+
+def small_recipe(folder: Path, **shards: Any) -> Path:
+    rows = [json.dumps({"id": name, "text": text}) + "\n" for name, text in sorted(topics.items())]
+    (folder / "topics.jsonl").write_text("".join(rows))
+    data = {
+        "name": "small",
+        "sources": {"docs": {"read": {"paths": [f"{folder}/topics.jsonl"]}}},
+        "tokenizer": {"train": {"vocab_size": 300}},
+        "shards": shards,
+        "mixture": {},
+    }
+    (folder / "small.yaml").write_text(yaml.safe_dump(data))
+    return folder / "small.yaml"
+
+
+# The command, with a heartbeat that writes the lock again as fast as the server takes it.
+RESTLESS = """
+import sys
+from pipeline import cli
+from pipeline.storage import lock_object
+
+lock_object.HEARTBEAT = 0
+status = cli.main(sys.argv[1:])
+print(f"{status=}", flush=True)
+"""
+
+
+def test_a_run_whose_tasks_check_the_lock_while_it_is_written_goes_through(s3: Any, tmp_path: Path) -> None:
+    """Each shard is a final file, and its task asks before it writes one whether the run is still there."""
+    command = ["run", str(small_recipe(tmp_path, bytes=4096)), "--out", s3.uri("restless"), "--inline"]
+    done = subprocess.run(
+        [sys.executable, "-c", RESTLESS, *command], cwd=ROOT, env=s3.environment(), capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0 and "status=0" in done.stdout, done.stderr
+    shards = [entry for entry in storage.list_files(s3.uri("restless/tokens")) if entry.uri.endswith(".npy")]
+    assert len(shards) > 60
+    assert not storage.exists(s3.uri("restless/run.lock"))
+
+
+@contextmanager
+def requests_to(run: str) -> Iterator[list[str]]:
+    sent: list[str] = []
+    events = client(run).meta.events
+    events.register("before-send.s3", lambda request, **_: sent.append(request.url), unique_id="count")
+    try:
+        yield sent
+    finally:
+        events.unregister("before-send.s3", unique_id="count")
+
+
+def test_questions_about_a_large_run_cost_few_requests(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Thousands of tasks are a few files of the ledger: each more costs no request, and parts are not listed."""
+    out = s3.uri("large")
+    assert main(["run", str(small_recipe(tmp_path)), "--out", out, "--inline", "--quiet"]) == 0
+    costs: list[dict[str, int]] = []
+    for added in (0, 3000):
+        with Ledger(out, writable=True) as ledger:
+            for number in range(added):
+                ref, outputs = Ref("documents", "more", "0", number), [Output(f"parts/more/0/{number}.parquet", 1, "0" * 32)]
+                times, report = (1.0, 1.0, 1, "host", "now"), report_of(Report())
+                ledger.add(Entry(f"{number:032x}", ref, "b", "i", None, outputs, [], *times, report=report))
+        costs.append({})
+        for question in ("status", "inspect"):
+            capsys.readouterr()
+            with requests_to(out) as sent:
+                assert main([question, out, "--json"]) == 0
+            costs[-1][question] = len(sent)
+            told = json.loads(capsys.readouterr().out)
+            if question == "status":
+                assert told["phases"].get("documents/more/0", {"tasks": 0})["tasks"] == added
+    assert costs[1]["inspect"] == costs[0]["inspect"] and costs[1]["status"] <= costs[0]["status"] + 8, costs

@@ -334,3 +334,27 @@ def test_a_formula_is_read_as_python_reads_it() -> None:
     for wrong in ("y", "x.real", "x[0]", "log2(x, 2)", "x if x else 1", "True", "'a'", "1 +", "x @ x", "__import__('os')"):
         with pytest.raises(ValueError, match="formula in x"):
             evaluate(wrong, x)
+
+
+def test_a_topic_of_a_classifier_is_split_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The likeliest label of a `quality` step with a name of its own; what asks a finished run knows that step."""
+    path = write(tmp_path / "in", {"by": "topic.top_1", "labels": {"many": ["hq"]}})
+    recipe = yaml.safe_load(path.read_text())
+    for name, number in (("few", 0), ("many", 2)):
+        recipe["sources"][name] = {"read": {"paths": [f"{number}.jsonl"]}}
+    settings = {"dim": 4, "epoch": 3, "bucket": 100}
+    train = {"positive": ["many"], "negative": ["few"], "settings": settings}
+    recipe["sources"]["web"]["steps"].append({"quality": {"name": "topic", "train": train, "labels": 1, "score": 0}})
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    out = run(path, tmp_path / "run")
+    table = pipeline.open_run(str(out)).documents("web").read_all()
+    label = dict(zip(table.column("id").to_pylist(), table.column("topic.top_1").to_pylist(), strict=True))
+    sources = load_manifest(out)["sources"]
+    found = {member: {label[name] for name, _ in listed(out, sources[member])} for member in ("web-many", "web-other")}
+    assert found == {"web-many": {"hq"}, "web-other": {"cc"}}
+    assert main(["report", str(out), "--out", str(tmp_path / "report.html")]) == 0
+    recipe["sources"]["web"]["split"]["by"] = "topic.top_2"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    capsys.readouterr()
+    assert main(["run", str(path), "--out", str(out), "--inline"]) == 2
+    assert "topic has no measure 'top_2'" in capsys.readouterr().err

@@ -178,6 +178,44 @@ def test_western_text_in_an_encoding_of_the_east(encoding, text):
 
 
 @pytest.mark.parametrize(
+    ("language", "encoding"),
+    [
+        *(("ru", "windows-1251"), ("ru", "koi8-r"), ("pl", "iso-8859-2")),
+        *(("el", "iso-8859-7"), ("he", "windows-1255"), ("th", "windows-874")),
+    ],
+)
+def test_a_server_that_declares_latin_1_for_anything(language, encoding):
+    """The page knows better where a detector agrees; where none does, browsers believe the server."""
+    page = f"<meta charset={encoding}><p>{LANGUAGES[language][0] * 3}</p>"
+    assert decode(endec.encode(page, encoding), "ISO-8859-1").text == page
+    western = f"<meta charset={encoding}><p>{LANGUAGES['de'][0] * 3}</p>"
+    assert decode(western.encode("cp1252"), "ISO-8859-1").text == western
+
+
+@pytest.mark.parametrize("language", ["ru", "el", "he", "ar", "th", "ja", "zh", "zh-tw", "ko"])
+def test_latin_1_declared_for_words_without_a_plain_letter(language):
+    """By the server and the page: they are no western text, damaged or not."""
+    for encoding in LANGUAGES[language][1]:
+        html, raw = page(LANGUAGES[language][0] * 3, encoding, meta=False)
+        raw = b"<meta charset=iso-8859-1>" + raw
+        assert decode(raw, "latin1").text == "<meta charset=iso-8859-1>" + html
+        at = len(raw) // 2
+        while raw[at] < 0x80:
+            at += 1
+        if encoding not in ("shift_jis", "gb18030"):  # of too few bytes that stand beside another above ASCII
+            assert decode(raw[:at] + b"\xff" + raw[at:], "latin1").text.endswith(html[-40:])
+
+
+@pytest.mark.parametrize(("language", "encoding"), [one for one in ENCODED if one[1] in MULTI_BYTE])
+def test_damage_that_means_something_in_another_encoding_of_the_east(language, encoding):
+    """A byte 0x80 is the euro sign of GBK: a declared EUC-KR, one byte of which means nothing, is EUC-KR all the same."""
+    html = f"<p>{LANGUAGES[language][0]}</p>\n"
+    raw = endec.encode(html, encoding)
+    for byte in (b"\x80", b"\xff"):
+        assert decode(raw[:4] + byte + raw[5:] + raw, encoding).text.endswith(html)
+
+
+@pytest.mark.parametrize(
     ("label", "encoding"), [("cp949", "euc-kr"), ("latin-1", "windows-1252"), (" 'UHC' ", "euc-kr")]
 )
 def test_labels_that_only_python_knows(label, encoding):

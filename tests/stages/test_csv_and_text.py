@@ -133,3 +133,16 @@ def test_a_file_that_is_no_text_is_refused(raw):
     rows, events = read(raw, "x.txt")
     assert rows == [] and [(type(event), event.documents) for event in events] == [(Problem, 1)]
     assert "it is no text" in events[0].reason
+
+
+def test_lines_that_end_in_carriage_returns_alone_are_named():
+    with pytest.raises(InputError, match=r"its header: its lines end in carriage returns alone: .* \(tr"):
+        read(b"text,id\ra b,1\rc d,2\r")
+    rows, events = read(b"text,id\na b,1\rc d,2\ne,3\n")
+    assert [row["text"] for row in rows] == ["e"]
+    assert [event.reason[:42] for event in events] == ["its lines end in carriage returns alone: e"]
+
+
+def test_a_header_that_is_no_csv_is_not_taken_from_the_next_row():
+    with pytest.raises(InputError, match="its header: it is not valid CSV"):
+        read(b'"text"x,id\ntext,id\na,1\n')

@@ -123,6 +123,7 @@ ODD = {
     ),
     "nested bad text": (pa.ListArray.from_arrays([0, 1, 1, 2], damaged([b"\xfe", b"b"])), ["\ufffd"]),
     "map": (pa.array([[("a", 1)], None, []], pa.map_(pa.string(), pa.int64())), [["a", 1]]),
+    "map of bytes": (pa.array([[("a", b"\xe9")], None, []], pa.map_(pa.string(), pa.binary())), [["a", "�"]]),
     "uuid": (pa.array([b"\0" * 16, None, b"\1" * 16], pa.uuid()), "00000000-0000-0000-0000-000000000000"),
     "fixed bytes": (pa.array([b"ab", None, b"\xff\xfe"], pa.binary(2)), "ab"),
     "null": (pa.nulls(3), None),
@@ -144,6 +145,7 @@ def test_no_value_of_another_column_ends_a_run(name):
         "infinities": [1],
         "invalid UTF-8": [1],
         "nested bad text": [1],
+        "map of bytes": [1],
         "fixed bytes": [1],
     }.get(name, [])
     rows, events, _ = read(write(pa.table({"text": ["a", "b", "c"], "other": column})), metadata=False)

@@ -6,57 +6,14 @@ import json
 import random
 import re
 import tracemalloc
-import zlib
 
 import pytest
 import zstandard
-from fastwarc.stream_io import BrotliWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from warc_records import PAGE_HTML, dropped, members, problems, read, record
 
-from stages.document import PAGE
-from stages.read import Dropped, Problem, ReadSpec, Skipped, read_batches
-
-PAGE_HTML = b"<html><title>t</title><body><p>Water turns the wheel.</p></body></html>"
-
-
-def record(
-    number, kind="response", body=PAGE_HTML, http="Content-Type: text/html", extra="", status="200 OK", length=None
-):
-    block = body
-    if kind in ("response", "revisit"):
-        block = f"HTTP/1.1 {status}\r\n{http}\r\n\r\n".encode() + body
-        extra = "Content-Type: application/http; msgtype=response\r\n" + extra
-    head = (
-        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Record-ID: <urn:uuid:{number}>\r\n"
-        f"WARC-Target-URI: http://a.org/{number}\r\nWARC-Date: 2024-01-01T00:00:00Z\r\n{extra}"
-        f"Content-Length: {len(block) if length is None else length}\r\n\r\n"
-    )
-    return head.encode() + block + b"\r\n\r\n"
-
-
-def members(*records):
-    return b"".join(gzip.compress(one, mtime=0) for one in records)
-
-
-def read(raw, name="x.warc.gz", batch_bytes=1 << 20, **spec):
-    events = []
-    batches = list(
-        read_batches(io.BytesIO(raw), name, ReadSpec(**spec), batch_bytes=batch_bytes, on_event=events.append)
-    )
-    for batch in batches:
-        assert batch.schema == PAGE
-        batch.validate(full=True)
-    return [row for batch in batches for row in batch.to_pylist()], events
-
-
-def problems(events):
-    return [(event.record, event.offset, event.documents) for event in events if isinstance(event, Problem)]
-
-
-def dropped(events):
-    return [(event.record, event.reason) for event in events if isinstance(event, Dropped)]
-
+from stages.read import ReadSpec, Skipped, read_batches
 
 WHOLE = [
     record(1, "warcinfo", b"software: x"),
@@ -181,67 +138,6 @@ def test_garbage_and_nothing():
     rows, events = read(b"WARC/1.0\r\nX: " + b"y" * 100_000 + b"\r\n\r\n" + record(2), "x.warc")
     assert [row["record"] for row in rows] == [2]
     assert problems(events) == [(1, 0, 0)]
-
-
-def _chunked(body):
-    return (
-        b"".join(b"%x\r\n%s\r\n" % (len(body[i : i + 20]), body[i : i + 20]) for i in range(0, len(body), 20))
-        + b"0\r\n\r\n"
-    )
-
-
-def _brotli(body):
-    target = io.BytesIO()
-    with BrotliWriter(target) as writer:
-        writer.write(body)
-    return target.getvalue()
-
-
-def _bare_deflate(body):
-    deflate = zlib.compressobj(wbits=-15)
-    return deflate.compress(body) + deflate.flush()
-
-
-ENCODED = {
-    "Content-Encoding: gzip": gzip.compress,
-    "Content-Encoding: x-gzip": gzip.compress,
-    "Content-Encoding: GZIP": gzip.compress,
-    "Content-Encoding: deflate": zlib.compress,
-    "Content-Encoding: deflate ": _bare_deflate,
-    "Content-Encoding: br": _brotli,
-    "Content-Encoding: zstd": zstandard.compress,
-    "Content-Encoding: identity": bytes,
-    "Content-Encoding: gzip, gzip": lambda body: gzip.compress(gzip.compress(body)),
-    "Transfer-Encoding: chunked": _chunked,
-    "Transfer-Encoding: chunked\r\nContent-Encoding: gzip": lambda body: _chunked(gzip.compress(body)),
-}
-
-
-@pytest.mark.parametrize("header", ENCODED)
-def test_encodings_are_undone_or_were_already(header):
-    http = f"Content-Type: text/html\r\n{header}"
-    for body in (ENCODED[header](PAGE_HTML), PAGE_HTML):
-        rows, events = read(members(record(1, body=body, http=http)))
-        assert events == []
-        assert [row["html"] for row in rows] == [PAGE_HTML]
-
-
-@pytest.mark.parametrize(
-    ("header", "body"),
-    [
-        ("Content-Encoding: gzip", gzip.compress(random.Random(1).randbytes(500))[:-100]),
-        ("Content-Encoding: zstd", zstandard.compress(PAGE_HTML * 10)[:-5]),
-        ("Content-Encoding: secret", b"\0\1\2"),
-        ("Content-Encoding: br", b"\xff\0\1\2\3"),
-        ("Transfer-Encoding: chunked", _chunked(PAGE_HTML)[:-30]),
-        ("Transfer-Encoding: chunked", _chunked(PAGE_HTML).replace(b"\r\n14\r\n", b"\r\nzz\r\n")),
-    ],
-)
-def test_a_damaged_body_costs_its_page(header, body):
-    rows, events = read(members(record(1, body=body, http=f"Content-Type: text/html\r\n{header}"), record(2)))
-    assert [row["record"] for row in rows] == [2]
-    assert problems(events) == [(1, 0, 1)]
-    assert [event.damage for event in events] == [False]  # the file itself is whole, and was read to its end
 
 
 def test_a_body_that_the_crawler_cut_is_kept_as_far_as_it_goes():

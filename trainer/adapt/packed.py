@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.adapt.config import Method
-from trainer.adapt.pairs import ROLES, Pairs, Sequences
+from trainer.adapt.pairs import Pairs, Sequences
 from trainer.errors import TrainerError
 from trainer.loader.packing import pack
 
@@ -132,8 +132,3 @@ def require_kind(pairs: Pairs, method: Method) -> None:
         raise TrainerError(f"{pairs.folder}: holds {pairs.kind}; {method} learns from {' or '.join(wanted)}")
     if method == "kto" and len(np.unique(pairs.train.pair)) < 2:
         raise TrainerError(f"{pairs.folder}: kto needs two pairs at least")
-
-
-def role_number(name: str) -> int:
-    """The number of a role."""
-    return ROLES.index(name)

@@ -13,23 +13,20 @@ function. What `materialize.py` wrote is opened the same way, reads the same and
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from stages.tokens.shard_format import Manifest, ShardError, canonical_json, load_manifest
-from trainer.loader.files import THREADS, DataError, Reader
+from trainer.loader.ahead import AHEAD, read_ahead
+from trainer.loader.files import DataError, Reader
 from trainer.loader.order import Order, Permutation, key
 from trainer.loader.packing import open_pack, pack_shards, packing_folder
 from trainer.loader.sources import Chunks, Extents, Packed, Pieces, asked_of
 
 BLOCK = 1 << 14  # positions of the order looked up at once: one call costs as much as some thousand lookups
-AHEAD = 4  # batches read before they are wanted
 ENTROPY_TOKENS = 10_000_000
 ENTROPY_BATCH = 1 << 20  # tokens counted at once
 MATERIALIZED = "materialized"  # the manifest's key in a folder that materialize.py wrote
@@ -217,26 +214,6 @@ class Instances:
         """
         starts = range(first, len(self) - count + 1, count)
         return read_ahead((lambda start=start: self.batch(start, count) for start in starts), ahead)
-
-
-def read_ahead(calls: Iterable[Callable[[], Any]], ahead: int, threads: int = THREADS) -> Iterator[Any]:
-    """The results of the calls, in order. Up to `ahead` of them are made by `threads` before they are wanted.
-
-    An error of a call is raised when its turn has come; no call is begun after that, or when the iterator is closed.
-    """
-    waiting: deque[Future[Any]] = deque()
-    left = iter(calls)
-    pool = ThreadPoolExecutor(max(1, min(threads, ahead)), "headrace-data")
-    try:
-        for call in itertools.islice(left, ahead):
-            waiting.append(pool.submit(call))
-        while waiting:
-            result = waiting.popleft().result()
-            for call in itertools.islice(left, 1):
-                waiting.append(pool.submit(call))
-            yield result
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Plan(NamedTuple):

@@ -376,6 +376,7 @@ def test_on_s3_opening_and_asking_costs_few_requests(s3: Any) -> None:
     try:
         with Ledger(run) as ledger:
             assert all(ledger.find(key_of(number)) for number in range(50))
+            assert not any(ledger.size_of(f"parts/web/0/none-{number}") for number in range(50))
     finally:
         client(run).meta.events.unregister("before-send.s3", unique_id="count")
     # The ledger's listing, the index, two pieces of the log at most, and the listing of one folder.

@@ -110,7 +110,9 @@ def test_wrong_tokens_are_named_by_document(copy: Path, monkeypatch: pytest.Monk
 
 def test_end_tokens_that_a_recipe_lets_stand_are_a_note(copy: Path) -> None:
     change(copy, "tokens/web/00001.npy", {1: 0})
-    (copy / "recipe.json").write_bytes(orjson.dumps({"tokenizer": {"rules": {"special_tokens_in_text": "match"}}}))
+    rules = {"rules": {"special_tokens_in_text": "match"}}
+    recipe = {"name": "web", "shards": {"held_out": 0.0}, "tokenizer": rules}
+    (copy / "recipe.json").write_bytes(orjson.dumps(recipe))
     found = inspect(str(copy))
     assert len(found.problems) == 1 and "sha256" in found.problems[0]
     assert "stands inside document 1 (web-train-1-0)" in found.notes[0]

@@ -159,7 +159,7 @@ def test_servers_without_conditional_writes(s3, monkeypatch, caplog):
     try:
         with storage.RunLock(run) as lock:
             assert "the run's lock is only advisory" in caplog.text
-            until(lambda: lock._lock._holder["beat"] > 4)
+            until(lambda: lock._lock._holder.beat > 4)
             lock.check()
             # Without conditions a beat may still write over the other's lock: it writes again, as its own heartbeat would.
             until(lambda: foreign(run) or lock._lock._lost)

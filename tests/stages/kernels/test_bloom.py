@@ -14,7 +14,8 @@ from stages.dedup.bff import hash_texts
 from stages.dedup.bloom import design, false_positive_rate, load_filter, make_filter, save_filter
 from stages.dedup.spec import Bff
 from stages.errors import InputError, UserError
-from stages.kernels.bloom import bff, cut_spans, first_holders
+from stages.kernels.bloom import bff, first_holders
+from stages.kernels.cut import cut_spans
 from stages.kernels.unicode_tables import code_points
 from stages.kernels.words import word_ends
 
