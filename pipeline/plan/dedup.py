@@ -181,7 +181,7 @@ class _Calls:
         )
         weight = sum(self.weights.get(path, 0) for path in read)
         ref = Ref("dedup", self.over.source, f"{self.over.name} {phase.name}", number)
-        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read), _threads(task))
+        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read), task.cores)
 
     def _with_files(self, value: Any, read: list[str]) -> Any:
         """The value with each known file's name replaced by the file; the names are added to `read`."""
@@ -205,7 +205,7 @@ class _Calls:
         settings = self.over.settings
         sizes = self.over.sizes or {}
         if kind == "filter" and isinstance(settings, Filtering) and settings.load:
-            return filter_memory(sizes[settings.load], _threads(task))
+            return filter_memory(sizes[settings.load], task.cores)
         if task.memory is not None:
             old = settings.against if isinstance(settings, Filtering) else ()  # filters of older runs are held beside its own
             return task.memory + sum(sizes.get(uri, 0) for uri in old)
@@ -240,9 +240,3 @@ def _named(summary: DedupSummary) -> list[str]:
     kinds = (summary.removals, summary.cuts, summary.parts, summary.copies)
     found += [path for files in kinds for path in (files or {}).values()]
     return found + [shard.filter for shard in summary.shards or () if shard.filter]
-
-
-def _threads(task: Task) -> int:
-    """The cores that a call uses."""
-    threads = task.arguments.get("threads", 1)
-    return threads if isinstance(threads, int) else 1
