@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.overrides import RecipeError, read_yaml
 from pipeline.recipe import Recipe
+from pipeline.shipped import folders
 from stages.errors import UserError
 from stages.quality.classifier import Quality
 from stages.step import Settings, Step
@@ -157,10 +158,13 @@ def _without(recipe: Recipe, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read(path: str) -> list[Arm]:
-    if not Path(path).is_file():
+    """The arms of a file, or of one that comes with Headrace, by name: configs/ablations/NAME.yaml."""
+    places = [Path(path), *(folder / "ablations" / f"{path}.yaml" for folder in folders())]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
         raise UserError(f"--arms {path}: is neither a file nor one of {', '.join(PLANS)}")
     try:
-        written = TypeAdapter(_Written).validate_python(read_yaml(Path(path)))
+        written = TypeAdapter(_Written).validate_python(read_yaml(file))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -172,7 +176,7 @@ def _read(path: str) -> list[Arm]:
         raise UserError(str(error)) from None
     if wrong := next((name for name in written.arms if not NAME.fullmatch(name)), None):
         raise UserError(f"{path}: arms.{wrong}: a name has letters, digits, + . _ and -")
-    folder = Path(path).resolve().parent
+    folder = file.resolve().parent
     found = []
     for name, arm in written.arms.items():
         arm = arm or _WrittenArm()

@@ -38,7 +38,8 @@ def best_mixture(
             if step < TINY:
                 break
     shares = np.where(shares < SMALLEST, 0.0, shares)
-    shares[np.argmax(caps - shares)] += 1 - shares.sum()  # what such shares had, and rounding
+    room = np.where(shares > 0, caps - shares, -1.0)
+    shares[np.argmax(room)] += 1 - shares.sum()  # what such shares had, and rounding
     return shares, max(gap, 0.0)
 
 

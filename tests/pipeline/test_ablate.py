@@ -26,7 +26,7 @@ from pipeline.ablate.train import Plan, run_trainer, train_all
 from pipeline.cli import main
 from pipeline.place import Placement
 from pipeline.ray_driver import Raised, Result
-from pipeline.recipe import build_recipe
+from pipeline.recipe import build_recipe, load_recipe
 from stages.errors import UserError
 
 WORDS = ["mill", "wheel", "water", "stone", "river", "grain", "turns", "stands", "at", "the", "of", "and"]
@@ -159,6 +159,15 @@ def test_ready_plans() -> None:
     engines = arms_of("extraction", found)
     assert [arm.name for arm in engines] == ["resiliparse", "blocks", "whole-page"]
     assert engines[1].assignments[::2] == ("sources.a.steps.extract.engine=blocks", "sources.b.steps.extract.engine=blocks")
+
+
+def test_arms_that_come_with_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arms = arms_of("web_steps", load_recipe("web_steps", None))
+    assert [arm.name for arm in arms][:2] == ["raw", "main_text"] and len(arms) == 7
+    for arm in arms:
+        found = load_recipe("web_steps", None, arm.assignments).sources["web"]
+        assert arm.name != "raw" or [name for name, _ in found.steps] == ["extract"]
 
 
 def test_buckets_and_cutoffs_of_a_measure() -> None:

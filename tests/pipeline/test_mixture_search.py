@@ -187,6 +187,13 @@ def test_proxies_are_used_again_where_one_source_changed(
     assert any("12 proxies of earlier searches are used again" in note for note in again["notes"])
     assert again["measured"]["all"]["best"] <= again["measured"]["all"]["natural"]
 
+    # Where nothing changed there is nothing to be tried but the mixture that was found.
+    trained.clear()
+    assert main(command(tmp_path, "run", "--reuse", str(tmp_path / "out"), out="same")) == 0
+    same = json.loads((tmp_path / "same/search.json").read_text())
+    assert same["proxies"] == found["proxies"] and same["fingerprint"] == found["fingerprint"]
+    assert {path.name for path in trained} == {"seed-1", "seed-2"}
+
     # Proxies that were trained otherwise cannot be compared.
     assert main(command(tmp_path, "run_2", "--reuse", str(tmp_path / "out"), "--threads", "2", out="third")) == 2
     assert "cannot be compared with new ones" in capsys.readouterr().err
@@ -291,7 +298,8 @@ def test_the_best_mixture_is_that_of_a_search_over_all(stay: float, most: float)
         laws = [LogLinear(1.0, rng.normal(0, 1, 3), 0.0) for _ in range(2)]
         weights = rng.dirichlet([1, 1])
         found, gap = best_mixture(laws, weights, natural, caps, stay)
-        assert found.sum() == pytest.approx(1) and (found <= caps + 1e-12).all() and (found >= 0).all()
+        assert found.sum() == pytest.approx(1) and (found <= caps + 1e-12).all()
+        assert ((found == 0) | (found >= 1e-6)).all()
         mine = objective(laws, weights, natural, stay, found)
         brute = min(objective(laws, weights, natural, stay, one) for one in grid)
         assert mine <= brute + 1e-5 and gap < 1e-5
