@@ -206,8 +206,12 @@ def report(results: dict[str, Result], size: int) -> None:
     print(f"{name}: F1 {found['all'].f1:.3f}, {verdict(found['all'].f1, GOAL_F1)}")
     english = found.get("en")
     if english:
-        worst = min((other for other in found if other != "all"), key=lambda other: found[other].f1)
-        gap = english.f1 - found[worst].f1
-        print(f"{name}: {worst} is {gap:.3f} below English, {verdict(gap, GOAL_LANGUAGE, at_most=True)}")
+        below = {other: english.f1 - judged.f1 for other, judged in found.items() if other not in ("all", "en")}
+        unsaid = below.pop("not said", None)
+        if below:
+            worst = max(below, key=lambda other: below[other])
+            print(f"{name}: {worst} is {below[worst]:.3f} below English, {verdict(below[worst], GOAL_LANGUAGE, at_most=True)}")
+        if unsaid is not None:
+            print(f"{name}: pages that state no language are {unsaid:.3f} below English")
     speed = size / results["blocks"].seconds / 1e6
     print(f"blocks: {speed:.0f} MB/s, {verdict(speed, GOAL_SPEED)}")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 
 import chardetng_py
-import numpy as np
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
 from stages.encodings import MULTI_BYTE, REPLACEMENT, UTF16, Decoded, decode_as, name_of, table_of
@@ -46,6 +46,7 @@ _NOT_DETECTED = UTF16 | {"utf-8", "replacement"}
 _UKRAINIAN = {"koi8-r": "koi8-u"}  # the same but for letters in place of eight signs that draw boxes
 
 _ASCII, _HIGH = bytes(range(0x80)), bytes(range(0x80, 0x100))
+_RUN = re.compile(rb"[\x80-\xff]+")
 _CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\n\f\r\x1b")
 _JAPANESE = re.compile(rb"\x1b\$(?:[@B]|\(D)[\x21-\x7e]")  # ISO-2022-JP: an escape, and a two-byte character
 _KOREAN = b"\x1b$)C"  # ISO-2022-KR: its announcement
@@ -277,8 +278,8 @@ def _detected(data: bytes, *, holes: bool = True) -> tuple[str | None, Decoded]:
 
 def _in_runs(data: bytes) -> bool:
     """Whether most bytes above ASCII stand beside others, as they do in encodings of several bytes a character."""
-    high = np.frombuffer(data, np.uint8) >= 0x80
-    return bool(2 * np.count_nonzero(high[1:] & high[:-1]) >= np.count_nonzero(high))
+    count = len(data) - len(data.translate(None, _HIGH))
+    return 2 * (count - sum(1 for _ in _RUN.finditer(data))) >= count
 
 
 def _firefox(data: bytes) -> str:
@@ -298,17 +299,17 @@ def _with_holes(data: bytes) -> tuple[str, Decoded] | None:
 
     Detectors take such bytes for a proof that it is another one; without all that may be such, they find it.
     """
-    counts = np.bincount(np.frombuffer(data, np.uint8), minlength=256)
-    most = HOLES * counts[0x80:].sum()
+    counts = Counter(data.translate(None, _ASCII))
+    most = HOLES * counts.total()
     rare = bytes(byte for byte in set().union(*_holes().values()) if 0 < counts[byte] <= most)
     if not rare:
         return None
     whole = data.translate(None, rare)
     found, decoded = _detected(whole, holes=False)
-    if found is None or 2 * sum(map(str.isalpha, _foreign(decoded.text))) < counts[0x80:].sum():
+    if found is None or 2 * sum(map(str.isalpha, _foreign(decoded.text))) < counts.total():
         return None  # of signs alone nothing can be told
     for name, holes in _holes().items():
-        if 0 < counts[list(holes)].sum() <= most and decoded == decode_as(whole, name):
+        if 0 < sum(counts[byte] for byte in holes) <= most and decoded == decode_as(whole, name):
             return name, decode_as(data, name)
     return None
 

@@ -73,8 +73,8 @@ class DedupCall(Job):
             if "written" in signature(function).parameters:  # it lets each of its files go once that is whole
                 outputs["written"] = lambda local: unfinished.pop(local).close()
             how_much = dict(self.how_much)
-            if "threads" in how_much:
-                how_much["threads"] = min(how_much["threads"], context.cores)
+            if isinstance(threads := how_much.get("threads"), int):
+                how_much["threads"] = min(threads, context.cores)
             result = function(**self.settings, **reads, **how_much, **outputs, open_file=open_file)
         return CallReport(result=msgspec.Raw(msgspec.json.encode(result)))
 

@@ -181,8 +181,7 @@ class _Calls:
         )
         weight = sum(self.weights.get(path, 0) for path in read)
         ref = Ref("dedup", self.over.source, f"{self.over.name} {phase.name}", number)
-        cores = task.arguments.get("threads", 1)
-        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read), cores)
+        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read), task.cores)
 
     def _with_files(self, value: Any, read: list[str]) -> Any:
         """The value with each known file's name replaced by the file; the names are added to `read`."""
@@ -206,7 +205,7 @@ class _Calls:
         settings = self.over.settings
         sizes = self.over.sizes or {}
         if kind == "filter" and isinstance(settings, Filtering) and settings.load:
-            return filter_memory(sizes[settings.load], task.arguments["threads"])
+            return filter_memory(sizes[settings.load], task.cores)
         if task.memory is not None:
             old = settings.against if isinstance(settings, Filtering) else ()  # filters of older runs are held beside its own
             return task.memory + sum(sizes.get(uri, 0) for uri in old)

@@ -67,7 +67,7 @@ def filtered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Signe
         outputs: Files = {"spans_path": spans[shard]}
         if settings.save:
             outputs["filter_path"] = filters[shard] = file_name(folder, "filter", shard, ".bloom")
-        filtering.tasks.append(Task(f"filter-{shard:05d}", deduplicate, arguments, outputs, memory))
+        filtering.tasks.append(Task(f"filter-{shard:05d}", deduplicate, arguments, outputs, memory, threads))
     shards: list[Filtered] = yield filtering
 
     found: list[list[str]] = [[] for _ in groups]

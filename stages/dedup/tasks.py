@@ -25,13 +25,17 @@ Files = dict[str, str | dict[str, str]]
 
 @dataclass(frozen=True)
 class Task:
-    """One call: `function(**arguments, **outputs, open_file=...)`. memory: bytes that it takes, where that is known exactly."""
+    """One call: `function(**arguments, **outputs, open_file=...)`.
+
+    memory: bytes that it takes, where that is known exactly. cores: that it can make use of.
+    """
 
     key: str  # unique within the dedup, and good as a file name
     function: Callable[..., Any]
     arguments: dict[str, object]
     outputs: Files
     memory: int | None = None
+    cores: int = 1
 
 
 @dataclass(frozen=True)

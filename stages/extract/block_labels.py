@@ -48,11 +48,14 @@ class Coverage:
         return sum(gram in self.ngrams[n - 1] for gram in grams) / len(grams)
 
 
-def block_labels(blocks: Sequence[str], teachers: Sequence[str], truth: Truth | None) -> tuple[np.ndarray, np.ndarray]:
-    """(labels in 0..1, weights), float32, one of each a block, from the teachers' texts of the page and its truth."""
+def block_labels(
+    blocks: Sequence[str], teachers: Sequence[str], truth: Truth | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(labels in 0..1, weights, float32; which are people's, bool), one of each a block, from teachers' texts and the truth."""
     coverages = [Coverage(text) for text in teachers]
     labels = np.zeros(len(blocks), np.float32)
     weights = np.zeros(len(blocks), np.float32)
+    by_people = np.zeros(len(blocks), np.bool_)
     for i, block in enumerate(blocks):
         tokens = words(block)
         if coverages:
@@ -61,13 +64,17 @@ def block_labels(blocks: Sequence[str], teachers: Sequence[str], truth: Truth | 
     if truth is not None:
         for string in truth.unwanted:
             for i in holders(blocks, string):
-                labels[i], weights[i] = 0.0, TRUTH_WEIGHT * max(1.0, math.log1p(len(blocks[i])) / 4)
+                labels[i], weights[i], by_people[i] = 0.0, _truth_weight(blocks[i]), True
         for string in truth.wanted:
             found = holders(blocks, string)
             if found:
                 best = max(found, key=lambda i: (labels[i], len(blocks[i])))
-                labels[best], weights[best] = 1.0, TRUTH_WEIGHT * max(1.0, math.log1p(len(blocks[best])) / 4)
-    return labels, weights
+                labels[best], weights[best], by_people[best] = 1.0, _truth_weight(blocks[best]), True
+    return labels, weights, by_people
+
+
+def _truth_weight(block: str) -> float:
+    return TRUTH_WEIGHT * max(1.0, math.log1p(len(block)) / 4)
 
 
 def holders(blocks: Sequence[str], string: str) -> list[int]:

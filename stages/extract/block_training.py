@@ -39,10 +39,11 @@ class FitSettings(Settings):
     feature_fraction: float = 0.3
     bagging_fraction: float = 0.6
     least_in_leaf: int = 20
+    people: float = 4.0  # how many times as much as in stage 1 labels from the truth weigh here
     threads: int = 1
     # The decision: see stages/kernels/block_decide.py.
-    limit: float = 0.55
-    share: float = 0.65
+    limit: float = 0.6
+    share: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Prepared:
     counts: np.ndarray  # int64: how many each block has
     labels: np.ndarray  # float32
     weights: np.ndarray  # float32
+    by_people: np.ndarray  # bool: labels from the truth
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,11 @@ def prepare(examples: Sequence[Example], parsed: Parsed) -> list[Prepared]:
             n = block_hashes.one_block_features(w.out, w.s, w.el, w.bl, w.tok, parsed.stats, b, buffer)
             rows.append(buffer[:n].copy())
         texts = [parsed.block(b) for b in range(parsed.blocks)]
-        labels, weights = block_labels(texts, example.teachers, example.truth)
+        labels, weights, by_people = block_labels(texts, example.teachers, example.truth)
         hashed = np.concatenate(rows) if rows else np.empty(0, np.int32)
         counts = np.array([len(row) for row in rows], np.int64)
         language = parsed.metadata().language
-        found.append(Prepared(site_of(example.url), language, hashed, counts, labels, weights))
+        found.append(Prepared(site_of(example.url), language, hashed, counts, labels, weights, by_people))
     return found
 
 
@@ -180,7 +182,7 @@ def fit(examples: Sequence[Example], pages: Sequence[Prepared], among: Sequence[
     linear = fit_linear([pages[i] for i in among], settings)
     features = np.concatenate([dense(examples[i], scores[i], parsed) for i in among])
     labels = np.concatenate([pages[i].labels for i in among])
-    weights = np.concatenate([pages[i].weights for i in among])
+    weights = np.concatenate([np.where(pages[i].by_people, settings.people, 1) * pages[i].weights for i in among])
     booster = fit_trees(features, labels, weights, settings)
     trees = flatten([tree["tree_structure"] for tree in booster.dump_model()["tree_info"]])
     return BlockModel(linear.weights, linear.scale, linear.bias, *trees, limit=settings.limit, share=settings.share)

@@ -76,16 +76,22 @@ def _keep_between(el, bl, stats, blocks, elements, kept):
         links[unit, 0] += stats[b, T.LINK]
         links[unit, 1] += stats[b, T.BYTES]
     before, around = np.int64(-1), np.int64(-1)  # the last kept block, and what it stands in
+    plain, plain_around = np.int64(-1), np.int64(-1)  # the last that is none of these: of a table in a box a cell may be kept
     for b in range(blocks):
         if not kept[b]:
             continue
         parent = np.int64(el[_unit(el, np.int64(bl[b, L.B_ELEMENT])), L.E_PARENT])
-        if before >= 0 and parent == around:
-            for between in range(before + 1, b):
-                unit = _unit(el, np.int64(bl[between, L.B_ELEMENT]))
-                if links[unit, 0] <= LINKS * links[unit, 1] and _is_form(el, bl, between):
-                    kept[between] = 1
+        is_plain = not _is_form(el, bl, b)
+        first = before if before >= 0 and parent == around else np.int64(b)
+        if is_plain and plain >= 0 and parent == plain_around:
+            first = min(first, plain)
+        for between in range(first + 1, b):
+            unit = _unit(el, np.int64(bl[between, L.B_ELEMENT]))
+            if links[unit, 0] <= LINKS * links[unit, 1] and _is_form(el, bl, between):
+                kept[between] = 1
         before, around = np.int64(b), parent
+        if is_plain:
+            plain, plain_around = before, parent
 
 
 @kernel(

@@ -161,13 +161,13 @@ class _Content:
         """The next `length` bytes, consumed; None if they were not to be kept."""
         if self.end is not None and self.base + self.at + length > self.end:
             raise _RecordError(_missing(self.end - self.base - self.at, length))
-        parts: list[bytes] = []
-        self.block = passed = parts if keep else _Passed()
+        parts, passed = list[bytes](), _Passed()
+        self.block = parts if keep else passed
+        add = parts.append if keep else passed.add
         left = length
         while True:
             step = min(left, len(self.buffer) - self.at, length if keep else IN_MEMORY)
-            piece = self.buffer[self.at : self.at + step]
-            passed.append(piece) if isinstance(passed, list) else passed.add(piece)
+            add(self.buffer[self.at : self.at + step])
             self.at += step
             left -= step
             if not left:

@@ -107,7 +107,7 @@ def read(
             is_document = frame.record is not None and frame.kind in kinds
             offset = frame.problem_offset if frame.problem_offset is not None else frame.offset
             lost = (1, frame.length) if is_document else (0, 0)
-            if frame.record is not None and not is_document:
+            if frame.kind and frame.record is not None and not is_document:
                 skipped[f"{frame.kind} (damaged)"] += 1
             damage = frame.problem is not None  # of the file; a body that does not decode is what the server sent
             builder.report(Problem(file, str(error), frame.record, offset, *lost, _str(key), _str(url), damage))

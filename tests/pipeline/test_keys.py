@@ -92,6 +92,7 @@ HOW_MUCH = {
     "TokenRepeats": {"engine"},
     "Quality": {"table_mb", "name"},  # which is in keys as the name of the step
     "Language": {"table_mb"},
+    "Axis": {"repeats"},  # which the mixture holds
 }
 
 

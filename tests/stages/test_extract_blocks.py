@@ -237,12 +237,13 @@ def test_shared_structure_is_main_text(case):
 def test_coverage_and_labels():
     assert Coverage("one two three four five").of(["two", "three", "four", "five"]) == 1
     assert Coverage("one two three four five").of(["two", "one"]) == 0
-    labels, weights = block_labels(
+    labels, weights, by_people = block_labels(
         ["one two three four", "menu here", "odd", ""],
         ["one two three four five", "other"],
         Truth(("odd",), ("menu",)),
     )
     assert labels.tolist() == [0.5, 0, 1, 0] and weights[2] > weights[0] and weights[3] == 0
+    assert by_people.tolist() == [False, True, True, False]
 
 
 def test_strings_are_counted():

@@ -71,3 +71,9 @@ def test_records_within_a_large_record_are_none_of_the_files():
     rows, events = read(data, max_record_bytes=800)
     assert [row[0] for row in rows] == ["1", "4", "6"]
     assert [event.reason for event in events if isinstance(event, Dropped)] == ["max_record_bytes"] * 2
+
+
+def test_a_header_that_is_cut_off_is_of_no_kind():
+    rows, events = read(record(1) + b"WARC/1.1\r\nWARC-Type: req")
+    assert len(rows) == 1
+    assert [(type(event), event.record) for event in events] == [(Problem, 2)]
