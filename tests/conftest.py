@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from stages.cache import cache_root
+
 sys.path.append(str(Path(__file__).resolve().parent))
 pytest_plugins = ["s3_server"]
+
+# A test with a cache of its own needs no kernels of its own: to compile a recipe's takes a minute. Those of kernels say so.
+os.environ.setdefault("HEADRACE_KERNEL_CACHE", str(cache_root() / "kernels"))
 
 SHARED = Path(os.environ.get("HEADRACE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
