@@ -203,7 +203,9 @@ def dedups(folder: Path) -> None:
         parts = write_parts(folder / f"parts{number}", rows, 50)
         deduplicate(folder / f"dedup{number}", spec, parts)
         if spec["method"] == "bff":
-            bff.deduplicate({**spec}, 0, 1 << 20, parts, [0], str(folder / f"spans{number}"), threads=2)  # type: ignore[arg-type]
+            spans, kept = (str(folder / f"{what}{number}") for what in ("spans", "filter"))
+            bff.deduplicate({**spec}, 0, 1 << 20, parts, [0], spans, kept, threads=2)  # type: ignore[arg-type]
+            bff.deduplicate({**spec}, 0, 1 << 20, parts, [0], spans, old_paths=[kept])  # type: ignore[arg-type]
 
 
 def wide_substrings(folder: Path) -> None:
