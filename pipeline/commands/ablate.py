@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.arguments import add_recipe, add_workers, carried_out, tell
+from pipeline.commands.arguments import add_recipe, add_training, add_workers, carried_out, count_of, tell
 from stages.errors import UserError
 
 
@@ -27,34 +26,22 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--by", metavar="SOURCE.STEP.MEASURE", help="of cutoffs and buckets: the measure (a classifier's score)")
     parser.add_argument("--at", nargs="+", type=float, help="and the shares of documents at which it cuts (0.25 0.5 0.75)")
-    parser.add_argument("--eval", nargs="+", type=Path, required=True, metavar="FILE", help="raw text: .jsonl, .txt; .gz, .zst")
-    parser.add_argument("--tokens", required=True, help="that each model is trained on, such as 1M; a multiple of a batch's")
     parser.add_argument("--seeds", type=int, default=2, help="models of each arm (2)")
-    parser.add_argument("--config", default="olmoe_tiny", help="the trainer's configuration (olmoe_tiny)")
-    parser.add_argument("--train-set", nargs="+", default=[], metavar="A.B=C", help="change the trainer's configuration")
     parser.add_argument("--out", type=Path, help="folder of the experiment (runs/ablate/NAME)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings side by side (as many as cores)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each training (1); others give other roundings")
-    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+    add_training(parser)
     add_workers(parser)
     parser.set_defaults(call=_call)
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pydantic import TypeAdapter, ValidationError
-
     from pipeline.ablate.arms import BY_MEASURE, QUANTILES
     from pipeline.ablate.run import Experiment, ablate
     from pipeline.ablate.show import show_result
     from pipeline.place import Placement
     from pipeline.program import check_trainer
     from pipeline.recipe import load_recipe
-    from stages.units import Count
 
-    try:
-        tokens = TypeAdapter(Count).validate_python(args.tokens)
-    except ValidationError:
-        raise UserError(f"--tokens {args.tokens}: not a quantity: write it like 1M or 1048576") from None
+    tokens = count_of("--tokens", args.tokens)
     for name in ("seeds", "jobs", "threads"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")

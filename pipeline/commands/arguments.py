@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from stages.errors import UserError
@@ -29,6 +31,17 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a YAML file, or a recipe that comes with Headrace, by name: dclm_mix")
     parser.add_argument("--profile", help="a profile of the recipe (default: its first)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change keys: a.b.c=value ...")
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The flags of commands that train models and score them on raw text."""
+    parser.add_argument("--eval", nargs="+", type=Path, required=True, metavar="FILE", help="raw text: .jsonl, .txt; .gz, .zst")
+    parser.add_argument("--tokens", required=True, help="that each model is trained on, such as 1M; a multiple of a batch's")
+    parser.add_argument("--config", default="olmoe_tiny", help="the trainer's configuration (olmoe_tiny)")
+    parser.add_argument("--train-set", nargs="+", default=[], metavar="A.B=C", help="change the trainer's configuration")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings side by side (as many as cores)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each training (1); others give other roundings")
+    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +77,18 @@ def source_name(args: argparse.Namespace) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.source):
         raise UserError(f"--source {args.source}: letters, digits, - and _ make a source's name")
     return args.source
+
+
+def count_of(flag: str, text: str) -> int:
+    """The number that a flag gives; UserError if it is not a quantity."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from stages.units import Count
+
+    try:
+        return TypeAdapter(Count).validate_python(text)
+    except ValidationError:
+        raise UserError(f"{flag} {text}: not a quantity: write it like 1M or 1048576") from None
 
 
 def shard_bytes(args: argparse.Namespace) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.arguments import add_workers, carried_out, tell
+from pipeline.commands.arguments import add_training, add_workers, carried_out, count_of, tell
 from stages.errors import UserError
 
 
@@ -20,9 +19,7 @@ def add(commands: Any) -> None:
         "The same command goes on where it was broken off.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, as of `mix`; a split source has several members")
-    parser.add_argument("--eval", nargs="+", type=Path, required=True, metavar="FILE", help="raw text: .jsonl, .txt; .gz, .zst")
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=W", help="of evaluation files (all alike)")
-    parser.add_argument("--tokens", required=True, help="that each small model is trained on; a multiple of a batch's")
     parser.add_argument("--for", dest="target", help="tokens that the mixture is for, by which repeats are bounded (--tokens)")
     parser.add_argument("--max-repeats", type=float, help="how often a source may be seen (what the runs' mixture allows: 4)")
     parser.add_argument("--proxies", type=int, help="mixtures that are tried, those of --reuse among them (4 a source)")
@@ -34,12 +31,8 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--reuse", nargs="+", type=Path, default=[], metavar="DIR", help="searches whose small models count too")
-    parser.add_argument("--config", default="olmoe_tiny", help="the trainer's configuration (olmoe_tiny)")
-    parser.add_argument("--train-set", nargs="+", default=[], metavar="A.B=C", help="change the trainer's configuration")
     parser.add_argument("--out", type=Path, required=True, help="folder of the search")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings side by side (as many as cores)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each training (1); others give other roundings")
-    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+    add_training(parser)
     add_workers(parser)
     parser.set_defaults(call=_call)
 
@@ -60,12 +53,12 @@ def _call(args: argparse.Namespace) -> int:
     if args.stay < 0 or (args.max_repeats is not None and args.max_repeats <= 0):
         raise UserError("--stay is 0 or more, --max-repeats above 0")
     check_trainer(args.config)
-    tokens = _count("--tokens", args.tokens)
+    tokens = count_of("--tokens", args.tokens)
     asked = Search(
         runs=tuple(args.runs),
         evaluation=tuple(args.eval),
         tokens=tokens,
-        target=_count("--for", args.target) if args.target else tokens,
+        target=count_of("--for", args.target) if args.target else tokens,
         proxies=args.proxies,
         seeds=args.seeds,
         weights=_weights(args.weights),
@@ -87,17 +80,6 @@ def _call(args: argparse.Namespace) -> int:
         print(f"wrote {args.out}/search.json, search.csv, search.png and the mixture {args.out}/best; no token was written")
         print(f"next: python -m trainer train olmoe_tiny --data {args.out}/best")
     return 0
-
-
-def _count(flag: str, text: str) -> int:
-    from pydantic import TypeAdapter, ValidationError
-
-    from stages.units import Count
-
-    try:
-        return TypeAdapter(Count).validate_python(text)
-    except ValidationError:
-        raise UserError(f"{flag} {text}: not a quantity: write it like 1M or 1048576") from None
 
 
 def _weights(given: list[str]) -> dict[str, float]:
