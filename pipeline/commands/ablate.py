@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.arguments import add_recipe, add_training, add_workers, carried_out, count_of, tell
+from pipeline.commands.arguments import add_recipe, add_training, add_workers, carried_out, count_of, say_lines, tell
 from stages.errors import UserError
 
 
@@ -67,7 +67,7 @@ def _call(args: argparse.Namespace) -> int:
         tuple(args.at or QUANTILES),
     )
     placement = Placement(**carried_out(args))
-    found = ablate(asked, placement, (lambda text: None) if args.quiet or args.json else print)
+    found = ablate(asked, placement, say_lines(args))
     tell(args, found, show_result)
     if not args.json:
         print(f"wrote {out}/ablation.json, ablation.csv and ablation.png")

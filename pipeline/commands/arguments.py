@@ -72,6 +72,16 @@ def carried_out(args: argparse.Namespace) -> Carried:
     return {"workers": args.workers, "address": args.address, "inline": args.inline, "progress": progress}
 
 
+def say_lines(args: argparse.Namespace) -> Callable[[str], None]:
+    """Prints a line of what is going on, whole where threads do; nothing with --quiet and --json."""
+
+    def say(text: str) -> None:
+        if not (args.quiet or args.json):
+            print(f"{text}\n", end="", flush=True)  # one write
+
+    return say
+
+
 def source_name(args: argparse.Namespace) -> str:
     """The name that --source gives; UserError if no source can be called so."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.source):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.arguments import add_training, add_workers, carried_out, count_of, tell
+from pipeline.commands.arguments import add_training, add_workers, carried_out, count_of, say_lines, tell
 from stages.errors import UserError
 
 
@@ -74,7 +74,7 @@ def _call(args: argparse.Namespace) -> int:
         threads=args.threads,
         device=args.device,
     )
-    found = search(asked, Placement(**carried_out(args)), (lambda text: None) if args.quiet or args.json else print)
+    found = search(asked, Placement(**carried_out(args)), say_lines(args))
     tell(args, found, show_search)
     if not args.json:
         print(f"wrote {args.out}/search.json, search.csv, search.png and the mixture {args.out}/best; no token was written")
