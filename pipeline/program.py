@@ -34,14 +34,21 @@ def train_command(folder: str, config: str = "olmoe_tiny") -> str:
     return f"{start} {shlex.quote(config)} --data {shlex.quote(folder)}"
 
 
-def check_trainer(config: str) -> None:
+def check_trainer(config: str, flag: str = "--train") -> None:
     """Raise UserError where the trainer could not begin with this configuration: it is told before a run, and not after."""
     if find_spec("torch") is None:
-        raise UserError("--train needs PyTorch, which is not installed: pip install 'headrace[trainer]'")
+        raise UserError(f"{flag} {config}: training needs PyTorch, which is not installed: pip install 'headrace[trainer]'")
     try:
         import_module("trainer.config").load(Path(config))
     except import_module("trainer.errors").TrainerError as error:
-        raise UserError(f"--train: {error}") from None
+        raise UserError(f"{flag}: {error}") from None
+
+
+def check_experiments(config: str) -> None:
+    """Raise UserError where models could not be trained and compared: for the trainer, or for the picture at the end."""
+    check_trainer(config, "--config")
+    if find_spec("matplotlib") is None:
+        raise UserError("the picture of the result needs matplotlib, which is not installed: pip install 'headrace[plots]'")
 
 
 def trainer(arguments: Sequence[str]) -> int:

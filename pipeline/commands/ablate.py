@@ -34,11 +34,13 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
+    from pipeline.program import check_experiments
+
+    check_experiments(args.config)  # before what needs it is imported
     from pipeline.ablate.arms import BY_MEASURE, QUANTILES
     from pipeline.ablate.run import Experiment, ablate
     from pipeline.ablate.show import show_result
     from pipeline.place import Placement
-    from pipeline.program import check_trainer
     from pipeline.recipe import load_recipe
 
     tokens = count_of("--tokens", args.tokens)
@@ -47,7 +49,6 @@ def _call(args: argparse.Namespace) -> int:
             raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
     if (args.by or args.at) and args.arms not in BY_MEASURE:
         raise UserError(f"--by and --at belong to --arms {' and '.join(BY_MEASURE)}, not to --arms {args.arms}")
-    check_trainer(args.config)
     out = args.out or Path("runs") / "ablate" / load_recipe(args.recipe, args.profile, args.set).name
     asked = Experiment(
         args.recipe,

@@ -38,10 +38,12 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
+    from pipeline.program import check_experiments
+
+    check_experiments(args.config)  # before what needs it is imported
     from pipeline.mixture_search.search import Search, search
     from pipeline.mixture_search.show import show_search
     from pipeline.place import Placement
-    from pipeline.program import check_trainer
 
     for name, least in (("seeds", 1), ("jobs", 1), ("threads", 1), ("proxies", 2)):
         if getattr(args, name) is not None and getattr(args, name) < least:
@@ -52,7 +54,6 @@ def _call(args: argparse.Namespace) -> int:
         )
     if args.stay < 0 or (args.max_repeats is not None and args.max_repeats <= 0):
         raise UserError("--stay is 0 or more, --max-repeats above 0")
-    check_trainer(args.config)
     tokens = count_of("--tokens", args.tokens)
     asked = Search(
         runs=tuple(args.runs),

@@ -7,7 +7,10 @@ import json
 import math
 import pickle
 import random
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from pipeline.ray_driver import Raised, Result
 from pipeline.recipe import build_recipe, load_recipe
 from stages.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["mill", "wheel", "water", "stone", "river", "grain", "turns", "stands", "at", "the", "of", "and"]
 TINY = ["model.d_model=16", "model.n_layers=1", "model.n_heads=2", "model.n_experts=4", "model.top_k=2", "model.expert_width=16"]
 TINY += ["data.sequence_length=32", "train.batch_tokens=128", "train.micro_batch=4", "evaluate.instances=1"]
@@ -311,3 +315,19 @@ def test_more_tokens_than_an_arm_may_repeat_are_refused(tmp_path: Path, capsys: 
     recipe(tmp_path)
     assert main(command(tmp_path, "dedup", tokens=128 * 1000)) == 2
     assert "arm with-dedup: the mixture asks for more than there is: web: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "told"),
+    [
+        (["ablate", "web_steps"], "torch", r"--config olmoe_tiny: training needs PyTorch, .*headrace\[trainer\]"),
+        (["ablate", "web_steps"], "matplotlib", r"needs matplotlib, .*headrace\[plots\]"),
+        (["search-mixture", "run", "--out", "out"], "matplotlib", r"needs matplotlib, .*headrace\[plots\]"),
+    ],
+)
+def test_what_is_not_installed_is_one_sentence(command: list[str], missing: str, told: str) -> None:
+    """After the command that makes the environment of the pipeline alone."""
+    start = f"import sys; sys.modules[{missing!r}] = None; from pipeline.cli import console; sys.exit(console())"
+    asked = [*command, "--eval", "README.md", "--tokens", "65536"]
+    done = subprocess.run([sys.executable, "-c", start, *asked], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and re.search(f"^error: .*{told}", done.stderr) and len(done.stderr.splitlines()) == 1
