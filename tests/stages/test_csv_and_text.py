@@ -85,7 +85,7 @@ def test_a_quoted_field_without_an_end_is_damage_and_its_rows_are_no_documents()
     assert [row["text"] for row in rows] == ["a"]
     assert [(event.record, event.bytes, event.damage) for event in events] == [(2, 20_005, True)]
     assert "the file ends inside this row: a quoted field has no end" in events[0].reason
-    with pytest.raises(InputError, match="its header is longer than read.max_record_bytes"):
+    with pytest.raises(InputError, match=r"its header is longer than read\.max_record_bytes"):
         read(b'"text,n\n' + b"c,3\n" * 5000, max_record_bytes=1000)
 
 
