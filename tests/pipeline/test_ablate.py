@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import math
 import pickle
@@ -11,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,16 +112,28 @@ def test_arms_are_compared_and_gone_on_with(tmp_path: Path, capsys: pytest.Captu
     tokenizers = {(out / one["folder"] / "tokenizer/tokenizer.json").read_bytes() for one in data.values()}
     assert tokenizers == {(out / "tokenizer.json").read_bytes()}
 
-    # Broken off, it goes on: what is done stays, what is not there is made again to the same result.
+    # Killed in the middle of a training, which ends with it, it goes on: what is done stays, the rest comes to the same result.
     before = (out / "ablation.json").read_bytes()
     gone = next((out / "arms" / "short").glob("*/seed-1"))
     there = {path: path.stat().st_mtime_ns for path in out.glob("arms/*/*/seed-*/scores.json") if path.parent != gone}
-    for path in sorted(gone.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
+    shutil.rmtree(gone)
     (out / "ablation.json").unlink()
+    kill_in_training([sys.executable, "-m", "pipeline", *asked], gone)
+    assert not list(gone.glob("checkpoints/*")) and not (out / "ablation.json").exists()
     assert main(asked) == 0
     assert (out / "ablation.json").read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in there} == there
+
+
+def kill_in_training(command: list[str], folder: Path) -> None:
+    """Start a command, kill it where the training into a folder has begun, and wait for that to be over."""
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        while not (folder / ".lock").exists():
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.kill()
+    with (folder / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def losses(rng: np.random.Generator, shift: float = 0.0, count: int = 400) -> list[Loss]:

@@ -169,6 +169,37 @@ def test_the_true_best_mixture_is_found_written_and_measured(
     assert read_manifest(str(out / "best"))["fingerprint"] == wider["fingerprint"]
 
 
+def test_a_prediction_that_fresh_models_do_not_bear_out_is_told(
+    tmp_path: Path, trained: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path)
+    capsys.readouterr()
+    assert main(command(tmp_path, "run", "--stay", "0")) == 0
+    assert "far from" not in capsys.readouterr().out
+    seeds = train.run_trainer
+
+    def worse(commands: Any, folder: Path, threads: int) -> None:
+        seeds(commands, folder, threads)
+        path = Path(commands[1][commands[1].index("--out") + 1])
+        told = json.loads(path.read_text())
+        for row in told["documents"]:
+            row["nats"] += 300 * np.log(2) * (folder.parts[-3] == "best")
+        path.write_text(json.dumps(told))
+
+    monkeypatch.setattr(train, "run_trainer", worse)
+    assert main(command(tmp_path, "run", "--stay", "0", out="worse")) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    found = json.loads((tmp_path / "worse/search.json").read_text())
+    whole = found["measured"]["all"]
+    law, by = whole["predicted"], whole["difference"]
+    assert law["far"] and law["low"] < law["difference"] < law["high"] < by["low"]
+    assert law["difference"] == pytest.approx(whole["predicted_best"] - whole["predicted_natural"])
+    assert by["difference"] == pytest.approx(law["difference"] + 0.3, abs=0.05)
+    assert f"the prediction is far from what fresh models give: {law['difference']:+.4f} bits per byte were foretold" in shown
+    assert f"{by['difference']:+.4f} measured ({by['low']:+.4f} to {by['high']:+.4f})" in shown and "were tried" not in shown
+    assert "% at most of a mixture that was tried; more proxies, or a higher --stay" in shown
+
+
 def test_proxies_are_used_again_where_one_source_changed(
     tmp_path: Path, trained: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
