@@ -42,7 +42,7 @@ from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.step import content_key
 from stages.tokens.manifest import build_manifest, source_entry
-from stages.tokens.manifest_shape import HeldOutEntry, Manifest, SourceEntry, TokenizerEntry
+from stages.tokens.manifest_shape import HeldOutEntry, Manifest, ShardEntry, SourceEntry, TokenizerEntry
 from stages.tokens.mixture import Budget, Mixture, compile_mixture, with_repeats
 from stages.units import show_bytes, show_count
 
@@ -290,10 +290,11 @@ def _manifest(
 
 def _entry(member: Member, budget: Budget, wholes: Sequence[WholeOf]) -> SourceEntry:
     named = {(one.run, one.known): one.name for one in wholes}
-    shards, held_out = (
-        [{**shard, "whole": named[member.run, shard["whole"]]} if "whole" in shard else shard for shard in split["shards"]]
-        for split in (member.entry, member.entry["held_out"])
-    )
+
+    def ours(shard: ShardEntry) -> ShardEntry:
+        return ShardEntry(**{**shard, "whole": named[member.run, shard["whole"]]}) if "whole" in shard else shard
+
+    shards, held_out = (map(ours, split["shards"]) for split in (member.entry, member.entry["held_out"]))
     entry = source_entry(member.name, shards, held_out, budget.asked, budget.max_repeats)
     return copy_part(member.entry, entry)
 
