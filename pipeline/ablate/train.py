@@ -27,7 +27,7 @@ LOOK_SECONDS = 5.0
 # last.
 _CODE = """
 import json, os, sys, threading
-threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
 from trainer.__main__ import main
 sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))
 """
