@@ -15,7 +15,7 @@ import orjson
 
 from pipeline import storage
 from pipeline.checks import check_files, checked
-from pipeline.engine import MANIFEST, Allowed, Engine, InputsGone
+from pipeline.engine import Allowed, Engine, InputsGone
 from pipeline.folder import absolute, claim
 from pipeline.jobs.inputs import SourceFile
 from pipeline.ledger import Ledger
@@ -32,7 +32,7 @@ from pipeline.run_summary import SUMMARY, RunSummary
 from pipeline.summary import summarise
 from pipeline.verify import damaged_files
 from stages.tokens.manifest_shape import Manifest
-from stages.tokens.shard_format import manifest_bytes
+from stages.tokens.shard_format import MANIFEST, manifest_bytes
 
 RECIPE = "recipe.json"
 
@@ -111,7 +111,7 @@ def _forget_damaged(engine: Engine) -> None:
     engine.progress.note("comparing all files with what was written")
     damaged = list(damaged_files(engine.run_uri, engine.ledger))
     for _, path in damaged:
-        engine.progress.line(f"{path}: not the bytes that were written; it is made again")
+        engine.progress.line(f"{path}: not the bytes that were written; it is made again where anything still reads it")
     engine.ledger.forget({key for key, _ in damaged})
 
 

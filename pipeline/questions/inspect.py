@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline import storage
-from pipeline.engine import MANIFEST
 from pipeline.manifest import MATERIALIZED, SPLITS, read_manifest, run_tokenizer, shards_of, token_rules
 from pipeline.pairs.check import check_pairs
 from pipeline.questions.check_shard import Checked, Rules, check_shard
@@ -26,7 +25,7 @@ from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
 from stages.tokens.manifest_shape import Manifest, Materialized, OrderedShard, ShardEntry, TokenizerEntry, WholeFile
-from stages.tokens.shard_format import ShardError
+from stages.tokens.shard_format import MANIFEST, ShardError
 from stages.tokens.tokenizer import Tokenizer
 from stages.units import show_count
 
