@@ -80,6 +80,8 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
                 found = _walk(recipe, inputs, engine)
                 manifest = manifest_of(recipe, found.tokens)
                 manifest["made_by"] = {"versions": versions(), "results_of_other_code": engine.of_other_code()}
+                if kept := manifest["made_by"]["results_of_other_code"]:
+                    engine.progress.line(f"{kept} tasks' results are of other code, kept as --reuse-other-code asked")
                 if revisions := storage.revisions(addresses_of(recipe)):
                     manifest["made_by"]["revisions"] = revisions
                 summary = summarise(recipe, manifest, found, engine, time.monotonic() - began)

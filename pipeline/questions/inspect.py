@@ -152,6 +152,8 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> Inspected:
     wholes = manifest.get("whole", {})
     entries += [_Entry(None, "whole", file) for files in wholes.values() for file in files]
     problems, notes = _of_manifest(manifest) + _of_tokenizer(run, manifest), []
+    if kept := manifest.get("made_by", {}).get("results_of_other_code"):
+        notes.append(f"{kept} tasks' results are of other code or libraries, kept on purpose (run --reuse-other-code)")
     first: dict[str, str] = {}  # the shard that a digest was met in first
     with ThreadPoolExecutor(READERS) as pool:
         for entry, checked in _checked(pool, entries, lambda one: check_shard(run, one.shard, rules[one.source], wholes, quick)):
