@@ -9,6 +9,8 @@ from typing import Any
 from pipeline.commands.arguments import add_recipe, add_workers, carried_out
 from stages.errors import UserError
 
+COLLECT_AFTER = 20_000  # new objects: what is imported and loaded as a run begins makes many, and none to collect
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -55,7 +57,9 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.tables import console
     from pipeline.terminal import print_json, printable_all
 
+    gc.freeze()
     gc.enable()
+    gc.set_threshold(COLLECT_AFTER)
     recipe = load_recipe(args.recipe, args.profile, args.set)
     if args.train and args.json:
         raise UserError("--train and --json are both given: the run's result is printed as JSON, and nothing after it")
