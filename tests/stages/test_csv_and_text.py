@@ -33,7 +33,8 @@ def test_rows_of_a_table():
     ]
     assert json.loads(rows[0]["metadata"]) == {"n": "1", "n#2": "2"}
     assert [raw[row["offset"] :][:2] for row in rows] == [b"7,", b",\xc3"]
-    assert events == [Skipped("in/x.csv", "empty line", 1, 0)]
+    same = "of columns with one name the first kept it, and those behind it became NAME#2, NAME#3"
+    assert events == [Skipped("in/x.csv", "empty line", 1, 0), Repaired("in/x.csv", same, 2)]
     assert read(raw, metadata=False, id_field=None)[0][0]["id"] == "in/x.csv:1"
 
 
