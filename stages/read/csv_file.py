@@ -101,7 +101,7 @@ class _Lines:
             if line is None:
                 return True
             self._passed(line)
-            inside ^= _is_odd(line)
+            inside = not _is_odd(line)
         return False
 
     def _lines(self, pieces: Pieces, size: int, limit: int) -> Iterator[bytes | TooLong]:
