@@ -214,3 +214,10 @@ def test_a_grid_has_its_axes_in_their_order(runs: dict[str, Path], tmp_path: Pat
     assert grid["axes"] == ["gopher_quality.words", "domain"] and grid["columns"] == ["wiki", "news", "other"]
     assert list(grid["rows"]) == [f"words{number}" for number in range(1, 14)]
     assert list(grid["where"]["gopher_quality.words"].values())[:3] == ["below 4", "from 4 below 5", "from 5 below 6"]
+    # The report of the run draws it, in place of the run's own mixture.
+    assert main(["report", str(runs["whole"]), "--mixture", str(tmp_path / "m")]) == 0
+    page = (tmp_path / "m/report.html").read_text()
+    assert "web by gopher_quality.words and domain" in page and "web-words13-other" in page
+    capsys.readouterr()
+    assert main(["report", str(runs["other"]), "--mixture", str(tmp_path / "m")]) == 2
+    assert "is no mixture that was made of" in capsys.readouterr().err
