@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,11 @@ from split_runs import SPLIT, run, write
 
 from pipeline.cli import main
 from stages.tokens.shard_format import Manifest, load_manifest
+from trainer.fetched import fetched
 from trainer.loader.data import DataError, Packing, open_data
 from trainer.loader.materialize import materialize
 
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = {"by": "gopher_quality.words", "at": [12, 40.5], "repeats": [0.5, 1, 3]}
 RULES: dict[str, Any] = {
     "grid": SPLIT,
@@ -221,3 +227,27 @@ def test_a_grid_has_its_axes_in_their_order(runs: dict[str, Path], tmp_path: Pat
     capsys.readouterr()
     assert main(["report", str(runs["other"]), "--mixture", str(tmp_path / "m")]) == 2
     assert "is no mixture that was made of" in capsys.readouterr().err
+
+
+def test_a_run_on_s3_is_split_there(runs: dict[str, Path], tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "cache"))
+    remote = run(recipe(tmp_path / "in", []), s3.uri("runs", "split"))  # type: ignore[arg-type]
+    out = s3.uri("mixed")
+    assert main(["mix", str(remote), "--split", f"web={json.dumps(WORDS)}", "--files", "copy", "--out", out]) == 0
+    assert main(["inspect", out]) == 0
+    mixed(runs["whole"], tmp_path / "m", WORDS)
+    ours, theirs = open_data(fetched(out), 16), open_data(tmp_path / "m", 16)
+    assert ours.fingerprint == theirs.fingerprint
+    assert np.array_equal(ours.train.tokens(0, len(ours.train)), theirs.train.tokens(0, len(ours.train)))
+
+
+def test_killed_it_goes_on(runs: dict[str, Path], tmp_path: Path) -> None:
+    asked = ["mix", str(runs["whole"]), "--split", f"web={json.dumps(WORDS)}", "--out"]
+    assert main([*asked, str(tmp_path / "once")]) == 0
+    for count in (40, 150):
+        command = [sys.executable, "tests/kill_at.py", str(count), *asked, str(tmp_path / "killed")]
+        assert subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode == -signal.SIGKILL
+    assert main([*asked, str(tmp_path / "killed")]) == 0
+    found = [{path.name: path.read_bytes() for path in (tmp_path / name / "tokens").rglob("*.*")} for name in ("once", "killed")]
+    assert found[0] == found[1]
+    assert load_manifest(tmp_path / "once") == load_manifest(tmp_path / "killed")
