@@ -321,7 +321,7 @@ def show_mix(found: Mixed, console: Console) -> None:
     cells = (show_count(available), show_count(found.tokens), times, "", "100.00%")
     table.add_row("all", *([""] if several else []), *cells)
     console.print(table)
-    show_grids([grid for grid in found.grids if len(grid.axes) > 1], console)
+    show_grids(found.grids, console)
     size = show_bytes(found.tokens * (2 if found.dtype == "uint16" else 4))
     last = found.mixture["reshuffle_last_tokens"]
     console.print(

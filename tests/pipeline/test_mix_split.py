@@ -188,6 +188,8 @@ def test_what_is_asked_of_the_whole_source_is_left_out(tmp_path: Path, capsys: p
     assert main(["mix", str(out), "--split", f"web={json.dumps(WORDS)}", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["notes"] == ["what was asked of web is left out: it is split otherwise now"]
+    assert main(["mix", str(out), "--split", f"web={json.dumps(WORDS)}"]) == 0
+    assert "gopher_quality.words: words1 below 12; words2 from 12 below 40.5; words3 from 40.5" in capsys.readouterr().out
     for wrong, sentence in (
         ('web={by: year, at: [2012]}', "sources.web: metadata: parts were let go (run.keep is measures)"),
         ('web={by: gopher_quality.word, at: [1]}', "gopher_quality has no measure 'word'; did you mean words?"),
