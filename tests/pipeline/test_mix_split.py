@@ -27,6 +27,7 @@ WORDS = {"by": "gopher_quality.words", "at": [12, 40.5], "repeats": [0.5, 1, 3]}
 RULES: dict[str, Any] = {
     "grid": SPLIT,
     "values": WORDS,
+    "quantiles": {"by": "gopher_quality.words", "quantiles": [number / 20 for number in range(1, 20)]},
     "year and site": [{"by": "year", "at": [2012]}, {"by": "domain", "labels": {"news": ["news.example"]}}],
     "copies": {"by": "dedup.copies", "formula": "1 + log2(x)", "step": 0.5, "most": 3},
     "one": [],
@@ -89,6 +90,9 @@ def test_a_source_split_afterwards_is_one_split_by_its_recipe(
     for name, entry in theirs["sources"].items():
         assert bare(ours["sources"][name]) == bare(entry)
     read: tuple[tuple[int, Packing], ...] = ((2, "concatenate"), (7, "concatenate"), (64, "concatenate"), (16, "best_fit"))
+    if not split and base == "whole":  # neighbours are one range: the source as one has hardly more of them than shards
+        shards = ours["sources"]["web"]["shards"]
+        assert sum(shard.get("ranges", 0) for shard in shards) < len(shards) + len(ours.get("whole", {})["web/train"])
     for length, packing in read:
         data = [open_data(folder, length, packing=packing) for folder in (tmp_path / "m", reference)]
         found = [one.train.read(0, len(one.train), documents=True) for one in data]
@@ -132,6 +136,20 @@ def test_no_token_is_written_and_all_commands_know_the_parts(
     again = pickle.loads(pickle.dumps(mine))  # as a worker gets it, with files opened
     count = len(mine)
     assert count > len(tokens) and np.array_equal(again.tokens(0, count), found.train.tokens(0, count))
+
+
+def test_sources_of_one_name_are_split_each_by_itself(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(path) for path in runs.values()]
+    asked = ["mix", *folders, "--split", f"{folders[0]}/web=[]", "--split", f"{folders[1]}/web=[]", "--out", str(tmp_path / "m")]
+    assert main([*asked, "--rename", f"{folders[1]}/web=second"]) == 0
+    assert main(["inspect", str(tmp_path / "m")]) == 0
+    assert "no problems" in capsys.readouterr().out
+    manifest = load_manifest(tmp_path / "m")
+    assert set(manifest.get("whole", {})) == {"web/train", "web/held_out", "web/train_2", "web/held_out_2"}
+    assert main(["mix", *folders, "--split", "web=[]"]) == 2
+    assert f"--split web: a source of {folders[0]} and of {folders[1]}; write {folders[0]}/web" in capsys.readouterr().err
 
 
 def test_materialized_parts_are_read_as_before(runs: dict[str, Path], tmp_path: Path) -> None:
