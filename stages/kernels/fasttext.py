@@ -85,19 +85,20 @@ def _new_words(
     """
     mask, table_mask = len(slots) - 1, len(seen) - 1
     for m in range(count):
-        k = missing[m]
-        hashes[m] = fnv(line, starts[k], ends[k])
-        prefetch(slots, word_slot(hashes[m], mask))
+        k = load(missing, m)
+        value = fnv(line, load(starts, k), load(ends, k))
+        store(hashes, m, value)
+        prefetch(slots, word_slot(value, mask))
     for m in range(count):
-        slot = slots[word_slot(hashes[m], mask)]
-        if slot != 0 and np.uint32(slot >> np.uint64(32)) == hashes[m]:
+        slot = load(slots, word_slot(load(hashes, m), mask))
+        if slot != 0 and np.uint32(slot >> np.uint64(32)) == load(hashes, m):
             word = np.int64(slot & LOW_HALF) - 1
             prefetch(word_offsets, word)
             prefetch(rows, word * width)
     for m in range(count):
-        slot = slots[word_slot(hashes[m], mask)]
-        if slot != 0 and np.uint32(slot >> np.uint64(32)) == hashes[m]:
-            prefetch(words, word_offsets[np.int64(slot & LOW_HALF) - 1])
+        slot = load(slots, word_slot(load(hashes, m), mask))
+        if slot != 0 and np.uint32(slot >> np.uint64(32)) == load(hashes, m):
+            prefetch(words, load(word_offsets, np.int64(slot & LOW_HALF) - 1))
     for m in range(count):
         k = missing[m]
         entry = k * stride  # of a word too long for the table

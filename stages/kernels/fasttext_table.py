@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.kernels.bytes64 import WIDE
 from stages.kernels.compile import inlined, light
-from stages.kernels.hashing import load
+from stages.kernels.hashing import load, store
 from stages.kernels.vectors import copy_key, same_keys
 
 KEY_BYTES = 32
@@ -67,14 +67,14 @@ def new_entry(parts, of, value, seen, keys, stride, used):
     """An entry for a word that is not in the table of words: the next free one, which there must be."""
     mask = len(seen) - 1
     slot = np.int64(value) & mask
-    while seen[slot] != 0:
+    while load(seen, slot) != 0:
         slot = (slot + 1) & mask
-    at = used[0]
-    used[0] += stride
-    seen[slot] = (value & ~LOW_HALF) | np.uint64(used[0])
+    at = load(used, 0)
+    store(used, 0, at + stride)
+    store(seen, slot, (value & ~LOW_HALF) | np.uint64(at + stride))
     for k in range(4):
-        keys[at + k] = parts[of + k]
-    keys[at + ENTRY_AGAIN // 2] = 0
+        store(keys, at + k, load(parts, of + k))
+    store(keys, at + ENTRY_AGAIN // 2, 0)
     return at
 
 
