@@ -73,6 +73,8 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.log.end()
+        elif not issubclass(kind, storage.StorageError) and (last := self.progress.standing_now()):
+            self.log.stopped(last)
         self.close()
 
     def close(self) -> None:

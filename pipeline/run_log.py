@@ -76,6 +76,10 @@ class RunLog:
             self._write(PROGRESS, msgspec.json.encode(standing()))
             self._told = time.monotonic()
 
+    def stopped(self, standing: Standing) -> None:
+        """The run ends before its time: say how far it came."""
+        self._write(PROGRESS, msgspec.json.encode(standing))
+
     def _write(self, path: str, data: bytes) -> None:
         with suppress(StorageError):
             storage.write_bytes(storage.join(self.run, path), data)

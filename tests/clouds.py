@@ -125,11 +125,11 @@ class CloudTests:
                 storage.RunLock(run),
             ):
                 pass
-            _until(lambda: storage.read_bytes(f"{run}/run.lock") != first)
+            until(lambda: storage.read_bytes(f"{run}/run.lock") != first)
             lock.check()
             storage.check_token(run, lock.token)
             _foreign(run)
-            _until(lambda: lock._lock is not None and bool(lock._lock._lost))  # type: ignore[attr-defined]
+            until(lambda: lock._lock is not None and bool(lock._lock._lost))  # type: ignore[attr-defined]
             with pytest.raises(storage.StorageError, match="has lost its lock: another run has taken it over"):
                 lock.check()
         assert json.loads(storage.read_bytes(f"{run}/run.lock"))["host"] == "far"  # and is not let go by the loser
@@ -151,7 +151,7 @@ def _foreign(run: str) -> None:
     storage.write_bytes(f"{run}/run.lock", json.dumps(holder).encode())
 
 
-def _until(true, seconds: float = 20) -> None:
+def until(true, seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"

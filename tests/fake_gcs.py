@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         folders: set[str] = set()
         names = []
         for name in sorted(self.server.gcs.objects):
-            if not name.startswith(prefix) or name <= query.get("continuation-token", ""):
+            if not name.startswith(prefix) or name <= query.get("continuation-token", query.get("start-after", "")):
                 continue
             inner, slash, _ = name[len(prefix) :].partition("/")
             if delimiter and slash:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.ray_driver import RAY_ENVIRONMENT
 
-PHASE = re.compile(r"^phase (\d+) of \d+: (.*?)  +\d+/\d+ tasks", re.M)
+PHASE = re.compile(r"^phase (\d+) of \d+: (.*) (\d+)/\3 tasks", re.M)  # one that has ended
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "memory": 3 << 30}
 SOON = {"health_check_period_ms": 500, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 4}
 LATER = 0.3  # seconds after a phase began at which a node is killed

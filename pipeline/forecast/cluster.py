@@ -121,11 +121,14 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
 
 
 def _scratch(stage: Stage, slots: int) -> int:
-    """Bytes of a node's disk that so many tasks of a stage take: the files that they read, if they are the run's, and write."""
+    """Bytes of a node's disk that so many tasks of a stage take: as they state it, else the files of the run that they read,
+    and those that they write."""
+    at_once = min(slots, stage.tasks)
+    if stage.scratch:
+        return stage.scratch * at_once
     read = stage.read - stage.outside if stage.phase != READ else 0
     unevenness = max(1.0, stage.longest * stage.tasks)
-    held = read / max(stage.tasks, stage.parts_read, 1) + stage.written / max(stage.tasks, stage.parts_written, 1)
-    return min(read + stage.written, int(held * unevenness * min(slots, stage.tasks)))
+    return min(read + stage.written, int((read + stage.written) / max(stage.tasks, 1) * unevenness * at_once))
 
 
 def _slots(memory: int, cores: int, cluster: Cluster) -> int:

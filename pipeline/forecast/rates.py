@@ -97,6 +97,15 @@ class Rates:
             whole.add(work)
         return whole
 
+    def memory(self, kind: str) -> int:
+        """The most that a task of a kind took; 0 where none was measured."""
+        found = self.all(kind)
+        return found.memory if found else 0
+
+    def least_memory(self) -> int:
+        """What a task takes at least: libraries and kernels, and next to nothing of its own."""
+        return min((work.memory for work in self.work.values() if work.memory), default=0)
+
     def write(self, path: str | Path) -> None:
         """Write a file for `read_rates`."""
         rows = [(*key, work) for key, work in sorted(self.work.items())]
@@ -148,6 +157,8 @@ def rates_of_run(run: str, origin: str | None = None) -> Rates:
         NEAR_COPIES: _near_copies,
         DROP_NEAR_COPIES: _near_copies,
         "shard": _shard,
+        "held out": _memory,
+        "plan shards": _memory,
     }
     for entry in open_finished(run).entries:
         if tell := told.get(entry.ref.kind):
@@ -264,6 +275,11 @@ def _shard(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
     tokens = sum(o.bytes for o in entry.outputs if o.path.endswith(".npy"))
     work = Work(entry.cpu_seconds, 1, shard["documents"], shard["documents"], tokens, tokens, size, 0, entry.peak_memory)
     rates.add("shard", entry.ref.source, "", work)
+
+
+def _memory(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
+    """Of a kind that takes no time worth telling."""
+    rates.add(entry.ref.kind, "", "", Work(tasks=1, memory=entry.peak_memory))
 
 
 def _tokenizer(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:

@@ -18,6 +18,7 @@ from stages.dedup.footprint import Need
 from stages.errors import UserError
 from stages.step import Step
 
+TRAINING_BYTES = 20  # of memory, at most, for another byte of text that a tokenizer is trained on: 13 to 19 in prose and code
 READ = "read and filter"  # the phase that reads source files
 READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers", "index"}  # phases that read parts
 
@@ -50,8 +51,7 @@ class Stage(msgspec.Struct):
     releases: int = 0  # bytes of files that are let go when the phase is done
     outside: int = 0  # of `read`, what does not lie in the cluster's own storage: on the hub, on web servers
     longest: float = 0.0  # the share of the work that the largest task has; 0: all have as much
-    parts_read: int = 0  # files that the tasks read, one after the other; 0: each reads one
-    parts_written: int = 0  # files that the tasks write, one after the other; 0: each writes one
+    scratch: int = 0  # of its node's disk, at a time, that one task states; 0: it states none
     steps: list[StepCost] = []
 
 
@@ -203,8 +203,6 @@ class Costs:
         again = (title, source) in self.stages  # one of several rounds, which were measured and stated together
         stage.core_seconds = 0.0 if again else work.seconds_per_byte * size
         stage.read = int(sum(f.files for f in flows)) if kind in READING else 0
-        stage.parts_read = sum(len(getattr(node.job, "reads", {}).get("parts", ())) for node in group)
-        stage.parts_written = stage.parts_read if kind == "edit" else 0
         stage.written = need.disk if need and not again else 0
         self.add(stage)
 
@@ -243,7 +241,9 @@ class Costs:
         if self.recipe.tokenizer.train is not None:
             work = self.missing.work(self.rates.all("tokenizer"), "training the tokenizer")
             stage.bytes_in = stage.read = group[0].weight
-            stage.memory, stage.core_seconds = work.memory, work.seconds_per_byte * group[0].weight
+            stage.core_seconds = work.seconds_per_byte * group[0].weight
+            grown = min((work.memory - self.rates.least_memory()) / max(work.bytes_in, 1), TRAINING_BYTES)
+            stage.memory = work.memory + int(grown * (stage.bytes_in - work.bytes_in))
         self.add(stage)
 
     def tokenize(self, group: Group) -> None:
@@ -261,7 +261,7 @@ class Costs:
 
     def held_out(self, group: Group) -> None:
         """N-grams of held-out documents are collected: these are few, and take no time worth telling."""
-        self.add(Stage("held-out n-grams", MIXTURE, len(group)))
+        self.add(Stage("held-out n-grams", MIXTURE, len(group), memory=self.rates.memory("held out")))
 
     def near_copies(self, group: Group) -> None:
         """Token files are read for near copies of held-out documents."""
@@ -298,7 +298,7 @@ class Costs:
 
     def plan_shards(self, group: Group) -> None:
         """The indexes of token files are looked into for where shards begin."""
-        self.add(Stage("plan shards", group[0].ref.source, len(group)))
+        self.add(Stage("plan shards", group[0].ref.source, len(group), memory=self.rates.memory("plan shards")))
 
     def shard(self, group: Group) -> None:
         """The shards of a source, of training and held out."""

@@ -16,7 +16,7 @@ from pipeline.plan.layout import signed_together
 from pipeline.plan.node import Done, Named, Node, Stage, Stored, hash_of
 from pipeline.plan.parts import Part
 from stages.dedup.clustered import partitions_of
-from stages.dedup.footprint import filter_memory, footprint, index_bytes
+from stages.dedup.footprint import Need, filter_memory, footprint, index_bytes, written_at_a_time
 from stages.dedup.found import Found
 from stages.dedup.index import KEYS
 from stages.dedup.phases import group_parts, phases
@@ -147,9 +147,11 @@ class _Calls:
         kept = index_bytes(self.over.settings, self.needs)
         disk += kept if isinstance(self.over.settings, Filtering) else 0
         index = f", of which {show_bytes(kept)} stay for later runs" if kept else ""
+        part = max(self.weights.values(), default=0)
+        scratch = max(part + (part if need.phase == "edit" else written_at_a_time(need)) for need in self.needs)
         return (
             f"dedup {self.over.source}/{self.over.name} ({self.over.settings.method}): at most {show_bytes(most.memory)} of "
-            f"memory a task ({most.phase}) and {show_bytes(disk)} of files{index}"
+            f"memory a task ({most.phase}), {show_bytes(scratch)} of its node's disk, and {show_bytes(disk)} of files{index}"
         )
 
     def _summary(self, found: Found) -> DedupSummary:
@@ -181,7 +183,7 @@ class _Calls:
         )
         weight = sum(self.weights.get(path, 0) for path in read)
         ref = Ref("dedup", self.over.source, f"{self.over.name} {phase.name}", number)
-        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, read), task.cores)
+        return Node(ref, job, weight, self._memory(phase, task), self._scratch(phase, task, read), task.cores)
 
     def _with_files(self, value: Any, read: list[str]) -> Any:
         """The value with each known file's name replaced by the file; the names are added to `read`."""
@@ -194,22 +196,35 @@ class _Calls:
             return self.files[value]
         return value
 
-    def _scratch(self, phase: Phase, read: Sequence[str]) -> int:
-        """Bytes of disk that a task which writes parts anew takes at a time: one as it is read, and as it is written."""
-        return 2 * max((self.weights.get(path, 0) for path in read), default=0) if phase.name == "edit" else 0
+    def _need(self, phase: Phase) -> Need | None:
+        """What was stated of a phase."""
+        kind = phase.name.split("-")[0]
+        kind = "components" if kind in ("large", "small") else kind
+        return next((need for need in self.needs if need.phase == kind), None)
+
+    def _scratch(self, phase: Phase, task: Task, read: Sequence[str]) -> int:
+        """Bytes of its node's disk that a task takes at a time: a part that it reads, and what it writes.
+
+        A part counts as its text, which is twice its file or more. `edit` lets each part go before it writes the next one.
+        """
+        part = max((self.weights.get(path, 0) for path in read), default=0)
+        need = self._need(phase)
+        if phase.name == "edit" or need is None:
+            return 2 * part
+        saved = task.memory - filter_memory(0, task.cores) if "filter_path" in task.outputs and task.memory else 0
+        return part + written_at_a_time(need) + saved
 
     def _memory(self, phase: Phase, task: Task) -> int:
         """Bytes that a task of this phase may take; of filters and suffix arrays exactly, once it is counted."""
-        kind = phase.name.split("-")[0]
-        kind = "components" if kind in ("large", "small") else kind
         settings = self.over.settings
         sizes = self.over.sizes or {}
-        if kind == "filter" and isinstance(settings, Filtering) and settings.load:
+        if phase.name == "filter" and isinstance(settings, Filtering) and settings.load:
             return filter_memory(sizes[settings.load], task.cores)
         if task.memory is not None:
             old = settings.against if isinstance(settings, Filtering) else ()  # filters of older runs are held beside its own
             return task.memory + sum(sizes.get(uri, 0) for uri in old)
-        return max((need.memory for need in self.needs if need.phase == kind), default=0)
+        need = self._need(phase)
+        return need.memory if need else 0
 
 
 def _with_room(over: Over) -> AnyDedup:

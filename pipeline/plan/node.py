@@ -193,9 +193,12 @@ class Stage:
     notes: list[str] = field(default_factory=list)
 
 
-def key_of(job: Job) -> Key:
-    """The key of a job's spec: the only place where keys are made."""
-    basis, components = _basis_of(job)
+def key_of(job: Job, *, passing: bool = False) -> Key:
+    """The key of a job's spec: the only place where keys are made.
+
+    passing: the job is of this task alone, as on a worker. Nothing of it is kept: its steps may hold models by then.
+    """
+    basis, components = _basis_of(job, passing)
     read = [_identity(value) for value in _marked(job, Mark.IN_FILE)]
     placed = [in_key(value) for value in _marked(job, Mark.OUT_FILE)]
     inputs = hash_of(read, placed)
@@ -223,21 +226,24 @@ _BASES: dict[tuple[Any, ...], tuple[str, dict[str, str], tuple[Any, ...]]] = {}
 _MOST_BASES = 256
 
 
-def _basis_of(job: Job) -> tuple[str, dict[str, str]]:
+def _basis_of(job: Job, passing: bool) -> tuple[str, dict[str, str]]:
     """The basis of a key. Thousands of nodes share the very objects that they take their settings from: made once."""
     settings = [(name, getattr(job, name)) for name, mark in marks_of(type(job)).items() if mark is Mark.SETTING]
     known = (type(job), *(value if isinstance(value, str | int) else id(value) for _, value in settings))
-    if known not in _BASES:
-        if len(_BASES) >= _MOST_BASES:
-            _BASES.clear()
+    if known in _BASES:
+        basis, components, _ = _BASES[known]
+    else:
         components = dict(code_of_all(job.modules()))
         for name, value in settings:
             if name not in job.spelled_out:
                 components[f"setting {name}"] = hash_of(in_key(value))[:16]
         components |= {name: hash_of(value)[:16] for name, value in job.parts_of_settings().items()}
-        keep = tuple(value for _, value in settings)  # so that no id is used again
-        _BASES[known] = hash_of(type(job).__qualname__, components), components, keep
-    basis, components, _ = _BASES[known]
+        basis = hash_of(type(job).__qualname__, components)
+        if not passing:
+            if len(_BASES) >= _MOST_BASES:
+                _BASES.clear()
+            keep = tuple(value for _, value in settings)  # so that no id is used again
+            _BASES[known] = basis, components, keep
     return basis, components
 
 

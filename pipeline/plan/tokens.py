@@ -92,7 +92,8 @@ def _shard_node(
     local = tuple(piece._replace(file=place[piece.file]) for piece in pieces)
     job = WriteShard(tuple(files[f] for f in used), local, dtype.name, output)
     weight = sum(piece.end_token - piece.first_token for piece in pieces) * dtype.itemsize
-    return Node(ref, job, weight)
+    copied = sum(files[f].tokens for f in used) * dtype.itemsize  # where the run's folder is no disk
+    return Node(ref, job, weight, scratch=copied + weight)
 
 
 def tokenizer_facts(tokenized: Mapping[str, Sequence[Done[TokenFilesReport]]]) -> TokenFilesReport:

@@ -49,6 +49,7 @@ _TIMES = {
     "read_timeout": timedelta(seconds=60),
 }
 _SOON = {"timeout": timedelta(seconds=8)}
+SOON_ATTEMPTS = 2
 
 _lock = threading.Lock()
 _stores: dict[tuple[Any, ...], Any] = {}
@@ -76,7 +77,7 @@ def _make(uri: str, kind: str, bucket: str, soon: bool) -> Any:
     options: dict[str, Any] = {
         "client_options": {**(_SOON if soon else _TIMES), "allow_http": plain},
         "retry_config": {
-            "max_retries": 2 if soon else OPEN_ATTEMPTS,
+            "max_retries": SOON_ATTEMPTS if soon else OPEN_ATTEMPTS,
             "retry_timeout": timedelta(seconds=20 if soon else 120),
         },
     }
@@ -96,19 +97,29 @@ def _file(uri: str) -> tuple[Any, str]:
 
 
 def _asking(uri: str, action: str, call: Callable[[], T]) -> T:
+    """What a call of obstore returns, where need be once a busy server's time to wait is over. Raises StorageError."""
+    try:
+        return left_alone(uri, action, call)
+    except Exception as error:
+        raise from_cloud_error(error, uri, action) from None
+
+
+def left_alone(uri: str, action: str, call: Callable[[], T], patience: float | None = None) -> T:
     """What a call of obstore returns. Where it gave up on a busy server, it is called again once that asked to wait is over.
 
-    Raises StorageError, in which is told how long the server still asks to be left alone.
+    patience: seconds to wait in all, by default ASKED_IN_ALL. Raises TransientError where the server asks for longer, which
+    tells for how long; else what obstore raised.
     """
-    waited = 0.0
+    waited, most = 0.0, retry.ASKED_IN_ALL if patience is None else patience
     while True:
         try:
             return call()
         except Exception as error:
-            found = from_cloud_error(error, uri, action)
-            pause = asked_for(*store_of(uri), uri) if isinstance(found, TransientError) and is_busy(error) else 0.0
-            if not pause or waited + pause > retry.ASKED_IN_ALL:
-                raise TransientError(f"{found}", pause) if pause else found from None
+            pause = asked_for(*store_of(uri), uri) if is_busy(error) else 0.0
+            if not pause:
+                raise
+            if waited + pause > most:
+                raise TransientError(f"{from_cloud_error(error, uri, action)}", pause) from None
             waited += max(pause, 1.0)
         retry.wait(1, pause)
 
@@ -147,11 +158,22 @@ def list_level(folder: str, name_prefix: str) -> tuple[list[str], list[Entry]]:
 
 def list_tree(folder: str) -> Iterator[Entry]:
     store, key = store_of(folder)
-    try:
-        for found in obstore.list(store, key.rstrip("/") or None):
-            yield from _entries(folder, found)
-    except Exception as error:
-        raise from_cloud_error(error, folder, "list") from None
+    pages: Iterator[Any] | None = None
+    last: str | None = None
+
+    def page() -> Any:
+        """The next page of the listing; after an error it goes on behind the last object that was told."""
+        nonlocal pages
+        try:
+            pages = pages or iter(obstore.list(store, key.rstrip("/") or None, offset=last))
+            return next(pages, ())
+        except Exception:
+            pages = None
+            raise
+
+    while found := _asking(folder, "list", page):
+        last = found[-1]["path"]
+        yield from _entries(folder, found)
 
 
 class CloudBody:
@@ -237,13 +259,11 @@ def _delete(uris: list[str]) -> None:
     """Delete objects of one bucket. One that is not there ends a request for many, so then each is asked for by itself."""
     store, _ = store_of(uris[0])
     try:
-        obstore.delete(store, [store_of(uri)[1] for uri in uris])
-    except FileNotFoundError:
+        _asking(uris[0], "delete", lambda: obstore.delete(store, [store_of(uri)[1] for uri in uris]))
+    except MissingError:
         if len(uris) > 1:
             for uri in uris:
                 _delete([uri])
-    except Exception as error:
-        raise from_cloud_error(error, uris[0], "delete") from None
 
 
 def delete_tree(folder: str) -> None:

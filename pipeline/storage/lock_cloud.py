@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 from obstore import exceptions
 
-from pipeline.storage.cloud import store_of
+from pipeline.storage.cloud import left_alone, store_of
 from pipeline.storage.cloud_errors import from_cloud_error
 from pipeline.storage.lock import Holder, parse_holder
-from pipeline.storage.lock_object import ObjectLock, Refused
+from pipeline.storage.lock_object import STALE, ObjectLock, Refused
+
+T = TypeVar("T")
 
 
 class CloudLock(ObjectLock):
@@ -20,14 +22,21 @@ class CloudLock(ObjectLock):
 
     def __init__(self, run: str, uri: str) -> None:
         self._store, self._key = store_of(uri, soon=True)  # one request that hangs must not cost the lock
+        self._patience: float | None = None  # as for all requests, until it is held
         try:
             super().__init__(run, uri)
         except exceptions.BaseError as error:
             raise from_cloud_error(error, uri, "write") from None
 
+    def _asking(self, call: Callable[[], T]) -> T:
+        return left_alone(self._uri, "write", call, self._patience)
+
     def _put(self, data: bytes, mode: Any) -> str:
+        def put() -> Any:
+            return obstore.put(self._store, self._key, data, mode=mode, use_multipart=False)
+
         try:
-            return _version(obstore.put(self._store, self._key, data, mode=mode, use_multipart=False))
+            return _version(self._asking(put))
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             raise Refused from None
         except FileNotFoundError as error:
@@ -36,7 +45,8 @@ class CloudLock(ObjectLock):
             raise Refused from None
 
     def _settle(self) -> None:
-        """Nothing: both clouds honour the conditions of writes."""
+        """Both clouds honour the conditions of writes. From now on a request that is to wait is the next heartbeat's."""
+        self._patience = 0.0
 
     def _create(self, data: bytes) -> str:
         return self._put(data, "create")
@@ -47,7 +57,7 @@ class CloudLock(ObjectLock):
 
     def _read(self) -> tuple[str, Holder, Callable[[], float]] | None:
         try:
-            answer = obstore.get(self._store, self._key)
+            answer = self._asking(lambda: obstore.get(self._store, self._key))
             holder = parse_holder(bytes(answer.bytes()))
         except FileNotFoundError:
             return None
@@ -57,17 +67,18 @@ class CloudLock(ObjectLock):
     def _now(self) -> Any:
         """The server's time: that of an object that is written now."""
         key = f"{self._key.rpartition('/')[0]}/.scratch/clock-{secrets.token_hex(4)}".lstrip("/")
-        obstore.put(self._store, key, b"")
+        self._asking(lambda: obstore.put(self._store, key, b""))
         try:
-            return obstore.head(self._store, key)["last_modified"]
+            return self._asking(lambda: obstore.head(self._store, key))["last_modified"]
         finally:
-            obstore.delete(self._store, key)
+            self._asking(lambda: obstore.delete(self._store, key))
 
     def _remove(self, version: str) -> None:
+        self._patience = STALE  # then it lapses anyway
         found = self._read()
         if found is None or found[0] != version:
             raise Refused
-        obstore.delete(self._store, self._key)
+        self._asking(lambda: obstore.delete(self._store, self._key))
 
 
 def _version(found: Any) -> str:

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.storage.errors import StorageError
+from pipeline.storage.errors import StorageError, TransientError
 from pipeline.storage.lock import Holder, describe_holder, taken
 
 HEARTBEAT = 10.0
 STALE = 60.0
+LONGEST_PAUSE = 20.0  # between heartbeats, for a busy server that asks for it: another one still comes before the lock lapses
 """Seconds."""
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,9 @@ class ObjectLock(ABC):
         log.warning("%s: taking over the lock of a run that is gone (pid %s)", self._run, holder.pid)
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT):
+        pause = HEARTBEAT
+        while not self._stop.wait(pause):
+            pause = HEARTBEAT
             try:
                 with self._guard:
                     self._version = self._replace(self._content(), self._version)
@@ -106,8 +109,10 @@ class ObjectLock(ABC):
                 if not self._wrote_that():
                     self._lost = "another run has taken it over"
                     return
-            except Exception:
+            except Exception as error:
                 # No network for a moment is no loss; silence for STALE seconds is, and `check` sees that.
+                asked = error.asked if isinstance(error, TransientError) else 0.0
+                pause = max(HEARTBEAT, min(asked, LONGEST_PAUSE))
                 log.debug("heartbeat of %s failed", self._uri, exc_info=True)
 
     def _wrote_that(self) -> bool:

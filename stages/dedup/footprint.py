@@ -53,6 +53,11 @@ def index_bytes(spec: AnyDedup, needs: Sequence[Need]) -> int:
     return sum(need.disk for need in needs if need.phase == "index")
 
 
+def written_at_a_time(need: Need) -> int:
+    """Bytes of its node's disk that a task of a phase takes for what it writes: sorted runs, and the file made of them."""
+    return 2 * UNEVEN * need.disk // max(need.tasks, 1)
+
+
 def suffix_memory(unit: str, sequence_bytes: int, documents: int) -> int:
     """Bytes that a sequence of so many bytes and documents takes with its suffix array: linear in the text.
 

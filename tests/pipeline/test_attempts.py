@@ -19,6 +19,7 @@ from pipeline.ledger import Entry, Ledger, Ref
 from pipeline.place import Placement
 from pipeline.plan.node import Job, Node, Report, Stage
 from pipeline.progress import Progress
+from pipeline.run_log import read_standing
 from pipeline.storage import StorageError, TransientError
 from stages.errors import UserError
 from stages.marks import HowMuch, Setting
@@ -98,6 +99,13 @@ def test_what_may_pass_is_tried_again_and_the_others_end(tmp_path: Path, inline:
     with engine(run, inline) as one:
         one.run(Stage("reading", nodes(tries, 12, {})))
         assert one.executed == 3
+
+
+def test_a_run_that_fails_says_how_far_it_came(tmp_path: Path) -> None:
+    with pytest.raises(TasksFailed), engine(tmp_path / "run", inline=True) as one:
+        one.run(Stage("reading", nodes(tmp_path / "tries", 12, {3: (9, "forbidden"), 5: (9, "bug")})))
+    last = read_standing(str(tmp_path / "run"))
+    assert last is not None and (last.phase, last.done, last.failed, last.tasks) == ("reading", 10, 2, 12)
 
 
 def test_where_all_tasks_fail_the_rest_is_not_begun(tmp_path: Path, inline: bool) -> None:

@@ -242,12 +242,24 @@ def test_parts_that_are_written_anew_leave_the_scratch_one_by_one(
     assert seen == list(range(len(seen))) and len(seen) > 1  # by one task, each part with those before it in their place
 
 
-def test_a_task_that_writes_parts_anew_looks_whether_there_is_room(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("method", "phase", "runs", "documents"),
+    [
+        ({"method": "bff", "threshold": 0.5}, "count", 1, 0),
+        ({"method": "bff", "threshold": 0.5}, "filter", 1, 4 * 32),  # spans, for twice the mean, twice on disk
+        ({"method": "bff", "threshold": 0.5, "shards": 2}, "edit", 2, 0),  # a part as it is read and as it is written
+        ({"method": "minhash", "bands": 4, "rows": 2}, "scatter", 1, 4 * (4 * 16 + 32)),
+        ({"method": "substring", "length": 5}, "repeats", 1, 4 * 64),
+    ],
+)
+def test_a_task_of_a_dedup_looks_whether_there_is_room(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any], phase: str, runs: int, documents: int
 ) -> None:
-    data = recipe(inputs, [{"dedup": {"method": "bff", "threshold": 0.5}}])
-    monkeypatch.setattr(execute.shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - 1000, 1000))
-    sizes = [sum(len(json.loads(line)["text"]) for line in path.open()) for path in inputs.glob("web-*.jsonl")]
-    said = rf"no space left: {2 * max(sizes):,} bytes needed for dedup/web/dedup edit/00000, 1,000 bytes free"
+    data = recipe(inputs, [{"dedup": method}])
+    texts = [[json.loads(line)["text"] for line in path.open()] for path in sorted(inputs.glob("web-*.jsonl"))]
+    needed = runs * max(sum(map(len, some)) for some in texts) + documents * sum(map(len, texts))
+    monkeypatch.setattr(execute.shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - needed, needed - 1))
+    said = rf"no space left: {needed:,} bytes needed for dedup/web/dedup {phase}/00000, {needed - 1:,} bytes free"
     with pytest.raises(UserError, match=said):
         run(data, tmp_path / "run")
+    assert (tmp_path / "run").exists() and not storage.exists(str(tmp_path / "run" / "manifest.json"))

@@ -102,6 +102,11 @@ def test_a_run_foretold_from_its_own_rates_is_that_run(made: tuple[Recipe, Path]
     assert stages["read and filter", "web"]["memory"] == max(entry.peak_memory for entry in tasks)
     assert {name for name, _ in stages} >= {"dedup 1: scatter", "after dedup 1", "tokenizer", "tokenize", "shard"}
     assert [step["step"] for step in stages["read and filter", "web"]["steps"]] == ["gopher_quality"]
+    for phase, kind in (("tokenizer", "tokenizer"), ("held-out n-grams", "held out"), ("plan shards", "plan shards")):
+        peak = max(entry.peak_memory for entry in done if entry.ref.kind == kind)
+        assert max(stage["memory"] for stage in found["stages"] if stage["phase"] == phase) == near(peak)
+    most = max(entry.peak_memory for entry in done)
+    assert found["total"]["memory"] == pytest.approx(max(most, 414e6), rel=0.02)  # dedups state that; this process may take more
     written = sum(o.bytes for e in done if e.ref.kind == "shard" for o in e.outputs)
     assert sum(s["written"] for s in found["stages"] if s["phase"] == "shard") == near(written)
 
@@ -169,6 +174,17 @@ def one_phase(cluster: Cluster, **facts: Any) -> Any:
     stage = Stage("work", "web", **{"tasks": 1000, "memory": 1 << 30, "core_seconds": 36_000.0, **facts})
     found, problems = phases(Forecast([stage], {}, 0, [], []), cluster)
     return found[0], problems
+
+
+@pytest.mark.parametrize(("taken", "more"), [(200 + 50_000 * 3, 3), (10**7, 20)])
+def test_the_memory_of_a_tokenizers_training_grows_with_its_text(made: tuple[Recipe, Path], taken: int, more: float) -> None:
+    """As measured, by what training takes besides libraries, which the smallest task tells; little text tells too much."""
+    rates = read_rates(str(made[1]))
+    rates.work |= {("tokenizer", "", ""): Work(memory=taken, bytes_in=50_000), ("plan shards", "", ""): Work(memory=200)}
+    found = plan(build_recipe(recipe_data(made[1].parent)), rates, HERE)
+    trained = next(stage for stage in found["stages"] if stage["phase"] == "tokenizer")
+    size = trained["bytes_in"]
+    assert size > 60_000 and trained["memory"] == pytest.approx(taken + more * (size - 50_000), abs=9)
 
 
 def test_hours_and_money_on_a_cluster() -> None:

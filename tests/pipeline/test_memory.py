@@ -1,14 +1,28 @@
-"""The peak is that since the reset, freed memory goes back to the system, and what a process starts is counted with it."""
+"""The peak is that since the reset, what a process starts is counted with it, and freed memory goes back to the system."""
 
+import gc
+import json
 import mmap
+import pickle
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from pipeline import execute, place
+from pipeline.carry_out import Options, run_recipe
+from pipeline.execute import Finished, Surroundings
 from pipeline.memory import cpu_time, peak, release, reset_peak
+from pipeline.plan.node import Node
+from pipeline.progress import Progress
+from pipeline.recipe import build_recipe
+from stages.quality import language
+from stages.quality.fasttext_model import FastTextModel, load_model
 
 SIZE = 200_000_000
 
@@ -78,3 +92,29 @@ for line in sys.stdin:
         child.stdin.close()
         child.wait()
         assert cpu_time() - before >= while_it_runs - 0.05
+
+
+def test_a_worker_keeps_no_model_of_the_tasks_that_it_has_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each task comes to a worker by itself, with steps of its own, which load models when they are used."""
+    loaded: list[weakref.ref[FastTextModel]] = []
+
+    def load(*arguments: Any, **options: Any) -> FastTextModel:
+        model = load_model(*arguments, **options)
+        loaded.append(weakref.ref(model))
+        return model
+
+    def as_on_a_worker(node: Node, key: str, around: Surroundings) -> Finished:
+        return execute.execute(pickle.loads(pickle.dumps(node)), key, around)
+
+    monkeypatch.setattr(language, "load_model", load)
+    monkeypatch.setattr(place, "execute", as_on_a_worker)
+    for number in range(4):
+        (tmp_path / f"{number}.jsonl").write_text(json.dumps({"id": f"{number}", "text": f"the cat sat on the mat {number}"}))
+    source = {"read": {"paths": [f"{tmp_path}/*.jsonl"]}, "steps": [{"language": {"score": 0}}]}
+    data = {"name": "small", "sources": {"web": source}, "tokenizer": {"train": {"vocab_size": 300}}, "mixture": {}}
+    gc.disable()
+    try:
+        run_recipe(build_recipe(data), Options(str(tmp_path / "run"), inline=True, progress=Progress(quiet=True)))
+        assert len(loaded) >= 4 and not any(one() for one in loaded)
+    finally:
+        gc.enable()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from soak_cluster import PHASE
 
 from pipeline import progress, run_log
 from pipeline.engine import Engine
@@ -72,7 +73,9 @@ def test_where_there_is_no_terminal_lines_tell_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     look(tmp_path, monkeypatch)
-    lines = capsys.readouterr().err.splitlines()
+    said = capsys.readouterr().err
+    lines = said.splitlines()
+    assert [found[:2] for found in PHASE.findall(said)] == [("1", "exact: scatter"), ("3", "tokenize")]  # `make soak` goes by it
     number = r"[\d.]+ (?:s|min|ms)"
     assert re.fullmatch(
         rf"{number} left, about {number} of the run  "

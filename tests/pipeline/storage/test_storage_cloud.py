@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clouds import Cloud, CloudTests
+from clouds import Cloud, CloudTests, until
 from fake_gcs import FakeGcs, running_fake_gcs
 
 from pipeline import storage
-from pipeline.storage import cloud, retry
+from pipeline.storage import cloud, lock_object, retry
 
 
 @pytest.fixture
@@ -50,9 +51,10 @@ class TestGoogle(CloudTests):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("what", ["read", "list", "write", "stat", "range"])
+@pytest.mark.parametrize("what", ["read", "list", "tree", "write", "stat", "range", "delete", "lock", "release"])
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(there: Cloud, gcs: FakeGcs, monkeypatch, what: str, status: int) -> None:
-    monkeypatch.setattr(cloud, "OPEN_ATTEMPTS", 0)  # of obstore's own, which does not look at Retry-After
+    for name in ("OPEN_ATTEMPTS", "SOON_ATTEMPTS"):
+        monkeypatch.setattr(cloud, name, 0)  # of obstore's own, which does not look at Retry-After
     uri = there.uri("file")
     storage.write_bytes(uri, b"there")
     gcs.busy, gcs.busy_status = 0.6, status
@@ -61,6 +63,19 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(there: Cloud, gcs: FakeG
             assert storage.read_bytes(uri) == b"there"
         case "list":
             assert [entry.uri for entry in storage.list_files(there.uri("*"))] == [uri]
+        case "tree":
+            assert [entry.uri for entry in storage.list_files(there.uri("**"))] == [uri]
+        case "delete":
+            storage.delete(uri)
+            assert not gcs.objects
+        case "lock":
+            with storage.RunLock(there.uri()):
+                assert gcs.turned_away == 2
+        case "release":
+            gcs.busy = 0.0
+            with storage.RunLock(there.uri()):
+                gcs.busy = 0.6
+            assert storage.lock_holder(there.uri()) is None
         case "write":
             storage.write_bytes(uri, b"new")
             assert storage.read_bytes(uri) == b"new"
@@ -71,6 +86,30 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(there: Cloud, gcs: FakeG
                 file.seek(2)
                 assert file.read() == b"ere"
     assert gcs.turned_away == 2  # the request, and the one that asks how long
+
+
+def test_a_listing_goes_on_where_a_busy_server_broke_it_off(there: Cloud, gcs: FakeGcs, monkeypatch) -> None:
+    monkeypatch.setattr(cloud, "OPEN_ATTEMPTS", 0)
+    names = [there.uri(f"{number:03d}") for number in range(120)]
+    for name in names:
+        storage.write_bytes(name, b"")
+    found = cloud.list_tree(there.root)
+    first = next(found).uri
+    gcs.busy = 0.3
+    assert [first, *(entry.uri for entry in found)] == names and gcs.turned_away
+
+
+def test_a_heartbeat_waits_as_long_as_a_busy_server_asks(there: Cloud, gcs: FakeGcs, monkeypatch) -> None:
+    monkeypatch.setattr(lock_object, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(cloud, "SOON_ATTEMPTS", 0)
+    with storage.RunLock(there.root) as lock:
+        first = storage.read_bytes(there.uri("run.lock"))
+        gcs.busy = 0.7
+        until(lambda: gcs.turned_away > 0)
+        until(lambda: time.monotonic() > gcs.busy_until)
+        assert gcs.turned_away == 2  # of some 14
+        until(lambda: storage.read_bytes(there.uri("run.lock")) != first)
+        lock.check()
 
 
 def test_a_server_that_asks_for_too_long_is_told_to_the_task(there: Cloud, gcs: FakeGcs, monkeypatch) -> None:
