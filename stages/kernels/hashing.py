@@ -29,7 +29,10 @@ NGRAM_BASE = np.uint64(0xC2B2AE3D27D4EB4F)
 
 @intrinsic
 def load(typingctx, data, index):
-    """data[index] of a contiguous 1-D array of numbers, without checks: `data[index]` looks each time whether it counts from the end."""
+    """data[index] of a contiguous 1-D array of numbers, without checks.
+
+    Numba's own `data[index]` looks each time whether the index counts from the end.
+    """
     if not (isinstance(data, types.Array) and data.ndim == 1 and data.layout == "C" and isinstance(data.dtype, types.Number)):
         return None
 

@@ -15,7 +15,6 @@ from numba.extending import intrinsic
 
 from stages.kernels.bounds import check_range
 
-
 KEY = 32  # bytes
 
 

@@ -138,7 +138,8 @@ KATEX = (
         ),
         ("<script type='math/mml'><math><mi>x</mi></math></script>", "x"),
         (
-            "<math><mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr> <mtr><mtd><mn>3</mn></mtd></mtr></mtable></math>",
+            "<math><mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr> <mtr><mtd><mn>3</mn></mtd></mtr></mtable>"
+            "</math>",
             "1 2; 3",
         ),
         ("<math> <msubsup> <mi>x</mi> <mn>1</mn> <mn>2</mn> </msubsup> </math>", "x_1^2"),
