@@ -18,7 +18,6 @@ import msgspec
 from pydantic import ValidationError
 from rich.console import Console
 
-from pipeline.engine import MANIFEST
 from pipeline.grid import Grid, copy_part, grids, show_grids
 from pipeline.manifest import members_of, read_corpus
 from pipeline.members import repeats_of_parts
@@ -44,6 +43,7 @@ from stages.step import content_key
 from stages.tokens.manifest import build_manifest, source_entry
 from stages.tokens.manifest_shape import HeldOutEntry, Manifest, ShardEntry, SourceEntry, TokenizerEntry
 from stages.tokens.mixture import Budget, Mixture, compile_mixture, with_repeats
+from stages.tokens.shard_format import MANIFEST
 from stages.units import show_bytes, show_count
 
 SIZES = ("tokens", "epochs")  # of a mixture, one is given; so is one of these of a source:

@@ -10,7 +10,6 @@ from typing import Literal
 import msgspec
 
 from pipeline import storage
-from pipeline.engine import MANIFEST
 from pipeline.folder import (
     MIXTURE,
     HeldOutRule,
@@ -29,7 +28,7 @@ from stages.errors import UserError
 from stages.tokens.manifest import TOKENIZER_PATH
 from stages.tokens.manifest_shape import Manifest, ShardEntry
 from stages.tokens.mixture import Mixture
-from stages.tokens.shard_format import manifest_bytes, ranges_bytes
+from stages.tokens.shard_format import MANIFEST, manifest_bytes, ranges_bytes
 
 Files = Literal["link", "symlink", "copy"]
 

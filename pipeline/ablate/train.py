@@ -117,7 +117,8 @@ def _losses(folder: Path) -> list[Loss]:
 def _training(plan: Plan, name: str, seed: int, data: Path, folder: Path) -> _Training:
     own = [*plan.settings, f"train.tokens={plan.tokens}", f"train.seed={seed}", f"data.seed={seed}"]
     train = ["train", plan.config, "--data", str(data), "--out", str(folder), "--resume", "--set", *own]
-    score = ["eval", str(folder), "--text", *map(str, plan.evaluation), "--out", str(folder / "scores.json")]
+    texts = [str(path.absolute()) for path in plan.evaluation]
+    score = ["eval", str(folder), "--text", *texts, "--out", str(folder / "scores.json")]
     device = ["--device", plan.device] if plan.device else []
     return _Training(f"{name}, seed {seed}", tuple((*command, *device) for command in (train, score)), folder, plan.threads)
 
