@@ -27,7 +27,7 @@ from stages.filters.english_rules import Splitter
 from stages.step import Step
 from stages.steps import STEPS
 
-LANGUAGES: dict[str, tuple[str, Splitter]] = {"wiki-fr": ("fra_Latn", "french"), "wiki-es": ("spa_Latn", "english")}
+LANGUAGES: dict[str, tuple[str, Splitter]] = {"wiki-fr": ("fra_Latn", "french"), "wiki-es": ("spa_Latn", "spanish")}
 GOAL = 0.99
 CHARS = 400  # texts shorter than that are left out: the filters are for pages
 

@@ -186,6 +186,8 @@ def _node(
             shard["text_bytes"],
             shard["sha256"],
             index,
+            shard.get("ranges"),
+            shard.get("whole", ""),
         ),
         tokenizer=tokenizer,
         source=source,

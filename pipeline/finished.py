@@ -19,12 +19,14 @@ from pipeline import storage
 from pipeline.folder import CLAIM, MADE_BY, RUN, RunMark
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, DroppedReport, without_near_copies
+from pipeline.jobs.split import SplitReport
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.ledger import Entry, Ledger
 from pipeline.made import MadeBy, read_made
 from pipeline.manifest import read_corpus
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.plan.parts import Segment, segments
+from pipeline.plan.split import SPLIT
 from pipeline.program import program
 from pipeline.recipe import Recipe, at_home, build_recipe
 from stages.errors import UserError
@@ -78,12 +80,16 @@ NO_FILES = PartFiles(DocumentsReport(part="", dropped="", docs=0, bytes=0), None
 
 @dataclass
 class SourceParts:
-    """One source: its steps in segments, each segment's parts in canonical order, and the tokenize reports."""
+    """One source: its steps in segments, each segment's parts in canonical order, and the tokenize reports.
+
+    split: of a source that was split, how the tokens of each part were.
+    """
 
     name: str
     plan: list[Segment]
     parts: list[list[PartFiles]] = field(default_factory=list)
     tokens: list[TokenizeReport] = field(default_factory=list)
+    split: list[SplitReport] = field(default_factory=list)
 
 
 @dataclass
@@ -170,6 +176,8 @@ def open_finished(run: str) -> FinishedRun:
         for ref, key in made.nodes:
             if ref.kind == "tokenize" and (entry := ledger.entry(key)):
                 sources[ref.source].tokens.append(entry.report_as(TokenizeReport))
+            if ref.kind == SPLIT and (entry := ledger.entry(key)):
+                sources[ref.source].split.append(entry.report_as(SplitReport))
             if ref.kind == DROP_NEAR_COPIES and (entry := ledger.entry(key)):
                 tokens = sources[ref.source].tokens
                 tokens[ref.ordinal] = without_near_copies(tokens[ref.ordinal], entry.report_as(DroppedReport))

@@ -119,7 +119,7 @@ def rules_of_texts(paths: Sequence[str], tail: float = 0.1, splitter: Splitter =
     return Rules(stop_words(words), limits, origin, splitter)
 
 
-def rules_of_fineweb2(path: str | Path) -> Rules:
+def rules_of_fineweb2(path: str | Path, splitter: Splitter = "english") -> Rules:
     """The rules that FineWeb2 publishes for a language, `configs/LANGUAGE.yml`. Raises UserError for another kind of file."""
     path = Path(path)
     try:
@@ -145,7 +145,7 @@ def rules_of_fineweb2(path: str | Path) -> Rules:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a file of FineWeb2's configs ({type(error).__name__}: {error})") from None
-    return Rules(words, limits, f"FineWeb2's {path.name}")
+    return Rules(words, limits, f"FineWeb2's {path.name}", splitter)
 
 
 def common_words(texts: pa.Array, splitter: Splitter = "english") -> Counter[str]:

@@ -7,62 +7,52 @@ files, while those that a mixture links stay as they were.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import msgspec
 from pydantic import ValidationError
 from rich.console import Console
 
-from pipeline import storage
 from pipeline.engine import MANIFEST
-from pipeline.folder import (
-    MIXTURE,
-    HeldOutRule,
-    MadeOf,
-    MemberOf,
-    MixtureMark,
-    absolute,
-    check_fresh,
-    write_mark,
-)
 from pipeline.grid import Grid, copy_part, grids, show_grids
-from pipeline.manifest import SPLITS, read_corpus, token_rules
-from pipeline.mix_members import held_out_note, held_out_rules, mixture_of
+from pipeline.manifest import members_of, read_corpus
+from pipeline.members import repeats_of_parts
+from pipeline.mix_files import Files, Written, write_mixture
+from pipeline.mix_members import (
+    Member,
+    WholeOf,
+    held_out_note,
+    held_out_rules,
+    members_of_run,
+    mixture_of,
+    ranged,
+    whole_files,
+)
+from pipeline.mix_split import Asked, split_all, splits_asked
 from pipeline.overrides import RecipeError, apply_set
 from pipeline.program import train_command
-from pipeline.recipe import dump, explain, load_recipe
-from pipeline.storage.local import sync_folder
+from pipeline.recipe import Recipe, dump, explain, load_recipe
+from pipeline.resplit import Split
 from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.step import content_key
-from stages.tokens.manifest import TOKENIZER_PATH, build_manifest, shard_names, source_entry
-from stages.tokens.manifest_shape import HeldOutEntry, Manifest, SourceEntry, TokenizerEntry
-from stages.tokens.mixture import Budget, Mixture, compile_mixture
-from stages.tokens.shard_format import manifest_bytes
+from stages.tokens.manifest import build_manifest, source_entry
+from stages.tokens.manifest_shape import HeldOutEntry, Manifest, ShardEntry, SourceEntry, TokenizerEntry
+from stages.tokens.mixture import Budget, Mixture, compile_mixture, with_repeats
 from stages.units import show_bytes, show_count
 
-Files = Literal["link", "symlink", "copy"]
 SIZES = ("tokens", "epochs")  # of a mixture, one is given; so is one of these of a source:
 WAYS = ("tokens", "share", "repeats")
 
 
-@dataclass(frozen=True)
-class Member:
-    """One source of the mixture, and the folder that it is taken from."""
-
-    name: str  # in the mixture
-    run: str  # as the user named it
-    source: str  # its name there
-    entry: SourceEntry  # of that folder's manifest
-
-
 @dataclass
 class MixOptions:
-    """What is asked of the mixture, and how it is written."""
+    """What is asked of the mixture, and how it is written. split: what sources are split by, as `splits_asked` reads it."""
 
     recipe: str | None = None
     profile: str | None = None
@@ -71,6 +61,7 @@ class MixOptions:
     name: str | None = None
     out: str | None = None
     files: Files = "link"
+    split: list[str] = field(default_factory=list)  # SOURCE=AXES, or a file of these
 
 
 class MixedSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,14 +100,47 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
     """
     manifests = {run: read_corpus(run) for run in dict.fromkeys(runs)}
     _check_tokenizers(manifests)
-    members = _members(manifests, options.rename)
-    mixture = asked_of(list(manifests), options)
+    recipe = _recipe(options)
+    asked = splits_asked(manifests, options.split, recipe)
+    with tempfile.TemporaryDirectory(prefix="headrace-mix-") as scratch:
+        splits = split_all(manifests, asked, Path(scratch))
+        members = _members(manifests, splits, options.rename)
+        mixture, notes = _with_parts(manifests, options, asked)
+        return _mixed(manifests, members, mixture, notes, whole_files(members, manifests, splits), options)
+
+
+def _recipe(options: MixOptions) -> Recipe | None:
+    return load_recipe(options.recipe, options.profile) if options.recipe is not None else None
+
+
+def _with_parts(manifests: Mapping[str, Manifest], options: MixOptions, asked: Asked) -> tuple[Mixture, list[str]]:
+    """The mixture that is asked for, with what is said of the repeats of parts that are split now; and a note on what the one
+    folder's own mixture asks of their sources, which is left out: it is of the whole source, or of other parts."""
+    runs = list(manifests)
+    gone = {name for run, source in asked for name in (source, *members_of(manifests[run], source))}
+    mixture = asked_of(runs, options, gone)
+    repeats = repeats_of_parts({source: axes for (_, source), axes in asked.items()})
+    own = mixture_of(runs[0]).get("per_source") or {} if len(runs) == 1 and not options.recipe else {}
+    told = [name for name in own if name in gone]
+    notes = [f"what was asked of {', '.join(told)} is left out: it is split otherwise now"] if told else []
+    return with_repeats(mixture, repeats), notes
+
+
+def _mixed(
+    manifests: dict[str, Manifest],
+    members: list[Member],
+    mixture: Mixture,
+    notes: list[str],
+    wholes: list[WholeOf],
+    options: MixOptions,
+) -> Mixed:
+    """Compile the mixture of these members and write it where it is to be written."""
     budgets = compile_mixture(mixture, {member.name: member.entry["tokens"] for member in members})
     first = next(iter(manifests.values()))
-    manifest = _manifest(members, manifests, budgets, mixture, options)
+    manifest = _manifest(members, manifests, budgets, mixture, options, wholes)
     rules = held_out_rules(list(manifests))
     if options.out is not None:
-        _write(options.out, members, manifests, manifest, mixture, options.files, rules)
+        write_mixture(options.out, Written(members, manifests, manifest, mixture, rules, wholes), options.files)
     return Mixed(
         out=options.out,
         name=manifest["name"],
@@ -126,7 +150,7 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
         mixture=dump(mixture),
         tokens=manifest["mixture"]["tokens"],
         grids=grids(manifest),
-        notes=[held_out_note(rules)] if len(rules) > 1 else [],
+        notes=[*notes, *([held_out_note(rules)] if len(rules) > 1 else [])],
         sources={
             member.name: MixedSource(
                 run=member.run,
@@ -143,14 +167,19 @@ def mix(runs: Sequence[str], options: MixOptions) -> Mixed:
     )
 
 
-def asked_of(runs: Sequence[str], options: MixOptions) -> Mixture:
-    """The mixture that is asked for: the recipe's where one is named, else that of the one folder; `--set` on top."""
+def asked_of(runs: Sequence[str], options: MixOptions, gone: Collection[str] = ()) -> Mixture:
+    """The mixture that is asked for: the recipe's where one is named, else that of the one folder; `--set` on top.
+
+    gone: members that there are no longer, of which the folder's own says nothing that holds still.
+    """
     if options.recipe is not None:
         base = dump(load_recipe(options.recipe, options.profile).asked_mixture())
     elif options.profile is not None:
         raise UserError(f"--profile {options.profile}: is a profile of a recipe; name it with --recipe")
     else:
         base = mixture_of(runs[0]) if len(runs) == 1 else {}
+        known = base.get("per_source") or {}
+        base = {**base, "per_source": {name: one for name, one in known.items() if name not in gone}}
     data = _lay(base, [text.removeprefix("mixture.") for text in options.assignments])
     try:
         return Mixture.model_validate(data)
@@ -191,28 +220,31 @@ def _check_tokenizers(manifests: dict[str, Manifest]) -> None:
                 raise UserError(f"{first} and {run} have one tokenizer, and different {key}: {a[key]} and {b[key]}")
 
 
-def _members(manifests: dict[str, Manifest], renames: Sequence[str]) -> list[Member]:
+def _members(
+    manifests: dict[str, Manifest], splits: Mapping[tuple[str, str], Split], renames: Sequence[str]
+) -> list[Member]:
     """All sources of all folders, in order. Raises UserError where two have one name."""
     names: dict[tuple[str, str], str] = {}
+    there = {run: members_of_run(run, manifest, splits) for run, manifest in manifests.items()}
     for text in renames:
         place, equals, new = text.partition("=")
         run, _, source = place.rpartition("/")
         known = next((name for name in manifests if name.rstrip("/") == run.rstrip("/")), None)
         if not equals or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", new):
             raise UserError(f"--rename {text}: write it as FOLDER/SOURCE=NAME")
-        if known is None or source not in manifests[known]["sources"]:
+        if known is None or source not in {one.source for one in there[known]}:
             raise UserError(f"--rename {text}: there is no source {source!r} in {run!r}")
         names[known, source] = new
     found: dict[str, Member] = {}
-    for run, manifest in manifests.items():
-        for source in manifest["mixture"]["sources"]:
-            name = names[run, source] if (run, source) in names else str(source)
+    for run, members in there.items():
+        for member in members:
+            name = names.get((run, member.source), member.source)
             if name in found:
                 raise UserError(
                     f"source {name} is in {found[name].run} and in {run}: give one another name, such as "
-                    f"--rename {run.rstrip('/')}/{source}={source}_2"
+                    f"--rename {run.rstrip('/')}/{member.source}={member.source}_2"
                 )
-            found[name] = Member(name, run, source, manifest["sources"][source])
+            found[name] = replace(member, name=name)
     return list(found.values())
 
 
@@ -222,12 +254,14 @@ def _manifest(
     budgets: list[Budget],
     mixture: Mixture,
     options: MixOptions,
+    wholes: Sequence[WholeOf],
 ) -> Manifest:
     first = next(iter(manifests.values()))
     tokenizer = first["tokenizer"]
     # Nothing of where it lies: the same mixture, made anew elsewhere, is the same to a training that goes on.
     names = dict.fromkeys(manifest["name"] for manifest in manifests.values())
     what = [dump(mixture), [[member.name, manifests[member.run]["fingerprint"], member.source] for member in members]]
+    what += [sorted(digests)] if (digests := {shard["sha256"] for one in members for shard in ranged(one)}) else []
     manifest = build_manifest(
         name=options.name or f"{'+'.join(names)}-{int(content_key(what), 16) % 10**6:06}",
         profile=first["profile"] if len(manifests) == 1 else "",
@@ -238,12 +272,13 @@ def _manifest(
         eos_id=tokenizer["eos_id"],
         pad_id=tokenizer["pad_id"],
         sources={
-            member.name: _entry(member, budget)
+            member.name: _entry(member, budget, wholes)
             for member, budget in zip(members, budgets, strict=True)
         },
         mixture_tokens=sum(budget.asked for budget in budgets),
         mixture_seed=mixture.seed,
         reshuffle_last_tokens=mixture.reshuffle_last_tokens,
+        whole={one.name: one.listed() for one in wholes},
     )
     told = [one.get("held_out") for one in manifests.values()]
     rules = {(one["share"], one["salt"]) for one in told if one}
@@ -253,78 +288,15 @@ def _manifest(
     return manifest
 
 
-def _entry(member: Member, budget: Budget) -> SourceEntry:
-    shards, held_out = member.entry["shards"], member.entry["held_out"]["shards"]
+def _entry(member: Member, budget: Budget, wholes: Sequence[WholeOf]) -> SourceEntry:
+    named = {(one.run, one.known): one.name for one in wholes}
+
+    def ours(shard: ShardEntry) -> ShardEntry:
+        return ShardEntry(**{**shard, "whole": named[member.run, shard["whole"]]}) if "whole" in shard else shard
+
+    shards, held_out = (map(ours, split["shards"]) for split in (member.entry, member.entry["held_out"]))
     entry = source_entry(member.name, shards, held_out, budget.asked, budget.max_repeats)
     return copy_part(member.entry, entry)
-
-
-def _write(
-    out: str,
-    members: list[Member],
-    manifests: dict[str, Manifest],
-    manifest: Manifest,
-    mixture: Mixture,
-    files: Files,
-    rules: list[HeldOutRule],
-) -> None:
-    """Put the shards, the tokenizer and last the manifest under `out`. Raises UserError where a shard is not whole."""
-    out = absolute(out)
-    itemsize = 2 if manifest["dtype"] == "uint16" else 4
-    places: list[tuple[str, str]] = []
-    for member in members:
-        for split in SPLITS:
-            entry = member.entry if split == "train" else member.entry["held_out"]
-            for number, shard in enumerate(entry["shards"]):
-                path, index = shard_names(member.name, number, split)
-                source = absolute(storage.join(member.run, shard["path"]))
-                if (size := storage.stat(source).size) != shard["tokens"] * itemsize:
-                    raise UserError(
-                        f"{source}: has {size:,} bytes, the manifest says {shard['tokens'] * itemsize:,}; inspect it"
-                    )
-                places += [(source, path), (absolute(storage.join(member.run, shard["index"])), index)]
-    run, first = next(iter(manifests.items()))
-    places.append((absolute(storage.join(run, first["tokenizer"]["path"])), TOKENIZER_PATH))
-    with storage.RunLock(out):
-        check_fresh(out, MIXTURE)
-        mark = MixtureMark(
-            mixture=dump(mixture),
-            made_of=[MadeOf(run, known["fingerprint"]) for run, known in manifests.items()],
-            sources={member.name: MemberOf(member.run, member.source) for member in members},
-            held_out=rules,
-            token_rules={member.name: token_rules(member.run, [member.source])[member.source] for member in members},
-        )
-        write_mark(out, MIXTURE, mark)
-        for source, name in places:
-            _place(source, storage.join(out, name), files)
-        if storage.is_local(out):  # the links have landed before the manifest that vouches for them
-            for folder in {storage.local_path(storage.join(out, name)).parent for _, name in places}:
-                sync_folder(folder)
-        storage.write_bytes(storage.join(out, MANIFEST), manifest_bytes(manifest))
-        write_mark(out, MIXTURE, msgspec.structs.replace(mark, finished=True))
-
-
-def _place(source: str, target: str, files: Files) -> None:
-    """Let `target` be the file `source`, over what is there."""
-    if files == "copy":
-        with storage.open_output(target) as path:
-            storage.copy_to(source, path)
-        return
-    if not (storage.is_local(source) and storage.is_local(target)):
-        raise UserError(f"{source} cannot be linked to {target}: only local files can; --files copy copies them")
-    here, there = storage.local_path(source).resolve(), storage.local_path(target)
-    there.parent.mkdir(parents=True, exist_ok=True)
-    there.unlink(missing_ok=True)  # of a mixture that was broken off: there is no manifest yet
-    try:
-        if files == "link":
-            there.hardlink_to(here)
-        else:
-            there.symlink_to(os.path.relpath(here, there.parent.resolve()))
-    except OSError as error:
-        raise UserError(
-            f"{source} cannot be linked to {target} ({error.strerror}): hard links need one file system; choose another --out, "
-            "or --files symlink (then the run must stay as it is) or --files copy"
-        ) from None
 
 
 def show_mix(found: Mixed, console: Console) -> None:

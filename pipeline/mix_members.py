@@ -1,14 +1,83 @@
-"""What the folders that a mixture is made of say of themselves: what was asked when they were made, and what they hold out."""
+"""The members of a mixture by the folders that it is made of, and what these say of themselves: what was asked when they were
+made, what they hold out, and the files that shards are ranges of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.folder import IMPORT, MIXTURE, RUN, HeldOutRule, ImportMark, MixtureMark, RunRecipe, read_mark
 from pipeline.members import repeats_of_parts
 from pipeline.recipe import dump
+from pipeline.resplit import Split
+from stages.tokens.manifest_shape import Manifest, ShardEntry, SourceEntry, WholeFile
 from stages.tokens.mixture import Mixture, with_repeats
+
+
+@dataclass(frozen=True)
+class Member:
+    """One source of the mixture, and the folder that it is taken from. folder: where its shards lie, in that or apart."""
+
+    name: str  # in the mixture
+    run: str  # as the user named it
+    source: str  # its name there
+    entry: SourceEntry  # of that folder's manifest
+    folder: str
+
+
+@dataclass(frozen=True)
+class WholeOf:
+    """Token files of a folder that shards of the mixture are ranges of. known, name: of their list there, and in the mixture."""
+
+    run: str
+    known: str
+    name: str
+    files: Sequence[WholeFile]
+
+    def place(self, number: int) -> str:
+        """Where a file lies in the mixture's folder."""
+        return f"tokens/whole/{self.name}/{number:05d}.npy"
+
+    def listed(self) -> list[WholeFile]:
+        """The list as the mixture's manifest has it."""
+        return [WholeFile(**{**file, "path": self.place(number)}) for number, file in enumerate(self.files)]
+
+
+def members_of_run(run: str, manifest: Manifest, splits: Mapping[tuple[str, str], Split]) -> list[Member]:
+    """The members that a folder brings, under the names they have there: in place of a source that is split anew, its parts."""
+    found: dict[str, Member] = {}
+    for name in manifest["mixture"]["sources"]:
+        entry = manifest["sources"][name]
+        split = splits.get((run, entry.get("of", name)))
+        if split is None:
+            found[name] = Member(name, run, name, entry, run)
+        else:
+            found |= {part: Member(part, run, part, one, split.folder) for part, one in split.entries.items()}
+    return list(found.values())
+
+
+def ranged(member: Member) -> Iterator[ShardEntry]:
+    """The shards of a member that are ranges of other files."""
+    for split in (member.entry, member.entry["held_out"]):
+        yield from (shard for shard in split["shards"] if "ranges" in shard)
+
+
+def whole_files(
+    members: Sequence[Member], manifests: Mapping[str, Manifest], splits: Mapping[tuple[str, str], Split]
+) -> list[WholeOf]:
+    """The files that shards of the members are ranges of, each list once and under a name of its own."""
+    known = {(run, name): files for (run, _), split in splits.items() for name, files in split.whole.items()}
+    known |= {(run, name): files for run, one in manifests.items() for name, files in one.get("whole", {}).items()}
+    used = dict.fromkeys((member.run, shard["whole"]) for member in members for shard in ranged(member) if "whole" in shard)
+    found: dict[str, WholeOf] = {}
+    for run, name in used:
+        number, own = 1, name
+        while own in found:
+            number += 1
+            own = f"{name}_{number}"
+        found[own] = WholeOf(run, name, own, known[run, name])
+    return list(found.values())
 
 
 def mixture_of(run: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
+from string import ascii_letters
 
 import chardetng_py
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
@@ -46,7 +47,7 @@ _NOT_DETECTED = UTF16 | {"utf-8", "replacement"}
 _UKRAINIAN = {"koi8-r": "koi8-u"}  # the same but for letters in place of eight signs that draw boxes
 
 _ASCII, _HIGH = bytes(range(0x80)), bytes(range(0x80, 0x100))
-_RUN = re.compile(rb"[\x80-\xff]+")
+_KINDS = b"a" * 0x80 + b"h" * 0x80  # of bytes: ASCII, and above it
 _CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\n\f\r\x1b")
 _JAPANESE = re.compile(rb"\x1b\$(?:[@B]|\(D)[\x21-\x7e]")  # ISO-2022-JP: an escape, and a two-byte character
 _KOREAN = b"\x1b$)C"  # ISO-2022-KR: its announcement
@@ -59,6 +60,7 @@ _ODD = re.compile(  # Latin and Cyrillic taken for CJK
 )
 _SYMBOL = re.compile("[\xa2-\xa6\xa8\xaa\xac\xaf\xb1-\xb6\xb8-\xba\xbc-\xbe]")  # rare ones of windows-1252
 _WORD_END = re.compile(r"[^\x00-\x7f][^\W\d_]*")  # from the first character on that is not ASCII
+_PLAIN_LETTER = re.compile("[a-zA-Z]")
 _WORDS = 2000  # looked at
 
 
@@ -240,7 +242,7 @@ def _of_other_letters(data: bytes, text: str) -> tuple[str | None, Decoded] | No
     Words without one plain letter are Cyrillic, Greek, Hebrew, Arabic, Thai ones, or no words.
     """
     words = [word for word in islice(_words(text), _WORDS) if len(word) > 2]
-    if len(words) < 2 or 2 * sum(not re.search("[a-zA-Z]", word) for word in words) <= len(words):
+    if len(words) < 2 or 2 * sum(not _PLAIN_LETTER.search(word) for word in words) <= len(words):
         return None
     name, decoded = _detected(data)
     strange, foreign = _strange(decoded)
@@ -278,8 +280,9 @@ def _detected(data: bytes, *, holes: bool = True) -> tuple[str | None, Decoded]:
 
 def _in_runs(data: bytes) -> bool:
     """Whether most bytes above ASCII stand beside others, as they do in encodings of several bytes a character."""
-    count = len(data) - len(data.translate(None, _HIGH))
-    return 2 * (count - sum(1 for _ in _RUN.finditer(data))) >= count
+    kinds = data.translate(_KINDS)
+    runs = kinds.count(b"ah") + kinds.startswith(b"h")
+    return 2 * (kinds.count(b"h") - runs) >= kinds.count(b"h")
 
 
 def _firefox(data: bytes) -> str:
@@ -371,11 +374,19 @@ def _words(text: str) -> Iterator[str]:
         word, begin = found[0], found.start()
         if not word[0].isalpha():
             word, begin = word[1:], 0
-        first = begin
-        while first and text[first - 1].isascii() and text[first - 1].isalpha():
-            first -= 1
         if not word.isascii():
-            yield text[first:begin] + word
+            yield _ascii_letters_before(text, begin) + word
+
+
+def _ascii_letters_before(text: str, end: int) -> str:
+    """The ASCII letters that stand before a place without anything between."""
+    room = 32
+    while True:
+        before = text[max(0, end - room) : end]
+        letters = before[len(before.rstrip(ascii_letters)) :]
+        if len(letters) < len(before) or room >= end:
+            return letters
+        room *= 8
 
 
 def _is_word(word: str) -> bool:

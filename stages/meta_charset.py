@@ -30,6 +30,8 @@ def declared_in_page(data: bytes) -> Iterator[str]:
 
 def _of_meta(attributes: bytes) -> bytes | None:
     """The charset that one <meta> declares. That a `content` only speaks of a charset does not count."""
+    if b"charset" not in attributes.lower():
+        return None
     values: dict[bytes, bytes] = {}
     for name, *value in _ATTRIBUTE.findall(attributes):
         values.setdefault(name.lower(), b"".join(value))

@@ -16,7 +16,8 @@ from trainer import metrics
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.evaluate import as_tensor, evaluate, mixture_loss
-from trainer.loader.data import Data, open_data, unigram_entropy
+from trainer.loader.data import Data, open_data
+from trainer.loader.entropy import unigram_entropy
 from trainer.losses import IGNORED, next_tokens, repeats_ngram
 from trainer.masking import Documents, documents
 from trainer.model import Output, document_numbers

@@ -226,13 +226,13 @@ class Training(Generic[P]):
         if totals is None:
             self.optimizer.zero_grad()
             return False
-        norm = self._clip(self.config.optimizer.clip)
+        norm = self._norm()
         sums = totals.finish(self.processes)
         numbers = {"loss": sums["loss"].item() / counted.item(), **self.objective.numbers(sums), "grad_norm": norm.item()}
         after = self.progress.after(self.batch)
         self._check_finite(after, numbers["loss"], numbers["grad_norm"])
         rate = self._learning_rate(after)
-        self.optimizer.step()
+        optim.update(self.optimizer, norm, self.config.optimizer.clip)
         self.optimizer.zero_grad()
         low.refresh(self.bare)
         self.progress = after
@@ -253,10 +253,10 @@ class Training(Generic[P]):
             totals.add(loss, weight / self.processes.count)
         return totals
 
-    def _clip(self, most: float) -> Tensor:
-        """The norm of the gradient over all processes, which is then at most `most`."""
+    def _norm(self) -> Tensor:
+        """The norm of the gradient, which is the sum over all processes from here on."""
         procs.finish_gradients(self.bare, self.config, self.processes)
-        return optim.clip(self.bare, most)
+        return optim.gradient_norm(self.bare)
 
     def stopped(self) -> bool:
         """Whether any process has been told to stop. All processes call it, and all get the same answer."""
@@ -340,7 +340,7 @@ class Training(Generic[P]):
         with procs.gradients_shared(self.model, last=True):
             loss = self.objective.loss(self.model, part.to(self.processes.device)).summed
             loss.backward()
-        norm = self._clip(math.inf).item()
+        norm = self._norm().item()
         self.optimizer.zero_grad()
         self._check_finite(self.progress, self.processes.sum(loss.detach().double()).item(), norm)
 

@@ -22,10 +22,11 @@ from pipeline.manifest import read_manifest
 from pipeline.mix import Mixed, MixOptions, asked_of, mix
 from pipeline.place import Placement
 from pipeline.recipe import Recipe, load_recipe
+from pipeline.shard_tokens import open_shard
 from stages.errors import UserError
 from stages.tokens.manifest_shape import Manifest, SourceEntry
 from stages.tokens.near_copies import LIMIT, MOST, NGRAM, HeldOutNgrams, lowest, sampled
-from stages.tokens.shard_format import open_tokens, read_index
+from stages.tokens.shard_format import read_index
 from stages.tokens.tokenizer import load_tokenizer
 
 DOCUMENTS = 256  # of a shard that are looked at together
@@ -195,9 +196,11 @@ def near_texts(folder: Path, texts: Sequence[str]) -> Near:
 
 def _documents(folder: Path, dtype: str, entry: SourceEntry) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Tokens (uint32) and offsets (int64) of a source's training documents, some at a time."""
+    stored = np.dtype(dtype)
     for shard in entry["shards"]:
-        tokens = open_tokens(folder / shard["path"], dtype, shard["tokens"])
         ends = np.fromiter((row.end for row in read_index(folder / shard["index"])), np.int64)
-        for first in range(0, len(ends), DOCUMENTS):
-            bounds = np.append(ends[first - 1] if first else 0, ends[first : first + DOCUMENTS])
-            yield tokens[bounds[0] : bounds[-1]].astype(np.uint32), bounds - bounds[0]
+        with open_shard(str(folder), shard, stored) as stream:
+            for first in range(0, len(ends), DOCUMENTS):
+                bounds = np.append(ends[first - 1] if first else 0, ends[first : first + DOCUMENTS])
+                data = stream.read(int(bounds[-1] - bounds[0]) * stored.itemsize)
+                yield np.frombuffer(data, stored).astype(np.uint32), bounds - bounds[0]

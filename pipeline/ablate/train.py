@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 from typing import Protocol
 
 import msgspec
@@ -22,6 +23,14 @@ from pipeline.ray_start import ray_address, start_ray
 from stages.errors import UserError
 
 LOOK_SECONDS = 5.0
+# Nothing is written to its stdin, which ends when the process that holds the other end does. The first command that fails is the
+# last.
+_CODE = """
+import json, os, sys, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+from trainer.__main__ import main
+sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))
+"""
 LINES = 12  # of what a trainer said last, where it failed
 
 
@@ -143,17 +152,18 @@ def _on_ray(trainings: Sequence[_Training], placement: Placement, say: Callable[
 
 
 def run_trainer(commands: Sequence[Sequence[str]], folder: Path, threads: int) -> None:
-    """Run commands of the trainer, one after another in one process; what they say goes to `log.txt`. Raises UserError with the
-    last of it."""
+    """Run commands of the trainer, one after another in one process, which ends with this one, however that ends; what they say
+    goes to `log.txt`. Raises UserError with the last of it."""
     folder.mkdir(parents=True, exist_ok=True)
     given = json.dumps([list(command) for command in commands])
     most = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    code = "import json, sys; from trainer.__main__ import main\n"
-    code += "sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))"  # the first that fails ends it
     with (folder / "log.txt").open("a") as log:
-        done = subprocess.run(
-            [sys.executable, "-c", code, given], stdout=log, stderr=log, env={**os.environ, **most}, check=False
-        )
+        own = {**os.environ, **most}
+        with subprocess.Popen([sys.executable, "-c", _CODE, given], stdin=PIPE, stdout=log, stderr=log, env=own) as done:
+            try:
+                done.wait()
+            finally:
+                done.kill()
     if done.returncode:
         said = (folder / "log.txt").read_text().splitlines()[-LINES:]
         last = next((line for line in reversed(said) if line.startswith("error: ")), said[-1] if said else "")

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--splitter",
-        choices=("english", "french", "unicode"),
+        choices=("english", "french", "spanish", "unicode"),
         default="english",
         help="what words are in the steps (default: english)",
     )
@@ -41,7 +41,7 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.language_rules import rules_of_fineweb2, rules_of_texts
 
     file = args.published
-    rules = rules_of_fineweb2(file) if file else rules_of_texts(args.texts, args.tail, args.splitter)
+    rules = rules_of_fineweb2(file, args.splitter) if file else rules_of_texts(args.texts, args.tail, args.splitter)
     if args.out:
         Path(args.out).write_text(rules.text(), "utf-8")
         print(f"wrote {args.out}: {len(rules.stop_words)} stop words ({rules.origin})")

@@ -37,6 +37,14 @@ def add(commands: Any) -> None:
         metavar="DIR/SOURCE=NAME",
         help="another name for one of two that are the same",
     )
+    parser.add_argument(
+        "--split",
+        action="append",
+        default=[],
+        metavar="SOURCE=AXES",
+        help="split a source of a run by what it measured, as `split` in a recipe does (`web={by: quality.score, quantiles: "
+        "[0.5, 0.8]}`), or a file of such lines; no token is written again",
+    )
     parser.add_argument("--name", help="of the mixture (default: that of what it is made of)")
     parser.add_argument("--out", help="folder to write the mixture to, empty or not there yet")
     parser.add_argument("--files", choices=("link", "symlink", "copy"), default="link", help="how shards come to --out")
@@ -53,6 +61,6 @@ def _call(args: argparse.Namespace) -> int:
         raise UserError(
             "name a finished folder whose sources are mixed: python -m pipeline mix DIR... [--set KEY=VALUE ...]"
         )
-    found = mix(args.dirs, MixOptions(args.recipe, args.profile, args.set, args.rename, args.name, out, args.files))
+    found = mix(args.dirs, MixOptions(args.recipe, args.profile, args.set, args.rename, args.name, out, args.files, args.split))
     tell(args, found, show_mix)
     return 0

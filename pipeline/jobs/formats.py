@@ -15,6 +15,7 @@ from pipeline import storage
 from pipeline.jobs.context import Context
 from pipeline.jobs.tokenize import SPLITS, TokenFilesReport, store_tokens
 from pipeline.plan.node import Job, Named, Readable, Report, Stored
+from pipeline.shard_tokens import open_shard
 from stages.errors import UserError
 from stages.marks import HowMuch, InFile, OutFile, Setting
 from stages.tokens.adopt import adopt
@@ -31,7 +32,10 @@ ImportFormat = Literal["olmo", "datatrove", "megatron", "parquet", "jsonl"]
 
 @dataclass(frozen=True)
 class ShardOfRun(Readable):
-    """A shard of a finished run, as its manifest has it; index_version: of the index, which the manifest does not vouch for."""
+    """A shard of a finished run, as its manifest has it; index_version: of the index, which the manifest does not vouch for.
+
+    ranges, whole: of one that is ranges of other files (`ShardFacts`).
+    """
 
     path: str
     index: str
@@ -40,6 +44,8 @@ class ShardOfRun(Readable):
     text_bytes: int
     sha256: str
     index_version: str
+    ranges: int | None = None
+    whole: str = ""
 
     def identity(self) -> list[str]:
         """The content of its two files."""
@@ -47,7 +53,7 @@ class ShardOfRun(Readable):
 
     def entry(self) -> ShardEntry:
         """As the manifest has it."""
-        return ShardEntry(
+        found = ShardEntry(
             path=self.path,
             index=self.index,
             tokens=self.tokens,
@@ -55,6 +61,9 @@ class ShardOfRun(Readable):
             text_bytes=self.text_bytes,
             sha256=self.sha256,
         )
+        if self.ranges is not None:
+            found.update(ranges=self.ranges, whole=self.whole)
+        return found
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ class ExportShard(Job):
         if self.text:
             uri = storage.join(self.run_uri, known.path)
             decoder = _decoder(stack.enter_context(storage.pinned(uri, context.cache)), known.sha256)[1]
-        stream = stack.enter_context(storage.open_stream(storage.join(self.run_uri, shard.path)))
+        stream = stack.enter_context(open_shard(self.run_uri, shard.entry(), dtype))
         index = storage.join(self.run_uri, shard.index)
         found = olmo.read_shard(stream, lambda: storage.open_stream(index), shard.entry(), dtype, known.vocab_size)
         paths = [stack.enter_context(context.output(name)) for name in self.output]

@@ -158,10 +158,9 @@ def read_removals(removals: tuple[Stored, ...], context: Context) -> pa.Table | 
     return table.sort_by("row") if len(tables) > 1 else table
 
 
-def _found_as(file: Stored, context: Context) -> Callable[[np.ndarray], np.ndarray]:
-    """From rows of a part to as how many each of these documents was found."""
-    with context.open(file) as stream:
-        table = pq.read_table(stream)
+def found_as(stream: BinaryIO) -> Callable[[np.ndarray], np.ndarray]:
+    """From rows of a part to as how many each of these documents was found, by the file that a dedup wrote of it."""
+    table = pq.read_table(stream)
     rows, counts = (np.asarray(table.column(name), np.int64) for name in ("row", "copies"))
 
     def found(asked: np.ndarray) -> np.ndarray:
@@ -181,7 +180,10 @@ def part_batches(
     table = read_removals(part.removals, context)
     removed = np.asarray(table.column("row"), np.int64) if table is not None else np.zeros(0, np.int64)
     made = {name: file for name, file in part.copies if columns is None or name in columns}
-    copies = {name: _found_as(file, context) for name, file in made.items()}
+    copies = {}
+    for name, file in made.items():
+        with context.open(file) as stream:
+            copies[name] = found_as(stream)
     stored = None if columns is None else [name for name in columns if name not in made]
     with context.open(part.part) as file:
         for start, batch in read_part(file, batch_bytes, stored):

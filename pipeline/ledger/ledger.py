@@ -236,9 +236,7 @@ class Ledger:
         for path in paths:
             owner = self.table.owner(path)
             if owner and owner[0] != spared:
-                entry = self._entry(owner[0])
-                if any(output.path == path for output in entry.outputs):
-                    keys.add(entry.key)
+                keys.add(self._entry(owner[0]).key)
         self.forget(sorted(keys))
 
     def forget(self, keys: Collection[str]) -> None:

@@ -25,6 +25,7 @@ class Presence:
     def __init__(self, run: str, table: Table) -> None:
         self.run, self.table = run, table
         self._listed: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._by_unit: tuple[np.ndarray, np.ndarray] | None = None  # outputs by folder, and the folder of each
         self._changed: dict[int, int | None] = {}  # what this process itself deleted, or no entry tells any more
 
     def of_outputs(self, row: int) -> bytearray:
@@ -41,16 +42,30 @@ class Presence:
     def _mark(self, number: int, unit: str) -> None:
         """Compare all outputs of one folder with what lies there."""
         hashes, sizes = self._list(unit)
-        table = self.table
-        state = np.frombuffer(table.state, np.uint8)  # of the same memory: gone before the columns grow again
-        outputs = np.flatnonzero((np.array(table.unit, np.uint32) == number) & (state == UNKNOWN))
+        outputs = self._outputs_in(number)
+        # Of the same memory as the table's columns: gone before these grow again.
+        state, path, size = (
+            np.frombuffer(column, kind)
+            for column, kind in ((self.table.state, np.uint8), (self.table.path, np.int64), (self.table.size, np.int64))
+        )
+        outputs = outputs[state[outputs] == UNKNOWN]
         if len(hashes):
-            wanted = np.array(table.path, np.int64)[outputs]
+            wanted = path[outputs]
             place = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
-            there = (hashes[place] == wanted) & (sizes[place] == np.array(table.size, np.int64)[outputs])
+            there = (hashes[place] == wanted) & (sizes[place] == size[outputs])
         else:
             there = np.zeros(len(outputs), bool)
         state[outputs] = np.where(there, PRESENT, ABSENT)
+
+    def _outputs_in(self, number: int) -> np.ndarray:
+        """The outputs that lie in one folder, of those that were there when this was first asked; later ones are known."""
+        if self._by_unit is None:
+            units = np.array(self.table.unit, np.uint32)
+            order = np.argsort(units, kind="stable").astype(np.uint32)
+            self._by_unit = order, units[order]
+        order, units = self._by_unit
+        low, high = np.searchsorted(units, [number, number + 1])
+        return order[low:high]
 
     def _list(self, unit: str) -> tuple[np.ndarray, np.ndarray]:
         if unit not in self._listed:

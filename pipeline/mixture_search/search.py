@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pipeline.ablate.compare import Loss, difference, score
+from pipeline.ablate.compare import Difference, Loss, Z, difference, score
 from pipeline.ablate.data import exact_mixture, near_texts, spare_tokens
 from pipeline.ablate.run import evaluation_hash, evaluation_names, evaluation_texts, trainer_config
 from pipeline.ablate.train import Plan, train_all
@@ -20,7 +20,7 @@ from pipeline.mix import Mixed, MixOptions, mix
 from pipeline.mixture_search.draw import draw
 from pipeline.mixture_search.fit import LogLinear, choose, rank_correlation
 from pipeline.mixture_search.reuse import Known, contents, known_proxies
-from pipeline.mixture_search.show import Law, Measured, Proxy, SearchResult, Source, draw_result, table_of
+from pipeline.mixture_search.show import Law, Measured, Predicted, Proxy, SearchResult, Source, draw_result, table_of
 from pipeline.mixture_search.solve import best_mixture
 from pipeline.place import Placement
 from stages.errors import UserError
@@ -109,7 +109,7 @@ def search(asked: Search, placement: Placement, say: Callable[[str], None]) -> S
     two = {NATURAL: data[NATURAL], BEST: _mixed(asked, space, BEST, best, config.data.sequence_length)}
     fresh = replace(plan, seeds=tuple(range(1, asked.seeds + 1)))
     both = train_all(fresh, two, asked.out, evaluation_hash(texts), placement, say)
-    measured = _measured(mine, weights, space, two, both)
+    measured = _measured(mine, _missed(proxies, laws), weights, space, two, both)
     near = near_texts(asked.out / two[NATURAL].folder, texts).documents
     found = SearchResult(
         runs=list(asked.runs),
@@ -132,7 +132,7 @@ def search(asked: Search, placement: Placement, say: Callable[[str], None]) -> S
         fingerprint=_write_best(asked, space, two[BEST]).fingerprint,
         mix=_command(asked, space, best),
         near_documents=near,
-        notes=_notes(asked, laws, measured, known, len(shares), near),
+        notes=_notes(asked, laws, measured, known, len(shares), near, _beyond(space, proxies, best)),
     )
     _write(found, asked.out)
     return found
@@ -235,22 +235,50 @@ def _laws(proxies: Sequence[Proxy], files: Sequence[str]) -> tuple[dict[str, Law
     return found, columns
 
 
+def _missed(proxies: Sequence[Proxy], laws: Mapping[str, Law]) -> dict[str, np.ndarray]:
+    """By how much the law of each file misses each proxy that it was not fitted on."""
+    return {file: np.array(law.predicted) - [one.losses[file] for one in proxies] for file, law in laws.items()}
+
+
+def _beyond(space: _Space, proxies: Sequence[Proxy], best: np.ndarray) -> str:
+    """Which source has most more of the best mixture than of any that was tried; "" where none has."""
+    contents = [space.contents[name] for name in space.names]
+    most = np.array([max(proxy.shares.get(content, 0.0) for proxy in proxies) for content in contents])
+    place = int(np.argmax(best - most))
+    if best[place] <= most[place]:
+        return ""
+    return f"; {space.names[place]} has {best[place]:.0%} of it, and {most[place]:.0%} at most of a mixture that was tried"
+
+
 def _measured(
     laws: Mapping[str, LogLinear],
+    missed: Mapping[str, np.ndarray],
     weights: Mapping[str, float],
     space: _Space,
     data: Mapping[str, _Data],
     losses: Mapping[str, list[list[Loss]]],
 ) -> dict[str, Measured]:
-    """What was predicted of the best and of the natural mixture, and what fresh models say: of each file, and of all."""
+    """What was predicted of the best and of the natural mixture, and what fresh models say: of each file, and of all.
+
+    missed: by how much the law of each file misses proxies that it was not fitted on; their mean square is the variance of what
+    it predicts.
+    """
     shares = {name: np.array([data[name].shares[source] for source in space.names]) for name in (NATURAL, BEST)}
     found = {}
     for name, parts in {**{file: {file: 1.0} for file in weights}, "all": dict(weights)}.items():
         predicted = {key: sum(w * float(laws[f].predict(shares[key])) for f, w in parts.items()) for key in shares}
         means = {key: sum(w * score(losses[key], f).mean for f, w in parts.items()) for key in shares}
         against = difference(losses[BEST], losses[NATURAL], parts)
-        found[name] = Measured(predicted[NATURAL], predicted[BEST], means[NATURAL], means[BEST], against)
+        error = Z * float(np.sqrt(np.mean(np.square(sum(w * missed[file] for file, w in parts.items())))))
+        law = _predicted(predicted[BEST] - predicted[NATURAL], error, against)
+        found[name] = Measured(predicted[NATURAL], predicted[BEST], means[NATURAL], means[BEST], law, against)
     return found
+
+
+def _predicted(value: float, error: float, measured: Difference) -> Predicted:
+    """A predicted difference with half the width of its interval, beside the one that fresh models give."""
+    together = float(np.hypot(error, (measured.high - measured.low) / 2))
+    return Predicted(value, value - error, value + error, abs(value - measured.difference) > together)
 
 
 def _source(space: _Space, place: int, best: np.ndarray, target: int) -> Source:
@@ -276,10 +304,22 @@ def _command(asked: Search, space: _Space, best: np.ndarray) -> str:
 
 
 def _notes(
-    asked: Search, laws: Mapping[str, Law], measured: Mapping[str, Measured], known: Known | None, drawn: int, near: int
+    asked: Search,
+    laws: Mapping[str, Law],
+    measured: Mapping[str, Measured],
+    known: Known | None,
+    drawn: int,
+    near: int,
+    beyond: str,
 ) -> list[str]:
     found = []
-    whole = measured["all"].difference
+    whole, law = measured["all"].difference, measured["all"].predicted
+    if law.far:
+        found.append(
+            f"the prediction is far from what fresh models give: {law.difference:+.4f} bits per byte were foretold (95%: "
+            f"{law.low:+.4f} to {law.high:+.4f}), and {whole.difference:+.4f} measured ({whole.low:+.4f} to {whole.high:+.4f})"
+            f"{beyond}; more proxies, or a higher --stay, keep the mixture nearer to what is known"
+        )
     if whole.noise:
         found.append(
             f"the search cannot tell its mixture from the natural one: {whole.difference:+.4f} bits per byte, and the 95% "

@@ -75,12 +75,12 @@ def _cells(
         mine = [(one.key, one.report.cells.get(number, {})) for one in done]
         files = {split: tuple(cell[split] for _, cell in mine if split in cell) for split in SPLITS}
         written = tuple((key, file.file.path) for key, cell in mine for file in cell.values())
-        where = {axis.by: _told(axis, part, at) for axis, part, at in zip(axes, names, cuts, strict=True)}
+        where = {axis.by: told(axis, part, at) for axis, part, at in zip(axes, names, cuts, strict=True)}
         found[name] = Files(source, files, {axis.by: part for axis, part in zip(axes, names, strict=True)}, written, where)
     return found
 
 
-def _told(axis: Axis, part: str, cuts: Cuts) -> str:
+def told(axis: Axis, part: str, cuts: Cuts) -> str:
     """What documents of a part have in common, for people."""
     if axis.formula:
         return f"{axis.levels[axis.parts.index(part)]:g} by {axis.formula}"

@@ -6,7 +6,7 @@ Memory is a few MiB of tokens and a batch of index rows, whatever the shard hold
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO
@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
+from pipeline.shard_tokens import open_shard
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
-from stages.tokens.manifest_shape import OrderedShard, ShardEntry
-from stages.tokens.shard_format import ShardError
+from stages.tokens.manifest_shape import OrderedShard, ShardEntry, WholeFile
+from stages.tokens.shard_format import ShardError, ranges_bytes
 
 CHUNK_TOKENS = 4 << 20
 
@@ -47,14 +48,21 @@ class Checked:
     notes: list[str] = field(default_factory=list)
 
 
-def check_shard(run: str, shard: ShardEntry | OrderedShard, rules: Rules, quick: bool = False) -> Checked:
-    """Check a shard of a run (its entry in the manifest); `quick` leaves the tokens unread.
+Shard = ShardEntry | OrderedShard | WholeFile
 
-    One without an index (instances that were put into training order) has its size, checksum and token ids checked.
+
+def check_shard(run: str, shard: Shard, rules: Rules, wholes: Mapping[str, Sequence[WholeFile]], quick: bool = False) -> Checked:
+    """Check a shard of a run (its entry in the manifest); `quick` leaves the tokens unread. wholes: files that shards are
+    ranges of, by the name of their list.
+
+    One without an index (instances that were put into training order, a file that shards are ranges of) has its size,
+    checksum and token ids checked; of one that is ranges the checksum is that of its file of ranges.
     """
     found = Checked()
-    uri = storage.join(run, shard["path"])
+    uri, of_ranges = storage.join(run, shard["path"]), "ranges" in shard and "whole" in shard
     size, wanted = storage.stat(uri).size if storage.exists(uri) else None, shard["tokens"] * rules.dtype.itemsize
+    if "ranges" in shard and "whole" in shard:
+        wanted = ranges_bytes(shard["ranges"], len(wholes[shard["whole"]]))
     if size is None:
         found.problems.append(f"{shard['path']}: the file is missing; run the recipe again to rebuild it")
     elif size != wanted:
@@ -65,12 +73,14 @@ def check_shard(run: str, shard: ShardEntry | OrderedShard, rules: Rules, quick:
         for _ in _index(run, shard, found):
             pass
         return found
-    with storage.open_stream(uri) as stream:
+    with open_shard(run, shard, rules.dtype) as stream:
         tokens = _Tokens(stream, shard["path"], rules, found)
         for rows in _index(run, shard, found):
             tokens.documents(rows)
         tokens.rest()
-    found.sha256 = tokens.digest.hexdigest()
+    if of_ranges and tokens.position != shard["tokens"]:
+        found.problems.append(f"{shard['path']}: its ranges hold {tokens.position:,} of {shard['tokens']:,} tokens")
+    found.sha256 = _sha256(uri) if of_ranges else tokens.digest.hexdigest()
     if found.sha256 != shard["sha256"]:
         found.problems.append(
             f"{shard['path']}: the tokens are not those that were written (sha256 {found.sha256[:12]}, "
@@ -85,18 +95,22 @@ def _check_index_bytes(run: str, shard: ShardEntry, found: Checked) -> None:
     uri, written = storage.join(run, shard["index"]), shard.get("index_sha256")
     if not written or not storage.exists(uri):
         return
-    digest = hashlib.sha256()
-    with storage.open_stream(uri) as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != written:
+    if (digest := _sha256(uri)) != written:
         found.problems.append(
-            f"{shard['index']}: the index is not the one that was written (sha256 {digest.hexdigest()[:12]}, the manifest "
+            f"{shard['index']}: the index is not the one that was written (sha256 {digest[:12]}, the manifest "
             f"says {written[:12]}); run the recipe again with --verify"
         )
 
 
-def _index(run: str, shard: ShardEntry | OrderedShard, found: Checked) -> Iterator[pa.RecordBatch]:
+def _sha256(uri: str) -> str:
+    digest = hashlib.sha256()
+    with storage.open_stream(uri) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _index(run: str, shard: Shard, found: Checked) -> Iterator[pa.RecordBatch]:
     """The index's rows in batches, for as long as they follow one another without a gap from the shard's start."""
     if "index" not in shard:
         return

@@ -68,7 +68,7 @@ def kept_paths(run: FinishedRun, source: SourceParts) -> list[str | None]:
     paths = [files.kept for files in source.parts[-1]] if source.parts else []
     if run.recipe.run.keep != "all":
         return paths
-    edited = _edited_by_dedup(run)
+    edited = edited_by_dedup(run)
     found: list[str | None] = []
     for path in paths:
         while path in edited:
@@ -77,7 +77,7 @@ def kept_paths(run: FinishedRun, source: SourceParts) -> list[str | None]:
     return found
 
 
-def _edited_by_dedup(run: FinishedRun) -> dict[str, str]:
+def edited_by_dedup(run: FinishedRun) -> dict[str, str]:
     """Part -> the part that a dedup wrote in its place, with the same rows and paragraphs cut out of their texts."""
     dedups = read_summary(run.uri).dedup
     return {one.read[i].path: path for one in dedups.values() for i, path in (one.parts or {}).items()}

@@ -20,11 +20,12 @@ from pipeline.engine import MANIFEST
 from pipeline.manifest import MATERIALIZED, SPLITS, read_manifest, run_tokenizer, shards_of, token_rules
 from pipeline.pairs.check import check_pairs
 from pipeline.questions.check_shard import Checked, Rules, check_shard
+from pipeline.shard_tokens import open_shard
 from pipeline.tables import line, plain_table
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
-from stages.tokens.manifest_shape import Manifest, Materialized, OrderedShard, ShardEntry, TokenizerEntry
+from stages.tokens.manifest_shape import Manifest, Materialized, OrderedShard, ShardEntry, TokenizerEntry, WholeFile
 from stages.tokens.shard_format import ShardError
 from stages.tokens.tokenizer import Tokenizer
 from stages.units import show_count
@@ -124,11 +125,12 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Entry:
-    """The manifest's entry of a shard, with its source (None: instances in training order) and split."""
+    """The manifest's entry of a shard, with its source and split; without a source instances in training order, or a file
+    that shards are ranges of."""
 
     source: str | None
     split: str
-    shard: ShardEntry | OrderedShard
+    shard: ShardEntry | OrderedShard | WholeFile
 
 
 def inspect(run: str, documents: int = 0, quick: bool = False) -> Inspected:
@@ -148,10 +150,12 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> Inspected:
     entries = [
         _Entry(name, split, shard) for name in found for split in SPLITS for shard in shards_of(manifest, name, split)
     ] + [_Entry(None, "ordered", shard) for shard in (ordered["shards"] if ordered else ())]
+    wholes = manifest.get("whole", {})
+    entries += [_Entry(None, "whole", file) for files in wholes.values() for file in files]
     problems, notes = _of_manifest(manifest) + _of_tokenizer(run, manifest), []
     first: dict[str, str] = {}  # the shard that a digest was met in first
     with ThreadPoolExecutor(READERS) as pool:
-        for entry, checked in _checked(pool, entries, lambda one: check_shard(run, one.shard, rules[one.source], quick)):
+        for entry, checked in _checked(pool, entries, lambda one: check_shard(run, one.shard, rules[one.source], wholes, quick)):
             shard = entry.shard
             if "index" in shard:
                 checked.problems += check_pairs(run, shard, quick)
@@ -304,7 +308,7 @@ def _decoded(run: str, manifest: Manifest, source: str, tokenizer: Tokenizer, dt
 
 def _decoded_shard(run: str, shard: ShardEntry, tokenizer: Tokenizer, dtype: np.dtype) -> Iterator[Sample]:
     index = storage.join(run, shard["index"])
-    with storage.open_random(storage.join(run, shard["path"])) as stream:
+    with open_shard(run, shard, dtype, random=True) as stream:
         for rows in read_index_batches(lambda: storage.open_stream(index), shard["index"]):
             for position in range(rows.num_rows):
                 row = rows.slice(position, 1).to_pylist()[0]

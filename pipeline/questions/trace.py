@@ -20,9 +20,11 @@ from pipeline import storage
 from pipeline.folder import PAIRS, RUN
 from pipeline.manifest import SPLITS, read_corpus, run_tokenizer, shards_of
 from pipeline.program import program
+from pipeline.shard_tokens import open_shard
 from pipeline.tables import line
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
+from stages.tokens.manifest import RANGES
 from stages.tokens.manifest_shape import Manifest, ShardEntry
 from stages.tokens.shard_format import ShardError
 
@@ -121,13 +123,13 @@ def why_command(run: str, document: Found) -> str:
 
 def find_shard(run: str, manifest: Manifest, name: str) -> tuple[str, str, ShardEntry]:
     """(source, split, entry) of a shard, by its path in the manifest or the end of it. Raises UserError."""
-    bare = name.removesuffix(".npy").removesuffix(".csv.gz")
+    bare = _bare(name)
     found = [
         (source, split, shard)
         for source in manifest["mixture"]["sources"]
         for split in SPLITS
         for shard in shards_of(manifest, source, split)
-        if f"/{shard['path'].removesuffix('.npy')}".endswith(f"/{bare}")
+        if f"/{_bare(shard['path'])}".endswith(f"/{bare}")
     ]
     if len(found) == 1:
         return found[0]
@@ -140,10 +142,15 @@ def find_shard(run: str, manifest: Manifest, name: str) -> tuple[str, str, Shard
     )
 
 
+def _bare(path: str) -> str:
+    """A shard's name without what ends those of its files."""
+    return path.removesuffix(".npy").removesuffix(RANGES).removesuffix(".csv.gz")
+
+
 def _example(manifest: Manifest) -> str:
     for source in manifest["mixture"]["sources"]:
         for shard in shards_of(manifest, source, "train"):
-            return shard["path"].removesuffix(".npy").removeprefix("tokens/")
+            return _bare(shard["path"]).removeprefix("tokens/")
     return "SOURCE/00000"
 
 
@@ -186,7 +193,7 @@ def _window(
     """The document's tokens around one of them, and the place of the first of these in the shard."""
     dtype = np.dtype(manifest["dtype"])
     first, end = max(document.start, offset - context), min(document.end, offset + context + 1)
-    with storage.open_random(storage.join(run, shard["path"])) as stream:
+    with open_shard(run, shard, dtype, random=True) as stream:
         stream.seek(first * dtype.itemsize)
         data = stream.read((end - first) * dtype.itemsize)
     if len(data) != (end - first) * dtype.itemsize:

@@ -60,51 +60,21 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Sign
     documents = sum(part["documents"] for parts in groups for part in parts)
     partitions = partitions_of(settings, documents, len(groups))
     work = _Work(settings, groups, folder, partitions, signed or signed_groups(groups, partitions))
-    first = work.scatter()
-    scattered = yield first
-    records = output_files(first, "records_path")
-    ordinals = [list(one.ordinals) for one in work.signed]
+    scattering = work.scatter()
+    scattered = yield scattering
     old = {kind: [path for path in settings.against if path.endswith(kind)] for kind in (KEYS, DOCS)}
-    with_old = {"index_paths": old[KEYS]} if old[KEYS] else {}
-    grouped = work.by_partition(
-        "group",
-        group_with_old if with_old else group,
-        "edges_path",
-        spec=settings,
-        partitions=work.partitions,
-        records_paths=records,
-        ordinals=ordinals,
-        **with_old,
-    )
-    for p, task in enumerate(grouped.tasks):  # each passes on the first edges of its share of the files
-        task.arguments["first_paths"] = output_files(first, "edges_path")[p :: work.partitions]
-        task.arguments["first_ordinals"] = ordinals[p :: work.partitions]
-    found = yield grouped
-
-    clusters, rounds = yield from _stars(work, output_files(grouped, "edges_path"))
+    edges, largest_bucket = yield from _grouped(work, scattering, old[KEYS])
+    clusters, rounds = yield from _stars(work, edges)
     settled: list[str] = []
     gone = 0
     if old[DOCS]:
         clusters, settled, gone = yield from _settled(work, clusters, old[DOCS])
     if needs_members(settings):
-        work, clusters = yield from _measured(work, clusters, settings.partition_count(documents, settings.member_bytes))
-    chosen = work.by_partition("choose", choose, "out_path", spec=settings, paths=clusters, group_starts=work.starts)
-    yield chosen
-    named = work.by_group(
-        "name", name, ["out_path"], chosen_paths=output_files(chosen), group_starts=work.starts, memory=settings.memory
-    )
-    copies = _files_of_parts(work, "copies") if settings.copies else []
-    for task, paths in zip(named.tasks, copies, strict=False):
-        task.outputs["copies_paths"] = paths
-    names: list[Named] = yield named
-    numbers = numbers_of(groups)
-    removals = work.by_group(
-        "remove", remove, [], spec=settings, named_paths=[*output_files(named), *settled], numbers=numbers
-    )
-    files = _files_of_parts(work, "removals")
-    for task, paths in zip(removals.tasks, files, strict=True):
-        task.outputs["out_paths"] = paths
-    removed: list[Removed] = yield removals
+        work, clusters = yield from _measured(
+            work, clusters, settings.partition_count(documents, settings.member_bytes)
+        )
+    named, names, copies = yield from _named(work, clusters)
+    removed, removals = yield from _removed(work, [*named, *settled])
 
     summary: Found = {
         "method": settings.method,
@@ -112,18 +82,18 @@ def clustered(spec: AnyDedup, groups: Groups, folder: str, signed: Sequence[Sign
         "compared": sum(r["compared"] for r in scattered),
         "removed": gone + sum(r["removed"] for r in names),
         "rounds": rounds,
-        "largest_bucket": max((r["largest"] for r in found), default=0),
+        "largest_bucket": largest_bucket,
         "sizes": _sum_pairs([pair for r in names for pair in r["sizes"]]),
         "largest": largest_clusters([c for r in names for c in r["largest"]], 20),
         "lost": _sum_pairs([pair for r in removed for pair in r["lost"]]),
         "removed_of_part": {part: count for r in removed for part, count in r["removed"].items()},
-        "removals": {part: path for paths in files for part, path in paths.items()},
+        "removals": {part: path for paths in removals for part, path in paths.items()},
     }
     if settings.copies:
         summary["copies"] = {part: path for paths in copies for part, path in paths.items()}
     settings.check_removal(summary["removed"], summary["documents"])
     if settings.save:
-        summary["index"] = yield from _index(work, records, files)
+        summary["index"] = yield from _index(work, output_files(scattering, "records_path"), removals)
     return summary
 
 
@@ -143,7 +113,9 @@ class _Work:
         tasks = []
         for one in self.signed:
             mine = by_place(part_fields([parts[ordinal] for ordinal in one.ordinals]))
-            outputs: Files = {f"{o}_path": file_name(self.folder, f"scatter-{o}", one.number) for o in ("records", "edges")}
+            outputs: Files = {
+                f"{o}_path": file_name(self.folder, f"scatter-{o}", one.number) for o in ("records", "edges")
+            }
             arguments = {"parts": mine, "spec": self.settings, "partitions": one.partitions}
             tasks.append(Task(f"scatter-{one.number:05d}", scatter, arguments, outputs))
         return Phase("scatter", tasks)
@@ -181,6 +153,27 @@ def _files_of_parts(work: _Work, kind: str) -> list[dict[str, str]]:
     return [{str(o): file_name(work.folder, kind, o, ".parquet") for o in ordinals} for ordinals in every]
 
 
+def _grouped(work: _Work, scattering: Phase, old_keys: list[str]) -> Generator[Phase, list[Any], tuple[list[str], int]]:
+    """Edges between documents of one key, and the most documents that one key has."""
+    ordinals = [list(one.ordinals) for one in work.signed]
+    with_old = {"index_paths": old_keys} if old_keys else {}
+    phase = work.by_partition(
+        "group",
+        group_with_old if old_keys else group,
+        "edges_path",
+        spec=work.settings,
+        partitions=work.partitions,
+        records_paths=output_files(scattering, "records_path"),
+        ordinals=ordinals,
+        **with_old,
+    )
+    for p, task in enumerate(phase.tasks):  # each passes on the first edges of its share of the files
+        task.arguments["first_paths"] = output_files(scattering, "edges_path")[p :: work.partitions]
+        task.arguments["first_ordinals"] = ordinals[p :: work.partitions]
+    found = yield phase
+    return output_files(phase, "edges_path"), max((r["largest"] for r in found), default=0)
+
+
 def _stars(work: _Work, edges: list[str]) -> Generator[Phase, list[Any], tuple[list[str], int]]:
     """Rounds of large and small stars, until every document hangs on the first of its cluster; the stars, and the rounds."""
     star = {"partitions": work.partitions, "memory": work.settings.memory}
@@ -191,7 +184,9 @@ def _stars(work: _Work, edges: list[str]) -> Generator[Phase, list[Any], tuple[l
             return output_files(large), rounds
         if rounds == MAX_ROUNDS:
             break
-        small = work.by_partition(f"small-{rounds + 1:02d}", small_star, "out_path", edges_paths=output_files(large), **star)
+        small = work.by_partition(
+            f"small-{rounds + 1:02d}", small_star, "out_path", edges_paths=output_files(large), **star
+        )
         yield small
         edges = output_files(small)
     raise RuntimeError(f"clusters of copies did not settle in {MAX_ROUNDS} rounds")
@@ -217,6 +212,35 @@ def _settled(
     return output_files(phase), output_files(phase, "named_path"), sum(r["removed"] for r in found)
 
 
+def _named(
+    work: _Work, clusters: list[str]
+) -> Generator[Phase, list[Any], tuple[list[str], list[Named], list[dict[str, str]]]]:
+    """Choose who goes, and name the kept documents: files, what was found, and of each group the files of copies by part."""
+    settings = work.settings
+    choosing = work.by_partition("choose", choose, "out_path", spec=settings, paths=clusters, group_starts=work.starts)
+    yield choosing
+    chosen = output_files(choosing)
+    naming = work.by_group(
+        "name", name, ["out_path"], chosen_paths=chosen, group_starts=work.starts, memory=settings.memory
+    )
+    copies = _files_of_parts(work, "copies") if settings.copies else []
+    for task, paths in zip(naming.tasks, copies, strict=False):
+        task.outputs["copies_paths"] = paths
+    names: list[Named] = yield naming
+    return output_files(naming), names, copies
+
+
+def _removed(work: _Work, named: list[str]) -> Generator[Phase, list[Any], tuple[list[Removed], list[dict[str, str]]]]:
+    """Write the removals of each part; of each group the files, by part."""
+    numbers = numbers_of(work.groups)
+    phase = work.by_group("remove", remove, [], spec=work.settings, named_paths=named, numbers=numbers)
+    files = _files_of_parts(work, "removals")
+    for task, paths in zip(phase.tasks, files, strict=True):
+        task.outputs["out_paths"] = paths
+    removed: list[Removed] = yield phase
+    return removed, files
+
+
 def _index(
     work: _Work, records: list[str], removals: Sequence[dict[str, str]]
 ) -> Generator[Phase, list[Any], list[str]]:
@@ -227,7 +251,9 @@ def _index(
     for task, parts, removal, start in zip(phase.tasks, work.groups, removals, work.starts, strict=True):
         del task.arguments["group"]
         mine = {part["ordinal"] for part in parts}
-        files = [(path, one.ordinals) for path, one in zip(records, work.signed, strict=True) if mine & set(one.ordinals)]
+        files = [
+            (path, one.ordinals) for path, one in zip(records, work.signed, strict=True) if mine & set(one.ordinals)
+        ]
         task.arguments.update(
             records_paths=[path for path, _ in files],
             ordinals=[list(ordinals) for _, ordinals in files],
@@ -240,9 +266,7 @@ def _index(
     return names
 
 
-def _measured(
-    work: _Work, stars: list[str], partitions: int
-) -> Generator[Phase, list[Any], tuple[_Work, list[str]]]:
+def _measured(work: _Work, stars: list[str], partitions: int) -> Generator[Phase, list[Any], tuple[_Work, list[str]]]:
     """The clusters with what the choice of their kept document hangs on, in `partitions` or more."""
     settings = work.settings
     sent = work.by_partition(

@@ -23,6 +23,9 @@ from stages.dedup.tasks import (
     signed_groups,
 )
 
+Counts = dict[str, dict[str, list[int]]]
+"""What `count` found: by the part's ordinal as text, and the shard's number as text."""
+
 
 def in_shards(groups: Groups, shards: int) -> list[list[PartGiven]]:
     """The groups' parts, each with the shards that its documents fall into."""
@@ -32,8 +35,8 @@ def in_shards(groups: Groups, shards: int) -> list[list[PartGiven]]:
 
 def count_parts(
     spec: Filtering | Substring, groups: Groups, count: Callable[..., Any], signed: Sequence[Signed] = ()
-) -> Generator[Phase, list[Any], dict[str, dict[str, list[int]]]]:
-    """The phase `count`; returns what it found, by the part's ordinal as text and the shard's number as text."""
+) -> Generator[Phase, list[Any], Counts]:
+    """The phase `count`; returns what it found."""
     parts = {part["ordinal"]: part for parts in groups for part in parts}
     signed = signed or signed_groups(groups, 1)
     tasks = []

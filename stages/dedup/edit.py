@@ -15,12 +15,12 @@ from stages.dedup.address import BATCH_BYTES, earlier_removals, pack, part_of, r
 from stages.dedup.bff import SPAN, SPAN_KEYS
 from stages.dedup.holders import HOLDER, HOLDER_KEYS
 from stages.dedup.removals import REMOVALS, called, write_removals
-from stages.dedup.shuffle import OpenFile, column_values, open_local, read_partition
+from stages.dedup.shuffle import OpenFile, column_values, open_local, read_partition, sort_order
 from stages.dedup.spec import AnyDedup, read_spec
 from stages.dedup.tasks import PartToRead
 from stages.document import replace_column, text_array, text_buffers
 from stages.kernels.bloom import WHOLE
-from stages.kernels.cut import blank, cut_spans
+from stages.kernels.cut import blank_without, cut_spans
 from stages.kernels.unicode_tables import code_points
 from stages.marks import InFile, OutFile, Setting
 from stages.parts import PartWriter, read_part
@@ -112,7 +112,8 @@ def _with_holders(spans: pa.Table, found: pa.Table, numbers: Sequence[int], old:
 def _numbered(a: pa.Table, b: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """A number for each row of both tables, equal where doc, start and stop are."""
     columns = [np.concatenate([column_values(a, name), column_values(b, name)]) for name in SPAN_KEYS]
-    order = np.lexsort(columns[::-1])
+    order = sort_order(columns)
+    order = np.arange(len(columns[0])) if order is None else order
     fresh = np.zeros(len(order), bool)
     for column in columns:
         fresh[1:] |= np.diff(column[order]) != 0
@@ -167,8 +168,7 @@ def _edit_batch(
     start, stop = column_values(spans, "start"), column_values(spans, "stop")
     cut = stop != WHOLE
     gone = np.empty(batch.num_rows, np.uint8)
-    blank(data, offsets, code_points(), gone)
-    _blank_when_cut(batch.column("text"), rows[cut], start[cut], stop[cut], gone)
+    blank_without(data, offsets, rows[cut], start[cut], stop[cut], code_points(), gone)
     gone[rows[~cut]] = 1
     gone[stays_out] = 0
     goes = np.flatnonzero(gone)
@@ -185,14 +185,6 @@ def _edit_batch(
     if cut.any():
         batch = replace_column(batch, "text", text_array(*text))
     return batch, goes, cut
-
-
-def _blank_when_cut(texts: pa.Array, rows: np.ndarray, start: np.ndarray, stop: np.ndarray, gone: np.ndarray) -> None:
-    """Enter into `gone`, for the rows that are cut, whether nothing but white space would be left of them."""
-    some, place = np.unique(rows, return_inverse=True)
-    left = np.empty(len(some), np.uint8)
-    blank(*_cut(*text_buffers(texts.take(pa.array(some))), place, start, stop), code_points(), left)
-    gone[some] = left
 
 
 def _cut(

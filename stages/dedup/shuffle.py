@@ -41,6 +41,8 @@ def sort_order(columns: Sequence[np.ndarray]) -> np.ndarray | None:
 
     Each pass over a column that already stands in order is skipped: records come in canonical order.
     """
+    if _stand_sorted(columns):
+        return None
     order: np.ndarray | None = None
     for column in reversed(columns):
         values = column if order is None else column[order]
@@ -48,6 +50,19 @@ def sort_order(columns: Sequence[np.ndarray]) -> np.ndarray | None:
             step = np.argsort(values, kind="stable")
             order = step if order is None else order[step]
     return order
+
+
+def _stand_sorted(columns: Sequence[np.ndarray]) -> bool:
+    """Whether the rows stand sorted by the columns, the first most significant."""
+    equal: np.ndarray | None = None  # rows that equal the one before in the columns so far
+    for column in columns:
+        later, earlier = column[1:], column[:-1]
+        falls = later < earlier
+        if (falls if equal is None else falls & equal).any():
+            return False
+        same = later == earlier
+        equal = same if equal is None else same & equal
+    return True
 
 
 def sort_table(

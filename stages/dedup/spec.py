@@ -35,6 +35,15 @@ class _Dedup(Settings):
             raise ValueError(f"expected_removal: {self.expected_removal[0]:g} is above {self.expected_removal[1]:g}")
         return self
 
+    @model_validator(mode="after")
+    def _old_documents_stay(self) -> _Dedup:
+        if not getattr(self, "keep_old", True):
+            raise ValueError(
+                "keep_old is false: documents of the runs in `against` always stay, as a finished run is not changed; name the "
+                "old files as a source of this recipe where some of them are to go"
+            )
+        return self
+
     @property
     def reason(self) -> str:
         """The reason on record for documents that this method removes."""
@@ -64,6 +73,8 @@ class _Clustered(_Dedup):
     against: InFile[tuple[str, ...]] = ()
     """Finished runs, by their folders, whose documents count as there before: copies of these go, and none of these does. Their
     dedup has `save: true`, and the same settings of what is compared."""
+    keep_old: HowMuch[bool] = True
+    """Documents of the runs in `against` stay, always: these runs are finished, and nothing changes them."""
     save: bool = False
     """Keep an index with the run's output, for later runs that name this one in `against`."""
     copies: bool = False
@@ -181,6 +192,8 @@ class Filtering(_Dedup):
     against: InFile[tuple[str, ...]] = ()
     """Finished runs, by their folders, whose dedup by this method has `save: true`: what their filters hold counts as seen. They
     stay as they are, and are held in `memory` beside the own one."""
+    keep_old: HowMuch[bool] = True
+    """Documents of the runs in `against` stay, always: these runs are finished, and nothing changes them."""
     save: bool = False
     """Keep each shard's filter with the run's output."""
     name_holders: bool = True

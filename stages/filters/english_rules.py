@@ -1,4 +1,4 @@
-"""Tables of the rules by which spaCy 3 splits English text into words (`spacy.blank("en")`), for the kernel `english_words`.
+"""Tables of the rules by which spaCy 3 splits English and Spanish text into words (`spacy.blank("en")`), for `english_words`.
 
 Words are first what white space parts. What stands in EXCEPTIONS is split as it says there; else signs are taken from both
 ends, and the rest is split at some signs within. The tests hold the tables to those of an installed spaCy.
@@ -20,9 +20,10 @@ from stages.kernels.english_urls import CURRENCY, ICON, LOWER, PUNCTUATION, QUOT
 from stages.kernels.english_words import english_words
 from stages.kernels.french_words import french_words
 from stages.kernels.item_words import word_hashes
+from stages.filters.spanish_rules import spanish_exceptions
 from stages.kernels.unicode_tables import code_points
 
-Splitter = Literal["english", "french", "unicode"]
+Splitter = Literal["english", "french", "spanish", "unicode"]
 
 
 def _words(text: str) -> list[str]:
@@ -59,9 +60,10 @@ EMOTICONS = _words(
     (>_<) (*_*) (¬_¬) ಠ_ಠ ಠ︵ಠ (ಠ_ಠ) ¯\(ツ)/¯ (╯°□°）╯︵┻━┻ ><(((*>
     """
 )
+ALWAYS_WHOLE = _words(r"""' \") <space> '' C++ \t \n — ä. ö. ü.""")  # in any language
 WHOLE = _words(
     r"""
-    ' \") <space> '' C++ \t \n — ä. ö. ü. 'S 's ‘S ‘s and/or w/o 're 'Cause 'cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz 'bout
+    'S 's ‘S ‘s and/or w/o 're 'Cause 'cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz 'bout
     ma'am Ma'am o'clock O'clock lovin' Lovin' lovin Lovin havin' Havin' havin Havin Mt. Ak. Ala. Apr. Ariz. Ark. Aug.
     Calif. Colo. Conn. Dec. Del. Feb. Fla. Ga. Ia. Id. Ill. Ind. Jan. Jul. Jun. Kan. Kans. Ky. La. Mar. Mass. Mich.
     Minn. Miss. N.C. N.D. N.H. N.J. N.M. N.Y. Neb. Nebr. Nev. Nov. Oct. Okla. Ore. Pa. S.C. Sep. Sept. Tenn. Va. Wash.
@@ -79,20 +81,32 @@ NOT_SPLIT = _words("Ill ill Its its Hell hell Shell shell Shed shed were Were We
 
 
 @cache
-def exceptions() -> dict[str, tuple[str, ...]]:
+def exceptions(spanish: bool = False) -> dict[str, tuple[str, ...]]:
     """Words that are split in their own way, with their parts."""
-    found: dict[str, tuple[str, ...]] = {one: (one,) for one in (*EMOTICONS, *WHOLE)}
-    found |= {f"{letter}.": (f"{letter}.",) for letter in "abcdefghijklmnopqrstuvwxyz"}
-    found |= {f"°{unit}.": ("°", unit, ".") for unit in "cfkCFK"}
+    if spanish:
+        return _common_exceptions() | spanish_exceptions()
+    found = _common_exceptions() | {one: (one,) for one in WHOLE}
     found |= {f"{hour}{half}": (str(hour), half) for hour in range(1, 13) for half in ("a.m.", "am", "p.m.", "pm")}
     for word in ("doin", "goin", "nothin", "nuthin", "ol", "somethin"):
         for one in (word, word.title()):
             found |= {one: (one,), f"{one}'": (f"{one}'",)}
     parts = [tuple(one.split("|")) for one in SPLIT] + list(_contractions())
     found |= {"".join(one): one for one in parts}
-    curly = {word: part for word, part in found.items() if "'" in word}
-    found |= {word.replace("'", "’"): tuple(one.replace("'", "’") for one in part) for word, part in curly.items()}
-    return {word: part for word, part in found.items() if word not in NOT_SPLIT}
+    return {word: part for word, part in _with_curly(found).items() if word not in NOT_SPLIT}
+
+
+def _common_exceptions() -> dict[str, tuple[str, ...]]:
+    """Those of any language."""
+    found: dict[str, tuple[str, ...]] = {one: (one,) for one in (*EMOTICONS, *ALWAYS_WHOLE)}
+    found |= {f"{letter}.": (f"{letter}.",) for letter in "abcdefghijklmnopqrstuvwxyz"}
+    found |= {f"°{unit}.": ("°", unit, ".") for unit in "cfkCFK"}
+    return _with_curly(found)
+
+
+def _with_curly(found: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """With typed apostrophes too."""
+    plain = {word: part for word, part in found.items() if "'" in word}
+    return found | {word.replace("'", "’"): tuple(one.replace("'", "’") for one in part) for word, part in plain.items()}
 
 
 def _contractions() -> list[tuple[str, ...]]:
@@ -138,9 +152,9 @@ def character_kinds() -> np.ndarray:
 
 
 @cache
-def exception_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def exception_table(spanish: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(hashes of exceptions, sorted; a bit for each; bytes of the first two parts of each, 0 for none: [exceptions, 2])."""
-    words = list(exceptions().items())
+    words = [(word, parts) for word, parts in exceptions(spanish).items() if " " not in word]  # the others the kernel knows
     hashes = _hashes([word for word, _ in words])
     lengths = np.array([[len(part.encode()) for part in (*parts, "", "")[:2]] for _, parts in words], np.int64)
     for row, (_, parts) in enumerate(words):
@@ -153,9 +167,9 @@ def exception_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @cache
-def unit_hashes() -> np.ndarray:
+def unit_hashes(spanish: bool = False) -> np.ndarray:
     """Hashes of units of measurement, sorted."""
-    return np.sort(_hashes(UNITS))
+    return np.sort(_hashes([unit for unit in UNITS if unit != "%" or not spanish]))
 
 
 def _hashes(words: list[str]) -> np.ndarray:
@@ -165,15 +179,16 @@ def _hashes(words: list[str]) -> np.ndarray:
     return hashes[: word_hashes(data, offsets, hashes, ends)].copy()
 
 
-def english_spans(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+def english_spans(texts: pa.Array, spanish: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Where the words of each text of a `large_string` column begin and end, in its bytes, and how many stand before each text.
 
     Begin and end stand behind one another (int64), the counts are n + 1 (int64): what kernels take for words given.
+    spanish: by the rules for Spanish.
     """
     data, offsets = text_buffers(texts)
     spans, ends = np.empty(2 * int(offsets[-1] - offsets[0]) + 2, np.int64), np.empty(len(offsets), np.int64)
-    kinds, units = character_kinds(), unit_hashes()
-    count = english_words(data, offsets, code_points(), kinds, *exception_table(), units, spans, ends)
+    tables = (character_kinds(), *exception_table(spanish), unit_hashes(spanish))
+    count = english_words(data, offsets, code_points(), *tables, spanish, spans, ends)
     return spans[: 2 * count], ends
 
 
@@ -184,8 +199,8 @@ def word_spans(texts: pa.Array, splitter: Splitter) -> tuple[np.ndarray, np.ndar
     """
     if splitter == "unicode":
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    spans, ends = english_spans(texts)
-    if splitter == "english":
+    spans, ends = english_spans(texts, splitter == "spanish")
+    if splitter != "french":
         return spans, ends
     data, offsets = text_buffers(texts)
     out, out_ends = np.empty(2 * int(offsets[-1] - offsets[0]) + 2, np.int64), np.empty_like(ends)

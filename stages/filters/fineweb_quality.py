@@ -40,8 +40,8 @@ class FineWebQuality(Step):
     """Do not measure `line_punctuation` where no line at all ends a sentence (datatrove's line_punct_exclude_zero)."""
 
     splitter: Splitter = "english"
-    """What words are: spaCy's rules for English, which datatrove goes by; these, joined and parted as its rules for
-    French have it; or the segments of UAX #29 that are no white space."""
+    """What words are: by spaCy's rules for English, French or Spanish, which datatrove goes by; or the segments of UAX #29
+    that are no white space."""
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """One value of each of the above a document; NaN for all but `lines` where there is no line."""

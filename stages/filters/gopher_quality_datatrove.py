@@ -49,8 +49,8 @@ class GopherQualityDatatrove(Step):
     language-rules` finds those of other languages."""
 
     splitter: Splitter = "english"
-    """What words are: spaCy's rules for English, which datatrove goes by; these, joined and parted as its rules for
-    French have it; or the segments of UAX #29 that are no white space."""
+    """What words are: by spaCy's rules for English, French or Spanish, which datatrove goes by; or the segments of UAX #29
+    that are no white space."""
 
     @field_validator("stop_list")
     @classmethod

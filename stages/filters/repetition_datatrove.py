@@ -53,8 +53,8 @@ class RepetitionDatatrove(Step):
     """The same of 10 words."""
 
     splitter: Splitter = "english"
-    """What words are: spaCy's rules for English, which datatrove goes by; these, joined and parted as its rules for
-    French have it; or the segments of UAX #29 that are no white space."""
+    """What words are: by spaCy's rules for English, French or Spanish, which datatrove goes by; or the segments of UAX #29
+    that are no white space."""
 
     def measure(self, docs: pa.RecordBatch) -> Measures:
         """One value of each of the above a document; NaN for all but `characters` where the text is empty."""

@@ -33,8 +33,15 @@ def cut_spans(data, offsets, rows, starts, stops, out, out_offsets):
     return at
 
 
-@kernel("void(text, offsets, const_uint16, vec_uint8)")
-def blank(data, offsets, table, out):
-    """Which texts are empty or all white space: out (n), 0 or 1."""
+@kernel("void(text, offsets, const_int64, const_int64, const_int64, const_uint16, vec_uint8)")
+def blank_without(data, offsets, rows, starts, stops, table, out):
+    """Of which texts nothing but white space is left without the given spans, as for `cut_spans`: out (n), 0 or 1."""
+    span = 0
     for row in range(len(offsets) - 1):
-        out[row] = is_white_space(data, offsets[row], offsets[row + 1], table)
+        begin, stop = offsets[row], offsets[row + 1]
+        position, white = begin, True
+        while span < len(rows) and rows[span] == row:
+            white = white and is_white_space(data, position, begin + starts[span], table)
+            position = begin + stops[span]
+            span += 1
+        out[row] = white and is_white_space(data, position, stop, table)

@@ -1,4 +1,6 @@
-"""Words of English text as spaCy's rules for English split it; the tables are those of stages/filters/english_rules.py.
+"""Words of English text as spaCy's rules for English split it, and of Spanish as those for Spanish do.
+
+The tables are those of stages/filters/english_rules.py. `spanish` leaves words with hyphens and `'s` whole.
 
 A stretch between white space is looked up among the exceptions; else signs are taken off at both ends, one at each end in
 turn, until an exception is left or no more go; what is left is whole if it is a URL, and else is split at some signs.
@@ -30,6 +32,7 @@ LETTER = LOWER | UPPER
 LONGEST = 40  # bytes of an exception, at most
 LONGEST_UNIT = 9
 MOST_JOINED = 8  # words that are looked up together
+SPACED = np.frombuffer(b"EE. UU.Ee. Uu.", np.uint8).reshape(2, 7)  # exceptions of Spanish with a space in them
 MOST_SIGNS = 1 << 12  # at the end of one stretch; what is more stays in one word
 
 
@@ -106,7 +109,7 @@ def _prefix(data, start, end, kinds):
 
 
 @helper
-def _suffix(data, start, end, kinds, units):
+def _suffix(data, start, end, kinds, units, spanish):
     """Bytes of the sign that a word ends with; 0 for none."""
     last = step_back(data, start, end)
     kind, _ = kind_at(data, last, end, kinds)
@@ -117,8 +120,8 @@ def _suffix(data, start, end, kinds, units):
             first -= 1
         if end - first > 1:
             return end - first
-        return 1 if _dot_goes(data, start, last, end, kinds) else 0
-    if byte == 115 or byte == 83:  # 's
+        return 1 if _dot_goes(data, start, last, end, kinds, spanish) else 0
+    if not spanish and (byte == 115 or byte == 83):  # 's
         if last - 1 >= start and load_u8(data, last - 1) == 39:
             return 2
         curly = last - 3 >= start and load_u8(data, last - 3) == 0xE2 and load_u8(data, last - 2) == 0x80
@@ -140,7 +143,7 @@ def _suffix(data, start, end, kinds, units):
 
 
 @helper
-def _dot_goes(data, start, dot, end, kinds):
+def _dot_goes(data, start, dot, end, kinds, spanish):
     """Whether a single dot at the end is a sign of its own: by what stands before it."""
     if dot == start:
         return False
@@ -150,6 +153,8 @@ def _dot_goes(data, start, dot, end, kinds):
     if 48 <= byte <= 57 or byte == 37 or byte == 43 or byte == 45 or byte == 124 or kind & (LOWER | PUNCTUATION | QUOTE):
         return True
     if byte == 0xC2 and load_u8(data, before + 1) == 0xB2:  # ²
+        return True
+    if spanish and _dash(data, before, dot):
         return True
     return kind & UPPER != 0 and kind_before(data, start, before, end, kinds) & UPPER != 0
 
@@ -165,7 +170,7 @@ def _unit(data, start, end, units):
 
 
 @helper
-def _infix(data, at, start, end, kinds):
+def _infix(data, at, start, end, kinds, spanish):
     """Bytes of the sign at `at` by which a word is split; 0 for none."""
     byte = load_u8(data, at)
     if byte == 46:
@@ -174,17 +179,22 @@ def _infix(data, at, start, end, kinds):
             return dots - at
         before = kind_before(data, start, at, end, kinds)
         after = kind_at(data, at + 1, end, kinds)[0] if at + 1 < end else np.int64(0)
+        if spanish:
+            before |= QUOTE * np.int64(at - 3 >= start and _dash(data, at - 3, at) > 0)
+            after |= QUOTE * np.int64(_dash(data, at + 1, end) > 0)
         return 1 if before & (LOWER | QUOTE) and after & (UPPER | QUOTE) else 0
     if byte >= 0x80:
         kind, after = kind_at(data, at, end, kinds)
         if kind & ICON or _is_ellipsis(data, at, end):
             return after - at
     digit = is_digit(data, at - 1, start, end)
-    operator = byte == 43 or byte == 45 or byte == 42 or byte == 94
+    operator = byte == 43 or (byte == 45 and not spanish) or byte == 42 or byte == 94
     if digit and operator and (is_digit(data, at + 1, start, end) or is_ascii(data, at + 1, end, 45)):
         return 1
     hyphens = 0
-    if byte == 45:
+    if spanish:
+        hyphens = 0
+    elif byte == 45:
         while hyphens < 4 and at + hyphens < end and load_u8(data, at + hyphens) == 45:
             hyphens += 1
     elif byte == 126:
@@ -222,13 +232,13 @@ def _put_exception(out, count, start, end, place, lengths):
 
 
 @helper
-def _put_rest(data, out, count, start, end, kinds):
+def _put_rest(data, out, count, start, end, kinds, spanish):
     """What is left of a stretch without the signs around it: whole, or split at signs within."""
     if is_url(data, start, end, kinds):
         return _put(out, count, start, end)
     begin = at = start
     while at < end:
-        length = _infix(data, at, start, end, kinds)
+        length = _infix(data, at, start, end, kinds, spanish)
         if length and at > start:
             count = _put(out, count, begin, at)
             count = _put(out, count, at, at + length)
@@ -239,7 +249,7 @@ def _put_rest(data, out, count, start, end, kinds):
 
 
 @helper
-def _put_stretch(data, out, count, start, end, kinds, hashes, filter, lengths, units, signs):
+def _put_stretch(data, out, count, start, end, kinds, hashes, filter, lengths, units, signs, spanish):
     """The words of a stretch between white space."""
     place = np.int64(-1)
     at = start
@@ -263,7 +273,7 @@ def _put_stretch(data, out, count, start, end, kinds, hashes, filter, lengths, u
                 count = _put(out, count, start, start + before)
                 start += before
                 break
-        after = _suffix(data, start + before, end, kinds, units) if start + before < end else 0
+        after = _suffix(data, start + before, end, kinds, units, spanish) if start + before < end else 0
         if after and start < end - after:
             place = _exception(data, start, end - after, hashes, filter)
             if place >= 0:
@@ -283,12 +293,28 @@ def _put_stretch(data, out, count, start, end, kinds, hashes, filter, lengths, u
         if place >= 0:
             count = _put_exception(out, count, start, end, place, lengths)
         else:
-            count = _put_rest(data, out, count, start, end, kinds)
+            count = _put_rest(data, out, count, start, end, kinds, spanish)
     while behind:
         behind -= 1
         count = _put(out, count, end, signs[behind])
         end = signs[behind]
     return _join(data, out, first, count, hashes, filter, lengths)
+
+
+@helper
+def _join_spaced(data, out, begin, first, count):
+    """`EE. UU.`, of which two words stand before the word `first` and two from it on, is one; the text begins at word `begin`."""
+    if first < begin + 2 or count < first + 2 or out[2 * first + 3] - out[2 * first - 4] != SPACED.shape[1]:
+        return count
+    same, small = 0, np.int64(load_u8(data, out[2 * first - 4] + 1) == SPACED[1, 1])
+    while same < SPACED.shape[1] and load_u8(data, out[2 * first - 4] + same) == SPACED[small, same]:
+        same += 1
+    if same < SPACED.shape[1]:
+        return count
+    out[2 * first - 3] = out[2 * first + 3]
+    for i in range(2 * first + 4, 2 * count):
+        out[i - 6] = out[i]
+    return count - 3
 
 
 @helper
@@ -312,13 +338,13 @@ def _join(data, out, first, count, hashes, filter, lengths):
 
 @kernel(
     "int64(text, offsets, const_uint16, const_uint8, const_uint64, const_uint64, Array(int64, 2, 'C', readonly=True), "
-    "const_uint64, vec_int64, vec_int64)"
+    "const_uint64, boolean, vec_int64, vec_int64)"
 )
-def english_words(data, offsets, table, kinds, hashes, filter, lengths, units, out, ends):
+def english_words(data, offsets, table, kinds, hashes, filter, lengths, units, spanish, out, ends):
     """Write where each word begins and ends to `out`, and how many words there are before each text to `ends` (n + 1).
 
-    `out` must hold two numbers for each byte. Returns how many words there are. table: code_points(); the others as
-    stages/filters/english_rules.py makes them.
+    `out` must hold two numbers for each byte. Returns how many words there are. table: code_points(); spanish: by the
+    rules for Spanish; the others as stages/filters/english_rules.py makes them.
     """
     count = 0
     signs = np.empty(MOST_SIGNS, np.int64)
@@ -336,10 +362,14 @@ def english_words(data, offsets, table, kinds, hashes, filter, lengths, units, o
                 white = properties(table, point) & SPACE != 0
             if white:
                 if at > start:
-                    count = _put_stretch(data, out, count, start, at, kinds, hashes, filter, lengths, units, signs)
+                    first = count
+                    count = _put_stretch(data, out, count, start, at, kinds, hashes, filter, lengths, units, signs, spanish)
+                    count = _join_spaced(data, out, ends[row], first, count) if spanish else count
                 start = after
             at = after
         if stop > start:
-            count = _put_stretch(data, out, count, start, stop, kinds, hashes, filter, lengths, units, signs)
+            first = count
+            count = _put_stretch(data, out, count, start, stop, kinds, hashes, filter, lengths, units, signs, spanish)
+            count = _join_spaced(data, out, ends[row], first, count) if spanish else count
     ends[len(offsets) - 1] = count
     return count

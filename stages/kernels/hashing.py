@@ -112,7 +112,10 @@ def trailing_zeros(typingctx, value):
 
 @intrinsic
 def prefetch(typingctx, data, index):
-    """Ask for the cache line of data[index] (a contiguous array), for reading and writing; never faults."""
+    """Ask for the cache line of data[index] (a contiguous array), for writing too where the array can be written; never faults.
+
+    What is asked for to be written does not come where the page can only be read: a model's rows, mapped from a file.
+    """
     if not (isinstance(data, types.Array) and data.layout == "C"):
         return None
 
@@ -122,7 +125,7 @@ def prefetch(typingctx, data, index):
         kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), word, word, word])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         pointer = builder.bitcast(builder.gep(array.data, [args[1]]), byte.as_pointer())
-        builder.call(function, [pointer, word(1), word(3), word(1)])
+        builder.call(function, [pointer, word(int(signature.args[0].mutable)), word(3), word(1)])
         return context.get_dummy_value()
 
     return types.void(data, types.int64), codegen

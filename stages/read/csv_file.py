@@ -53,7 +53,10 @@ def read(
 
 
 class _TooLong(Exception):
-    """A row of more bytes than are allowed, with what of it was read."""
+    """A row of more bytes than are allowed, all of which was passed over. open: its quoted field has no end."""
+
+    def __init__(self, *, open: bool) -> None:
+        self.open = open
 
 
 class _Lines:
@@ -75,13 +78,29 @@ class _Lines:
 
     def __next__(self) -> str:
         line = next(self.lines)
-        size = line.bytes + 1 if isinstance(line, TooLong) else len(line)
-        self.at += size
+        continued = self.at > self.row  # the parser asks for more of a row within a quoted field alone
+        size = self._passed(line)
         if isinstance(line, TooLong) or self.at - self.row > self.limit + 1:
-            raise _TooLong
+            raise _TooLong(open=self._pass_field(continued != _is_odd(line)))
         text, bad = decode(line, marked=self.at == size)
         self.bad |= bad
         return text
+
+    def _passed(self, line: bytes | TooLong) -> int:
+        """The bytes of a line, which is now behind."""
+        size = line.bytes + 1 if isinstance(line, TooLong) else len(line)
+        self.at += size
+        return size
+
+    def _pass_field(self, inside: bool) -> bool:
+        """Go to the end of a row, whose lines go on while a quoted field is open; whether it still is where the file ends."""
+        while inside:
+            line = next(self.lines, None)
+            if line is None:
+                return True
+            self._passed(line)
+            inside ^= _is_odd(line)
+        return False
 
     def _lines(self, pieces: Pieces, size: int, limit: int) -> Iterator[bytes | TooLong]:
         for block in line_blocks(pieces, size, limit):
@@ -97,6 +116,11 @@ class _Lines:
         for i, line in enumerate(block.records):
             self.cut = block.cut and i == last
             yield line if self.cut else line + b"\n"
+
+
+def _is_odd(line: bytes | TooLong) -> bool:
+    """Whether a line has an odd number of quotation marks, so that it opens or closes a field; one within a field is doubled."""
+    return bool((line.quotes if isinstance(line, TooLong) else line.count(b'"')) % 2)
 
 
 class _Table:
@@ -125,10 +149,8 @@ class _Table:
                 if not self.names:
                     raise InputError(self.file, f"its header: {reason}") from None
                 self._problem(reason, cut="unexpected end of data" in str(error))
-            except _TooLong:
-                size = self.lines.at - self.lines.row
-                self.on_event(Dropped(self.file, "max_record_bytes", self.record, self.lines.row, size))
-                self.record, self.events = self.record + 1, self.events + 1
+            except _TooLong as row:
+                self._too_long(row.open)
             else:
                 if not row:
                     self.empty += 1
@@ -165,6 +187,18 @@ class _Table:
         rest = orjson.dumps(values) if values and self.spec.metadata else None
         self.rows.add(id or f"{self.label}:{self.record}", text, url or None, self.record, self.lines.row, rest)
         self.record += 1
+
+    def _too_long(self, open: bool) -> None:
+        """A row of more than max_record_bytes. Raises InputError where it is the header."""
+        limit = f"read.max_record_bytes ({self.spec.max_record_bytes:,})"
+        if not self.names:
+            raise InputError(self.file, f"its header is longer than {limit}: close the quoted field that it opens, or raise that")
+        if open:
+            self._problem(f"a quoted field has no end, and the row is longer than {limit}", cut=True)
+            return
+        size = self.lines.at - self.lines.row
+        self.on_event(Dropped(self.file, "max_record_bytes", self.record, self.lines.row, size))
+        self.record, self.events = self.record + 1, self.events + 1
 
     def _problem(self, reason: str, cut: bool) -> None:
         if cut:

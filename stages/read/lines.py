@@ -28,10 +28,11 @@ class Block:
 
 @dataclass
 class TooLong:
-    """A record larger than allowed, which was not kept."""
+    """A record larger than allowed, which was not kept. quotes: the quotation marks in a line of this kind."""
 
     offset: int
     bytes: int
+    quotes: int = 0
 
 
 @dataclass
@@ -108,7 +109,7 @@ def line_blocks(pieces: Pieces, size: int, limit: int) -> Iterator[Block | TooLo
     """Whole lines, about `size` bytes of them at once. Holds no line that is longer than `limit`."""
     whole: list[bytes] = []  # pieces up to the last line end
     rest: list[bytes] = []  # pieces of the line that is not complete yet; none of one that is too long
-    held = rest_bytes = 0
+    held = rest_bytes = quotes = 0
     begin = pieces.offset  # of the first byte held
     if begin == 0 and (refused := pieces.no_lines()):
         yield Damage(refused, 0, 0)
@@ -117,9 +118,9 @@ def line_blocks(pieces: Pieces, size: int, limit: int) -> Iterator[Block | TooLo
         end = piece.rfind(b"\n") + 1
         if end and rest_bytes > limit:
             first = piece.find(b"\n")
-            yield TooLong(begin, rest_bytes + first)
+            yield TooLong(begin, rest_bytes + first, quotes + piece.count(b'"', 0, first))
             begin += rest_bytes + first + 1
-            piece, end, rest_bytes = piece[first + 1 :], end - first - 1, 0
+            piece, end, rest_bytes, quotes = piece[first + 1 :], end - first - 1, 0, 0
         if end:
             whole += [*rest, piece[:end]]
             held += rest_bytes + end
@@ -133,6 +134,7 @@ def line_blocks(pieces: Pieces, size: int, limit: int) -> Iterator[Block | TooLo
             yield _block(data, begin)
             held, begin = 0, begin + held
         if rest_bytes > limit:
+            quotes += sum(part.count(b'"') for part in rest)
             rest = []
     if pieces.damage is None and rest_bytes <= limit:
         whole += rest
@@ -144,7 +146,7 @@ def line_blocks(pieces: Pieces, size: int, limit: int) -> Iterator[Block | TooLo
     if pieces.damage is not None:
         yield Damage(pieces.damage, begin, rest_bytes)
     elif rest_bytes:
-        yield TooLong(begin, rest_bytes)
+        yield TooLong(begin, rest_bytes, quotes)
 
 
 def _block(data: bytes, offset: int) -> Block:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from stages.tokens.manifest_shape import Manifest, ShardEntry, ShardFacts, SourceEntry, SplitEntry
+from stages.tokens.manifest_shape import Manifest, ShardEntry, ShardFacts, SourceEntry, SplitEntry, WholeFile
 from stages.tokens.shard_format import FORMAT, VERSION, ShardError, check_schema, fingerprint, token_dtype
 
 TOKENIZER_PATH = "tokenizer/tokenizer.json"
+RANGES = ".ranges"
 
 
 def shard_names(source: str, number: int, split: str = "train") -> tuple[str, str]:
@@ -32,6 +33,8 @@ def split_entry(source: str, shards: Iterable[ShardFacts], split: str = "train")
         )
         if "index_sha256" in shard:
             entry["index_sha256"] = shard["index_sha256"]
+        if "ranges" in shard and "whole" in shard:
+            entry.update(path=path.removesuffix(".npy") + RANGES, ranges=shard["ranges"], whole=shard["whole"])
         entries.append(entry)
     return SplitEntry(
         tokens=sum(entry["tokens"] for entry in entries),
@@ -72,8 +75,11 @@ def build_manifest(
     mixture_seed: int,
     reshuffle_last_tokens: int = 0,
     tokenizer_path: str = TOKENIZER_PATH,
+    whole: Mapping[str, list[WholeFile]] | None = None,
 ) -> Manifest:
     """The manifest of a run, with its fingerprint. Sources keep the recipe's order: it is the order of source numbers.
+
+    whole: by name the files that shards are ranges of.
 
     Raises ShardError where the facts do not fit together (budgets that do not sum up, an absolute path).
     """
@@ -101,6 +107,8 @@ def build_manifest(
         },
         "fingerprint": "",
     }
+    if whole:
+        manifest["whole"] = dict(whole)
     manifest["fingerprint"] = fingerprint(manifest)
     check_schema(manifest)
     asked = sum(entry["budget_tokens"] for entry in manifest["sources"].values())
@@ -108,7 +116,7 @@ def build_manifest(
         raise ShardError(
             f"the sources' budgets sum up to {asked} tokens, the mixture says {manifest['mixture']['tokens']}"
         )
-    paths = [tokenizer_path]
+    paths = [tokenizer_path, *(file["path"] for files in manifest.get("whole", {}).values() for file in files)]
     for entry in manifest["sources"].values():
         for shard in (*entry["shards"], *entry["held_out"]["shards"]):
             paths += [shard["path"], shard["index"]]

@@ -18,9 +18,15 @@ class _Counts(TypedDict):
 
 
 class ShardFacts(_Counts, total=False):
-    """What a shard holds, wherever it lies. Manifests of before have no checksum of the index."""
+    """What a shard holds, wherever it lies. Manifests of before have no checksum of the index.
+
+    ranges, whole: of a shard that is runs of tokens of other files, how many, and the name of the list of these files; its
+    path and sha256 are those of the file of ranges.
+    """
 
     index_sha256: str
+    ranges: int
+    whole: str
 
 
 class _Places(TypedDict):
@@ -37,6 +43,14 @@ class ShardEntry(_Places, ShardFacts, total=False):
     pairs_sha256: str
     records: str
     answer_tokens: int
+
+
+class WholeFile(TypedDict):
+    """A token file that shards are ranges of."""
+
+    path: str
+    tokens: int
+    sha256: str
 
 
 class SplitEntry(TypedDict):
@@ -158,6 +172,7 @@ class Manifest(_Manifest, total=False):
     made_by: MadeByEntry
     pairs: PairsEntry
     materialized: Materialized
+    whole: dict[str, list[WholeFile]]
 
 
 def check_schema(value: Any, shape: Any = _Manifest, path: str = "") -> None:

@@ -8,6 +8,9 @@ A shard is a pair of files, the form that OLMo's tools write and read:
   file, end exclusive; `src` is the file that the document was read from, `loc` the 1-based record in it. Rows of two
   columns (start,end), as OLMo-core writes them, are read too.
 
+A mixture may hold parts of a source that were told apart after its tokens were written. Such a shard has no tokens of its
+own: in place of `NAME.npy` stands `NAME.ranges`, which says what runs of tokens of other files it is (`Ranges`).
+
 This is the one module of `stages` that the trainer imports; what a manifest holds is said in manifest_shape.py.
 """
 
@@ -171,6 +174,52 @@ def read_index(path: str | Path | BinaryIO) -> Iterator[Document]:
         raise ShardError(f"{path}, after row {number}: the index is damaged ({error})") from None
 
 
+class Ranges(NamedTuple):
+    """A shard as runs of tokens of other files, whose tokens are numbered through, one file after another.
+
+    The file holds the two arrays as little-endian int64, and behind them the sha256 of each of those files.
+    """
+
+    ends: np.ndarray  # tokens of the shard up to the end of each run
+    starts: np.ndarray  # where each run begins among the tokens of the files
+
+
+def ranges_bytes(ranges: int, files: int) -> int:
+    """The size of a file of so many ranges over so many files."""
+    return 16 * ranges + 32 * files
+
+
+def write_ranges(path: str | Path, found: Ranges, digests: Iterable[str]) -> str:
+    """Write a file of ranges. digests: sha256 of the files, in hex. Returns the sha256 of what was written."""
+    arrays = [np.ascontiguousarray(array, "<i8") for array in found]
+    parts = [*(memoryview(array).cast("B") for array in arrays if len(array)), *map(bytes.fromhex, digests)]
+    digest = hashlib.sha256()
+    with AtomicFile(path) as file:
+        for part in parts:
+            file.write(part)
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def open_ranges(path: str | Path, ranges: int, files: int) -> Ranges:
+    """The ranges of a file as memory maps. Raises ShardError where it is missing, or not of that size."""
+    check_ranges(path, ranges, files)
+    if not ranges:
+        return Ranges(np.zeros(0, "<i8"), np.zeros(0, "<i8"))
+    both = np.memmap(path, "<i8", "r", shape=(2, ranges))
+    return Ranges(np.asarray(both[0]), np.asarray(both[1]))
+
+
+def check_ranges(path: str | Path, ranges: int, files: int) -> None:
+    """Raise ShardError where a file of ranges is missing, or not of the size that so many take."""
+    try:
+        size = Path(path).stat().st_size
+    except OSError as error:
+        raise ShardError(f"{path}: the file of ranges cannot be read ({error.strerror}); mix the folder again") from None
+    if size != ranges_bytes(ranges, files):
+        raise ShardError(f"{path}: {size} bytes are not {ranges} ranges of {files} files; it is damaged: mix the folder again")
+
+
 def sha256_file(path: str | Path) -> str:
     """The sha256 of a file, read in bounded pieces."""
     with Path(path).open("rb") as file:
@@ -244,6 +293,7 @@ def parse_manifest(data: bytes, path: str | Path) -> Manifest:
             raise ShardError(f"dtype: must be uint16 or uint32, not {manifest['dtype']!r}")
         if sorted(manifest["mixture"]["sources"]) != sorted(manifest["sources"]):
             raise ShardError("mixture.sources: must name each of the sources once")
+        _check_whole(manifest)
     except (ShardError, TypeError) as error:
         raise ShardError(f"{path}: {error}") from None
     found = fingerprint(manifest)
@@ -253,3 +303,12 @@ def parse_manifest(data: bytes, path: str | Path) -> Manifest:
             f"(fingerprint {found[:12]}, recorded {manifest['fingerprint'][:12]})"
         )
     return cast(Manifest, manifest)
+
+
+def _check_whole(manifest: Mapping[str, Any]) -> None:
+    """Raise ShardError where a shard is ranges of files that the manifest does not list."""
+    for name, entry in manifest["sources"].items():
+        for shard in (*entry["shards"], *entry["held_out"]["shards"]):
+            of = shard.get("whole")
+            if "ranges" in shard and of not in manifest.get("whole", {}):
+                raise ShardError(f"sources.{name}: {shard['path']} is ranges of {of!r}, and `whole` has no such list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import math
 import pickle
@@ -11,10 +12,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -110,16 +113,28 @@ def test_arms_are_compared_and_gone_on_with(tmp_path: Path, capsys: pytest.Captu
     tokenizers = {(out / one["folder"] / "tokenizer/tokenizer.json").read_bytes() for one in data.values()}
     assert tokenizers == {(out / "tokenizer.json").read_bytes()}
 
-    # Broken off, it goes on: what is done stays, what is not there is made again to the same result.
+    # Killed in the middle of a training, which ends with it, it goes on: what is done stays, the rest comes to the same result.
     before = (out / "ablation.json").read_bytes()
     gone = next((out / "arms" / "short").glob("*/seed-1"))
     there = {path: path.stat().st_mtime_ns for path in out.glob("arms/*/*/seed-*/scores.json") if path.parent != gone}
-    for path in sorted(gone.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
+    shutil.rmtree(gone)
     (out / "ablation.json").unlink()
+    kill_in_training([sys.executable, "-m", "pipeline", *asked], gone)
+    assert not list(gone.glob("checkpoints/*")) and not (out / "ablation.json").exists()
     assert main(asked) == 0
     assert (out / "ablation.json").read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in there} == there
+
+
+def kill_in_training(command: list[str], folder: Path) -> None:
+    """Start a command, kill it where the training into a folder has begun, and wait for that to be over."""
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        while not (folder / ".lock").exists():
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.kill()
+    with (folder / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def losses(rng: np.random.Generator, shift: float = 0.0, count: int = 400) -> list[Loss]:
@@ -144,6 +159,32 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     values = score([losses(rng), losses(rng, 0.5)], "wiki")
     assert values.mean == pytest.approx(sum(values.seeds) / 2)
     assert values.spread == pytest.approx(0.5 / math.log(2) / math.sqrt(2), rel=0.1)
+
+
+def test_several_files_are_weighed_in_a_difference_and_in_its_interval() -> None:
+    rng = np.random.default_rng(5)
+
+    def both(first: float, second: float) -> list[Loss]:
+        return [replace_file(one, file) for file, by in (("wiki", first), ("books", second)) for one in losses(rng, by)]
+
+    weights = {"wiki": 0.75, "books": 0.25}
+    arm, base = [both(0.01, -0.02)], [both(0.0, 0.0)]
+    whole, parts = difference(arm, base, weights), {file: difference(arm, base, {file: 1.0}) for file in weights}
+    assert whole.difference == pytest.approx(sum(w * parts[file].difference for file, w in weights.items()))
+    width = math.sqrt(sum((w * (parts[file].high - parts[file].low)) ** 2 for file, w in weights.items()))
+    assert whole.high - whole.low == pytest.approx(width)
+    # Documents that all differ by the same, and seeds that do not: what is left is the spread of the seeds' weighted differences.
+    shifts = [(0.01, 0.03), (0.02, -0.01), (0.04, 0.02)]
+    plain = [Loss(file, f"d{n}", 100, 25, 100.0) for file in weights for n in range(9)]
+    seeds = [[msgspec.structs.replace(one, nats=100 + 100 * by[one.file == "books"]) for one in plain] for by in shifts]
+    found = difference(seeds, [plain] * 3, weights)
+    each = [(0.75 * a + 0.25 * b) / math.log(2) for a, b in shifts]
+    assert found.difference == pytest.approx(np.mean(each))
+    assert found.high - found.difference == pytest.approx(1.96 * np.std(each, ddof=1) / math.sqrt(3), rel=1e-3)
+
+
+def replace_file(loss: Loss, file: str) -> Loss:
+    return msgspec.structs.replace(loss, file=file)
 
 
 def steps(*names: dict[str, Any]) -> Any:
@@ -223,7 +264,11 @@ def test_a_score_that_sorts_by_domain_is_found_out(tmp_path: Path, capsys: pytes
     assert "web.gopher_quality.words sorts by domain" in shown
     made = {name: arm["data"]["composition"] for name, arm in found["arms"].items()}
     assert made["words1"]["largest"] == {"a.example": 1.0} and made["words3"]["largest"] == {"c.example": 1.0}
-    assert made["all"]["domains"] == 3 and sum(made["all"]["largest"].values()) == pytest.approx(1)
+    tokens = {name: found["arms"][f"words{number}"]["data"]["sources"] for number, name in enumerate(SITES, start=1)}
+    own = {name: max(one["asked"] / max(one["repeats"], 1e-9) for one in parts.values()) for name, parts in tokens.items()}
+    shares = {name: one / sum(own.values()) for name, one in own.items()}  # of the tokens, and not of the documents
+    assert made["all"]["domains"] == 3 and made["all"]["largest"] == pytest.approx(shares, abs=1e-6)
+    assert list(made["all"]["largest"]) == ["c.example", "b.example", "a.example"]
     assert made["words1"]["lengths"][2] < made["words2"]["lengths"][0] < made["words3"]["lengths"][0]
     documents = {name: arm["data"]["documents"] for name, arm in found["arms"].items()}
     assert documents == {"all": 90, "words1": 30, "words2": 30, "words3": 30}
@@ -270,6 +315,8 @@ def test_models_are_trained_on_a_cluster_too(tmp_path: Path, monkeypatch: pytest
     out = tmp_path / "out"
     assert main(command(tmp_path, "dedup", "--seeds", "1")) == 0
     before = (out / "ablation.json").read_bytes()
+    read = [{path.stat().st_ino for path in (out / "runs").glob(f"{arm}-dedup/parts/web/0/*")} for arm in ("with", "without")]
+    assert read[0] and read[0] == read[1]  # what comes before their first difference was done once
     for path in out.glob("arms/*/*/seed-0"):
         shutil.rmtree(path)
     plan = Plan("olmoe_tiny", tuple(TINY), TOKENS, (0,), (tmp_path / "wiki.jsonl",), 1, 1, "cpu")

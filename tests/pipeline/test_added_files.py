@@ -34,6 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "minhash": {"method": "minhash", "ngram": 3, "bands": 6, "rows": 4},
     "bff": {"method": "bff", "ngram": 8, "fp_rate": 1e-9},
 }
+TWO = ("minhash", "bff")  # exact and url go minhash's way
 SIGNS = {"exact": "scatter", "url": "scatter", "minhash": "scatter", "bff": "count"}
 
 
@@ -121,25 +122,27 @@ def test_only_the_new_file_is_read_filtered_signed_and_tokenized(
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_files_on_s3_and_a_run_there(tmp_path: Path, s3: Any) -> None:
-    files, out = s3.uri("added"), s3.uri("runs", "added")
+@pytest.mark.parametrize("method", TWO)
+def test_files_on_s3_and_a_run_there(tmp_path: Path, s3: Any, method: str) -> None:
+    files, out = s3.uri("added", method), s3.uri("runs", method)
     write_files(files, "ac")
-    asked = recipe(tmp_path, files, "minhash")
+    asked = recipe(tmp_path, files, method)
     run(asked, out)
     before = {entry.key for entry in entries(out)}
     write_files(files, "b")
     run(asked, out)
     again = made(out, before)
-    assert again["documents", "0"] == again["dedup", "scatter"] == 1
+    assert again["documents", "0"] == again["dedup", SIGNS[method]] == 1
     run(asked, str(tmp_path / "fresh"))
     assert result(out) == result(str(tmp_path / "fresh"))
 
 
-def test_killed_while_a_file_is_added(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", TWO)
+def test_killed_while_a_file_is_added(tmp_path: Path, method: str) -> None:
     """Killed at many places, each time a bit later, and started again: what is there stays, and the bytes are the same."""
     files, out = str(tmp_path / "files"), str(tmp_path / "out")
     write_files(files, "ac")
-    asked = recipe(tmp_path, files, "minhash")
+    asked = recipe(tmp_path, files, method)
     run(asked, out)
     before = {entry.key for entry in entries(out)}
     write_files(files, "b")

@@ -95,6 +95,20 @@ def test_the_rules_of_fineweb2_decide_as_they_say(tmp_path: Path, capsys: pytest
         assert list(found["stop_words"]) == [2, 1, 2, 1, 2, 0, 0, 0], splitter
 
 
+@pytest.mark.parametrize(("splitter", "words"), [("spanish", 3), ("english", 5), ("unicode", 5)])
+def test_the_splitter_is_that_of_the_steps(
+    splitter: str, words: int, tmp_path: Path, texts: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "xxx_Latn.yml").write_text(FINEWEB2)
+    for source in (["--published", str(tmp_path / "xxx_Latn.yml")], ["--texts", str(texts[0])]):
+        assert main(["language-rules", *source, "--splitter", splitter]) == 0
+        for name, settings in steps_of(capsys.readouterr().out).items():
+            assert settings.get("splitter", "english") == splitter, name
+    docs = pa.record_batch({"text": pa.array(["franco-español en 1990-1995 ."], pa.large_string())})
+    gopher = STEPS["gopher_quality_datatrove"].model_validate({"splitter": splitter})
+    assert list(np.asarray(gopher.measure(docs)["words"])) == [words]
+
+
 def test_words_of_french_are_spacys() -> None:
     spacy = pytest.importorskip("spacy")
     given = [

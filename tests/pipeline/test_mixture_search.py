@@ -19,6 +19,7 @@ from pipeline.cli import main
 from pipeline.manifest import read_manifest
 from pipeline.mixture_search.draw import draw
 from pipeline.mixture_search.fit import LogLinear, choose, fit, rank_correlation
+from pipeline.mixture_search.reuse import contents, known_proxies
 from pipeline.mixture_search.solve import best_mixture, capped, objective
 from stages.errors import UserError
 
@@ -167,6 +168,59 @@ def test_the_true_best_mixture_is_found_written_and_measured(
     wider = json.loads((out / "search.json").read_text())
     assert wider["proxies"][:12] == found["proxies"] and len(wider["proxies"]) == 13
     assert read_manifest(str(out / "best"))["fingerprint"] == wider["fingerprint"]
+
+
+def test_a_prediction_that_fresh_models_do_not_bear_out_is_told(
+    tmp_path: Path, trained: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path)
+    capsys.readouterr()
+    assert main(command(tmp_path, "run", "--stay", "0")) == 0
+    assert "far from" not in capsys.readouterr().out
+    seeds = train.run_trainer
+
+    def worse(commands: Any, folder: Path, threads: int) -> None:
+        seeds(commands, folder, threads)
+        path = Path(commands[1][commands[1].index("--out") + 1])
+        told = json.loads(path.read_text())
+        for row in told["documents"]:
+            row["nats"] += 300 * np.log(2) * (folder.parts[-3] == "best")
+        path.write_text(json.dumps(told))
+
+    monkeypatch.setattr(train, "run_trainer", worse)
+    assert main(command(tmp_path, "run", "--stay", "0", out="worse")) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    found = json.loads((tmp_path / "worse/search.json").read_text())
+    whole = found["measured"]["all"]
+    law, by = whole["predicted"], whole["difference"]
+    assert law["far"] and law["low"] < law["difference"] < law["high"] < by["low"]
+    assert law["difference"] == pytest.approx(whole["predicted_best"] - whole["predicted_natural"])
+    assert by["difference"] == pytest.approx(law["difference"] + 0.3, abs=0.05)
+    assert f"the prediction is far from what fresh models give: {law['difference']:+.4f} bits per byte were foretold" in shown
+    assert f"{by['difference']:+.4f} measured ({by['low']:+.4f} to {by['high']:+.4f})" in shown and "were tried" not in shown
+    assert "% at most of a mixture that was tried; more proxies, or a higher --stay" in shown
+
+
+def test_what_earlier_searches_know_is_told_by_contents(tmp_path: Path) -> None:
+    def searched(name: str, *proxies: tuple[str, str, dict[str, float]]) -> Path:
+        (tmp_path / name).mkdir()
+        told = [{"name": n, "fingerprint": f, "shares": shares, "losses": {"wiki": 1.0}} for n, f, shares in proxies]
+        (tmp_path / name / "search.json").write_text(json.dumps({"identity": "same", "proxies": told}))
+        return tmp_path / name
+
+    first = searched("first", ("natural", "f1", {"a@1": 0.5, "b@1": 0.5}), ("drawn-000", "f2", {"a@1": 1.0, "c@1": 0.0}))
+    second = searched("second", ("natural", "f1", {"a@1": 0.5, "b@1": 0.5}), ("drawn-000", "f3", {"a@1": 0.9, "b@1": 0.1}))
+    known = known_proxies([first, second], "same")
+    assert known is not None and [one.fingerprint for one in known.proxies] == ["f1", "f2", "f3"]
+    assert known.columns == {"a@1", "b@1"}  # of c no proxy has seen anything
+    with pytest.raises(UserError, match="so their losses cannot be compared"):
+        known_proxies([first], "other")
+
+    def digest(*shards: str) -> str:
+        entry = {"shards": [{"sha256": one} for one in shards]}
+        return contents([{"sources": {"web": entry}}])["web"]  # type: ignore[typeddict-item]
+
+    assert digest("a", "b") == digest("a", "b") != digest("a", "c") and digest("a", "b") != digest("b", "a")
 
 
 def test_proxies_are_used_again_where_one_source_changed(

@@ -38,6 +38,8 @@ def test_as_many_tasks_are_foretold_as_run(run: Path) -> None:
     foretold = Counter({place: n for place, n in outline.tasks().items() if not is_round(place[0], place[2])})
     ran = Counter((e.ref.kind, e.ref.source, e.ref.stage) for e in entries(run) if not is_round(e.ref.kind, e.ref.stage))
     assert foretold == ran
+    rounds = {place[2] for place in outline.tasks() if place[1] == "wiki" and is_round(place[0], place[2])}
+    assert rounds == {"dedup large-00", "dedup small-01", "dedup large-01"}  # copies of copies take a second one
 
 
 def test_no_more_tasks_are_foretold_than_there_are_documents(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -165,6 +166,19 @@ def test_a_step_set_to_nothing_else_is_refused(folder: Path, capsys: pytest.Capt
     assert "sources.web.steps.gopher_quality" in error and "null takes the step out" in error and error.count("\n") == 1
 
 
+def flipped(data: bytes) -> bytes:
+    """One bit in the middle is another."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def with_ids_swapped(data: bytes) -> bytes:
+    """An index that reads as well as before: its first two documents have each other's ids."""
+    rows = [line.split(",") for line in gzip.decompress(data).decode().splitlines()]
+    rows[0][2], rows[1][2] = rows[1][2], rows[0][2]
+    return gzip.compress("".join(",".join(row) + "\n" for row in rows).encode())
+
+
 def test_damage_is_found_by_inspect_and_mended_by_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A byte of the tokenizer, two ids swapped in an index, a token: each is seen, and only what is damaged is made again."""
     out = folder / "out"
@@ -172,10 +186,12 @@ def test_damage_is_found_by_inspect_and_mended_by_verify(folder: Path, capsys: p
     assert run(recipe, out) == 0
     whole = files(out)
     tasks = len(entries(out))
-    for name in ("tokenizer/tokenizer.json", "tokens/web/00000.csv.gz", "tokens/web/00000.npy"):
-        data = bytearray(whole[name])
-        data[len(data) // 2] ^= 1
-        (out / name).write_bytes(data)
+    for name, damage in (
+        ("tokenizer/tokenizer.json", flipped),
+        ("tokens/web/00000.csv.gz", with_ids_swapped),
+        ("tokens/web/00000.npy", flipped),
+    ):
+        (out / name).write_bytes(damage(whole[name]))
         capsys.readouterr()
         assert main(["inspect", str(out)]) == 1
         assert name in capsys.readouterr().out

@@ -60,15 +60,33 @@ def test_bad_rows_cost_themselves():
     long = b"x" * 5000
     raw = b'text,n\na,1\nb\nc,2,3\n"d"e,4\n\xff,5\n' + long + b',6\n"' + long + b"\n" + long + b'",7\ng,8\n'
     rows, events = read(raw, max_record_bytes=1000)
-    assert [(row["text"], row["record"]) for row in rows] == [("a", 1), ("\ufffd", 5), ("g", 9)]
+    assert [(row["text"], row["record"]) for row in rows] == [("a", 1), ("\ufffd", 5), ("g", 8)]
     assert [(type(event), event.record) for event in events[:-1]] == [
-        (Problem, 2), (Problem, 3), (Problem, 4), (Dropped, 6), (Dropped, 7), (Dropped, 8),
+        (Problem, 2), (Problem, 3), (Problem, 4), (Dropped, 6), (Dropped, 7),
     ]  # fmt: skip
     assert events[0].reason == "it has 1 fields, and the header has 2"
     assert "not valid CSV" in events[2].reason and not events[2].damage
     assert events[-1] == Repaired("in/x.csv", "invalid UTF-8 was replaced", 1)
     assert [raw[event.offset :][: event.bytes][:2] for event in events[:4]] == [b"b\n", b"c,", b'"d', b"xx"]
     assert [row["record"] for row in read(b"text\na\n\xff\n", strict=True)[0]] == [1]
+
+
+def test_a_quoted_field_that_is_too_long_is_passed_over_whole():
+    inside = b"looks, like\n" * 300 + b'a ""row"", too\n' + b"x, " * 50_000 + b"\nlooks, like\n"
+    for begin in (b"", b"y" * 90_000):  # the row's first line is held, or not
+        row = b'"' + begin + inside + b'",2\n'
+        rows, events = read(b"text,n\na,1\n" + row + b"b,3\n", max_record_bytes=2000, batch_bytes=500)
+        assert [(row["text"], row["record"]) for row in rows] == [("a", 1), ("b", 3)]
+        assert events == [Dropped("in/x.csv", "max_record_bytes", 2, 11, len(row))]
+
+
+def test_a_quoted_field_without_an_end_is_damage_and_its_rows_are_no_documents():
+    rows, events = read(b'text,n\na,1\n"b,2\n' + b"c,3\n" * 5000, max_record_bytes=1000)
+    assert [row["text"] for row in rows] == ["a"]
+    assert [(event.record, event.bytes, event.damage) for event in events] == [(2, 20_005, True)]
+    assert "the file ends inside this row: a quoted field has no end" in events[0].reason
+    with pytest.raises(InputError, match=r"its header is longer than read\.max_record_bytes"):
+        read(b'"text,n\n' + b"c,3\n" * 5000, max_record_bytes=1000)
 
 
 def test_a_half_copied_table_is_damaged():

@@ -1,4 +1,4 @@
-"""Words of English by spaCy's rules against spaCy, and datatrove's filters with their own tokenizer against the steps."""
+"""Words of English and Spanish by spaCy's rules against spaCy, and datatrove's filters with their own tokenizer against the steps."""
 
 from __future__ import annotations
 
@@ -34,9 +34,20 @@ TEXTS = {
 }
 
 
-def words(texts: list[str]) -> list[list[str]]:
+SPANISH = {
+    "físico-químico, 1990-1995 y Castilla-La Mancha.": "físico-químico , 1990-1995 y Castilla-La Mancha .",
+    "EE. UU. (EE. UU.), Ee. Uu., EE.UU. y EE.  UU. EE.": "EE. UU. ( EE. UU. ) , Ee. Uu. , EE.UU. y EE . UU . EE .",
+    "Sr. Pérez, pág. 12, 4% de 5km; 7p.m. 12m. pal don't": "Sr. Pérez , pág. 12 , 4% de 5 km ; 7 p.m. 12 m. pa l don't",
+    "¿Qué?—dijo Juan's.": "¿ Qué?—dijo Juan's .",
+    "a--b —a— a/b fin.Otro fin—.Otro 3+4": "a--b — a — a / b fin . Otro fin— . Otro 3 + 4",
+    "EE.": "EE .",
+    " UU. a": "UU . a",
+}
+
+
+def words(texts: list[str], spanish: bool = False) -> list[list[str]]:
     column = pa.array(texts, pa.large_string())
-    spans, ends = english_spans(column)
+    spans, ends = english_spans(column, spanish)
     data = "".join(texts).encode()
     found = [data[start:stop].decode() for start, stop in spans.reshape(-1, 2).tolist()]
     return [found[ends[i] : ends[i + 1]] for i in range(len(texts))]
@@ -44,8 +55,24 @@ def words(texts: list[str]) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def spacy_words() -> Any:
-    tokenizer = pytest.importorskip("spacy").blank("en").tokenizer
+    return _splitter("en")
+
+
+@pytest.fixture(scope="module")
+def spanish_words() -> Any:
+    return _splitter("es")
+
+
+def _splitter(language: str) -> Any:
+    tokenizer = pytest.importorskip("spacy").blank(language).tokenizer
     return lambda text: [token.text for token in tokenizer(text) if not token.text.isspace()]
+
+
+def test_spanish_words(spanish_words: Any) -> None:
+    """All in one column: what ends one text and begins the next is not joined."""
+    for text, found in zip(SPANISH, words(list(SPANISH), spanish=True), strict=True):
+        assert found == spanish_words(text), text
+        assert " ".join(found) == SPANISH[text]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -53,12 +80,13 @@ def test_words(text: str, spacy_words: Any) -> None:
     assert words([text]) == [spacy_words(text)]
 
 
-def test_exceptions_are_those_of_spacy() -> None:
-    rules = pytest.importorskip("spacy").blank("en").tokenizer.rules
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_exceptions_are_those_of_spacy(language: str) -> None:
+    rules = pytest.importorskip("spacy").blank(language).tokenizer.rules
     orth = pytest.importorskip("spacy.symbols").ORTH
     theirs = {word: tuple(part[orth] for part in parts) for word, parts in rules.items() if not word.isspace()}
-    assert exceptions() == theirs
-    assert words(list(theirs)) == [list(parts) for parts in theirs.values()]
+    assert exceptions(language == "es") == theirs
+    assert words(list(theirs), language == "es") == [list(parts) for parts in theirs.values()]
 
 
 PIECES = [
@@ -74,8 +102,18 @@ PIECES = [
 @example("8.8.8.8")
 @example("a@b.com:80/x")
 def test_any_texts(spacy_words: Any, text: str) -> None:
-    expected, found = spacy_words(text), words([text])[0]
-    assert "".join(found) == "".join(expected)
+    _as_spacy(text, spacy_words(text), words([text])[0])
+
+
+@settings(max_examples=700, deadline=None)
+@given(st.lists(st.sampled_from([*PIECES, "EE.", "UU.", "Sr.", "pal", "a.C."]), max_size=7).map("".join))
+@example("a—.B 5-5")
+def test_any_spanish_texts(spanish_words: Any, text: str) -> None:
+    _as_spacy(text, spanish_words(text), words([text], spanish=True)[0])
+
+
+def _as_spacy(text: str, expected: list[str], found: list[str]) -> None:
+    assert "".join("".join(found).split()) == "".join("".join(expected).split())
     if found != expected:  # signs that spaCy joins to an exception over white space, and marks newer than its tables
         joined = "".join(text.split())
         assert any(word in joined for word in exceptions() if not word[0].isalpha()), (found, expected)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stages.tokens import shard_format as sf
-from trainer.loader.data import DataError, open_data, unigram_entropy
+from trainer.loader.data import DataError, open_data
+from trainer.loader.entropy import unigram_entropy
 
 LENGTH, EOS, PAD = 32, 0, 1
 

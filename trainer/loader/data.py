@@ -24,11 +24,10 @@ from trainer.loader.ahead import AHEAD, read_ahead
 from trainer.loader.files import DataError, Reader
 from trainer.loader.order import Order, Permutation, key
 from trainer.loader.packing import open_pack, pack_shards, packing_folder
-from trainer.loader.sources import Chunks, Extents, Packed, Pieces, asked_of
+from trainer.loader.sources import Chunks, Extents, Located, Packed, Pieces, asked_of
+from trainer.loader.whole import Wholes
 
 BLOCK = 1 << 14  # positions of the order looked up at once: one call costs as much as some thousand lookups
-ENTROPY_TOKENS = 10_000_000
-ENTROPY_BATCH = 1 << 20  # tokens counted at once
 MATERIALIZED = "materialized"  # the manifest's key in a folder that materialize.py wrote
 
 Packing = Literal["concatenate", "best_fit"]
@@ -95,6 +94,8 @@ class Instances:
         self._last = -1  # the position looked up last
         self.sequence_length, self.dtype = shards[0].length, shards[0].dtype
         self.reader, self.padded = shards[0].reader, isinstance(shards[0], Packed)
+        # Whether each instance is one piece of a file; where these lie is then looked up with the order, for many at a time.
+        self._direct = not (self.padded or ordered or any(one.scattered for one in shards))
 
     def __len__(self) -> int:
         return self._length
@@ -142,7 +143,7 @@ class Instances:
 
     def plan(self, positions: np.ndarray) -> tuple[Extents, Pieces | None]:
         """What to read for a batch of these positions, which ascend, and with best-fit packing its pieces."""
-        if not self.padded and not self._ordered:
+        if self._direct:
             found, size = self.lookup(positions), self.sequence_length * self.dtype.itemsize
             assert found.files is not None and found.offsets is not None
             rows = np.arange(len(positions))
@@ -152,6 +153,8 @@ class Instances:
             return planned[0]
         extents = Extents(*(np.concatenate(arrays) for arrays in zip(*(some for some, _ in planned), strict=True)))
         parts = [pieces for _, pieces in planned if pieces is not None]
+        if not parts:
+            return extents, None
         pieces = Pieces(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
         order = np.lexsort((pieces.columns, pieces.rows))
         return extents, Pieces(*(part[order] for part in pieces))
@@ -172,13 +175,17 @@ class Instances:
 
     def _find(self, positions: np.ndarray) -> Found:
         found = Found(*self._order.instances(positions), None, None)
-        if self.padded or self._ordered:
+        if not self._direct:
             return found
         files, offsets = np.empty((2, len(positions)), np.int64)
         for shards, instances, rows in self._by_source(found):
             extents, _ = shards.plan(instances, rows)
             files[rows], offsets[rows] = extents.files, extents.offsets
         return found._replace(files=files, offsets=offsets)
+
+    def located(self, positions: np.ndarray) -> list[tuple[Chunks | Packed, Located]]:
+        """Which tokens of which shards stand at these positions, which ascend; each of the shards once."""
+        return [(shards, shards.locate(instances, rows)[0]) for shards, instances, rows in self._where(positions)]
 
     def _where(self, positions: np.ndarray) -> list[tuple[Chunks | Packed, np.ndarray, np.ndarray]]:
         if self._ordered:
@@ -284,7 +291,10 @@ def open_data(
         plan, shards = opened(run_dir, manifest, sequence_length, seed, packing, reader)
         sources, dtype = manifest["mixture"]["sources"], np.dtype(manifest["dtype"])
         splits = [manifest["sources"][name]["held_out"] for name in sources]
-        kept = [Chunks(run_dir, split["shards"], dtype, sequence_length, reader) for split in splits]
+        files = Wholes(run_dir, manifest, reader)
+        kept = [
+            Chunks(run_dir, split["shards"], dtype, sequence_length, reader, files.of(split["shards"])) for split in splits
+        ]
     except ShardError as error:
         raise DataError(str(error)) from None
     if not (sum(plan.asked) or held_out_only) or (max_tokens is not None and max_tokens < sequence_length):
@@ -315,14 +325,16 @@ def _open_sources(
 ) -> tuple[Plan, list[Chunks | Packed]]:
     dtype, sources = np.dtype(manifest["dtype"]), manifest["mixture"]["sources"]
     shards: list[Chunks | Packed] = []
+    files = Wholes(run_dir, manifest, reader)
     for name in sources:
         entry = manifest["sources"][name]
+        whole = files.of(entry["shards"])
         one: Chunks | Packed
         if packing == "best_fit":
             packs = pack_shards(run_dir, entry["shards"], length, packing_folder(run_dir))
-            one = Packed(run_dir, entry["shards"], packs, dtype, length, reader)
+            one = Packed(run_dir, entry["shards"], packs, dtype, length, reader, whole)
         else:
-            one = Chunks(run_dir, entry["shards"], dtype, length, reader)
+            one = Chunks(run_dir, entry["shards"], dtype, length, reader, whole)
         if entry["budget_tokens"] and not one.count:
             raise DataError(
                 f"source {name}: none of its shards ({entry['tokens']} tokens in {len(one.paths)}) holds one "
@@ -363,24 +375,6 @@ def document_numbers(tokens: np.ndarray, eos_id: int) -> np.ndarray:
     numbers = np.cumsum(ends, axis=1, dtype=np.int32)
     numbers -= ends
     return numbers
-
-
-def unigram_entropy(data: Data, max_tokens: int = ENTROPY_TOKENS) -> float:
-    """Entropy of the training tokens' frequencies, in nats a token: the loss of a model that knows no context.
-
-    Counts the first `max_tokens` tokens in training order, which have the mixture's proportions; memory is bounded.
-    """
-    counts = np.zeros(data.vocab_size, np.int64)
-    length = data.train.sequence_length
-    instances = min(len(data.train), max(1, max_tokens // length))
-    step = max(1, ENTROPY_BATCH // length)
-    for first in range(0, instances, step):
-        tokens, documents = data.train.read(first, min(step, instances - first), documents=data.train.padded)
-        counts += np.bincount(
-            tokens.reshape(-1) if documents is None else tokens[documents >= 0], minlength=data.vocab_size
-        )
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
 
 
 def _check_tokens(tokens: np.ndarray, vocab_size: int, shards: Chunks | Packed, instances: np.ndarray) -> None:

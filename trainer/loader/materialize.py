@@ -83,6 +83,8 @@ def materialize(
         }
         facts = {"of": manifest["fingerprint"], "plan": data.plan._asdict(), "shards": shards}
         made = {**manifest, "sources": entries, MATERIALIZED: facts}
+        if "whole" in made:
+            made["whole"] = _held_out_files(manifest)
         made["fingerprint"] = fingerprint(made)
         write_bytes(out / MANIFEST, manifest_bytes(made))
     return total
@@ -108,6 +110,7 @@ def _copy_rest(run_dir: Path, out: Path, manifest: Manifest) -> None:
     paths = [manifest["tokenizer"]["path"]]
     for entry in manifest["sources"].values():
         paths += [shard[key] for shard in entry["held_out"]["shards"] for key in ("path", "index")]
+    paths += [file["path"] for files in _held_out_files(manifest).values() for file in files]
     for path in paths:
         if not (run_dir / path).exists() or (out / path).exists():
             continue
@@ -115,6 +118,13 @@ def _copy_rest(run_dir: Path, out: Path, manifest: Manifest) -> None:
         partial = (out / path).with_suffix(".partial")
         shutil.copyfile(run_dir / path, partial)
         partial.replace(out / path)
+
+
+def _held_out_files(manifest: Manifest) -> dict[str, Any]:
+    """The files that held-out shards are ranges of, by the name of their list."""
+    entries = manifest["sources"].values()
+    names = {shard["whole"] for entry in entries for shard in entry["held_out"]["shards"] if "whole" in shard}
+    return {name: files for name, files in manifest.get("whole", {}).items() if name in names}
 
 
 def _shard(data: Data, out: Path, number: int, first: int, count: int) -> dict[str, Any]:

@@ -32,14 +32,18 @@ def places(data: Data, first: int, count: int) -> list[Place]:
     """Where instances first..first+count-1 lie; no token is read. Raises DataError beyond the last instance."""
     train = data.train
     positions = train.positions(first, count)
-    found, (extents, _) = train.lookup(positions), train.plan(positions)
-    width, length = train.dtype.itemsize, train.sequence_length
-    pieces: list[list[Piece]] = [[] for _ in range(count)]
-    for i in np.argsort(extents.targets).tolist():
-        path = train.reader.paths[int(extents.files[i])]
-        piece = Piece(path, int(extents.offsets[i]) // width, int(extents.sizes[i]) // width)
-        pieces[int(extents.targets[i]) // (width * length)].append(piece)
+    found, length = train.lookup(positions), train.sequence_length
+    pieces: list[list[tuple[int, Piece]]] = [[] for _ in range(count)]
+    for shards, runs in train.located(positions):
+        for shard, start, size, target in np.stack(runs, axis=1).tolist():
+            pieces[target // length].append((target, Piece(shards.paths[shard], start, size)))
     return [
-        Place(first + row, int(found.source[row]), int(found.instance[row]), int(found.epoch[row]), pieces[row])
+        Place(
+            first + row,
+            int(found.source[row]),
+            int(found.instance[row]),
+            int(found.epoch[row]),
+            [piece for _, piece in sorted(pieces[row])],
+        )
         for row in range(count)
     ]

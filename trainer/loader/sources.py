@@ -12,6 +12,7 @@ import numpy as np
 from stages.tokens.shard_format import check_tokens
 from trainer.loader.files import DataError, Reader
 from trainer.loader.packing import PIECE, Pack
+from trainer.loader.whole import Scattered, Whole
 
 
 class Extents(NamedTuple):
@@ -35,8 +36,17 @@ class Pieces(NamedTuple):
         return np.bincount(self.rows, self.lengths, count).astype(np.int64)
 
 
+class Located(NamedTuple):
+    """Runs of tokens of shards, and where they go: int64 arrays of one length, all but the first in tokens."""
+
+    shards: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+    targets: np.ndarray  # in the batch
+
+
 class _Shards:
-    """Token files whose instances are numbered through, in order."""
+    """Token files, or ranges of others (`whole`), whose instances are numbered through, in order."""
 
     def __init__(
         self,
@@ -46,36 +56,58 @@ class _Shards:
         dtype: np.dtype,
         length: int,
         reader: Reader,
+        whole: Whole | None,
     ) -> None:
         self.dtype, self.length, self.reader = dtype, length, reader
         self.paths = [run_dir / shard["path"] for shard in shards]
-        for path, shard in zip(self.paths, shards, strict=True):
-            check_tokens(path, dtype, shard["tokens"])
         self.count = sum(counts)
         self._ends = np.cumsum(counts, dtype=np.int64)
         self._starts = self._ends - np.array(counts, np.int64)
-        self._first = reader.add(self.paths)
+        self.scattered = None if whole is None else Scattered(run_dir, shards, whole)
+        if whole is None:
+            for path, shard in zip(self.paths, shards, strict=True):
+                check_tokens(path, dtype, shard["tokens"])
+            self._first = reader.add(self.paths)
 
     def shards_of(self, instances: np.ndarray) -> np.ndarray:
         """The number of the shard that each instance lies in."""
         return np.searchsorted(self._ends, instances, side="right")
+
+    def locate(self, instances: np.ndarray, rows: np.ndarray) -> tuple[Located, Pieces | None]:
+        """The runs of shards' tokens that fill these rows of a batch with these instances, and with best-fit packing the
+        pieces that they are."""
+        raise NotImplementedError
+
+    def plan(self, instances: np.ndarray, rows: np.ndarray) -> tuple[Extents, Pieces | None]:
+        """What to read so that these instances fill these rows of a batch, and with best-fit packing its pieces."""
+        (shards, starts, sizes, targets), pieces = self.locate(instances, rows)
+        if self.scattered is None:
+            files = self._first + shards
+        else:
+            files, starts, sizes, targets = self.scattered.find(shards, starts, sizes, targets)
+        width = self.dtype.itemsize
+        return Extents(files, starts * width, sizes * width, targets * width), pieces
 
 
 class Chunks(_Shards):
     """`concatenate`: every `length` tokens of a shard are an instance; the remainder of the shard is none."""
 
     def __init__(
-        self, run_dir: Path, shards: Sequence[Mapping[str, Any]], dtype: np.dtype, length: int, reader: Reader
+        self,
+        run_dir: Path,
+        shards: Sequence[Mapping[str, Any]],
+        dtype: np.dtype,
+        length: int,
+        reader: Reader,
+        whole: Whole | None = None,
     ) -> None:
-        super().__init__(run_dir, shards, [shard["tokens"] // length for shard in shards], dtype, length, reader)
+        super().__init__(run_dir, shards, [shard["tokens"] // length for shard in shards], dtype, length, reader, whole)
         self.tokens = self.count * length
 
-    def plan(self, instances: np.ndarray, rows: np.ndarray) -> tuple[Extents, None]:
-        """What to read so that these instances fill these rows of a batch."""
+    def locate(self, instances: np.ndarray, rows: np.ndarray) -> tuple[Located, None]:
         shards = self.shards_of(instances)
-        size = self.length * self.dtype.itemsize
-        offsets = (instances - self._starts[shards]) * size
-        return Extents(self._first + shards, offsets, np.full(len(rows), size, np.int64), rows * size), None
+        starts = (instances - self._starts[shards]) * self.length
+        return Located(shards, starts, np.full(len(rows), self.length, np.int64), rows * self.length), None
 
 
 class Packed(_Shards):
@@ -89,16 +121,16 @@ class Packed(_Shards):
         dtype: np.dtype,
         length: int,
         reader: Reader,
+        whole: Whole | None = None,
     ) -> None:
-        super().__init__(run_dir, shards, [pack.instances for pack in packs], dtype, length, reader)
+        super().__init__(run_dir, shards, [pack.instances for pack in packs], dtype, length, reader, whole)
         self.tokens = sum(pack.tokens for pack in packs)
         self._packs = [pack.path for pack in packs]
         self._first_pack = reader.add(self._packs)
         self._bounds_at = np.array([pack.bounds_at for pack in packs], np.int64)
         self._shard_tokens = np.array([shard["tokens"] for shard in shards], np.int64)
 
-    def plan(self, instances: np.ndarray, rows: np.ndarray) -> tuple[Extents, Pieces]:
-        """What to read so that these instances fill these rows of a batch, and the pieces that they are made of."""
+    def locate(self, instances: np.ndarray, rows: np.ndarray) -> tuple[Located, Pieces]:
         shards, number = self.shards_of(instances), np.arange(len(instances))
         packs = self._first_pack + shards
         bounds = np.empty((len(instances), 2), "<i8")
@@ -124,11 +156,8 @@ class Packed(_Shards):
             | (columns + lengths > self.length),
         )
 
-        width = self.dtype.itemsize
-        extents = Extents(
-            self._first + shard, starts * width, lengths * width, (rows[owner] * self.length + columns) * width
-        )
-        return extents, Pieces(rows[owner], columns, lengths)
+        located = Located(shard, starts, lengths, rows[owner] * self.length + columns)
+        return located, Pieces(rows[owner], columns, lengths)
 
     def _refuse(self, shards: np.ndarray, wrong: np.ndarray) -> None:
         if wrong.any():

@@ -192,6 +192,14 @@ def test_a_sweep_leaves_the_file_that_another_task_wrote_over(tmp_path: Path) ->
     assert files(tmp_path) >= {"tokens/web/0.npy"}
 
 
+def test_a_task_that_runs_again_adds_one_line(tmp_path: Path) -> None:
+    """Its new entry takes the old one's place: nothing is forgotten in between, nor waited for."""
+    entry = done(tmp_path, 1, "parts/web/0/a")
+    fill(tmp_path, entry, entry)
+    (log,) = logs(tmp_path)
+    assert [line[:1] for line in log.read_bytes().splitlines()] == [b"S", b"E", b"E"]
+
+
 @pytest.mark.parametrize("where", ["local", "s3"])
 def test_a_driver_that_lost_the_run_changes_nothing_of_its_successor(
     tmp_path: Path, where: str, request: pytest.FixtureRequest

@@ -160,7 +160,7 @@ def steps(folder: Path, values: list[bytes]) -> list[Step]:
     trained = [train(KINDS[name], _folder(folder, name))[0] for name in names]
     return [
         C4Quality(), FineWebQuality(), FineWebQuality(splitter="unicode"), FineWebQuality(splitter="french"),
-        GopherQuality(), GopherQualityDatatrove(),
+        FineWebQuality(splitter="spanish"), GopherQuality(), GopherQualityDatatrove(),
         GopherQualityDatatrove(splitter="unicode"), RepetitionDatatrove(splitter="unicode"), LimitNewlines(), MaskPii(),
         MaskPii(patterns="strict"),
         RefinedWebLines(), RemoveUrls(), Repetition(), RepetitionDatatrove(), StarCoder(),

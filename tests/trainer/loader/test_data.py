@@ -9,7 +9,8 @@ import pytest
 from stages.tokens import shard_format as sf
 from stages.tokens.manifest import build_manifest, shard_names, source_entry
 from trainer.loader import data as module
-from trainer.loader.data import DataError, open_data, unigram_entropy
+from trainer.loader.data import DataError, open_data
+from trainer.loader.entropy import unigram_entropy
 
 LENGTH = 16
 
