@@ -105,6 +105,13 @@ def test_a_run_foretold_from_its_own_rates_is_that_run(made: tuple[Recipe, Path]
     for phase, kind in (("tokenizer", "tokenizer"), ("held-out n-grams", "held out"), ("plan shards", "plan shards")):
         peak = max(entry.peak_memory for entry in done if entry.ref.kind == kind)
         assert max(stage["memory"] for stage in found["stages"] if stage["phase"] == phase) == near(peak)
+    scratch = {phase["name"]: phase["scratch"] for phase in found["phases"]}
+    for (phase, _), stage in stages.items():
+        stated = phase.startswith("dedup") or phase == "shard"
+        assert (stage["scratch"] > 0) == stated, phase
+        assert not stated or scratch[phase] >= stage["scratch"] * min(2, stage["tasks"])  # of two tasks at once
+    part = found["sources"]["web"]["bytes_kept"] // 2
+    assert stages["dedup 1: scatter", "web"]["scratch"] > stages["dedup 1: remove", "web"]["scratch"] > part
     most = max(entry.peak_memory for entry in done)
     assert found["total"]["memory"] == pytest.approx(max(most, 414e6), rel=0.02)  # dedups state that; this process may take more
     written = sum(o.bytes for e in done if e.ref.kind == "shard" for o in e.outputs)
