@@ -22,7 +22,7 @@ from pipeline.forecast.cluster import SHARED, Cluster, other_costs, phases
 from pipeline.forecast.rates import Rates, Work, read_rates
 from pipeline.forecast.stages import Forecast, Stage
 from pipeline.progress import Progress
-from pipeline.recipe import Recipe, build_recipe
+from pipeline.recipe import Recipe, build_recipe, load_recipe
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 
@@ -308,7 +308,12 @@ def test_pages_are_measured_on_pages_and_text_on_text(tmp_path: Path) -> None:
         "tokenizer": {"train": {"vocab_size": 500}},
         "mixture": {},
     }
-    small = calibration(build_recipe(data), tmp_path, [])
+    notes: list[str] = []
+    small = calibration(build_recipe(data), tmp_path, notes)
+    assert [note.partition(", ")[0] for note in notes] == ["crawl: measured on the sample's pages"]
+    notes.clear()
+    calibration(load_recipe(ROOT / "configs/dclm_mix.yaml"), tmp_path, notes)
+    assert not any("pages" in note for note in notes)
     assert small.sources["crawl"].read.paths == ("sample:dclm/*.warc.gz",)
     assert [name for name, _ in small.sources["crawl"].steps] == ["extract", "dedup"]
     assert "sample:wiki/*.jsonl.gz" in small.sources["dclm"].read.paths
