@@ -73,11 +73,11 @@ OTHER = {
     "split_bytes": "100KB", "batch_bytes": "2KB", "task_memory": "3GiB", "cache_bytes": "1GiB", "stage_inputs": "true",
     "documents": "0.5", "files": "3", "expected_removal": "[0, 1]", "partitions": "5", "partition_bytes": "2MiB",
     "memory": "2MiB", "witness_memory": "1MiB", "threads": "2", "engine": "tokenizers", "attempts": "2", "wait_seconds": "1",
-    "node_seconds": "60", "copy_seconds": "9",
+    "node_seconds": "60", "copy_seconds": "9", "keep_old": "true",  # the one value that it may have
 }  # fmt: skip
 
 
-SPREAD = {"expected_removal", "partitions", "partition_bytes", "memory"}
+SPREAD = {"expected_removal", "partitions", "partition_bytes", "memory", "keep_old"}
 HOW_MUCH = {
     "Run": {"split_bytes", "batch_bytes", "task_memory", "cache_bytes", "stage_inputs", "check_inputs"},
     "Tasks": {"attempts", "wait_seconds", "node_seconds", "copy_seconds"},
@@ -88,7 +88,7 @@ HOW_MUCH = {
     "Exact": SPREAD,
     "Url": SPREAD,
     "MinHash": SPREAD,
-    "Bff": {"expected_removal", "memory", "threads", "witness_memory"},
+    "Bff": {"expected_removal", "memory", "threads", "witness_memory", "keep_old"},
     "Substring": {"expected_removal", "memory"},
     "TokenRepeats": {"engine"},
     "Quality": {"table_mb", "name"},  # which is in keys as the name of the step
