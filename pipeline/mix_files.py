@@ -72,6 +72,7 @@ def write_mixture(out: str, asked: Written, files: Files) -> None:
             token_rules={one.name: token_rules(one.run, [one.source])[one.source] for one in asked.members},
         )
         write_mark(out, MIXTURE, mark)
+        storage.clear_scratch(out)  # what was left where this was broken off
         for file in found:
             _place(file.uri, storage.join(out, file.name), "copy" if file.made else files)
         if storage.is_local(out):  # the links have landed before the manifest that vouches for them

@@ -45,6 +45,7 @@ PROSE: dict[str, Any] = {
 }
 # A classifier in place of one that cannot be reached: words and pairs of words, 100 numbers each, as DCLM's has them.
 STAND_IN = ("dim=100", "word_ngrams=2", "bucket=200000", "epoch=1")
+PAGES = "measured on the sample's pages, of which more is text than of the web's: --rates of a run of a few files tells better"
 TRAIN_BYTES = 4 << 20  # of text that a tokenizer or classifier is trained on
 
 
@@ -67,6 +68,8 @@ def calibration(recipe: Recipe, folder: Path, notes: list[str]) -> Recipe:
     for name, source in recipe.sources.items():
         pages = any(_is_warc(source.read, path) for path in source.read.paths)
         data["sources"][name] |= {"read": _read(name, pages), "expected": {}, "allow_empty": True}
+        if pages and not all(path.startswith("sample:") for path in source.read.paths):
+            notes.append(f"{name}: {PAGES}")
         steps = [_step(f"{name}.{step}", step, item, pages, folder, notes) for step, item in source.steps]
         data["sources"][name]["steps"] = [step for step in steps if step is not None]
     data["dedup"] = [_dedup(name, item) for name, item in recipe.dedup]

@@ -18,7 +18,7 @@ from stages.dedup.footprint import Need
 from stages.errors import UserError
 from stages.step import Step
 
-TRAINING_BYTES = 20  # of memory, at most, for another byte of text that a tokenizer is trained on: 13 to 19 in prose and code
+NEW_WORDS = 0.5  # distinct words, which a tokenizer's training holds, grow by this power of the text (Heaps' law)
 READ = "read and filter"  # the phase that reads source files
 READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers", "index"}  # phases that read parts
 
@@ -242,8 +242,9 @@ class Costs:
             work = self.missing.work(self.rates.all("tokenizer"), "training the tokenizer")
             stage.bytes_in = stage.read = group[0].weight
             stage.core_seconds = work.seconds_per_byte * group[0].weight
-            grown = min((work.memory - self.rates.least_memory()) / max(work.bytes_in, 1), TRAINING_BYTES)
-            stage.memory = work.memory + int(grown * (stage.bytes_in - work.bytes_in))
+            base = min(self.rates.least_memory(), work.memory)
+            more = stage.bytes_in / max(work.bytes_in, 1)
+            stage.memory = int(base + (work.memory - base) * more**NEW_WORDS)
         self.add(stage)
 
     def tokenize(self, group: Group) -> None:

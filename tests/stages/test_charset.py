@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import re
 
 import endec
 import pytest
@@ -10,7 +11,7 @@ import webencodings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.charset import as_dclm, as_utf8, decode
+from stages.charset import _in_runs, _words, as_dclm, as_utf8, decode
 from stages.encodings import MULTI_BYTE, Decoded, table_of
 
 # Text of each language, and the encodings in which pages have it.
@@ -335,6 +336,15 @@ def test_a_damaged_byte_does_not_garble_text_with_escapes(declared, damage):
     decoded = decode(b"\n".join(lines), declared)
     assert decoded.text.count("日本語の文書です") >= 19 and "$B" not in decoded.text
     assert decoded.replaced >= 1
+
+
+@given(st.text(st.sampled_from("aZ é中1-"), max_size=60), st.integers(0, 200), st.binary(max_size=8))
+def test_words_are_taken_whole_and_runs_of_bytes_are_counted(text, letters, data):
+    text = "x" * letters + text
+    whole = re.findall(r"[A-Za-z]*[^\x00-\x7f][^\W\d_]*", text)
+    assert _words(text) == whole
+    high, runs = sum(byte > 127 for byte in data), len(re.findall(rb"[\x80-\xff]+", data))
+    assert _in_runs(data) == (2 * (high - runs) >= high)
 
 
 def test_cases(shared_data):
