@@ -15,7 +15,7 @@ import orjson
 
 from pipeline import storage
 from pipeline.checks import check_files, checked
-from pipeline.engine import MANIFEST, Allowed, Engine, InputsGone
+from pipeline.engine import Allowed, Engine, InputsGone
 from pipeline.folder import absolute, claim
 from pipeline.jobs.inputs import SourceFile
 from pipeline.ledger import Ledger
@@ -32,7 +32,7 @@ from pipeline.run_summary import SUMMARY, RunSummary
 from pipeline.summary import summarise
 from pipeline.verify import damaged_files
 from stages.tokens.manifest_shape import Manifest
-from stages.tokens.shard_format import manifest_bytes
+from stages.tokens.shard_format import MANIFEST, manifest_bytes
 
 RECIPE = "recipe.json"
 
@@ -80,6 +80,8 @@ def run_recipe(recipe: Recipe, options: Options, files: Mapping[str, list[Source
                 found = _walk(recipe, inputs, engine)
                 manifest = manifest_of(recipe, found.tokens)
                 manifest["made_by"] = {"versions": versions(), "results_of_other_code": engine.of_other_code()}
+                if kept := manifest["made_by"]["results_of_other_code"]:
+                    engine.progress.line(f"{kept} tasks' results are of other code, kept as --reuse-other-code asked")
                 if revisions := storage.revisions(addresses_of(recipe)):
                     manifest["made_by"]["revisions"] = revisions
                 summary = summarise(recipe, manifest, found, engine, time.monotonic() - began)
@@ -111,7 +113,7 @@ def _forget_damaged(engine: Engine) -> None:
     engine.progress.note("comparing all files with what was written")
     damaged = list(damaged_files(engine.run_uri, engine.ledger))
     for _, path in damaged:
-        engine.progress.line(f"{path}: not the bytes that were written; it is made again")
+        engine.progress.line(f"{path}: not the bytes that were written; it is made again where anything still reads it")
     engine.ledger.forget({key for key, _ in damaged})
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pipeline.plan.graph import Plan
 from pipeline.plan.node import Report, Stage
 from pipeline.recipe import Recipe, Source
 from stages.books import Amount, StepBooks, add_up
 from stages.errors import UserError
+from stages.read.settings import RecordType
 
 SHOWN = 3  # reasons in a message
 
@@ -112,4 +113,6 @@ def _besides(books: SourceBooks, failed: Amount) -> str:
     kinds = [f"{kind} ({count:,})" for kind, count in books.notes.most_common(SHOWN)]
     if failed.docs:
         kinds.insert(0, f"records that could not be read ({failed.docs:,})")
-    return f"; there were {', '.join(kinds)}" if kinds else ""
+    others = [kind for kind in get_args(RecordType) if kind in books.notes]
+    hint = f", which `read.record_types` can name: {', '.join(others)}" if others else ""
+    return f"; there were {', '.join(kinds)}{hint}" if kinds else ""

@@ -23,8 +23,7 @@ from pipeline.plan.node import INTERIM, Conclusion, Done, Node, Stage, files_rea
 from pipeline.run_log import RunLog
 from pipeline.why_again import why_again
 from stages.books import imbalances
-
-MANIFEST = "manifest.json"
+from stages.tokens.shard_format import MANIFEST
 
 T = TypeVar("T")
 

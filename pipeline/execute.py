@@ -18,7 +18,7 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.jobs.context import Context
 from pipeline.ledger import Entry, Output
-from pipeline.memory import cpu_time, peak, release, reset_peak
+from pipeline.memory import cpu_time, held, peak, release, reset_peak
 from pipeline.plan.node import Node, Report, key_of
 from pipeline.said import listening
 from pipeline.storage.errors import PASSING, TransientError, no_space
@@ -27,6 +27,8 @@ from stages.kernels.warm import ensure_warm
 
 # Errors of a file system that are nobody's bug: one sentence will do.
 OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
+MOST_HELD = 384 << 20  # bytes that a process may have between two tasks of a stage
+_stage: tuple[str, str, str] | None = None  # of this process's last task
 
 
 class WrongCode(UserError):
@@ -88,7 +90,7 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
         os.chdir(around.folder)
     ensure_warm(None)
     began, cpu = time.perf_counter(), cpu_time()
-    release()
+    _let_go(node)
     reset_peak()
     scratch_root = storage.scratch_folder(around.run)
     try:
@@ -125,6 +127,18 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
         error = _portable(error)
         error.add_note(f"in task {node.ref}:\n{traceback.format_exc()}")
         raise error from None
+
+
+def _let_go(node: Node) -> None:
+    """Give back what earlier tasks of this process freed, if it is much, or they were of another stage.
+
+    Tasks of one stage take about the same, and to take it from the system anew costs more than all else around a small task.
+    """
+    global _stage
+    stage = (node.ref.kind, node.ref.source, node.ref.stage)
+    if stage != _stage or held() > MOST_HELD:
+        release()
+    _stage = stage
 
 
 def _check_code(node: Node, key: str) -> None:

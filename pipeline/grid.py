@@ -85,13 +85,21 @@ def _grid(source: str, axes: list[str], found: list[_Place], total: int) -> Grid
 
 
 def show_grids(found: list[Grid], console: Console) -> None:
-    """Print each grid: tokens that there are, their share of the mixture, and how often they are seen."""
+    """Print each grid: tokens that there are, their share of the mixture, and how often they are seen; of one with a single axis,
+    whose members say all that, what the parts are."""
     for grid in found:
+        if len(grid.axes) == 1:
+            _show_where(grid, console)
+            continue
         title = f"{grid.source} by {' and '.join(grid.axes)}: tokens, share, repeats"
         table = plain_table(title, "<", *grid.columns)
         for row, cells in grid.rows.items():
             told = [f"{show_count(cell.tokens)}  {cell.share:.2%}  x{cell.repeats:.4g}" if cell.name else "" for cell in cells]
             table.add_row(row, *told)
         console.print(table)
-        for axis, parts in grid.where.items():
-            console.print(f"{axis}: " + "; ".join(f"{part} {told}" for part, told in parts.items()), markup=False)
+        _show_where(grid, console)
+
+
+def _show_where(grid: Grid, console: Console) -> None:
+    for axis, parts in grid.where.items():
+        console.print(f"{axis}: " + "; ".join(f"{part} {told}" for part, told in parts.items()), markup=False)

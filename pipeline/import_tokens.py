@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.engine import MANIFEST, Engine, InputsGone
+from pipeline.engine import Engine, InputsGone
 from pipeline.folder import IMPORT, RUN, RunRecipe, absolute, check_empty, check_kind, read_mark, write_mark
 from pipeline.jobs.formats import ImportFile, ImportFormat, ImportReport, ImportSettings
 from pipeline.ledger import Ledger, Ref
@@ -32,7 +32,7 @@ from stages.step import content_key
 from stages.tokens.manifest import build_manifest, source_entry
 from stages.tokens.manifest_shape import Manifest, TokenizerEntry
 from stages.tokens.mixture import MAX_REPEATS
-from stages.tokens.shard_format import manifest_bytes, token_dtype
+from stages.tokens.shard_format import MANIFEST, manifest_bytes, token_dtype
 from stages.tokens.tokenize import EMPTY
 from stages.tokens.tokenizer import TokenizerError, check_tokenizer
 from stages.units import show_bytes, show_count

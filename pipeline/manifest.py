@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pipeline import storage
-from pipeline.engine import MANIFEST
 from pipeline.folder import (
     EXPORT,
     IMPORT,
@@ -23,7 +22,7 @@ from pipeline.folder import (
 from pipeline.ledger import FOLDER
 from stages.errors import UserError
 from stages.tokens.manifest_shape import Manifest, ShardEntry, SourceEntry, SplitEntry
-from stages.tokens.shard_format import ShardError, parse_manifest
+from stages.tokens.shard_format import MANIFEST, ShardError, parse_manifest
 from stages.tokens.tokenizer import Tokenizer, load_tokenizer
 
 SPLITS = ("train", "held_out")

@@ -18,7 +18,6 @@ import msgspec
 from pydantic import ValidationError
 from rich.console import Console
 
-from pipeline.engine import MANIFEST
 from pipeline.grid import Grid, copy_part, grids, show_grids
 from pipeline.manifest import members_of, read_corpus
 from pipeline.members import repeats_of_parts
@@ -44,6 +43,7 @@ from stages.step import content_key
 from stages.tokens.manifest import build_manifest, source_entry
 from stages.tokens.manifest_shape import HeldOutEntry, Manifest, ShardEntry, SourceEntry, TokenizerEntry
 from stages.tokens.mixture import Budget, Mixture, compile_mixture, with_repeats
+from stages.tokens.shard_format import MANIFEST
 from stages.units import show_bytes, show_count
 
 SIZES = ("tokens", "epochs")  # of a mixture, one is given; so is one of these of a source:
@@ -117,11 +117,11 @@ def _with_parts(manifests: Mapping[str, Manifest], options: MixOptions, asked: A
     """The mixture that is asked for, with what is said of the repeats of parts that are split now; and a note on what the one
     folder's own mixture asks of their sources, which is left out: it is of the whole source, or of other parts."""
     runs = list(manifests)
-    gone = {name for run, source in asked for name in (source, *members_of(manifests[run], source))}
-    mixture = asked_of(runs, options, gone)
+    parts = {source: {source, *members_of(manifests[run], source)} for run, source in asked}
+    mixture = asked_of(runs, options, set().union(*parts.values()))
     repeats = repeats_of_parts({source: axes for (_, source), axes in asked.items()})
     own = mixture_of(runs[0]).get("per_source") or {} if len(runs) == 1 and not options.recipe else {}
-    told = [name for name in own if name in gone]
+    told = [source for source, names in parts.items() if names & own.keys()]
     notes = [f"what was asked of {', '.join(told)} is left out: it is split otherwise now"] if told else []
     return with_repeats(mixture, repeats), notes
 
@@ -321,7 +321,7 @@ def show_mix(found: Mixed, console: Console) -> None:
     cells = (show_count(available), show_count(found.tokens), times, "", "100.00%")
     table.add_row("all", *([""] if several else []), *cells)
     console.print(table)
-    show_grids([grid for grid in found.grids if len(grid.axes) > 1], console)
+    show_grids(found.grids, console)
     size = show_bytes(found.tokens * (2 if found.dtype == "uint16" else 4))
     last = found.mixture["reshuffle_last_tokens"]
     console.print(

@@ -10,7 +10,6 @@ from typing import Literal
 import msgspec
 
 from pipeline import storage
-from pipeline.engine import MANIFEST
 from pipeline.folder import (
     MIXTURE,
     HeldOutRule,
@@ -29,7 +28,7 @@ from stages.errors import UserError
 from stages.tokens.manifest import TOKENIZER_PATH
 from stages.tokens.manifest_shape import Manifest, ShardEntry
 from stages.tokens.mixture import Mixture
-from stages.tokens.shard_format import manifest_bytes, ranges_bytes
+from stages.tokens.shard_format import MANIFEST, manifest_bytes, ranges_bytes
 
 Files = Literal["link", "symlink", "copy"]
 
@@ -73,6 +72,7 @@ def write_mixture(out: str, asked: Written, files: Files) -> None:
             token_rules={one.name: token_rules(one.run, [one.source])[one.source] for one in asked.members},
         )
         write_mark(out, MIXTURE, mark)
+        storage.clear_scratch(out)  # what was left where this was broken off
         for file in found:
             _place(file.uri, storage.join(out, file.name), "copy" if file.made else files)
         if storage.is_local(out):  # the links have landed before the manifest that vouches for them

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.folder import IMPORT, MIXTURE, RUN, HeldOutRule, ImportMark, MixtureMark, RunRecipe, read_mark
+from pipeline.manifest import read_corpus
 from pipeline.members import repeats_of_parts
 from pipeline.recipe import dump
 from pipeline.resplit import Split
+from stages.errors import UserError
 from stages.tokens.manifest_shape import Manifest, ShardEntry, SourceEntry, WholeFile
 from stages.tokens.mixture import Mixture, with_repeats
 
@@ -88,6 +90,14 @@ def mixture_of(run: str) -> dict[str, Any]:
         return {}
     repeats = repeats_of_parts({name: source.split or () for name, source in recipe.sources.items()})
     return dump(with_repeats(Mixture.model_validate(recipe.mixture), repeats)) if repeats else recipe.mixture
+
+
+def mixture_of_run(folder: str, run: Manifest, name: str) -> Manifest:
+    """The manifest of a mixture that was made of a run. name: what the run is called. Raises UserError where it was not."""
+    mark = read_mark(folder, MIXTURE, MixtureMark)
+    if mark is None or run["fingerprint"] not in [one.fingerprint for one in mark.made_of]:
+        raise UserError(f"{folder}: is no mixture that was made of {name} as it is now; `python -m pipeline mix` makes one")
+    return read_corpus(folder)
 
 
 def held_out_rules(runs: Sequence[str]) -> list[HeldOutRule]:

@@ -19,7 +19,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import Empty, Queue
 from threading import Thread
-from typing import Any
+from typing import Any, TypedDict
 
 LOST_WORKER_RETRIES = 3
 LOOK_SECONDS = 2.0  # between looks at the nodes
@@ -212,7 +212,14 @@ def _offered(ray: Any) -> tuple[int, list[int], int]:
     return sum(cpus), [int(node.get("memory", 0)) for node in nodes], max(cpus, default=0)
 
 
-def _nodes(ray: Any) -> list[dict[str, Any]]:
+class _Node(TypedDict):
+    """What is read of Ray's list of nodes. Resources: CPU in cores, memory in bytes, and what else users name."""
+
+    Alive: bool
+    Resources: dict[str, float]
+
+
+def _nodes(ray: Any) -> list[_Node]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 

@@ -6,15 +6,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pipeline import storage
-from pipeline.attempts import Failed
-from pipeline.plan.node import Node
 from pipeline.progress import Standing
 from pipeline.storage import StorageError, without_secrets
 from stages.errors import UserError
+
+if TYPE_CHECKING:  # `status` reads what is written here, and has no need of all that a task is made of
+    from pipeline.attempts import Failed
+    from pipeline.plan.node import Node
 
 LOGS = "logs"
 FAILED = f"{LOGS}/failed"

@@ -9,9 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterator
-from functools import cache
-from itertools import islice
+from functools import cache, lru_cache
 from string import ascii_letters
 
 import chardetng_py
@@ -241,7 +239,7 @@ def _of_other_letters(data: bytes, text: str) -> tuple[str | None, Decoded] | No
 
     Words without one plain letter are Cyrillic, Greek, Hebrew, Arabic, Thai ones, or no words.
     """
-    words = [word for word in islice(_words(text), _WORDS) if len(word) > 2]
+    words = [word for word in _words(text) if len(word) > 2]
     if len(words) < 2 or 2 * sum(not _PLAIN_LETTER.search(word) for word in words) <= len(words):
         return None
     name, decoded = _detected(data)
@@ -364,18 +362,23 @@ def _cased(text: str) -> bool:
     foreign = _foreign(text)
     if 3 * len(_SYMBOL.findall(foreign)) > len(foreign):
         return False
-    words = [word for word in islice(_words(text), _WORDS) if len(word) > 1]
+    words = [word for word in _words(text) if len(word) > 1]
     return sum(map(_is_word, words)) * 5 >= len(words) * 4
 
 
-def _words(text: str) -> Iterator[str]:
-    """The words with a letter that is not ASCII."""
+@lru_cache(1)  # two questions are asked of a text, one after the other
+def _words(text: str) -> list[str]:
+    """The first words with a letter that is not ASCII."""
+    words: list[str] = []
     for found in _WORD_END.finditer(text):
         word, begin = found[0], found.start()
         if not word[0].isalpha():
             word, begin = word[1:], 0
         if not word.isascii():
-            yield _ascii_letters_before(text, begin) + word
+            words.append(_ascii_letters_before(text, begin) + word)
+            if len(words) == _WORDS:
+                break
+    return words
 
 
 def _ascii_letters_before(text: str, end: int) -> str:
@@ -386,7 +389,7 @@ def _ascii_letters_before(text: str, end: int) -> str:
         letters = before[len(before.rstrip(ascii_letters)) :]
         if len(letters) < len(before) or room >= end:
             return letters
-        room *= 8
+        room *= 4
 
 
 def _is_word(word: str) -> bool:

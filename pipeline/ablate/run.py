@@ -28,21 +28,14 @@ SORTS = 0.5  # of the order by a score, told by something else: from here on a n
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is asked for: a recipe, a plan of arms, evaluation files, and how models are trained."""
+    """What is asked for: a recipe, a plan of arms, and how models are trained."""
 
     recipe: str
     profile: str | None
     assignments: tuple[str, ...]
     arms: str
-    evaluation: tuple[Path, ...]
-    tokens: int
-    seeds: int
-    config: str
-    settings: tuple[str, ...]
     out: Path
-    jobs: int
-    threads: int
-    device: str | None
+    training: Plan
     by: str | None = None
     quantiles: tuple[float, ...] = QUANTILES
 
@@ -50,19 +43,17 @@ class Experiment:
 def ablate(asked: Experiment, placement: Placement, say: Callable[[str], None]) -> Result:
     """Carry out an experiment, or what is left of it; its result, which is also written to `asked.out` as ablation.json, .csv
     and .png. Raises UserError for what the user can mend, before the first run where that can be told."""
-    config = trainer_config(asked.config, asked.settings, asked.tokens)
-    texts = evaluation_texts(asked.evaluation)
+    training = asked.training
+    config = trainer_config(training.config, training.settings, training.tokens)
+    texts = evaluation_texts(training.evaluation)
     recipe = load_recipe(asked.recipe, asked.profile, asked.assignments)
     by = by_of(recipe, asked.by, asked.quantiles) if asked.arms in BY_MEASURE else None
     arms = arms_of(asked.arms, recipe, by)
     _check(arms, asked)
     asked.out.mkdir(parents=True, exist_ok=True)
-    data_asked = Asked(asked.recipe, asked.profile, asked.assignments, asked.tokens, config.data.sequence_length)
+    data_asked = Asked(asked.recipe, asked.profile, asked.assignments, training.tokens, config.data.sequence_length)
     data = prepare(arms, data_asked, asked.out, placement, texts)
-    files = tuple(path.absolute() for path in asked.evaluation)
-    seeds = range(asked.seeds)
-    plan = Plan(asked.config, asked.settings, asked.tokens, seeds, files, asked.jobs, asked.threads, asked.device)
-    losses = train_all(plan, data, asked.out, evaluation_hash(texts), placement, say)
+    losses = train_all(training, data, asked.out, evaluation_hash(texts), placement, say)
     told = explained(asked.out / "runs" / arms[0].name, by.source, by.column) if by else None
     found = _result(asked, recipe, arms, data, losses, by, told)
     write_bytes(asked.out / "ablation.json", msgspec.json.format(msgspec.json.encode(found), indent=1))
@@ -141,14 +132,14 @@ def _result(
     return Result(
         recipe=recipe.name,
         profile=recipe.profile or "",
-        config=asked.config,
-        settings=list(asked.settings),
-        tokens=asked.tokens,
-        seeds=asked.seeds,
+        config=asked.training.config,
+        settings=list(asked.training.settings),
+        tokens=asked.training.tokens,
+        seeds=len(asked.training.seeds),
         tokenizer=hashlib.sha256((asked.out / "tokenizer.json").read_bytes()).hexdigest(),
         by=f"{by.source}.{by.column}" if by else "",
         explained=told,
-        notes=[*_notes(recipe, base, data, asked.seeds), *_of_score(by, told)],
+        notes=[*_notes(recipe, base, data, len(asked.training.seeds)), *_of_score(by, told)],
         arms=results,
     )
 

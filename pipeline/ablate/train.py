@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start
 from trainer.__main__ import main
 sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))
 """
+FREE_SECONDS = 60.0
 LINES = 12  # of what a trainer said last, where it failed
 
 
@@ -117,7 +120,8 @@ def _losses(folder: Path) -> list[Loss]:
 def _training(plan: Plan, name: str, seed: int, data: Path, folder: Path) -> _Training:
     own = [*plan.settings, f"train.tokens={plan.tokens}", f"train.seed={seed}", f"data.seed={seed}"]
     train = ["train", plan.config, "--data", str(data), "--out", str(folder), "--resume", "--set", *own]
-    score = ["eval", str(folder), "--text", *map(str, plan.evaluation), "--out", str(folder / "scores.json")]
+    texts = [str(path.absolute()) for path in plan.evaluation]
+    score = ["eval", str(folder), "--text", *texts, "--out", str(folder / "scores.json")]
     device = ["--device", plan.device] if plan.device else []
     return _Training(f"{name}, seed {seed}", tuple((*command, *device) for command in (train, score)), folder, plan.threads)
 
@@ -155,6 +159,7 @@ def run_trainer(commands: Sequence[Sequence[str]], folder: Path, threads: int) -
     """Run commands of the trainer, one after another in one process, which ends with this one, however that ends; what they say
     goes to `log.txt`. Raises UserError with the last of it."""
     folder.mkdir(parents=True, exist_ok=True)
+    _until_free(folder)
     given = json.dumps([list(command) for command in commands])
     most = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     with (folder / "log.txt").open("a") as log:
@@ -168,3 +173,14 @@ def run_trainer(commands: Sequence[Sequence[str]], folder: Path, threads: int) -
         said = (folder / "log.txt").read_text().splitlines()[-LINES:]
         last = next((line for line in reversed(said) if line.startswith("error: ")), said[-1] if said else "")
         raise UserError(f"{folder}: the trainer ended with status {done.returncode}: {last.removeprefix('error: ')}")
+
+
+def _until_free(folder: Path) -> None:
+    """Wait, but not for ever, until a training of a command that was killed has let go of its folder."""
+    with (folder / ".lock").open("a") as lock:
+        for _ in range(int(FREE_SECONDS / 0.1)):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.1)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.arguments import add_recipe, add_training, add_workers, carried_out, count_of, say_lines, tell
+from pipeline.commands.arguments import add_recipe, add_training, add_workers, carried_out, say_lines, tell, training_of
 from stages.errors import UserError
 
 
@@ -43,29 +43,12 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.place import Placement
     from pipeline.recipe import load_recipe
 
-    tokens = count_of("--tokens", args.tokens)
-    for name in ("seeds", "jobs", "threads"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
+    training = training_of(args)
     if (args.by or args.at) and args.arms not in BY_MEASURE:
         raise UserError(f"--by and --at belong to --arms {' and '.join(BY_MEASURE)}, not to --arms {args.arms}")
     out = args.out or Path("runs") / "ablate" / load_recipe(args.recipe, args.profile, args.set).name
     asked = Experiment(
-        args.recipe,
-        args.profile,
-        tuple(args.set),
-        args.arms,
-        tuple(args.eval),
-        tokens,
-        args.seeds,
-        args.config,
-        tuple(args.train_set),
-        out,
-        args.jobs,
-        args.threads,
-        args.device,
-        args.by,
-        tuple(args.at or QUANTILES),
+        args.recipe, args.profile, tuple(args.set), args.arms, out, training, args.by, tuple(args.at or QUANTILES)
     )
     placement = Placement(**carried_out(args))
     found = ablate(asked, placement, say_lines(args))

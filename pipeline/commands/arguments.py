@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from stages.errors import UserError
 
 if TYPE_CHECKING:
+    from pipeline.ablate.train import Plan
     from pipeline.progress import Progress
 
 
@@ -42,6 +43,25 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings side by side (as many as cores)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each training (1); others give other roundings")
     parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+
+
+def training_of(args: argparse.Namespace, first_seed: int = 0) -> Plan:
+    """What these flags and --seeds ask for, seeds from `first_seed` on. Raises UserError for a number that is none."""
+    from pipeline.ablate.train import Plan
+
+    for name in ("seeds", "jobs", "threads"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
+    return Plan(
+        config=args.config,
+        settings=tuple(args.train_set),
+        tokens=count_of("--tokens", args.tokens),
+        seeds=tuple(range(first_seed, first_seed + args.seeds)),
+        evaluation=tuple(args.eval),
+        jobs=args.jobs,
+        threads=args.threads,
+        device=args.device,
+    )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

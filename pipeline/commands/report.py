@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         "mixture, shards, speed and failures.",
     )
     parser.add_argument("dir", help="a run's folder")
-    parser.add_argument("--out", metavar="FILE", help="where to write it, local or s3:// (default: DIR/report.html)")
+    parser.add_argument("--out", metavar="FILE", help="where to write it, local or s3:// (default: report.html in the folder)")
     parser.add_argument(
         "--parts",
         type=int,
@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
         help="of each source, read N parts for measures, lengths and documents; 0: all (default: 64; the page says how many)",
     )
     parser.add_argument("--against", metavar="RUN", help="another finished run: a section says what differs, as `compare` does")
+    parser.add_argument("--mixture", metavar="DIR", help="show the mixture of this folder, which `mix` made of the run")
     parser.add_argument(
         "--summary",
         action="store_true",
@@ -47,11 +48,11 @@ def _call(args: argparse.Namespace) -> int:
     parts = PARTS if args.parts is None else args.parts
     if parts < 0:
         raise UserError(f"--parts {parts}: a number of parts, 0 for all")
-    found = gather(args.dir, parts, against=args.against)
+    found = gather(args.dir, parts, against=args.against, mixture=args.mixture)
     if args.json:
         print_json(found)
     if args.out or not args.json:
-        out = args.out or storage.join(args.dir, "report.html")
+        out = args.out or storage.join(args.mixture or args.dir, "report.html")
         data = page(found)
         storage.write_bytes(out, data)
         if not args.json:
@@ -63,7 +64,7 @@ def _call(args: argparse.Namespace) -> int:
 def _summary(args: argparse.Namespace) -> int:
     from pipeline.report.content import content, show_content
 
-    if args.out or args.parts is not None or args.against:
-        raise UserError("--summary is of all parts, and printed: leave out --out, --parts and --against")
+    if args.out or args.parts is not None or args.against or args.mixture:
+        raise UserError("--summary is of all parts, and printed: leave out --out, --parts, --against and --mixture")
     tell(args, content(args.dir), show_content)
     return 0

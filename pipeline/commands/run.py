@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pipeline.commands.arguments import add_recipe, add_workers, carried_out
 from stages.errors import UserError
+
+COLLECT_AFTER = 20_000  # new objects
 
 
 def add(commands: Any) -> None:
@@ -41,12 +45,26 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
+    with _collecting_seldom():
+        name, out = _run(args)
+    if args.json:
+        return 0
+    if args.train:
+        return _train(args.train, name, out)
+    from pipeline.program import train_command
+
+    print(f"next: {train_command(out)}")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> tuple[str, str]:
+    """Carry out the recipe and print what came out; the run's name and folder."""
     gc.disable()  # what is imported stays: there is nothing to collect in it
     from pipeline.carry_out import Options, run_recipe
     from pipeline.folder import default_out
     from pipeline.metrics import served
     from pipeline.overrides import read_yaml
-    from pipeline.program import check_trainer, train_command
+    from pipeline.program import check_trainer
     from pipeline.ray_start import ray_address
     from pipeline.recipe import load_recipe
     from pipeline.shipped import find_recipe
@@ -70,16 +88,23 @@ def _call(args: argparse.Namespace) -> int:
         summary = run_recipe(recipe, options)
     if args.json:
         print_json(summary)
-        return 0
-    if summary.unchanged:
+    elif summary.unchanged:
         print(f"{out} is up to date with {args.recipe}: nothing to do")
     else:
         show(printable_all(summary), console())
         print(f"wrote {out}/manifest.json")
-    if args.train:
-        return _train(args.train, recipe.name, out)
-    print(f"next: {train_command(out)}")
-    return 0
+    return recipe.name, out
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """So that the collector does not look again and again at what a run imports and loads, which stays."""
+    usual = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _train(config: str, name: str, out: str) -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.arguments import add_training, add_workers, carried_out, count_of, say_lines, tell
+from pipeline.commands.arguments import add_training, add_workers, carried_out, count_of, say_lines, tell, training_of
 from stages.errors import UserError
 
 
@@ -45,35 +45,27 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.mixture_search.show import show_search
     from pipeline.place import Placement
 
-    for name, least in (("seeds", 1), ("jobs", 1), ("threads", 1), ("proxies", 2)):
-        if getattr(args, name) is not None and getattr(args, name) < least:
-            raise UserError(f"--{name} {getattr(args, name)}: at least {least} is needed")
+    training = training_of(args, first_seed=1)
+    if args.proxies is not None and args.proxies < 2:
+        raise UserError(f"--proxies {args.proxies}: at least 2 is needed")
     if not 0 < args.strength[0] <= args.strength[1]:
         raise UserError(
             f"--strength {args.strength[0]:g} {args.strength[1]:g}: two numbers above 0 are needed, the lower one first"
         )
     if args.stay < 0 or (args.max_repeats is not None and args.max_repeats <= 0):
         raise UserError("--stay is 0 or more, --max-repeats above 0")
-    tokens = count_of("--tokens", args.tokens)
     asked = Search(
         runs=tuple(args.runs),
-        evaluation=tuple(args.eval),
-        tokens=tokens,
-        target=count_of("--for", args.target) if args.target else tokens,
+        target=count_of("--for", args.target) if args.target else training.tokens,
         proxies=args.proxies,
-        seeds=args.seeds,
         weights=_weights(args.weights),
         max_repeats=args.max_repeats,
         strength=tuple(args.strength),
         stay=args.stay,
         seed=args.seed,
         reuse=tuple(args.reuse),
-        config=args.config,
-        settings=tuple(args.train_set),
         out=args.out,
-        jobs=args.jobs,
-        threads=args.threads,
-        device=args.device,
+        training=training,
     )
     found = search(asked, Placement(**carried_out(args)), say_lines(args))
     tell(args, found, show_search)

@@ -31,7 +31,7 @@ class Lookup:
 
     def sort(self) -> tuple[np.ndarray, np.ndarray]:
         """All hashes in order, and the number of each; numbers of one hash in order."""
-        column = np.array(self.hashes, np.int64)
+        column = np.frombuffer(self.hashes, np.int64)  # of the same memory: gone before the column grows again
         order = np.argsort(column, kind="stable")
         self._keys, self._numbers = column[order], order.astype(np.uint32)
         self._new, self._count = {}, 0

@@ -23,7 +23,7 @@ from pipeline.storage.errors import from_os_error
 FOLDER = "ledger"
 LOG, INDEX = ".log", ".idx"
 _NAME = re.compile(r"(\d{6,})-(\d{6,})-([0-9a-f]{8})")
-READ_AHEAD = 1 << 20
+READ_AHEAD = 1 << 18  # of each segment, of which a large ledger has many
 PIECE = 1 << 20  # of a remote log, copied here at once
 
 

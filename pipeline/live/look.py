@@ -12,7 +12,6 @@ import msgspec
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.engine import MANIFEST
 from pipeline.folder import CLAIM, RUN
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.tokenize import TokenizeReport
@@ -24,6 +23,7 @@ from pipeline.run_log import FAILED, read_standing
 from pipeline.summary import LATE
 from stages.books import StepBooks, add_up
 from stages.errors import UserError
+from stages.tokens.shard_format import MANIFEST
 
 SAMPLES = 24  # dropped documents that are kept to be shown
 OF_A_PART = 3  # of these, as many come from one part

@@ -33,28 +33,21 @@ FRESH = 2  # mixtures at least that are drawn for each source that earlier proxi
 
 @dataclass(frozen=True)
 class Search:
-    """What is asked for. tokens: that each proxy is trained on; target: that the mixture is for; weights: of evaluation files by
-    name (empty: all alike); proxies: in all, those of `reuse` among them (None: four a source); seeds: of the comparison at last;
-    max_repeats: None for what the runs' own mixture allows."""
+    """What is asked for. target: tokens that the mixture is for; weights: of evaluation files by name (empty: all alike);
+    proxies: in all, those of `reuse` among them (None: four a source); max_repeats: None for what the runs' own mixture allows;
+    training: of the models that are compared at last, and but for their seeds of all proxies."""
 
     runs: tuple[str, ...]
-    evaluation: tuple[Path, ...]
-    tokens: int
     target: int
     proxies: int | None
-    seeds: int
     weights: Mapping[str, float]
     max_repeats: float | None
     strength: tuple[float, float]
     stay: float
     seed: int
     reuse: tuple[Path, ...]
-    config: str
-    settings: tuple[str, ...]
     out: Path
-    jobs: int
-    threads: int
-    device: str | None
+    training: Plan
 
 
 @dataclass(frozen=True)
@@ -83,13 +76,12 @@ class _Space:
 def search(asked: Search, placement: Placement, say: Callable[[str], None]) -> SearchResult:
     """Carry out a search, or what is left of it; its result is also written to `asked.out` as search.json, .csv and .png, and the
     mixture to `asked.out/best`. Raises UserError for what the user can mend, before the first training where that can be told."""
-    config = trainer_config(asked.config, asked.settings, asked.tokens)
-    texts = evaluation_texts(asked.evaluation)
-    files = tuple(path.absolute() for path in asked.evaluation)
-    weights = _weights(asked, evaluation_names(files))
+    training = asked.training
+    config = trainer_config(training.config, training.settings, training.tokens)
+    texts = evaluation_texts(training.evaluation)
+    weights = _weights(asked, evaluation_names(training.evaluation))
     space = _space(asked, config.data.sequence_length)
-    plan = Plan(asked.config, asked.settings, asked.tokens, (0,), files, asked.jobs, asked.threads, asked.device)
-    identity = f"{plan.identity(evaluation_hash(texts))}-{space.tokenizer}"
+    identity = f"{training.identity(evaluation_hash(texts))}-{space.tokenizer}"
     known = known_proxies(asked.reuse, identity)
     shares = _drawn(asked, space, known)
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -99,7 +91,7 @@ def search(asked: Search, placement: Placement, say: Callable[[str], None]) -> S
         data[f"drawn-{number:03d}"] = _mixed(asked, space, f"drawn-{number:03d}", one, config.data.sequence_length)
     there = {proxy.fingerprint for proxy in known.proxies} if known else set()
     new = {name: one for name, one in data.items() if one.fingerprint not in there}
-    losses = train_all(plan, new, asked.out, evaluation_hash(texts), placement, say)
+    losses = train_all(replace(training, seeds=(0,)), new, asked.out, evaluation_hash(texts), placement, say)
     proxies = [*(known.proxies if known else []), *(_proxy(space, name, data[name], losses[name]) for name in new)]
     laws, columns = _laws(proxies, list(weights))
     ours = [columns.index(space.contents[name]) for name in space.names]
@@ -107,19 +99,18 @@ def search(asked: Search, placement: Placement, say: Callable[[str], None]) -> S
     best, gap = best_mixture(list(mine.values()), np.array(list(weights.values())), space.natural, space.caps, asked.stay)
 
     two = {NATURAL: data[NATURAL], BEST: _mixed(asked, space, BEST, best, config.data.sequence_length)}
-    fresh = replace(plan, seeds=tuple(range(1, asked.seeds + 1)))
-    both = train_all(fresh, two, asked.out, evaluation_hash(texts), placement, say)
+    both = train_all(training, two, asked.out, evaluation_hash(texts), placement, say)
     measured = _measured(mine, _missed(proxies, laws), weights, space, two, both)
     near = near_texts(asked.out / two[NATURAL].folder, texts).documents
     found = SearchResult(
         runs=list(asked.runs),
         fingerprints={run: read_corpus(run)["fingerprint"] for run in asked.runs},
-        config=asked.config,
-        settings=list(asked.settings),
+        config=training.config,
+        settings=list(training.settings),
         identity=identity,
-        tokens=asked.tokens,
+        tokens=training.tokens,
         target=asked.target,
-        seeds=asked.seeds,
+        seeds=len(training.seeds),
         weights=weights,
         stay=asked.stay,
         sources={name: _source(space, place, best, asked.target) for place, name in enumerate(space.names)},
@@ -153,7 +144,7 @@ def _space(asked: Search, length: int) -> _Space:
     manifests = [read_corpus(run) for run in asked.runs]
     available = np.array([told.sources[name].available for name in names], float)
     most = np.array([told.sources[name].max_repeats for name in names]) * available
-    size = max(asked.tokens + spare_tokens(manifests, length, max(most / available)), asked.target)
+    size = max(asked.training.tokens + spare_tokens(manifests, length, max(most / available)), asked.target)
     if most.sum() * (1 - MARGIN) < size:
         raise UserError(
             f"sources may be repeated to {int(most.sum()):,} tokens, and {size:,} are asked for (with what is left over of each "
@@ -202,7 +193,7 @@ def _assignments(asked: Search, space: _Space, shares: np.ndarray) -> list[str]:
 
 def _mixed(asked: Search, space: _Space, name: str, shares: np.ndarray, length: int) -> _Data:
     options = MixOptions(assignments=_assignments(asked, space, shares), name=name)
-    folder, told = exact_mixture(asked.runs, options, asked.tokens, length, asked.out / "arms" / name)
+    folder, told = exact_mixture(asked.runs, options, asked.training.tokens, length, asked.out / "arms" / name)
     own = {source: told.sources[source].share for source in space.names}
     return _Data(str(folder.relative_to(asked.out)), told.fingerprint, own)
 
@@ -330,9 +321,9 @@ def _notes(
     for file, law in laws.items():
         if law.error >= law.spread:
             found.append(f"{file}: the regression predicts mixtures that it has not seen no better than their mean does")
-    if asked.seeds == 1:
+    if len(asked.training.seeds) == 1:
         found.append("with one seed intervals hold what other documents would change, and nothing of what other seeds would")
-    if asked.tokens < asked.target:
+    if asked.training.tokens < asked.target:
         found.append("proxies repeat sources less than training does: what repeats cost there, the search does not know")
     if known:
         found.append(f"{len(known.proxies)} proxies of earlier searches are used again, and {drawn} mixtures were drawn")

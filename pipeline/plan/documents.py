@@ -15,6 +15,7 @@ from pipeline.plan.sources import SPLITS, gather, gather_size, is_cut, pieces_of
 from pipeline.recipe import Recipe, Source
 from stages.errors import UserError
 from stages.read import ReadSpec
+from stages.read.names import suffixes
 
 MOST_PIECEMEAL = 4  # times as many tasks as a source needs, of files that came one after another
 
@@ -102,9 +103,15 @@ def _splits(work: Work, read: ReadSpec, files: list[SourceFile]) -> Plan[list[tu
 def check_pages(name: str, source: Source, files: list[SourceFile]) -> None:
     """Pages of a crawl hold no text until a step takes it out of them: without one, all would go as empty.
 
-    And where no file holds pages, such a step would do nothing. Raises UserError in both cases.
+    And where no file holds pages, such a step would do nothing; of WAT files nothing is read by default. Raises UserError in all
+    these cases.
     """
     taker = next((step for step, one in source.steps if getattr(one, "takes_pages", False)), None)
+    if files and source.read.record_types is None and all(_is_wat(file, source.read) for file in files):
+        raise UserError(
+            f"sources.{name}.read: {files[0].name} holds metadata about pages, of which nothing is read by default: set "
+            "record_types: [metadata] and mime_types: [application/json], or name WARC or WET files"
+        )
     page = next((file for file in files if source.read.holds_pages(file.name)), None)
     if page and taker is None:
         raise UserError(f"sources.{name}.steps: {page.name} holds web pages, and no step takes their text out; add `extract`")
@@ -114,3 +121,7 @@ def check_pages(name: str, source: Source, files: list[SourceFile]) -> None:
             f"sources.{name}.steps.{taker}: takes the text out of web pages, and {files[0].name} holds none (its format is "
             f"{kind}): take the step out"
         )
+
+
+def _is_wat(file: SourceFile, read: ReadSpec) -> bool:
+    return ".wat" in suffixes(file.name) and read.format_of(file.name) == "warc"

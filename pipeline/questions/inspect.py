@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline import storage
-from pipeline.engine import MANIFEST
 from pipeline.manifest import MATERIALIZED, SPLITS, read_manifest, run_tokenizer, shards_of, token_rules
 from pipeline.pairs.check import check_pairs
 from pipeline.questions.check_shard import Checked, Rules, check_shard
@@ -26,7 +25,7 @@ from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
 from stages.tokens.manifest_shape import Manifest, Materialized, OrderedShard, ShardEntry, TokenizerEntry, WholeFile
-from stages.tokens.shard_format import ShardError
+from stages.tokens.shard_format import MANIFEST, ShardError
 from stages.tokens.tokenizer import Tokenizer
 from stages.units import show_count
 
@@ -153,6 +152,8 @@ def inspect(run: str, documents: int = 0, quick: bool = False) -> Inspected:
     wholes = manifest.get("whole", {})
     entries += [_Entry(None, "whole", file) for files in wholes.values() for file in files]
     problems, notes = _of_manifest(manifest) + _of_tokenizer(run, manifest), []
+    if kept := manifest.get("made_by", {}).get("results_of_other_code"):
+        notes.append(f"{kept} tasks' results are of other code or libraries, kept on purpose (run --reuse-other-code)")
     first: dict[str, str] = {}  # the shard that a digest was met in first
     with ThreadPoolExecutor(READERS) as pool:
         for entry, checked in _checked(pool, entries, lambda one: check_shard(run, one.shard, rules[one.source], wholes, quick)):

@@ -8,13 +8,13 @@ import msgspec
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.engine import MANIFEST
 from pipeline.ledger import Entry, Ledger
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.progress import Standing
 from pipeline.run_log import FAILED, read_standing
 from pipeline.tables import plain_table
 from stages.errors import UserError
+from stages.tokens.shard_format import MANIFEST
 from stages.units import show_bytes, show_seconds
 
 COUNTED = ("documents", "tokenize", "import")  # kinds of tasks whose documents are counted

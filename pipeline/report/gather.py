@@ -13,6 +13,7 @@ from msgspec import Struct
 from pipeline import storage
 from pipeline.finished import FinishedRun, SourceParts, open_finished
 from pipeline.grid import Grid, grids
+from pipeline.mix_members import mixture_of_run
 from pipeline.questions.clusters import Cluster, DedupClusters, Piece, clusters
 from pipeline.questions.compare import Comparison, compare
 from pipeline.recipe_text import recipe_text
@@ -23,7 +24,7 @@ from pipeline.report.lengths import Lengths, lengths_of
 from pipeline.report.samples import Samples, samples_of
 from pipeline.report.work import Failures, Speed, failures, speed
 from pipeline.run_summary import read_summary
-from stages.tokens.manifest_shape import ShardEntry, TokenizerEntry
+from stages.tokens.manifest_shape import Manifest, ShardEntry, TokenizerEntry
 
 PARTS = 64  # of a source that are read for measures, lengths and samples, unless more are asked for
 EACH = 2  # documents shown for a reason
@@ -107,8 +108,16 @@ class Figures(Struct, frozen=True, kw_only=True):
     compared: Comparison | None = None  # another run as `one`, this one as `two`
 
 
-def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS, against: str | None = None) -> Figures:
-    """The figures of a finished run. parts: read of each source, 0 for all. against: a run that it is compared with.
+def gather(
+    run: str,
+    parts: int = PARTS,
+    each: int = EACH,
+    chars: int = CHARS,
+    against: str | None = None,
+    mixture: str | None = None,
+) -> Figures:
+    """The figures of a finished run. parts: read of each source, 0 for all. against: a run that it is compared with. mixture: a
+    folder that `mix` made of it, whose mixture is shown in place of the run's own.
 
     Raises UserError where there is no finished run, or it was made by an older version.
     """
@@ -120,6 +129,7 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS, a
         name: _source(finished, source, ordinals[name], each, chars) for name, source in finished.sources.items()
     }
     manifest = finished.manifest
+    shown = _mixture(manifest if mixture is None else mixture_of_run(mixture, manifest, run))
     return Figures(
         run=storage.redact(run),
         name=manifest["name"],
@@ -132,10 +142,10 @@ def gather(run: str, parts: int = PARTS, each: int = EACH, chars: int = CHARS, a
         keep=finished.recipe.run.keep,
         recipe=recipe_text(finished.recipe),
         balances=not any(source.problems for source in sources.values()),
-        totals=totals(finished, sources.values()),
+        totals=msgspec.structs.replace(totals(finished, sources.values()), mixture_tokens=shown.tokens),
         sources=sources,
         dedups=[_redacted(one) for one in clusters(run, None, CLUSTERS).dedups] if summary.dedup else [],
-        mixture=_mixture(finished),
+        mixture=shown,
         speed=speed(finished, sources, summary.seconds),
         failures=failures(finished, ordinals),
         notes=list(summary.notes),
@@ -178,9 +188,9 @@ def _redacted(dedup: DedupClusters) -> DedupClusters:
     return msgspec.structs.replace(dedup, largest=[cluster(one) for one in dedup.largest])
 
 
-def _mixture(run: FinishedRun) -> MixtureFigures:
-    mixture, total = run.manifest["mixture"], run.manifest["mixture"]["tokens"]
-    entries = {name: run.manifest["sources"][name] for name in mixture["sources"]}
+def _mixture(manifest: Manifest) -> MixtureFigures:
+    mixture, total = manifest["mixture"], manifest["mixture"]["tokens"]
+    entries = {name: manifest["sources"][name] for name in mixture["sources"]}
     members = [
         Member(
             source=name,
@@ -196,7 +206,7 @@ def _mixture(run: FinishedRun) -> MixtureFigures:
         )
         for name, entry in entries.items()
     ]
-    return MixtureFigures(total, mixture["seed"], members, grids(run.manifest))
+    return MixtureFigures(total, mixture["seed"], members, grids(manifest))
 
 
 def _shards(shards: list[ShardEntry]) -> Shards:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -38,7 +38,26 @@ def stat(uri: str) -> Stat:
         raise from_boto_error(error, uri, "read", s3) from None
 
 
-def _pages(uri: str, bucket: str, prefix: str, delimiter: str) -> Iterator[dict[str, Any]]:
+class _Listed(TypedDict):
+    """An object in a page of a listing."""
+
+    Key: str
+    Size: int
+    ETag: str
+
+
+class _Folder(TypedDict):
+    Prefix: str
+
+
+class _Page(TypedDict, total=False):
+    """A page of a listing."""
+
+    Contents: list[_Listed]
+    CommonPrefixes: list[_Folder]
+
+
+def _pages(uri: str, bucket: str, prefix: str, delimiter: str) -> Iterator[_Page]:
     s3 = client(uri)
     try:
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter=delimiter)
@@ -47,7 +66,7 @@ def _pages(uri: str, bucket: str, prefix: str, delimiter: str) -> Iterator[dict[
         raise from_boto_error(error, uri, "list", s3) from None
 
 
-def _entries(page: dict[str, Any], bucket: str) -> Iterator[Entry]:
+def _entries(page: _Page, bucket: str) -> Iterator[Entry]:
     for item in page.get("Contents", []):
         if not item["Key"].endswith("/"):  # a marker that some tools write for an empty folder
             # A listing does not tell how an object is encrypted, so its ETag proves nothing: no digest here.

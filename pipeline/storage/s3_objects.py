@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Required, TypedDict
 
 from pipeline.storage.entry import Stat
 from pipeline.storage.errors import StorageError, shown
@@ -42,13 +42,31 @@ def split_file(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def stat_of(answer: dict[str, Any]) -> Stat:
+class Receipt(TypedDict, total=False):
+    """What is read of S3's answer to a PUT."""
+
+    ETag: Required[str]
+    ServerSideEncryption: str
+    SSECustomerAlgorithm: str
+
+
+class Answer(Receipt, total=False):
+    """What is read of S3's answer to a HEAD or GET of an object."""
+
+    ContentLength: Required[int]
+    Metadata: dict[str, str]
+    ChecksumType: str
+    ChecksumSHA256: str
+    ChecksumCRC32: str
+
+
+def stat_of(answer: Answer) -> Stat:
     """Stat from the answer to a HEAD or GET of an object."""
     etag = answer["ETag"].strip('"')
     return Stat(answer["ContentLength"], etag, _digest(answer, etag))
 
 
-def _digest(answer: dict[str, Any], etag: str) -> str:
+def _digest(answer: Answer, etag: str) -> str:
     """The checksum of the whole object, if the answer holds one that can be computed here."""
     if own := answer.get("Metadata", {}).get(SHA256):
         return f"sha256:{own}"
@@ -60,12 +78,12 @@ def _digest(answer: dict[str, Any], etag: str) -> str:
     return f"md5:{etag}" if _MD5.fullmatch(etag) and is_plain(answer) else ""
 
 
-def is_plain(answer: dict[str, Any]) -> bool:
+def is_plain(answer: Receipt) -> bool:
     """True when the ETag is made of MD5s."""
     return answer.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in answer
 
 
-def parts_digest(stat: Stat, head_part: Callable[[int], dict[str, Any]]) -> str:
+def parts_digest(stat: Stat, head_part: Callable[[int], Answer]) -> str:
     """The checksum that the ETag of a multipart upload is, if its parts are of one size (but for the last); else "".
 
     head_part: the answer to a HEAD of one part (1, 2, ...). Size of the first and of the last part decide.
@@ -81,7 +99,7 @@ def parts_digest(stat: Stat, head_part: Callable[[int], dict[str, Any]]) -> str:
     return f"md5-parts-{part_bytes}:{stat.version}"
 
 
-def _size_of_part(answer: dict[str, Any], whole: int, count: int) -> int:
+def _size_of_part(answer: Answer, whole: int, count: int) -> int:
     """0 from a server that knows no parts and answers for the whole object."""
     size = int(answer["ContentLength"])
     return 0 if size == whole and count > 1 else size

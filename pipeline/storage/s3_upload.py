@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pipeline.storage.errors import TransientError, from_os_error
 from pipeline.storage.s3_client import client
 from pipeline.storage.s3_errors import from_boto_error
-from pipeline.storage.s3_objects import SHA256, is_plain, split_file, stat_of
+from pipeline.storage.s3_objects import SHA256, Receipt, is_plain, split_file, stat_of
 
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000  # S3's limit
@@ -68,7 +68,7 @@ def _upload_parts(descriptor: int, size: int, sha256: str, uri: str) -> None:
         raise from_boto_error(error, uri, "write", s3) from None
     place["UploadId"] = begun["UploadId"]
 
-    def send(number: int) -> tuple[dict[str, Any], bytes]:
+    def send(number: int) -> tuple[dict[str, object], bytes]:
         """One part: its receipt, and its MD5."""
         data = os.pread(descriptor, part_bytes, (number - 1) * part_bytes)
         md5 = hashlib.md5(data, usedforsecurity=False)
@@ -80,7 +80,7 @@ def _upload_parts(descriptor: int, size: int, sha256: str, uri: str) -> None:
         return receipt, md5.digest()
 
     pool = ThreadPoolExecutor(min(UPLOADERS, count), thread_name_prefix="upload")
-    parts: list[Future[tuple[dict[str, Any], bytes]]] = []
+    parts: list[Future[tuple[dict[str, object], bytes]]] = []
     try:
         parts = [pool.submit(send, number) for number in range(1, count + 1)]
         done = [part.result() for part in parts]
@@ -102,7 +102,7 @@ def _checksum(s3: Any) -> dict[str, str]:
     return {} if s3.meta.config.request_checksum_calculation == "when_required" else {"ChecksumAlgorithm": "CRC32"}
 
 
-def _check_etag(uri: str, answer: dict[str, Any], md5: str) -> None:
+def _check_etag(uri: str, answer: Receipt, md5: str) -> None:
     etag = answer["ETag"].strip('"')
     if is_plain(answer) and len(etag) == 32 and etag != md5:
         raise TransientError(f"{uri}: arrived damaged: its MD5 is {etag}, not {md5}; run again")

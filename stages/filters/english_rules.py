@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from stages.document import text_buffers
 from stages.filters.french_rules import french_sets
+from stages.filters.spanish_rules import spanish_exceptions
 from stages.kernels.english_urls import CURRENCY, ICON, LOWER, PUNCTUATION, QUOTE, UPPER
 from stages.kernels.english_words import english_words
 from stages.kernels.french_words import french_words
 from stages.kernels.item_words import word_hashes
-from stages.filters.spanish_rules import spanish_exceptions
 from stages.kernels.unicode_tables import code_points
 
 Splitter = Literal["english", "french", "spanish", "unicode"]

@@ -45,7 +45,7 @@ from stages.kernels.fasttext_table import (
     read_key,
 )
 from stages.kernels.fasttext_words import END_HASH, fnv, word_slot
-from stages.kernels.hashing import prefetch, trailing_zeros
+from stages.kernels.hashing import load, prefetch, store, trailing_zeros
 
 ONE, ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -63,12 +63,12 @@ def _bounds_of_words(line, at, stop, before, starts, begun, ends, ended):
     moved = (space << ONE) | before
     bits = ~space & moved
     while bits != 0:
-        starts[begun] = at + trailing_zeros(bits)
+        store(starts, begun, at + trailing_zeros(bits))
         begun += 1
         bits &= bits - ONE
     bits = space & ~moved
     while bits != 0:
-        ends[ended] = at + trailing_zeros(bits)
+        store(ends, ended, at + trailing_zeros(bits))
         ended += 1
         bits &= bits - ONE
     return begun, ended, space >> np.uint64(63)
@@ -85,19 +85,20 @@ def _new_words(
     """
     mask, table_mask = len(slots) - 1, len(seen) - 1
     for m in range(count):
-        k = missing[m]
-        hashes[m] = fnv(line, starts[k], ends[k])
-        prefetch(slots, word_slot(hashes[m], mask))
+        k = load(missing, m)
+        value = fnv(line, load(starts, k), load(ends, k))
+        store(hashes, m, value)
+        prefetch(slots, word_slot(value, mask))
     for m in range(count):
-        slot = slots[word_slot(hashes[m], mask)]
-        if slot != 0 and np.uint32(slot >> np.uint64(32)) == hashes[m]:
+        slot = load(slots, word_slot(load(hashes, m), mask))
+        if slot != 0 and np.uint32(slot >> np.uint64(32)) == load(hashes, m):
             word = np.int64(slot & LOW_HALF) - 1
             prefetch(word_offsets, word)
             prefetch(rows, word * width)
     for m in range(count):
-        slot = slots[word_slot(hashes[m], mask)]
-        if slot != 0 and np.uint32(slot >> np.uint64(32)) == hashes[m]:
-            prefetch(words, word_offsets[np.int64(slot & LOW_HALF) - 1])
+        slot = load(slots, word_slot(load(hashes, m), mask))
+        if slot != 0 and np.uint32(slot >> np.uint64(32)) == load(hashes, m):
+            prefetch(words, load(word_offsets, np.int64(slot & LOW_HALF) - 1))
     for m in range(count):
         k = missing[m]
         entry = k * stride  # of a word too long for the table
@@ -160,23 +161,25 @@ def sum_rows(
             more = ended >= BLOCK
             make_room(seen, keys, numbers, stride, used)
             for k in range(ended):
-                values[k] = read_key(line, starts[k], ends[k] - starts[k], parts, 4 * k)
-                prefetch(seen, np.int64(values[k]) & mask)
+                value = read_key(line, load(starts, k), load(ends, k) - load(starts, k), parts, 4 * k)
+                prefetch(seen, np.int64(value) & mask)
+                store(values, k, value)
             for k in range(ended):
-                entry = np.int64(seen[np.int64(values[k]) & mask] & LOW_HALF) - stride
+                entry = np.int64(load(seen, np.int64(load(values, k)) & mask) & LOW_HALF) - stride
                 prefetch(keys, entry)
                 prefetch(keys, entry + 8)
             add_found(found, waiting, rows, width, sums, to)  # of the block before: its rows have come by now
             count += waiting
             waiting, new = 0, 0
             for k in range(ended):
-                long = ends[k] - starts[k] > KEY_BYTES
-                entry = -1 if long else find_entry(parts, 4 * k, values[k], seen, keys, stride, mask)
-                entries[k] = entry
-                missing[new] = k
+                long = load(ends, k) - load(starts, k) > KEY_BYTES
+                entry = -1 if long else find_entry(parts, 4 * k, load(values, k), seen, keys, stride, mask)
+                store(entries, k, entry)
+                store(missing, new, k)
                 new += entry < 0
-                if numbers[2 * max(entry, 0) + ENTRY_AGAIN] == 0:  # mostly not: a line that is written must be stored again
-                    numbers[2 * max(entry, 0) + ENTRY_AGAIN] = 1
+                again = 2 * max(entry, 0) + ENTRY_AGAIN
+                if load(numbers, again) == 0:  # mostly not: a line that is written must be stored again
+                    store(numbers, again, 1)
             if new > 0:
                 _new_words(
                     line, starts, ends, parts, values, missing, new, entries, hashes, words, word_offsets, slots,
@@ -185,8 +188,8 @@ def sum_rows(
                 )  # fmt: skip
             taken = 0
             for k in range(ended):
-                entry = 2 * entries[k]
-                rows_of_it = np.int64(np.int32(numbers[entry + ENTRY_COUNT]))
+                entry = 2 * load(entries, k)
+                rows_of_it = np.int64(np.int32(load(numbers, entry + ENTRY_COUNT)))
                 if rows_of_it == LABEL:
                     continue
                 if rows_of_it == END:
@@ -194,7 +197,7 @@ def sum_rows(
                     break
                 count += rows_of_it
                 add_row(sums, to, part_sums, entry + ENTRY_SUMS, width)
-                hashes[taken] = numbers[entry + ENTRY_HASH]
+                store(hashes, taken, load(numbers, entry + ENTRY_HASH))
                 taken += 1
             if word_ngrams > 1:
                 active, waiting = word_ngram_rows(

@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.kernels.compile import inlined, light
 from stages.kernels.fasttext_words import FNV_OFFSET, FNV_PRIME, find_word, is_end, is_label, mix
-from stages.kernels.hashing import load_u8, multiply_high, prefetch, trailing_zeros
+from stages.kernels.hashing import load, load_u8, multiply_high, prefetch, store, trailing_zeros
 from stages.kernels.vectors import (
     LANES,
     add_eight,
@@ -35,7 +35,7 @@ def bucket_row(bucket, kept, n_words):
     """(the row of a hash bucket, 1), or, where pruning took it, (a row of zeros, 0): no branch, for none foresees it."""
     if len(kept) == 0:
         return n_words + bucket, 1
-    entry = kept[bucket >> 5]
+    entry = load(kept, bucket >> 5)
     bits = np.uint32(entry >> np.uint64(32))
     place = np.uint32(bucket & 31)
     is_kept = np.int64((bits >> place) & np.uint32(1))
@@ -52,7 +52,7 @@ def add_row(sums, to, rows, at, width):
         at += 8
         to += 8
     while at < stop:
-        sums[to] += rows[at]
+        store(sums, to, load(sums, to) + load(rows, at))
         at += 1
         to += 1
 
@@ -76,12 +76,13 @@ def _add_rows(found, waiting, rows, width, sums, to):
     k = 0
     if width & 7 == 0:
         while k + 4 <= waiting:
-            a, b, c, d = found[k] * width, found[k + 1] * width, found[k + 2] * width, found[k + 3] * width
+            a, b, c, d = load(found, k), load(found, k + 1), load(found, k + 2), load(found, k + 3)
+            a, b, c, d = a * width, b * width, c * width, d * width
             for j in range(0, width, 8):
                 add_four_eights(sums, to + j, rows, a + j, b + j, c + j, d + j)
             k += 4
     while k < waiting:
-        add_row(sums, to, rows, found[k] * width, width)
+        add_row(sums, to, rows, load(found, k) * width, width)
         k += 1
 
 
@@ -110,8 +111,10 @@ def _lowest(count):
 def _let_wait(pending, row, to, rows, width):
     """Ask for a row, and have it added to sums[to:] by `add_pending`. There must be room."""
     prefetch(rows, row * width)
-    pending[1 + 2 * pending[0]], pending[2 + 2 * pending[0]] = row, to
-    pending[0] += 1
+    at = load(pending, 0)
+    store(pending, 1 + 2 * at, row)
+    store(pending, 2 + 2 * at, to)
+    store(pending, 0, at + 1)
 
 
 @light
@@ -123,7 +126,7 @@ def _add_hashed(numbers, count, bucket, division, kept, rows, width, n_words, su
         remainders_sixteen(numbers, c, numbers, c, np.uint32(bucket), inverse, shift)
         bits = kept_sixteen(numbers, c, kept, np.uint32(n_words)) & _lowest(count - c)
         while bits != 0:
-            _let_wait(pending, np.int64(numbers[c + trailing_zeros(bits)]), to, rows, width)
+            _let_wait(pending, np.int64(load(numbers, c + trailing_zeros(bits))), to, rows, width)
             bits &= bits - np.uint64(1)
             total += 1
         if 2 * pending[0] + 2 * LANES >= len(pending):
@@ -151,7 +154,7 @@ def _add_kept(numbers, buckets, size, minn, maxn, kept, rows, width, n_words, su
             while bits != 0:
                 bit = trailing_zeros(bits)
                 bits &= bits - np.uint64(1)
-                row = np.int64(numbers[buckets + (least - 1 + bit // LANES) * ASCII_SPAN + c + bit % LANES])
+                row = np.int64(load(numbers, buckets + (least - 1 + bit // LANES) * ASCII_SPAN + c + bit % LANES))
                 _let_wait(pending, row, to, rows, width)
                 total += 1
             if 2 * pending[0] + 2 * 64 >= len(pending):
@@ -163,7 +166,7 @@ def _add_kept(numbers, buckets, size, minn, maxn, kept, rows, width, n_words, su
 def add_pending(pending, rows, width, sums):
     """Add the rows that wait: `pending` holds how many, then the number of each and where its sum begins."""
     for k in range(pending[0]):
-        add_row(sums, pending[2 + 2 * k], rows, pending[1 + 2 * k] * width, width)
+        add_row(sums, load(pending, 2 + 2 * k), rows, load(pending, 1 + 2 * k) * width, width)
     pending[0] = 0
 
 
@@ -199,9 +202,9 @@ def _add_ascii_ngrams(
         for n in range(minn, min(maxn, size - i) + 1):
             if n == 1 and (i == 0 or i == size - 1):
                 continue
-            row = n_words + np.int64(numbers[buckets + (n - 1) * ASCII_SPAN + i])
+            row = n_words + np.int64(load(numbers, buckets + (n - 1) * ASCII_SPAN + i))
             prefetch(rows, row * width)
-            found[waiting] = row
+            store(found, waiting, row)
             waiting += 1
         if waiting + maxn >= len(found):
             _add_rows(found, waiting, rows, width, sums, to)
@@ -304,18 +307,19 @@ def word_ngram_rows(
     """
     n, longest = 0, len(chains)
     for k in range(count):
-        signed = np.uint64(np.int64(np.int32(hashes[k])))  # fastText keeps hashes as int32: they are sign-extended
+        signed = np.uint64(np.int64(np.int32(load(hashes, k))))  # fastText keeps hashes as int32: they are sign-extended
         for c in range(open_chains):
-            chains[c] = chains[c] * NGRAM_FACTOR + signed
-            row, is_kept = bucket_row(_remainder(chains[c], bucket, reciprocal), kept, n_words)
+            chain = load(chains, c) * NGRAM_FACTOR + signed
+            store(chains, c, chain)
+            row, is_kept = bucket_row(_remainder(chain, bucket, reciprocal), kept, n_words)
             prefetch(rows, row * width)
-            found[n] = row
+            store(found, n, row)
             n += is_kept
         if open_chains == longest:
             for c in range(longest - 1):
-                chains[c] = chains[c + 1]
+                store(chains, c, load(chains, c + 1))
             open_chains -= 1
-        chains[open_chains] = signed
+        store(chains, open_chains, signed)
         open_chains += 1
     return open_chains, n
 
@@ -326,8 +330,8 @@ def add_found(found, waiting, rows, width, sums, to):
     if width == 1:
         total = 0.0
         for k in range(waiting):
-            total += rows[found[k]]
+            total += load(rows, load(found, k))
         sums[to] += total
     else:
         for k in range(waiting):
-            add_row(sums, to, rows, found[k] * width, width)
+            add_row(sums, to, rows, load(found, k) * width, width)

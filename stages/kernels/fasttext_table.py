@@ -13,7 +13,8 @@ import numpy as np
 
 from stages.kernels.bytes64 import WIDE
 from stages.kernels.compile import inlined, light
-from stages.kernels.hashing import load_u64
+from stages.kernels.hashing import load, store
+from stages.kernels.vectors import copy_key, same_keys
 
 KEY_BYTES = 32
 ENTRY_COUNT, ENTRY_HASH, ENTRY_AGAIN, ENTRY_SUMS = 8, 9, 10, 12
@@ -31,29 +32,19 @@ KEY_FACTORS = (  # odd numbers with bits in no pattern, to spread words over the
 
 
 @inlined
-def _masked(word, size):
-    """The low `size` bytes of a number: none where size <= 0, all where it is 8 or more."""
-    bits = np.uint64(8 * min(max(8 - size, 0), 7))
-    return (word << bits) >> bits if size > 0 else np.uint64(0)
-
-
-@inlined
 def read_key(line, start, size, parts, to):
     """The first 32 bytes of a word of `size` bytes, zeros behind it, to parts[to : to + 4]; returns their hash.
 
     32 bytes from `start` on are read. The hash is cheaper than fastText's, and tells where a search in the table begins.
     """
-    parts[to] = _masked(load_u64(line, start), size)
-    parts[to + 1] = _masked(load_u64(line, start + 8), size - 8)
-    parts[to + 2] = _masked(load_u64(line, start + 16), size - 16)
-    parts[to + 3] = _masked(load_u64(line, start + 24), size - 24)
+    copy_key(parts, to, line, start, size)
     return _spread(parts, to)
 
 
 @inlined
 def _spread(parts, at):
-    value = parts[at] ^ (parts[at + 1] * KEY_FACTORS[1]) ^ (parts[at + 2] * KEY_FACTORS[2])
-    value = (value ^ (parts[at + 3] * KEY_FACTORS[3])) * KEY_FACTORS[0]
+    value = load(parts, at) ^ (load(parts, at + 1) * KEY_FACTORS[1]) ^ (load(parts, at + 2) * KEY_FACTORS[2])
+    value = (value ^ (load(parts, at + 3) * KEY_FACTORS[3])) * KEY_FACTORS[0]
     return value ^ (value >> np.uint64(32))
 
 
@@ -61,13 +52,13 @@ def _spread(parts, at):
 def find_entry(parts, of, value, seen, keys, stride, mask):
     """The entry of a word (of up to 32 bytes) in the table of words, or -1. Small, so that it is inlined."""
     slot = np.int64(value) & mask
-    while seen[slot] != 0:
-        if seen[slot] >> np.uint64(32) == value >> np.uint64(32):
-            at = np.int64(seen[slot] & LOW_HALF) - stride
-            differ = (keys[at] ^ parts[of]) | (keys[at + 1] ^ parts[of + 1])
-            if differ | (keys[at + 2] ^ parts[of + 2]) | (keys[at + 3] ^ parts[of + 3]) == 0:
-                return at
+    held = load(seen, slot)
+    while held != 0:
+        at = np.int64(held & LOW_HALF) - stride
+        if (held ^ value) & ~LOW_HALF == 0 and same_keys(keys, at, parts, of):
+            return at
         slot = (slot + 1) & mask
+        held = load(seen, slot)
     return -1
 
 
@@ -76,14 +67,14 @@ def new_entry(parts, of, value, seen, keys, stride, used):
     """An entry for a word that is not in the table of words: the next free one, which there must be."""
     mask = len(seen) - 1
     slot = np.int64(value) & mask
-    while seen[slot] != 0:
+    while load(seen, slot) != 0:
         slot = (slot + 1) & mask
-    at = used[0]
-    used[0] += stride
-    seen[slot] = (value & ~LOW_HALF) | np.uint64(used[0])
+    at = load(used, 0)
+    store(used, 0, at + stride)
+    store(seen, slot, (value & ~LOW_HALF) | np.uint64(at + stride))
     for k in range(4):
-        keys[at + k] = parts[of + k]
-    keys[at + ENTRY_AGAIN // 2] = 0
+        store(keys, at + k, load(parts, of + k))
+    store(keys, at + ENTRY_AGAIN // 2, 0)
     return at
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.kernels.compile import helper, inlined, kernel
-from stages.kernels.hashing import load_u8
+from stages.kernels.hashing import load, load_u8
 
 FNV_OFFSET = np.uint32(2166136261)
 FNV_PRIME = np.uint32(16777619)
@@ -42,15 +42,15 @@ def find_word(data, start, stop, value, words, word_offsets, slots):
     mask = len(slots) - 1
     slot = word_slot(value, mask)
     while True:
-        entry = slots[slot]
+        entry = load(slots, slot)
         if entry == 0:
             return -1, slot
         if np.uint32(entry >> np.uint64(32)) == value:
             word = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
-            begin = word_offsets[word]
-            if word_offsets[word + 1] - begin == stop - start:
+            begin = load(word_offsets, word)
+            if load(word_offsets, word + 1) - begin == stop - start:
                 k = 0
-                while k < stop - start and words[begin + k] == data[start + k]:
+                while k < stop - start and load_u8(words, begin + k) == load_u8(data, start + k):
                     k += 1
                 if k == stop - start:
                     return word, slot

@@ -28,6 +28,39 @@ NGRAM_BASE = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 @intrinsic
+def load(typingctx, data, index):
+    """data[index] of a contiguous 1-D array of numbers, without checks.
+
+    Numba's own `data[index]` looks each time whether the index counts from the end.
+    """
+    if not (isinstance(data, types.Array) and data.ndim == 1 and data.layout == "C" and isinstance(data.dtype, types.Number)):
+        return None
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        check_range(context, builder, array, args[1], args[1].type(1), "load")
+        return builder.load(builder.gep(array.data, [args[1]]))
+
+    return data.dtype(data, types.int64), codegen
+
+
+@intrinsic
+def store(typingctx, out, index, value):
+    """out[index] = value of a contiguous 1-D array of numbers, without checks; `value` is brought to the array's type."""
+    numbers = isinstance(out, types.Array) and out.ndim == 1 and isinstance(out.dtype, types.Number)
+    if not (numbers and out.layout == "C" and out.mutable):
+        return None
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        check_range(context, builder, array, args[1], args[1].type(1), "store")
+        builder.store(args[2], builder.gep(array.data, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, out.dtype), codegen
+
+
+@intrinsic
 def load_u8(typingctx, data, index):
     """data[index] of a contiguous uint8 array, as uint64, without bounds or sign checks."""
     if not (isinstance(data, types.Array) and data.dtype == types.uint8 and data.layout == "C"):

@@ -211,6 +211,17 @@ def _open_void(code, present, spans, names, values, data, at, out, s, stack, el,
 
 
 @light
+def _take_rendering_back(out, s, bl):
+    """The text before a script that holds a formula, where it shows that formula, goes."""
+    if s[L.RENDER_END] == s[L.W] and s[L.B0] <= s[L.RENDER_START] < s[L.W]:
+        take_back(out, s, s[L.RENDER_START], s[L.RENDER_PEND])
+    elif s[L.W] == s[L.B0] and s[L.NB] > 0 and s[L.RENDER_BLOCK] == s[L.NB] - 1:
+        s[L.NB] -= 1  # the block before shows it
+        s[L.W] = s[L.B0] = np.int64(bl[s[L.NB], L.B_START])
+        s[L.RENDER_BLOCK] = -1
+
+
+@light
 def _open_raw(code, key, length, present, spans, names, values, data, at, stop, out, s, stack, el, bl, notes):
     """A raw element: skipped, but for TeX and what is noted; returns where to go on, at its end tag.
 
@@ -219,6 +230,7 @@ def _open_raw(code, key, length, present, spans, names, values, data, at, stop, 
     if s[L.NO_END] >> code % 64 & 1:
         return at
     if code == _SCRIPT and has(present, _TYPE) and contains(data, spans[_TYPE, 0], spans[_TYPE, 1], _MML):
+        _take_rendering_back(out, s, bl)
         return at
     end = raw_end(data, at, stop, key, length)
     if end < 0:
@@ -231,12 +243,7 @@ def _open_raw(code, key, length, present, spans, names, values, data, at, stop, 
     elif code == _SCRIPT and has(present, _TYPE):
         begin, finish = np.int64(spans[_TYPE, 0]), np.int64(spans[_TYPE, 1])
         if contains(data, begin, min(finish, begin + 60), _MATH_TYPE):
-            if s[L.RENDER_END] == s[L.W] and s[L.B0] <= s[L.RENDER_START] < s[L.W]:
-                take_back(out, s, s[L.RENDER_START], s[L.RENDER_PEND])
-            elif s[L.W] == s[L.B0] and s[L.NB] > 0 and s[L.RENDER_BLOCK] == s[L.NB] - 1:
-                s[L.NB] -= 1  # the block before shows the same formula
-                s[L.W] = s[L.B0] = np.int64(bl[s[L.NB], L.B_START])
-                s[L.RENDER_BLOCK] = -1
+            _take_rendering_back(out, s, bl)
             display = contains(data, begin, min(finish, begin + 60), _DISPLAY_WORD)
             put_tex(data, at, end, True, display, names, values, out, s, stack, el, bl)
         elif contains(data, begin, min(finish, begin + 60), _LD_JSON):

@@ -10,8 +10,8 @@ from stages.kernels.html_marks import contains, has
 from stages.kernels.html_tables import ATTRIBUTE, KATEX, TAG, words
 from stages.kernels.html_text import put_byte
 
-_MATH, _MROW, _MSUP, _MSUB, _MSUBSUP, _MFRAC, _MSQRT, _MUNDER, _MUNDEROVER, _MTD = (
-    TAG[name] for name in words("math mrow msup msub msubsup mfrac msqrt munder munderover mtd")
+_MATH, _MROW, _MSUP, _MSUB, _MSUBSUP, _MFRAC, _MSQRT, _MUNDER, _MUNDEROVER, _MTR, _MTD = (
+    TAG[name] for name in words("math mrow msup msub msubsup mfrac msqrt munder munderover mtr mtd")
 )
 _ALTTEXT, _LATEX, _DISPLAY = (ATTRIBUTE[name] for name in ("alttext", "data-latex", "display"))
 _BLOCK_WORD = np.frombuffer(b"block", np.uint8)
@@ -43,7 +43,9 @@ def child_of_math(code, at, out, s, stack, el, bl):
         elif tag == _MSUP or before == 2:
             sign = np.int64(0x5E)
         put_byte(sign, at, out, s, stack, el, bl)
-    elif tag != _MATH and before and code == _MTD:
+    elif tag != _MATH and before and (code == _MTD or code == _MTR):
+        if code == _MTR:
+            put_byte(0x3B, at, out, s, stack, el, bl)
         s[L.PEND] = 1
     if code == _MSQRT:
         for byte in (0xE2, 0x88, 0x9A):  # the sign of a root

@@ -11,7 +11,8 @@ from stages.kernels.compile import helper
 from stages.kernels.hashing import load_u8
 from stages.kernels.pii_words import DIGIT, KINDS, LETTER, NO_CALL, has_word, is_called, is_kind, word_before
 
-SPACE, HYPHEN, DOT, SLASH, WIDE = 1, 2, 4, 8, 16  # separators of groups; WIDE: a hyphen between spaces
+SPACE, HYPHEN, DOT, SLASH, WIDE = 1, 2, 4, 8, 16  # separators of groups; WIDE: a hyphen beside spaces
+AREA = 32  # a slash between spaces, behind a code of an area
 MOST_GROUPS = 8
 _AT, _DOT, _OPEN, _CLOSE, _PLUS, _MINUS, _SLASH, _LOW, _HASH = (ord(c) for c in "@.()+-/_#")
 _SQUARE, _SQUARE_END, _COMMA, _DOLLAR, _EXTENSION = (ord(c) for c in "[],$x")
@@ -31,25 +32,42 @@ _CODES = _country_codes()
 
 
 @helper
+def _hyphen(data, at, stop):
+    """Bytes of a hyphen or a short dash at `at`; 0 for none."""
+    if at < stop and load_u8(data, at) == _MINUS:
+        return 1
+    dash = at + 2 < stop and load_u8(data, at) == 0xE2 and load_u8(data, at + 1) == 0x80
+    return 3 if dash and 0x90 <= load_u8(data, at + 2) <= 0x93 else 0
+
+
+@helper
+def _space(data, at, stop):
+    return np.int64(at < stop and load_u8(data, at) == 32)
+
+
+@helper
 def _separator(data, at, stop):
     """(kind, position behind) of one separator between groups of digits; kind 0 for none."""
     if at >= stop:
         return 0, at
     byte = load_u8(data, at)
     if byte == 32:
-        if at + 2 < stop and load_u8(data, at + 1) == _MINUS and load_u8(data, at + 2) == 32:
-            return WIDE, at + 3
+        if at + 2 < stop and load_u8(data, at + 1) == _SLASH and load_u8(data, at + 2) == 32:
+            return AREA, at + 3
+        size = _hyphen(data, at + 1, stop)
+        if size:
+            return WIDE, at + 1 + size + _space(data, at + 1 + size, stop)
         return SPACE, at + 1
-    if byte == _MINUS:
-        return HYPHEN, at + 1
+    size = _hyphen(data, at, stop)
+    if size:
+        space = _space(data, at + size, stop)
+        return WIDE if space else HYPHEN, at + size + space
     if byte == _DOT:
         return DOT, at + 1
     if byte == _SLASH:
         return SLASH, at + 1
     if byte == 0xC2 and at + 1 < stop and load_u8(data, at + 1) == 0xA0:
         return SPACE, at + 2
-    if byte == 0xE2 and at + 2 < stop and load_u8(data, at + 1) == 0x80 and 0x90 <= load_u8(data, at + 2) <= 0x93:
-        return HYPHEN, at + 3
     return 0, at
 
 
@@ -67,7 +85,7 @@ def _groups(data, at, stop, starts, ends, kinds):
     One group may stand in brackets. More than the arrays hold: one more than they hold.
     """
     count = 0
-    closed = False
+    closed = slash = False
     while True:
         closing = _closing(data, at, stop)
         if closing and not closed:
@@ -93,6 +111,10 @@ def _groups(data, at, stop, starts, ends, kinds):
         kind, behind = _separator(data, at, stop)
         if kind == 0 and at == end and not _closing(data, at, stop):
             return count
+        if kind == AREA:
+            if slash or count > 3:
+                return count
+            slash = True
         if count < MOST_GROUPS:
             kinds[count] = kind
         at = behind
@@ -139,7 +161,7 @@ def _with_trunk_zero(data, starts, ends, kinds, count, total, separators, bracke
         pairs = pairs and size == 2
         zeros = zeros and size == 3 and load_u8(data, starts[k]) == 48
         exchange = k > 0 and k == count - 1 and (bracket or kinds[k] == HYPHEN)  # 030 12345-0
-        if (size < 2 and not exchange) or (kinds[k] == SLASH and k > 1):
+        if (size < 2 and not exchange) or ((kinds[k] == SLASH or kinds[k] == AREA) and k > 1):
             return False
     if length == 5 and count == 2 and ends[1] - starts[1] == 4 and separators == HYPHEN:
         return False  # a ZIP code
@@ -154,7 +176,7 @@ def _phone_groups(data, first, at, plus, starts, ends, kinds, count, whole, agai
     for k in range(count):
         total += ends[k] - starts[k]
         if k:
-            separators |= HYPHEN if kinds[k] == WIDE else kinds[k]
+            separators |= HYPHEN if kinds[k] == WIDE else SLASH | AREA if kinds[k] == AREA else kinds[k]
     one, two = load_u8(data, starts[0]), load_u8(data, starts[0] + 1) if ends[0] - starts[0] > 1 else np.uint64(0)
     length = ends[0] - starts[0]
     if plus:
@@ -166,6 +188,7 @@ def _phone_groups(data, first, at, plus, starts, ends, kinds, count, whole, agai
         return False
     called = again or is_called(data, first, at)
     date = count > 2 and length == 2 and ends[1] - starts[1] == 2 and ends[2] - starts[2] == 4
+    date = date and (count == 3 or kinds[3] == SPACE)
     bracket = starts[0] > at
     k = 1 if count > 2 and length == 1 and (one == 49 or one == 56) else 0  # a trunk prefix
     if (one == 56 or bracket or called) and _russian(data, starts, ends, k, count):
@@ -183,8 +206,14 @@ def _phone_groups(data, first, at, plus, starts, ends, kinds, count, whole, agai
             return True  # (11) 91234-5678
     if one == 49 and two >= 51 and count == 3 and length == 3 and ends[1] - starts[1] == 4 and ends[2] - starts[2] == 4:
         return separators == SPACE or separators == HYPHEN
-    if one == 48 and two != 48 and count > 1 and 2 <= length <= 5 and 9 <= total <= 12 and not date:
-        return not number_before and _with_trunk_zero(data, starts, ends, kinds, count, total, separators, bracket)
+    most = 13 if called and separators & SLASH else 12  # with an extension
+    if separators & AREA and not (called or bracket):
+        return False
+    if one == 48 and two != 48 and count > 1 and 2 <= length <= 5 and 9 <= total <= most and not date:
+        if _with_trunk_zero(data, starts, ends, kinds, count, total, separators, bracket):
+            return not number_before
+        if number_before:
+            return False
     return called and 7 <= total <= 15 and not date and not separators & SLASH
 
 
@@ -252,7 +281,8 @@ def phone_end(data, first, last, at, stop, starts, ends, kinds):
         return np.int64(-1)
     again = _is_again(data, last, at)
     for n in range(count, 0, -1):
-        if n < count and kinds[n] != SPACE and kinds[n] != WIDE:
+        cut = n == count or kinds[n] == SPACE or kinds[n] == WIDE or kinds[n] == AREA
+        if not cut and not (plus and kinds[n] == SLASH):
             continue
         end = ends[n - 1]
         if n == 1 and not plus and starts[0] > at:

@@ -38,7 +38,8 @@ def word_set(words: str) -> np.ndarray:
 KINDS = _byte_kinds()
 CALL = word_set(
     "call phone phones telephone tel mobile mob cell cellphone fax ph dial ring hotline helpline landline whatsapp sms contact "
-    "telefon telefax fon handy mobil rufnummer téléphone tél appelez portable teléfono telefono tfno tlf móvil llame telefone "
+    "telefon telefax fon handy mobil rufnummer telefonnummer telefonisch faxnummer mobilnummer handynummer kundenhotline "
+    "servicehotline infotelefon téléphone tél appelez portable teléfono telefono tfno tlf móvil llame telefone "
     "celular тел телефон звоните 电话 電話 手机"
 )
 TO_NUMBER = word_set("us me him her them at on to no nr number numbers is the our my today unter al a au le la el número numéro")
@@ -88,10 +89,17 @@ def words_hash(data, start, end):
 
 @helper
 def _word_start(data, first, end):
-    """Where the word that ends at `end` begins; `end` where there is none, or one that is too long."""
+    """Where the word that ends at `end` begins, behind punctuation of any script; `end` where there is none, or one too long."""
     start = end
     while start > first and end - start <= LONGEST_WORD and is_kind(data, start - 1, LETTER):
         start -= 1
+        byte = load_u8(data, start)
+        if byte >= 0xC2:
+            second = load_u8(data, start + 1)
+            general = (byte == 0xE2 and second <= 0x82) or (byte == 0xE3 and second == 0x80)
+            if byte == 0xC2 or general or (byte == 0xEF and second >= 0xBC):
+                start += 2 if byte == 0xC2 else 3
+                break
     return start if end - start <= LONGEST_WORD else end
 
 

@@ -15,6 +15,57 @@ from numba.extending import intrinsic
 
 from stages.kernels.bounds import check_range
 
+KEY = 32  # bytes
+
+
+def _key_pointer(context: Any, builder: Any, kind: Any, value: Any, at: Any, what: str) -> Any:
+    """The 32 bytes of an array from the item `at` on, as a pointer to a vector."""
+    array = context.make_array(kind)(context, builder, value)
+    check_range(context, builder, array, at, at.type(KEY * 8 // kind.dtype.bitwidth), what)
+    return builder.bitcast(builder.gep(array.data, [at]), ir.VectorType(ir.IntType(8), KEY).as_pointer())
+
+
+@intrinsic
+def copy_key(typingctx: Any, out: Any, to: Any, data: Any, at: Any, size: Any) -> Any:
+    """The `size` bytes of data[at:] (uint8), at most 32, and zeros behind them, to the 32 bytes of out[to:] (uint64).
+
+    Nothing is checked: 32 bytes must lie within both arrays.
+    """
+    if not (isinstance(out, types.Array) and out.dtype == types.uint64 and out.mutable and isinstance(data, types.Array)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source = _key_pointer(context, builder, signature.args[2], arguments[2], arguments[3], "copy_key")
+        target = _key_pointer(context, builder, signature.args[0], arguments[0], arguments[1], "copy_key")
+        byte, size = ir.IntType(8), arguments[4]
+        most = size.type(KEY)
+        size = builder.select(builder.icmp_signed("<", size, most), size, most)
+        vector = ir.VectorType(byte, KEY)
+        inside = builder.icmp_unsigned("<", vector(list(range(KEY))), everywhere(builder, builder.trunc(size, byte), KEY))
+        builder.store(builder.select(inside, builder.load(source, align=1), vector([0] * KEY)), target, align=8)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, data, types.int64, types.int64), generate
+
+
+@intrinsic
+def same_keys(typingctx: Any, a: Any, at: Any, b: Any, of: Any) -> Any:
+    """Whether the 32 bytes of a[at:] and of b[of:] (uint64 both) are the same. Nothing is checked."""
+    if not all(isinstance(one, types.Array) and one.dtype == types.uint64 for one in (a, b)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(8 * KEY)
+        first, second = (
+            builder.load(builder.bitcast(pointer, wide.as_pointer()), align=8)
+            for pointer in (
+                _key_pointer(context, builder, signature.args[k], arguments[k], arguments[k + 1], "same_keys") for k in (0, 2)
+            )
+        )
+        return builder.icmp_unsigned("==", first, second)
+
+    return types.boolean(a, types.int64, b, types.int64), generate
+
 
 @intrinsic
 def add_eight(typingctx: Any, sums: Any, to: Any, rows: Any, at: Any) -> Any:

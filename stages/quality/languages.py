@@ -59,4 +59,6 @@ def _suggestion(label: str, known: dict[str, str]) -> str:
             return f"; did you mean {found}?"
     near = difflib.get_close_matches(plain, [*by_name, *known], 1)
     found = by_name.get(near[0], near[0]) if near else None
-    return f"; did you mean {found}?" if found in known else f"; it has {', '.join(sorted(known)[:12])} ..."
+    if found in known:
+        return f"; did you mean {found}?"
+    return f"; it has {', '.join(sorted(known)[:12])}" + (" ..." if len(known) > 12 else "")

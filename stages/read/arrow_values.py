@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 INVALID_UTF8 = "invalid UTF-8 in other fields than the text was replaced"
+SAME_NAME = "of columns with one name the first kept it, and those behind it became NAME#2, NAME#3"
 NUMBERS = "NaN and infinities became null"
 ITEM_BYTES = 16  # that an item of fixed width counts, for it becomes a Python object and digits
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}

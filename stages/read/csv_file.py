@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 
 from stages.errors import InputError
-from stages.read.arrow_values import unique_names
+from stages.read.arrow_values import SAME_NAME, unique_names
 from stages.read.builder import EVENTS, DocumentBuilder
 from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
 from stages.read.json_values import BARE_CR, INVALID_UTF8, listed
@@ -50,6 +50,8 @@ def read(
         on_event(Skipped(file, "empty line", table.empty, 0))
     if table.mended:
         on_event(Repaired(file, INVALID_UTF8, table.mended))
+    if table.renamed:
+        on_event(Repaired(file, SAME_NAME, table.renamed))
 
 
 class _TooLong(Exception):
@@ -99,7 +101,7 @@ class _Lines:
             if line is None:
                 return True
             self._passed(line)
-            inside ^= _is_odd(line)
+            inside = not _is_odd(line)
         return False
 
     def _lines(self, pieces: Pieces, size: int, limit: int) -> Iterator[bytes | TooLong]:
@@ -133,7 +135,8 @@ class _Table:
         self.label = file  # what ids of rows without one call it
         self.rows = DocumentBuilder(file, batch_bytes)
         self.record, self.events = 1, 0
-        self.empty = self.mended = 0
+        self.empty = self.mended = self.renamed = 0
+        self.same_name = False  # of two columns
         self.names: list[str] = []
 
     def documents(self, reader: Iterator[list[str]]) -> Iterator[pa.RecordBatch]:
@@ -170,6 +173,7 @@ class _Table:
             other = next((mark for mark in DELIMITERS if self.spec.text_field in row[0].split(mark)), None)
             fix = f"set `read.delimiter` to {other!r}" if other and len(row) == 1 else _TEXT_FIELD
             raise InputError(self.file, f"{reason}: {fix}")
+        self.same_name = len(set(row)) < len(row)
         return unique_names(row)
 
     def _add(self, row: list[str]) -> None:
@@ -181,6 +185,7 @@ class _Table:
             self._problem(f"`strict` refuses it: {INVALID_UTF8}", cut=False)
             return
         self.mended += self.lines.bad
+        self.renamed += self.same_name
         values = dict(zip(self.names, row, strict=True))
         text = values.pop(self.spec.text_field)
         id, url = (values.pop(name, None) if name else None for name in (self.spec.id_field, self.spec.url_field))

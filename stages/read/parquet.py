@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from stages.document import DOCUMENT, text_buffers
 from stages.errors import InputError
 from stages.read.arrow_values import INVALID_UTF8 as OTHER_INVALID_UTF8
-from stages.read.arrow_values import json_rows, row_sizes, unique_names
+from stages.read.arrow_values import SAME_NAME, json_rows, row_sizes, unique_names
 from stages.read.builder import binary_column
 from stages.read.events import Dropped, Event, Problem, Repaired
 from stages.read.json_values import INVALID_UTF8, listed
@@ -27,7 +27,6 @@ from stages.read.settings import Part, ReadSpec
 
 PAGE_BUFFER = 1 << 20  # bytes of a column read ahead
 TOO_LARGE = "the column {!r} was left out, for its pages are too large for run.task_memory"
-SAME_NAME = "of columns with one name the first kept it, and those behind it became NAME#2, NAME#3"
 
 
 def read(

@@ -78,11 +78,11 @@ def tokenize_part(
     out_prefix: str | Path,
     held_out_fraction: float = 0.0,
     salt: str = "",
-    verify: int = 2,
+    verify: int = 1,
 ) -> TokenPart:
     """Write PREFIX.train.tokens, PREFIX.train.parquet and the same for held_out; documents keep their order.
 
-    `verify` documents of the part, chosen by hash, are encoded by the reference too; a difference raises
+    `verify` documents of the part, the first by hash, are encoded by the reference too; a difference raises
     TokenizerMismatch with the document's id. The files are written in place: the caller commits them.
     """
     books = StepBooks("tokenize")

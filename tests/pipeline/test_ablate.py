@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import math
 import pickle
@@ -127,14 +126,14 @@ def test_arms_are_compared_and_gone_on_with(tmp_path: Path, capsys: pytest.Captu
 
 
 def kill_in_training(command: list[str], folder: Path) -> None:
-    """Start a command, kill it where the training into a folder has begun, and wait for that to be over."""
+    """Start a command, kill it where the process that trains into a folder has begun, and wait for the end of that one too."""
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
-        while not (folder / ".lock").exists():
+        while not (folder / "log.txt").exists():
             assert running.poll() is None
             time.sleep(0.01)
         running.kill()
-    with (folder / ".lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    while subprocess.run(["pgrep", "-f", str(folder)], stdout=subprocess.DEVNULL, check=False).returncode == 0:
+        time.sleep(0.05)
 
 
 def losses(rng: np.random.Generator, shift: float = 0.0, count: int = 400) -> list[Loss]:

@@ -117,7 +117,7 @@ def test_it_is_as_a_dedup_of_both_with_the_old_ones_first(folder: Path, name: st
 
 
 def test_why_and_clusters_name_the_old_run(folder: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = run(folder, "named", ["second"], {"method": "exact", "against": ["runs/first-exact"]})
+    out = run(folder, "named", ["second"], {"method": "exact", "against": ["runs/first-exact"], "keep_old": True})
     key, kept_for = next(item for item in removed(out).items() if "first-exact" in item[1])
     capsys.readouterr()
     assert main(["why", str(out), key]) == 0
@@ -168,6 +168,7 @@ def test_nothing_is_done_twice_and_another_index_is_noticed(folder: Path, capsys
         ({"method": "minhash", "verify": 0.8, "against": ["runs/x"]}, "verify reads the texts of copies"),
         ({"method": "bff", "against": ["runs/first-exact"]}, "keeps no index of a dedup by bff .* with `save: true`"),
         ({"method": "bff", "against": ["runs/first-exact"], "load": "x.bloom"}, "load and against are both given"),
+        ({"method": "exact", "against": ["runs/x"], "keep_old": False}, "keep_old is false: documents of the runs in"),
         ({"method": "substring", "against": ["runs/first-exact"]}, "against"),
     ],
 )

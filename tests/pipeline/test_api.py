@@ -153,9 +153,13 @@ def test_a_mistake_is_one_sentence(run: pipeline.Run, ask, message: str) -> None
 
 
 def test_importing_is_cheap() -> None:
-    """`import pipeline` loads nothing; what runs a recipe loads neither Ray nor PyTorch nor datatrove."""
-    heavy = {"ray", "torch", "datatrove", "pandas", "duckdb", "pyarrow"}
-    loaded = f"print({{name.partition('.')[0] for name in sys.modules}} & {heavy})"
-    for code, found in (("import sys, pipeline", set()), ("import sys, pipeline; pipeline.run", {"pyarrow"})):
+    """`import pipeline` loads nothing; what runs a recipe loads neither Ray nor PyTorch nor datatrove; `status` no kernels."""
+    heavy = {"ray", "torch", "datatrove", "pandas", "duckdb", "pyarrow", "numba", "tokenizers"}
+    loaded = f"print(sorted({{name.partition('.')[0] for name in sys.modules}} & {heavy}))"
+    for code, found in (
+        ("import sys, pipeline", []),
+        ("import sys, pipeline; pipeline.run", ["numba", "pyarrow", "tokenizers"]),
+        ("import sys, pipeline.commands.status, pipeline.questions.status", []),
+    ):
         done = subprocess.run([sys.executable, "-c", f"{code}; {loaded}"], capture_output=True, text=True)
         assert done.stdout.strip() == str(found), done

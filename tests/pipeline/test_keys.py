@@ -27,6 +27,7 @@ from pipeline.cli import main
 from pipeline.jobs.inputs import NamedStep
 from pipeline.plan import code, node
 from pipeline.plan.node import Job
+from pipeline.questions.inspect import inspect
 from pipeline.recipe import Recipe, Tasks
 from stages.dedup.spec import Bff, Exact, MinHash, Substring, Url
 from stages.marks import Mark, in_key, marks_of
@@ -284,8 +285,10 @@ def test_results_of_other_code_may_be_kept_on_purpose(recipe: Path, copied: Path
     assert json.loads(done.stdout)["tasks_run"] == 0
     kept = len([name for name in keys(recipe) if name.startswith("documents/web/0/")])
     assert load_manifest(out)["made_by"]["results_of_other_code"] == kept
-    assert "nothing to do" in call(copied, str(recipe), "--out", out).stdout
+    done = call(copied, str(recipe), "--out", out)
+    assert "nothing to do" in done.stdout and f"{kept} tasks' results are of other code" in done.stderr
     assert load_manifest(out)["made_by"]["results_of_other_code"] == kept  # also when nobody asks for it any more
+    assert inspect(out, quick=True).notes[0].startswith(f"{kept} tasks' results are of other code")
     module.write_text(module.read_text() + "\nCHANGED = 2\n")
     assert call(copied, str(recipe), "--out", out).returncode == 0
     assert load_manifest(out)["made_by"]["results_of_other_code"] == 0

@@ -17,7 +17,8 @@ import pytest
 from pipeline import execute, place
 from pipeline.carry_out import Options, run_recipe
 from pipeline.execute import Finished, Surroundings
-from pipeline.memory import cpu_time, peak, release, reset_peak
+from pipeline.ledger import Ref
+from pipeline.memory import cpu_time, held, peak, release, reset_peak
 from pipeline.plan.node import Node
 from pipeline.progress import Progress
 from pipeline.recipe import build_recipe
@@ -118,3 +119,32 @@ def test_a_worker_keeps_no_model_of_the_tasks_that_it_has_run(tmp_path: Path, mo
         assert len(loaded) >= 4 and not any(one() for one in loaded)
     finally:
         gc.enable()
+
+
+def test_memory_is_given_back_between_stages_and_where_much_is_held(monkeypatch):
+    """Small tasks of a stage keep what those before them freed; what a large one held does not stay."""
+    calls: list[int] = []
+    monkeypatch.setattr(execute, "release", lambda: calls.append(1))
+    monkeypatch.setattr(execute, "held", lambda: held_now)
+    held_now = 100 << 20
+    for ref, expected in (
+        (Ref("documents", "web", "0", 0), 1),
+        (Ref("documents", "web", "0", 1), 1),
+        (Ref("documents", "web", "1", 0), 2),
+        (Ref("tokenize", "web", "1", 0), 3),
+        (Ref("tokenize", "code", "1", 0), 4),
+        (Ref("tokenize", "code", "1", 1), 4),
+    ):
+        execute._let_go(Node(ref, None, 0))  # type: ignore[arg-type]
+        assert len(calls) == expected, ref
+    held_now = 1 << 30
+    execute._let_go(Node(Ref("tokenize", "code", "1", 2), None, 0))  # type: ignore[arg-type]
+    assert len(calls) == 5
+
+
+def test_what_is_held_is_told_at_any_moment():
+    before = held()
+    kept = np.ones(SIZE, np.uint8)
+    assert held() >= before + 0.9 * SIZE
+    del kept
+    assert held() < before + 0.5 * SIZE

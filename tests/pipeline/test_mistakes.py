@@ -171,6 +171,18 @@ MISTAKES = {
         "data/a.warc",
         files={"data/a.warc": b"WARC/1.0\r\n"},
     ),
+    "metadata records, which nobody asked for": Mistake(
+        ("sources.web.read: data/a.warc.wat.gz holds metadata about pages", "record_types: [metadata]", "name WARC or WET files"),
+        "data/docs.jsonl",
+        "data/a.warc.wat.gz",
+        files={"data/a.warc.wat.gz": b"WARC/1.0\r\n"},
+    ),
+    "records of another type": Mistake(
+        ("no document was read; there were conversion (1)", "`read.record_types` can name: conversion"),
+        "data/docs.jsonl]",
+        "data/a.warc], mime_types: [text/plain]",
+        files={"data/a.warc": b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: 5\r\n\r\nwords\r\n\r\n"},
+    ),
     "extraction without pages": steps(
         "      - extract\n", "sources.web.steps.extract", "data/docs.jsonl holds none", "take the step out"
     ),

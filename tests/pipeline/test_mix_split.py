@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +18,16 @@ from split_runs import SPLIT, run, write
 
 from pipeline.cli import main
 from stages.tokens.shard_format import Manifest, load_manifest
+from trainer.fetched import fetched
 from trainer.loader.data import DataError, Packing, open_data
 from trainer.loader.materialize import materialize
 
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = {"by": "gopher_quality.words", "at": [12, 40.5], "repeats": [0.5, 1, 3]}
 RULES: dict[str, Any] = {
     "grid": SPLIT,
     "values": WORDS,
+    "quantiles": {"by": "gopher_quality.words", "quantiles": [number / 20 for number in range(1, 20)]},
     "year and site": [{"by": "year", "at": [2012]}, {"by": "domain", "labels": {"news": ["news.example"]}}],
     "copies": {"by": "dedup.copies", "formula": "1 + log2(x)", "step": 0.5, "most": 3},
     "one": [],
@@ -83,6 +90,9 @@ def test_a_source_split_afterwards_is_one_split_by_its_recipe(
     for name, entry in theirs["sources"].items():
         assert bare(ours["sources"][name]) == bare(entry)
     read: tuple[tuple[int, Packing], ...] = ((2, "concatenate"), (7, "concatenate"), (64, "concatenate"), (16, "best_fit"))
+    if not split and base == "whole":  # neighbours are one range: the source as one has hardly more of them than shards
+        shards = ours["sources"]["web"]["shards"]
+        assert sum(shard.get("ranges", 0) for shard in shards) < len(shards) + len(ours.get("whole", {})["web/train"])
     for length, packing in read:
         data = [open_data(folder, length, packing=packing) for folder in (tmp_path / "m", reference)]
         found = [one.train.read(0, len(one.train), documents=True) for one in data]
@@ -126,6 +136,20 @@ def test_no_token_is_written_and_all_commands_know_the_parts(
     again = pickle.loads(pickle.dumps(mine))  # as a worker gets it, with files opened
     count = len(mine)
     assert count > len(tokens) and np.array_equal(again.tokens(0, count), found.train.tokens(0, count))
+
+
+def test_sources_of_one_name_are_split_each_by_itself(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(path) for path in runs.values()]
+    asked = ["mix", *folders, "--split", f"{folders[0]}/web=[]", "--split", f"{folders[1]}/web=[]", "--out", str(tmp_path / "m")]
+    assert main([*asked, "--rename", f"{folders[1]}/web=second"]) == 0
+    assert main(["inspect", str(tmp_path / "m")]) == 0
+    assert "no problems" in capsys.readouterr().out
+    manifest = load_manifest(tmp_path / "m")
+    assert set(manifest.get("whole", {})) == {"web/train", "web/held_out", "web/train_2", "web/held_out_2"}
+    assert main(["mix", *folders, "--split", "web=[]"]) == 2
+    assert f"--split web: a source of {folders[0]} and of {folders[1]}; write {folders[0]}/web" in capsys.readouterr().err
 
 
 def test_materialized_parts_are_read_as_before(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -182,6 +206,8 @@ def test_what_is_asked_of_the_whole_source_is_left_out(tmp_path: Path, capsys: p
     assert main(["mix", str(out), "--split", f"web={json.dumps(WORDS)}", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["notes"] == ["what was asked of web is left out: it is split otherwise now"]
+    assert main(["mix", str(out), "--split", f"web={json.dumps(WORDS)}"]) == 0
+    assert "gopher_quality.words: words1 below 12; words2 from 12 below 40.5; words3 from 40.5" in capsys.readouterr().out
     for wrong, sentence in (
         ('web={by: year, at: [2012]}', "sources.web: metadata: parts were let go (run.keep is measures)"),
         ('web={by: gopher_quality.word, at: [1]}', "gopher_quality has no measure 'word'; did you mean words?"),
@@ -214,3 +240,34 @@ def test_a_grid_has_its_axes_in_their_order(runs: dict[str, Path], tmp_path: Pat
     assert grid["axes"] == ["gopher_quality.words", "domain"] and grid["columns"] == ["wiki", "news", "other"]
     assert list(grid["rows"]) == [f"words{number}" for number in range(1, 14)]
     assert list(grid["where"]["gopher_quality.words"].values())[:3] == ["below 4", "from 4 below 5", "from 5 below 6"]
+    # The report of the run draws it, in place of the run's own mixture.
+    assert main(["report", str(runs["whole"]), "--mixture", str(tmp_path / "m")]) == 0
+    page = (tmp_path / "m/report.html").read_text()
+    assert "web by gopher_quality.words and domain" in page and "web-words13-other" in page
+    capsys.readouterr()
+    assert main(["report", str(runs["other"]), "--mixture", str(tmp_path / "m")]) == 2
+    assert "is no mixture that was made of" in capsys.readouterr().err
+
+
+def test_a_run_on_s3_is_split_there(runs: dict[str, Path], tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "cache"))
+    remote = run(recipe(tmp_path / "in", []), s3.uri("runs", "split"))  # type: ignore[arg-type]
+    out = s3.uri("mixed")
+    assert main(["mix", str(remote), "--split", f"web={json.dumps(WORDS)}", "--files", "copy", "--out", out]) == 0
+    assert main(["inspect", out]) == 0
+    mixed(runs["whole"], tmp_path / "m", WORDS)
+    ours, theirs = open_data(fetched(out), 16), open_data(tmp_path / "m", 16)
+    assert ours.fingerprint == theirs.fingerprint
+    assert np.array_equal(ours.train.tokens(0, len(ours.train)), theirs.train.tokens(0, len(ours.train)))
+
+
+def test_killed_it_goes_on(runs: dict[str, Path], tmp_path: Path) -> None:
+    asked = ["mix", str(runs["whole"]), "--split", f"web={json.dumps(WORDS)}", "--out"]
+    assert main([*asked, str(tmp_path / "once")]) == 0
+    for count in (40, 150):
+        command = [sys.executable, "tests/kill_at.py", str(count), *asked, str(tmp_path / "killed")]
+        assert subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode == -signal.SIGKILL
+    assert main([*asked, str(tmp_path / "killed")]) == 0
+    found = [{path.name: path.read_bytes() for path in (tmp_path / name / "tokens").rglob("*.*")} for name in ("once", "killed")]
+    assert found[0] == found[1]
+    assert load_manifest(tmp_path / "once") == load_manifest(tmp_path / "killed")

@@ -131,6 +131,17 @@ KATEX = (
         ("<img class='emoji' alt='☺' src='x.png'>", "☺"),
         ("\\(a^2+b^2\\) and $$c^2$$", "\\(a^2+b^2\\) and $$c^2$$"),
         ("<math><mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow><mi>c</mi></mfrac></math>", "(a+b)/c"),
+        (
+            "<span class='MathJax'><span>x</span><span class='MJX_Assistive_MathML'><math><mi>x</mi></math></span></span>"
+            "<script type='math/mml'><math><mi>x</mi></math></script>",
+            "x",
+        ),
+        ("<script type='math/mml'><math><mi>x</mi></math></script>", "x"),
+        (
+            "<math><mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr> <mtr><mtd><mn>3</mn></mtd></mtr></mtable>"
+            "</math>",
+            "1 2; 3",
+        ),
         ("<math> <msubsup> <mi>x</mi> <mn>1</mn> <mn>2</mn> </msubsup> </math>", "x_1^2"),
     ],
 )  # fmt: skip

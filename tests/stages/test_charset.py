@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import re
 
 import endec
 import pytest
@@ -10,9 +11,8 @@ import webencodings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.charset import as_dclm, as_utf8, decode
-from stages.encodings import MULTI_BYTE, UTF16, Decoded, decode_as, table_of
-from stages.meta_charset import declared_in_page
+from stages.charset import _in_runs, _words, as_dclm, as_utf8, decode
+from stages.encodings import MULTI_BYTE, Decoded, table_of
 
 # Text of each language, and the encodings in which pages have it.
 LANGUAGES = {
@@ -307,46 +307,6 @@ def test_escapes():
     assert decode(b"\x1b[31mmill\x1b(B\x1b[m").text == "\x1b[31mmill\x1b(B\x1b[m"
 
 
-@pytest.mark.parametrize(
-    ("raw", "declared", "text", "replaced"),
-    [
-        (b"\x93caf\xe9\x94 it\x92s", "iso-8859-1", "“café” it’s", 0),  # windows-1252 under the names that it has
-        (b"\x93caf\xe9\x94", "us-ascii", "“café”", 0),
-        ("Мельница у реки ".encode("windows-1251") + b"\x98", "windows-1251", "Мельница у реки \x98", 0),
-        ("Καλημέρα κόσμε ".encode("windows-1253") + b"\xd2", "windows-1253", "Καλημέρα κόσμε ", 1),
-        ("שלום עולם ".encode("windows-1255") + b"\xd9!", "windows-1255", "שלום עולם \ufffd!", 1),
-        (b"\x8cc\xb9\xe6\xb0\xa2\xc7\xcf", "euc-kr", "똠방각하", 0),  # UHC
-        (b"\xad\xbb\xb4\xe4\x9d\xef\x9d\xcf", "big5-hkscs", "香港嘅嘢", 0),
-        (b"\xc6\xa1\xf9\xd6", "big5", "①碁", 0),  # ETEN
-        (b"\x87\x40\x8a\x94\x8e\xae", "shift_jis", "①株式", 0),  # NEC
-        (b"\xad\xa1\xb3\xf4\xbc\xb0", "euc-jp", "①株式", 0),
-        (b"\xd6\xd0\xb9\xfa \x80 100", "gbk", "中国 € 100", 0),
-        (b"\xd6\xd0\xb9\xfa \x94\x39\xfc\x36", "gb2312", "中国 😀", 0),
-        (b"abc \xed\xa0\xbd\xed\xb8\x80 M\xc3\xbchle", "utf-8", "abc \ufffd\ufffd\ufffd\ufffd\ufffd\ufffd Mühle", 6),
-    ],
-)
-def test_encodings_as_the_standard_has_them(raw, declared, text, replaced):
-    assert decode(raw, declared) == Decoded(text, replaced)
-
-
-def test_what_a_page_declares():
-    found = {
-        b'<meta charset="gbk">': ["gbk"],
-        b"<META CHARSET=gbk />": ["gbk"],
-        b"<meta http-equiv='Content-Type' content='text/html; charset=koi8-r'>": ["koi8-r"],
-        b'<meta content="text/html;charset=koi8-r" http-equiv=content-type>': ["koi8-r"],
-        b'<meta name="description" content="charset=gbk is old">': [],
-        b'<!-- <meta charset="gbk"> --><meta charset=big5>': ["big5"],
-        b'<!-- <meta charset="gbk">': [],
-        b'<meta name="x" content="a > b" charset="big5">': ["big5"],
-        b'<?xml version="1.0" encoding="ISO-8859-1"?><html>': ["ISO-8859-1"],
-        b'\n<?xml version="1.0" encoding=\'a\'?><meta charset="b"><meta charset="c">': ["b", "c", "a"],
-        b"<!--" + b"x" * 4000 + b'--><meta charset="gbk">': ["gbk"],
-        b"<metadata charset=gbk><p>charset=gbk": [],
-    }
-    assert {raw: list(declared_in_page(raw)) for raw in found} == found
-
-
 @given(st.binary(max_size=300), st.sampled_from([None, "bogus", *webencodings.LABELS]))
 @settings(max_examples=500, deadline=None)
 def test_no_bytes_raise(raw, label):
@@ -354,27 +314,6 @@ def test_no_bytes_raise(raw, label):
     found.text.encode()
     assert found.replaced >= 0
     assert found.replaced >= found.text.count("\ufffd") - len(raw)
-
-
-@given(
-    st.lists(
-        st.sampled_from([b"\xc3\xa4", b"\xe2\x82\xac", b"\xf0\x9f\x98\x80", b"\xff", b"\xe2\x82", b"a"]), max_size=20
-    )
-)
-def test_replacements_are_those_of_the_standard(parts):
-    """Python's decoder of UTF-8, which is used for its speed, replaces what the standard's does."""
-    raw = b"".join(parts)
-    found = decode_as(raw, "utf-8")
-    assert found.text == endec.decode(raw, "utf-8", "replace", bom="ignore")
-    assert found.replaced == found.text.count("\ufffd")
-
-
-@pytest.mark.parametrize("name", sorted(set(webencodings.LABELS.values()) - MULTI_BYTE - UTF16))
-def test_encodings_of_one_byte_are_tables(name):
-    """One byte a character: so a table does what the decoder does, for any bytes."""
-    raw = random.Random(name).randbytes(5000)
-    if name not in ("utf-8", "replacement"):
-        assert decode_as(raw, name).text == endec.decode(raw, name, "replace", bom="ignore")
 
 
 def test_as_dclm_trusts_the_detector():
@@ -397,6 +336,15 @@ def test_a_damaged_byte_does_not_garble_text_with_escapes(declared, damage):
     decoded = decode(b"\n".join(lines), declared)
     assert decoded.text.count("日本語の文書です") >= 19 and "$B" not in decoded.text
     assert decoded.replaced >= 1
+
+
+@given(st.text(st.sampled_from("aZ é中1-"), max_size=60), st.integers(0, 200), st.binary(max_size=8))
+def test_words_are_taken_whole_and_runs_of_bytes_are_counted(text, letters, data):
+    text = "x" * letters + text
+    whole = re.findall(r"[A-Za-z]*[^\x00-\x7f][^\W\d_]*", text)
+    assert _words(text) == whole
+    high, runs = sum(byte > 127 for byte in data), len(re.findall(rb"[\x80-\xff]+", data))
+    assert _in_runs(data) == (2 * (high - runs) >= high)
 
 
 def test_cases(shared_data):

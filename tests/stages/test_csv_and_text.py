@@ -33,7 +33,8 @@ def test_rows_of_a_table():
     ]
     assert json.loads(rows[0]["metadata"]) == {"n": "1", "n#2": "2"}
     assert [raw[row["offset"] :][:2] for row in rows] == [b"7,", b",\xc3"]
-    assert events == [Skipped("in/x.csv", "empty line", 1, 0)]
+    same = "of columns with one name the first kept it, and those behind it became NAME#2, NAME#3"
+    assert events == [Skipped("in/x.csv", "empty line", 1, 0), Repaired("in/x.csv", same, 2)]
     assert read(raw, metadata=False, id_field=None)[0][0]["id"] == "in/x.csv:1"
 
 
@@ -73,8 +74,9 @@ def test_bad_rows_cost_themselves():
 
 def test_a_quoted_field_that_is_too_long_is_passed_over_whole():
     inside = b"looks, like\n" * 300 + b'a ""row"", too\n' + b"x, " * 50_000 + b"\nlooks, like\n"
-    for begin in (b"", b"y" * 90_000):  # the row's first line is held, or not
-        row = b'"' + begin + inside + b'",2\n'
+    far = b"y" * 600_000  # more than is read at once: no line of it is held
+    for begin, end in ((b"", b""), (far, b""), (b"", far), (far, far)):
+        row = b'"' + begin + inside + end + b'",2\n'
         rows, events = read(b"text,n\na,1\n" + row + b"b,3\n", max_record_bytes=2000, batch_bytes=500)
         assert [(row["text"], row["record"]) for row in rows] == [("a", 1), ("b", 3)]
         assert events == [Dropped("in/x.csv", "max_record_bytes", 2, 11, len(row))]

@@ -1,4 +1,4 @@
-"""Words of English and Spanish by spaCy's rules against spaCy, and datatrove's filters with their own tokenizer against the steps."""
+"""Words of English and Spanish by spaCy's rules against spaCy; datatrove's filters with their own tokenizer against the steps."""
 
 from __future__ import annotations
 

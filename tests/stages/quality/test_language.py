@@ -121,5 +121,5 @@ def test_the_labels_are_those_of_the_model(tmp_path: Path) -> None:
     model = fasttext.train_supervised(str(tmp_path / "train.txt"), dim=2, thread=1, verbose=0)
     model.save_model(str(tmp_path / "model.bin"))
     Language(model=str(tmp_path / "model.bin"), label="xx").prepare()
-    with pytest.raises(UserError, match="language: label: the model has no language 'en'"):
+    with pytest.raises(UserError, match=r"language: label: the model has no language 'en'; it has xx, yy$"):
         Language(model=str(tmp_path / "model.bin")).prepare()
