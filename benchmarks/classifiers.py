@@ -31,7 +31,7 @@ from benchmarks.crawl import SHARED, make_crawl
 from benchmarks.decontamination import read_texts as shared_texts
 from benchmarks.kernels import as_batch
 from benchmarks.tables import show_table, verdict
-from pipeline.train_classifier import train
+from pipeline.models.train_classifier import train
 from stages.document import rebatch
 from stages.quality.classifier import Quality, good_probability
 from stages.quality.fasttext_model import load_model

@@ -92,9 +92,9 @@ def _memory(spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path) -> 
 
 def _workers(count: int, spec: dict[str, Any], parts: list[dict[str, Any]], folder: Path) -> dict[str, float]:
     from pipeline import storage
-    from pipeline.engine import Engine
+    from pipeline.engine.engine import Engine
+    from pipeline.engine.place import Placement
     from pipeline.ledger import Ledger
-    from pipeline.place import Placement
     from pipeline.plan.dedup import Over, deduplicate
     from pipeline.plan.graph import side_by_side
     from pipeline.plan.node import Stored

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.tables import show_table, verdict
-from pipeline.engine import Engine
+from pipeline.engine.engine import Engine
+from pipeline.engine.place import Placement
 from pipeline.jobs.context import Context
 from pipeline.ledger import Ledger, Ref
-from pipeline.place import Placement
 from pipeline.plan.node import Job, Node, Report, Stage
 from pipeline.progress import Progress
 from stages.marks import InFile

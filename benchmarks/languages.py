@@ -22,7 +22,7 @@ from benchmarks import measure
 from benchmarks.crawl import SHARED
 from benchmarks.decontamination import read_texts
 from benchmarks.tables import show_table, verdict
-from pipeline.language_rules import Rules, rules_of_texts
+from pipeline.models.language_rules import Rules, rules_of_texts
 from stages.filters.english_rules import Splitter
 from stages.step import Step
 from stages.steps import STEPS

@@ -141,7 +141,7 @@ def compare(pages: list[tuple[str, str]], truth: dict[str, Truth]) -> dict[str, 
 
 def cross_validated(files: list[Path], truth: Path, folds: int) -> Result:
     """The strings that models find that were trained without the page's site."""
-    from pipeline.train_extractor import examples_of
+    from pipeline.models.train_extractor import examples_of
     from stages.extract.block_training import FitSettings, cross_validate, prepare
     from stages.extract.blocks import Parsed
 

@@ -110,7 +110,7 @@ def _mb(size: int) -> str:
 
 def _mixture(work: Path, scale: int) -> tuple[str, list[str]]:
     from benchmarks.scaled_sample import make_sample
-    from pipeline.overrides import read_yaml
+    from pipeline.recipe.overrides import read_yaml
 
     folder = make_sample(work, scale)
     command = ["-m", "pipeline", "run", str(MIX), "--profile", "sample"]

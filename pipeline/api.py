@@ -13,17 +13,17 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
-from pipeline.finished import FinishedRun, open_finished
-from pipeline.folder import default_out
-from pipeline.manifest import SPLITS, shards_of
-from pipeline.overrides import read_yaml
+from pipeline.engine.ray_start import ray_address
 from pipeline.progress import Progress
 from pipeline.questions.documents import Wanted, documents, source_of
 from pipeline.questions.why import Why, why
-from pipeline.ray_start import ray_address
-from pipeline.recipe import Recipe, build_recipe, load_recipe
-from pipeline.run_summary import read_summary
-from pipeline.shipped import find_recipe
+from pipeline.recipe.overrides import read_yaml
+from pipeline.recipe.recipe import Recipe, build_recipe, load_recipe
+from pipeline.recipe.shipped import find_recipe
+from pipeline.run_folder.finished import FinishedRun, open_finished
+from pipeline.run_folder.folder import default_out
+from pipeline.run_folder.manifest import SPLITS, shards_of
+from pipeline.run_folder.run_summary import read_summary
 from pipeline.size import check_size
 from stages.chain import BYTES_IN, TEXT_IN
 from stages.errors import UserError

@@ -14,23 +14,23 @@ import msgspec
 import orjson
 
 from pipeline import storage
-from pipeline.checks import check_files, checked
-from pipeline.engine import Allowed, Engine, InputsGone
-from pipeline.folder import absolute, claim
+from pipeline.engine.engine import Allowed, Engine, InputsGone
+from pipeline.engine.place import Placement
 from pipeline.jobs.inputs import SourceFile
 from pipeline.ledger import Ledger
-from pipeline.made import write_made
-from pipeline.place import Placement
 from pipeline.plan.code import versions
 from pipeline.plan.corpus import Corpus, Inputs, corpus
 from pipeline.plan.inputs import addresses_of, look_up
 from pipeline.plan.sources import by_content, unversioned
 from pipeline.plan.tokens import manifest_of
 from pipeline.progress import Ahead
-from pipeline.recipe import Recipe, public_dump
-from pipeline.run_summary import SUMMARY, RunSummary
-from pipeline.summary import summarise
-from pipeline.verify import damaged_files
+from pipeline.recipe.checks import check_files, checked
+from pipeline.recipe.recipe import Recipe, public_dump
+from pipeline.run_folder.folder import absolute, claim
+from pipeline.run_folder.made import write_made
+from pipeline.run_folder.run_summary import SUMMARY, RunSummary
+from pipeline.run_folder.summary import summarise
+from pipeline.run_folder.verify import damaged_files
 from stages.tokens.manifest_shape import Manifest
 from stages.tokens.shard_format import MANIFEST, manifest_bytes
 

@@ -100,7 +100,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process, exit status 2."""
-        from pipeline.overrides import nearest
+        from pipeline.recipe.overrides import nearest
 
         if found := re.match(r"argument (\S+): invalid choice: '(.*?)' \(choose from (.*)\)", message):
             what = "no such command" if found[1] == "COMMAND" else f"not one that {found[1].split('/')[0]} takes"

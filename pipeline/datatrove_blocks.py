@@ -27,7 +27,7 @@ from datatrove.utils.typeshelper import StatHints
 from pipeline import storage
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import localise_step
-from pipeline.recipe import read_steps
+from pipeline.recipe.recipe import read_steps
 from stages.chain import BYTES_IN, Chain, Outcome, is_edit
 from stages.dedup.phases import group_parts, phases, run_inline
 from stages.dedup.spec import AnyDedup

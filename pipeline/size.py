@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.errors import UserError
 from stages.units import show_bytes, show_count
 

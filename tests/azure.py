@@ -20,9 +20,9 @@ from clouds import Cloud, CloudTests
 
 from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
-from pipeline.finished import open_finished
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
+from pipeline.run_folder.finished import open_finished
 
 # The account that every Azurite has (its documentation).
 ACCOUNT = "devstoreaccount1"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.ray_driver import RAY_ENVIRONMENT
+from pipeline.engine.ray_driver import RAY_ENVIRONMENT
 
 WAIT = 200.0  # seconds, for what does not come
 PATIENT = {"RAY_AUTH_MODE": "disabled", "HEADRACE_RAY_SECONDS": "120"}
@@ -21,10 +21,10 @@ NODE = {"object_store_memory": 100 << 20}
 STAGES = """
 import sys
 from pathlib import Path
-from pipeline.attempts import Tasks
-from pipeline.engine import Engine
+from pipeline.engine.attempts import Tasks
+from pipeline.engine.engine import Engine
 from pipeline.ledger import Ledger, Ref
-from pipeline.place import Placement
+from pipeline.engine.place import Placement
 from pipeline.plan.node import Node, Stage
 from pipeline.progress import Progress
 from stages.errors import UserError

@@ -14,7 +14,7 @@ from told import as_json
 
 from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from pipeline.report.gather import gather
 
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split() if word.isalpha()]  # real prose

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.ray_driver import RAY_ENVIRONMENT
+from pipeline.engine.ray_driver import RAY_ENVIRONMENT
 
 PHASE = re.compile(r"^phase (\d+) of \d+: (.*) (\d+)/\3 tasks", re.M)  # one that has ended
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "memory": 3 << 30}

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.run_summary import RunSummary, SourceSummary
+from pipeline.run_folder.run_summary import RunSummary, SourceSummary
 
 
 def as_json(answer: object) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 import gated_dedup
 
 from pipeline.cli import main
-from pipeline.ray_driver import RAY_ENVIRONMENT
+from pipeline.engine.ray_driver import RAY_ENVIRONMENT
 
 WAIT = 300.0  # seconds, for what does not come
 

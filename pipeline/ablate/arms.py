@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from pipeline.overrides import RecipeError, read_yaml
-from pipeline.recipe import Recipe
-from pipeline.shipped import folders
+from pipeline.recipe.overrides import RecipeError, read_yaml
+from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.shipped import folders
 from stages.errors import UserError
 from stages.quality.classifier import Quality
 from stages.step import Settings, Step

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from pipeline.finished import open_finished
-from pipeline.manifest import read_manifest
 from pipeline.questions.documents import Wanted, documents
+from pipeline.run_folder.finished import open_finished
+from pipeline.run_folder.manifest import read_manifest
 from stages.tokens.manifest_shape import Manifest, SourceEntry
 from stages.tokens.shard_format import read_index
 

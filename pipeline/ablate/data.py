@@ -16,13 +16,13 @@ import pyarrow as pa
 from pipeline.ablate.arms import Arm
 from pipeline.ablate.composition import Composition, composition, seen_sources
 from pipeline.carry_out import Options, run_recipe
-from pipeline.folder import MIXTURE, read_mark
+from pipeline.engine.place import Placement
 from pipeline.ledger import FOLDER
-from pipeline.manifest import read_manifest
-from pipeline.mix import Mixed, MixOptions, asked_of, mix
-from pipeline.place import Placement
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.shard_tokens import open_shard
+from pipeline.mixture.mix import Mixed, MixOptions, asked_of, mix
+from pipeline.mixture.shard_tokens import open_shard
+from pipeline.recipe.recipe import Recipe, load_recipe
+from pipeline.run_folder.folder import MIXTURE, read_mark
+from pipeline.run_folder.manifest import read_manifest
 from stages.errors import UserError
 from stages.tokens.manifest_shape import Manifest, SourceEntry
 from stages.tokens.near_copies import LIMIT, MOST, NGRAM, HeldOutNgrams, lowest, sampled

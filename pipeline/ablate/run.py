@@ -17,8 +17,8 @@ from pipeline.ablate.composition import Explained, explained
 from pipeline.ablate.data import ArmData, Asked, prepare
 from pipeline.ablate.show import ArmResult, Result, draw, table_of
 from pipeline.ablate.train import Plan, train_all
-from pipeline.place import Placement
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.engine.place import Placement
+from pipeline.recipe.recipe import Recipe, load_recipe
 from stages.errors import UserError
 from stages.quality.classifier import Quality
 from stages.tokens.shard_format import write_bytes

@@ -19,9 +19,9 @@ from typing import Protocol
 import msgspec
 
 from pipeline.ablate.compare import Loss
-from pipeline.place import Placement
-from pipeline.ray_driver import Raised, Result
-from pipeline.ray_start import ray_address, start_ray
+from pipeline.engine.place import Placement
+from pipeline.engine.ray_driver import Raised, Result
+from pipeline.engine.ray_start import ray_address, start_ray
 from stages.errors import UserError
 
 LOOK_SECONDS = 5.0

@@ -40,8 +40,8 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.ablate.arms import BY_MEASURE, QUANTILES
     from pipeline.ablate.run import Experiment, ablate
     from pipeline.ablate.show import show_result
-    from pipeline.place import Placement
-    from pipeline.recipe import load_recipe
+    from pipeline.engine.place import Placement
+    from pipeline.recipe.recipe import load_recipe
 
     training = training_of(args)
     if (args.by or args.at) and args.arms not in BY_MEASURE:

@@ -20,8 +20,8 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline import storage
-    from pipeline.card import card
-    from pipeline.finished import open_finished
+    from pipeline.run_folder.card import card
+    from pipeline.run_folder.finished import open_finished
     from pipeline.terminal import printable
 
     text = card(open_finished(args.dir))

@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.export import ExportOptions, export, show_export
+    from pipeline.convert.export import ExportOptions, export, show_export
 
     texts = {"documents": args.documents, "measures": tuple(args.measures)}
     tokens = (not args.no_text, args.tokens, args.compression)

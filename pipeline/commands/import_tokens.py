@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.import_tokens import ImportOptions, import_tokens, show_import
+    from pipeline.convert.import_tokens import ImportOptions, import_tokens, show_import
 
     source, size = source_name(args), shard_bytes(args)
     options = ImportOptions(

@@ -32,9 +32,9 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.init import Asked, find, recipe_text
     from pipeline.program import program
-    from pipeline.recipe import load_recipe
+    from pipeline.recipe.init import Asked, find, recipe_text
+    from pipeline.recipe.recipe import load_recipe
     from pipeline.terminal import printable
     from stages.quality.languages import wrong_label
 

@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.language_rules import rules_of_fineweb2, rules_of_texts
+    from pipeline.models.language_rules import rules_of_fineweb2, rules_of_texts
 
     file = args.published
     rules = rules_of_fineweb2(file, args.splitter) if file else rules_of_texts(args.texts, args.tail, args.splitter)

@@ -54,7 +54,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.mix import MixOptions, mix, show_mix
+    from pipeline.mixture.mix import MixOptions, mix, show_mix
 
     out = None if args.dry_run else args.out
     if not args.dirs:

@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
 def _call(args: argparse.Namespace) -> int:
     from pipeline.forecast.plan import plan, tree
     from pipeline.forecast.show import show_plan, show_tree
-    from pipeline.recipe import load_recipe
+    from pipeline.recipe.recipe import load_recipe
 
     recipe = load_recipe(args.recipe, args.profile, args.set)
     cluster, rates = _cluster(args), _rates(args, recipe)

@@ -61,15 +61,15 @@ def _run(args: argparse.Namespace) -> tuple[str, str]:
     """Carry out the recipe and print what came out; the run's name and folder."""
     gc.disable()  # what is imported stays: there is nothing to collect in it
     from pipeline.carry_out import Options, run_recipe
-    from pipeline.folder import default_out
+    from pipeline.engine.ray_start import ray_address
     from pipeline.metrics import served
-    from pipeline.overrides import read_yaml
     from pipeline.program import check_trainer
-    from pipeline.ray_start import ray_address
-    from pipeline.recipe import load_recipe
-    from pipeline.shipped import find_recipe
+    from pipeline.recipe.overrides import read_yaml
+    from pipeline.recipe.recipe import load_recipe
+    from pipeline.recipe.shipped import find_recipe
+    from pipeline.run_folder.folder import default_out
+    from pipeline.run_folder.summary import show
     from pipeline.size import check_size
-    from pipeline.summary import show
     from pipeline.tables import console
     from pipeline.terminal import print_json, printable_all
 
@@ -111,8 +111,8 @@ def _train(config: str, name: str, out: str) -> int:
     """Train on the run's tokens. Other tokens, or another configuration, have a folder of their own; the same go on."""
     from pathlib import Path
 
-    from pipeline.manifest import read_manifest
     from pipeline.program import train_command, trainer, trainer_program
+    from pipeline.run_folder.manifest import read_manifest
 
     folder = f"runs/train/{name}-{Path(config).stem}-{read_manifest(out)['fingerprint'][:8]}"
     print(f"now: {train_command(out, config)} --out {folder} --resume", flush=True)

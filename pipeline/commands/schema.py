@@ -22,7 +22,7 @@ def _call(args: argparse.Namespace) -> int:
 
     import orjson
 
-    from pipeline.schema import recipe_schema
+    from pipeline.recipe.schema import recipe_schema
 
     text = orjson.dumps(recipe_schema(), option=orjson.OPT_INDENT_2).decode() + "\n"
     if args.out is None:

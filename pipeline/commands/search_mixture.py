@@ -41,9 +41,9 @@ def _call(args: argparse.Namespace) -> int:
     from pipeline.program import check_experiments
 
     check_experiments(args.config)  # before what needs it is imported
+    from pipeline.engine.place import Placement
     from pipeline.mixture_search.search import Search, search
     from pipeline.mixture_search.show import show_search
-    from pipeline.place import Placement
 
     training = training_of(args, first_seed=1)
     if args.proxies is not None and args.proxies < 2:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stages.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.describe import Page
+    from pipeline.recipe.describe import Page
 
 TITLES = {
     "step": "steps: `- NAME: {KEY: VALUE}` in sources.SOURCE.steps",
@@ -37,8 +37,8 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.describe import markdown, pages
-    from pipeline.overrides import nearest
+    from pipeline.recipe.describe import markdown, pages
+    from pipeline.recipe.overrides import nearest
     from pipeline.terminal import print_json
 
     known = pages()

@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.train_classifier import show, train
+    from pipeline.models.train_classifier import show, train
 
     tell(args, train(args.positive, args.negative, args.out, args.set, args.evaluate, args.labelled), show, args.out)
     return 0

@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.train_extractor import train
+    from pipeline.models.train_extractor import train
     from stages.errors import UserError
     from stages.extract.train import card
 

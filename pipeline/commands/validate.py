@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.validate import Checked
+    from pipeline.recipe.validate import Checked
 
 
 def add(commands: Any) -> None:
@@ -27,10 +27,10 @@ def add(commands: Any) -> None:
 
 def _call(args: argparse.Namespace) -> int:
     from pipeline.program import program
-    from pipeline.recipe import load_recipe
+    from pipeline.recipe.recipe import load_recipe
+    from pipeline.recipe.validate import validate
     from pipeline.storage.public import without_secrets
     from pipeline.terminal import print_json, printable
-    from pipeline.validate import validate
 
     found = validate(load_recipe(args.recipe, args.profile, args.set))
     if args.json:

@@ -22,9 +22,9 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from pipeline.folder import PAIRS, read_mark
     from pipeline.pairs.why import show_why_pair, why_pair
     from pipeline.questions.why import show_why, why
+    from pipeline.run_folder.folder import PAIRS, read_mark
 
     if read_mark(args.dir, PAIRS) is not None:
         tell(args, why_pair(args.dir, args.document), show_why_pair)

@@ -13,12 +13,12 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
-from pipeline.finished import recipe_of
 from pipeline.forecast.filters import price_large_filters, sample_batches
 from pipeline.forecast.rates import Rates, rates_of_run
+from pipeline.models.train_classifier import train
 from pipeline.progress import Progress
-from pipeline.recipe import Recipe, dump
-from pipeline.train_classifier import train
+from pipeline.recipe.recipe import Recipe, dump
+from pipeline.run_folder.finished import recipe_of
 from stages.errors import InputError
 from stages.filters.token_repeats import TokenRepeats
 from stages.marks import named_files

@@ -11,7 +11,7 @@ from pipeline import storage
 from pipeline.forecast.rates import Rates
 from pipeline.plan.corpus import MIXTURE
 from pipeline.plan.sources import list_files
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.dedup.bff import most_items, seconds_of_filter
 from stages.dedup.bloom import filter_bytes
 from stages.dedup.spec import Bff

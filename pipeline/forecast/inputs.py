@@ -11,7 +11,7 @@ from pipeline.forecast.rates import Rates
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.inputs import named_files_of
 from pipeline.plan.sources import list_files, split_size
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.errors import InputError, UserError
 
 LISTERS = 8

@@ -10,7 +10,7 @@ from pipeline.forecast.rates import Rates
 from pipeline.forecast.stages import SourceForecast, Stage
 from pipeline.forecast.usual import usual_rates
 from pipeline.forecast.walk import forecast
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 
 BY_AMOUNT = ("dedup", "held out", "shard")  # kinds of tasks of which there are as many as there is text
 

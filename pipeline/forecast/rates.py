@@ -14,7 +14,6 @@ from typing import Literal
 import msgspec
 
 from pipeline import storage
-from pipeline.finished import open_finished, read_recipe
 from pipeline.jobs.classifier import ClassifierReport
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, NEAR_COPIES, NearReport
@@ -22,11 +21,12 @@ from pipeline.jobs.shards import ShardReport
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.jobs.tokenizer import TokenizerReport
 from pipeline.ledger import Entry
-from pipeline.manifest import read_manifest
 from pipeline.plan.corpus import MIXTURE
 from pipeline.plan.parts import Segment, segments
 from pipeline.plan.sources import list_files
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
+from pipeline.run_folder.finished import open_finished, read_recipe
+from pipeline.run_folder.manifest import read_manifest
 from stages.books import StepBooks
 from stages.errors import UserError
 from stages.step import Step

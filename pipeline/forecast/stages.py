@@ -13,7 +13,7 @@ from pipeline.plan.corpus import MIXTURE
 from pipeline.plan.lists import LIST
 from pipeline.plan.node import Node
 from pipeline.plan.parts import segments
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.dedup.footprint import Need
 from stages.errors import UserError
 from stages.step import Step

@@ -15,7 +15,7 @@ from pipeline.forecast.walk import forecast
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.sources import split_size
 from pipeline.progress import Ahead
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.errors import UserError
 
 # What a run is scaled down to: how its phases compare stays, and a forecast takes its time for tasks.

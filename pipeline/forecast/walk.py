@@ -13,7 +13,7 @@ from pipeline.jobs.dedup import DedupReport
 from pipeline.plan.corpus import MIXTURE, Inputs, corpus
 from pipeline.plan.graph import Conclude, Outline, Request
 from pipeline.plan.node import Done, Named, Node, Stage
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.dedup.footprint import Need, filter_memory, footprint, index_bytes
 from stages.dedup.spec import Filtering, Substring
 from stages.marks import named_files

@@ -14,8 +14,8 @@ import numpy as np
 from pipeline import storage
 from pipeline.jobs.context import Context
 from pipeline.jobs.tokenize import SPLITS, TokenFilesReport, store_tokens
+from pipeline.mixture.shard_tokens import open_shard
 from pipeline.plan.node import Job, Named, Readable, Report, Stored
-from pipeline.shard_tokens import open_shard
 from stages.errors import UserError
 from stages.marks import HowMuch, InFile, OutFile, Setting
 from stages.tokens.adopt import adopt

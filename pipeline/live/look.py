@@ -12,15 +12,15 @@ import msgspec
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.folder import CLAIM, RUN
+from pipeline.engine.run_log import FAILED, read_standing
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.ledger import Entry, Ledger, Ref
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.plan.node import Report
 from pipeline.progress import Standing
-from pipeline.run_log import FAILED, read_standing
-from pipeline.summary import LATE
+from pipeline.run_folder.folder import CLAIM, RUN
+from pipeline.run_folder.summary import LATE
 from stages.books import StepBooks, add_up
 from stages.errors import UserError
 from stages.tokens.shard_format import MANIFEST

@@ -15,9 +15,9 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline import storage
-from pipeline.folder import CLAIM, RUN
 from pipeline.live.look import Now, Watch
 from pipeline.report import filters
+from pipeline.run_folder.folder import CLAIM, RUN
 from stages.errors import UserError
 
 LOOK_SECONDS = 1.0  # a look is shown for so long, or ten times as long as it took

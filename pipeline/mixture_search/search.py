@@ -14,15 +14,15 @@ from pipeline.ablate.compare import Difference, Loss, Z, difference, score
 from pipeline.ablate.data import exact_mixture, near_texts, spare_tokens
 from pipeline.ablate.run import evaluation_hash, evaluation_names, evaluation_texts, trainer_config
 from pipeline.ablate.train import Plan, train_all
-from pipeline.folder import MIXTURE, read_mark
-from pipeline.manifest import read_corpus
-from pipeline.mix import Mixed, MixOptions, mix
+from pipeline.engine.place import Placement
+from pipeline.mixture.mix import Mixed, MixOptions, mix
 from pipeline.mixture_search.draw import draw
 from pipeline.mixture_search.fit import LogLinear, choose, rank_correlation
 from pipeline.mixture_search.reuse import Known, contents, known_proxies
 from pipeline.mixture_search.show import Law, Measured, Predicted, Proxy, SearchResult, Source, draw_result, table_of
 from pipeline.mixture_search.solve import best_mixture
-from pipeline.place import Placement
+from pipeline.run_folder.folder import MIXTURE, read_mark
+from pipeline.run_folder.manifest import read_corpus
 from stages.errors import UserError
 from stages.tokens.shard_format import write_bytes
 

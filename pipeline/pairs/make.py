@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from msgspec.structs import replace
 
 from pipeline import storage
-from pipeline.folder import PAIRS, RUN, Mark, check_kind, read_mark, write_mark
 from pipeline.pairs.chat import ChatTemplate, TemplateError, load_template
 from pipeline.pairs.conversation import Dropped, Pair, kind_of, read_pair, with_wrong_answers
 from pipeline.pairs.dropped import DroppedLog
@@ -28,6 +27,7 @@ from pipeline.pairs.options import Kind, PairOptions
 from pipeline.pairs.records import Record, find_files, read_records
 from pipeline.pairs.shards import ShardWriter
 from pipeline.pairs.show import PairsMade, PairSplit
+from pipeline.run_folder.folder import PAIRS, RUN, Mark, check_kind, read_mark, write_mark
 from stages.dedup.phases import group_parts, phases, run_inline
 from stages.dedup.tasks import PartGiven
 from stages.document import DOCUMENT

@@ -9,9 +9,9 @@ from msgspec import Struct
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.manifest import SPLITS, read_corpus, shards_of
 from pipeline.pairs.dropped import DroppedRecord, read_dropped
 from pipeline.pairs.make import DROPPED
+from pipeline.run_folder.manifest import SPLITS, read_corpus, shards_of
 from stages.errors import UserError
 from stages.tokens.manifest_shape import ShardEntry
 from stages.tokens.shard_format import read_index

@@ -16,7 +16,7 @@ from pipeline.plan.parts import Part, Segment, files_of, named_steps, segments
 from pipeline.plan.split import split_files, split_tokens
 from pipeline.plan.tokens import Tokens, shard, tokenize, tokenizer_facts
 from pipeline.plan.training import run_tokenizer, trained_models
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.dedup.spec import AnyDedup
 from stages.tokens.shard_format import token_dtype
 

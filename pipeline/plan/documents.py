@@ -12,7 +12,7 @@ from pipeline.plan.graph import Conclude, Earlier, Plan, Recall
 from pipeline.plan.node import Done, Node, Stage
 from pipeline.plan.parts import Part
 from pipeline.plan.sources import SPLITS, gather, gather_size, is_cut, pieces_of, split_size
-from pipeline.recipe import Recipe, Source
+from pipeline.recipe.recipe import Recipe, Source
 from stages.errors import UserError
 from stages.read import ReadSpec
 from stages.read.names import suffixes

@@ -22,7 +22,7 @@ from pipeline.jobs.tokenize import StoredTokens, TokenizeReport
 from pipeline.ledger import Ref
 from pipeline.plan.graph import Plan
 from pipeline.plan.node import Done, Node, Stage, Stored
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.tokens.manifest_shape import HeldOutEntry
 from stages.tokens.near_copies import MOST, NGRAM
 

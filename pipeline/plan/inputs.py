@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel
 
 from pipeline import storage
-from pipeline.against import check_against
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.corpus import Inputs
 from pipeline.plan.lists import LIST
 from pipeline.plan.node import Named
 from pipeline.plan.sources import list_all
-from pipeline.recipe import Recipe
+from pipeline.recipe.against import check_against
+from pipeline.recipe.recipe import Recipe
 from pipeline.storage.uri import as_written
 from stages.dedup.spec import AnyDedup
 from stages.errors import UserError

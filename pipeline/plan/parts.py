@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from pipeline.jobs.inputs import NamedStep, PartInput
 from pipeline.plan.node import Named, Stored
-from pipeline.recipe import Source
+from pipeline.recipe.recipe import Source
 from stages.dedup.spec import AnyDedup
 from stages.marks import named_files
 from stages.step import Step

@@ -13,7 +13,7 @@ from pipeline import storage
 from pipeline.jobs.cut import Gathered, Range
 from pipeline.jobs.inputs import SourceFile
 from pipeline.plan.lists import LIST, parse_list, read_list, root_of
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from pipeline.storage.uri import as_written, located
 from stages.cache import cache_root
 from stages.errors import UserError

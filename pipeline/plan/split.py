@@ -13,7 +13,7 @@ from pipeline.ledger import Ref
 from pipeline.plan.graph import Plan, side_by_side
 from pipeline.plan.node import Done, Node, Stage
 from pipeline.plan.parts import Part
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.tokens.split import Axis, Cuts, cells, members
 
 SPLIT = "split"  # kind of the tasks that cut token files

@@ -15,7 +15,7 @@ from pipeline.plan.held_out import Near, held_out_facts
 from pipeline.plan.node import Done, Node, Stage, Stored
 from pipeline.plan.parts import Part
 from pipeline.plan.split import Files
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.tokens.manifest import build_manifest, shard_names, source_entry
 from stages.tokens.manifest_shape import Manifest, ShardFacts
 from stages.tokens.mixture import compile_mixture

@@ -14,7 +14,7 @@ from pipeline.ledger import Ref
 from pipeline.plan.graph import Plan
 from pipeline.plan.node import Done, Named, Node, Stage, Stored
 from pipeline.plan.parts import Part, Segment
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 from stages.errors import UserError
 from stages.quality.classifier import Quality
 from stages.tokens.manifest import TOKENIZER_PATH

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.shard_tokens import open_shard
+from pipeline.mixture.shard_tokens import open_shard
 from stages.tokens.index_table import read_index_batches
 from stages.tokens.lengths import Lengths
 from stages.tokens.manifest_shape import OrderedShard, ShardEntry, WholeFile

@@ -22,9 +22,9 @@ from rich.console import Console
 
 from pipeline import storage
 from pipeline.jobs.dedup import DedupSummary
-from pipeline.manifest import read_manifest
-from pipeline.overrides import nearest
-from pipeline.run_summary import read_summary
+from pipeline.recipe.overrides import nearest
+from pipeline.run_folder.manifest import read_manifest
+from pipeline.run_folder.run_summary import read_summary
 from pipeline.tables import plain_table
 from stages.dedup.address import pack, read_rows, row_of
 from stages.errors import UserError

@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, SourceParts, open_finished
-from pipeline.manifest import whole_source
 from pipeline.questions.measured import document_keys
-from pipeline.recipe import public_dump
+from pipeline.recipe.recipe import public_dump
+from pipeline.run_folder.finished import FinishedRun, SourceParts, open_finished
+from pipeline.run_folder.manifest import whole_source
 from pipeline.tables import plain_table
 from stages.document import text_buffers
 from stages.errors import UserError

@@ -15,10 +15,10 @@ import orjson
 from rich.console import Console
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, SourceParts, open_finished
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import localise_step
-from pipeline.overrides import nearest
+from pipeline.recipe.overrides import nearest
+from pipeline.run_folder.finished import FinishedRun, SourceParts, open_finished
 from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.filters.decontaminate import Decontaminate

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.finished import FinishedRun, SourceParts
-from pipeline.overrides import nearest
 from pipeline.questions.measured import document_keys
-from pipeline.run_summary import read_summary
+from pipeline.recipe.overrides import nearest
+from pipeline.run_folder.finished import FinishedRun, SourceParts
+from pipeline.run_folder.run_summary import read_summary
 from stages.chain import BYTES_IN, TEXT_IN
 from stages.errors import UserError
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, Row, SourceParts
-from pipeline.manifest import SPLITS, shards_of
+from pipeline.run_folder.finished import FinishedRun, Row, SourceParts
+from pipeline.run_folder.manifest import SPLITS, shards_of
 from stages.document import text_buffers
 from stages.errors import UserError
 from stages.tokens.shard_format import read_index

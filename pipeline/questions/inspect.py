@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline import storage
-from pipeline.manifest import MATERIALIZED, SPLITS, read_manifest, run_tokenizer, shards_of, token_rules
+from pipeline.mixture.shard_tokens import open_shard
 from pipeline.pairs.check import check_pairs
 from pipeline.questions.check_shard import Checked, Rules, check_shard
-from pipeline.shard_tokens import open_shard
+from pipeline.run_folder.manifest import MATERIALIZED, SPLITS, read_manifest, run_tokenizer, shards_of, token_rules
 from pipeline.tables import line, plain_table
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches

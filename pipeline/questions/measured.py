@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.finished import FinishedRun, SourceParts
+from pipeline.run_folder.finished import FinishedRun, SourceParts
 from stages.chain import BYTES_IN, TEXT_IN
 from stages.step import Bounds, Labels, Step
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.finished import Row
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import localise_step
 from pipeline.plan.sources import SAMPLE, sample_folder
+from pipeline.run_folder.finished import Row
 from pipeline.storage.uri import located
 from stages.chain import is_edit
 from stages.document import payload_sizes

@@ -8,10 +8,10 @@ import msgspec
 from rich.console import Console
 
 from pipeline import storage
+from pipeline.engine.run_log import FAILED, read_standing
 from pipeline.ledger import Entry, Ledger
 from pipeline.plan.graph import CONCLUSIONS
 from pipeline.progress import Standing
-from pipeline.run_log import FAILED, read_standing
 from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.tokens.shard_format import MANIFEST

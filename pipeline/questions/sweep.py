@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
-from pipeline.manifest import whole_source
-from pipeline.overrides import nearest
 from pipeline.questions.measured import Sampled, bin_edges, document_keys, floats, lost_later
+from pipeline.recipe.overrides import nearest
+from pipeline.run_folder.finished import FinishedRun, PartFiles, SourceParts, open_finished
+from pipeline.run_folder.manifest import whole_source
 from pipeline.tables import plain_table
 from stages.chain import is_edit
 from stages.document import text_buffers

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline import storage
-from pipeline.folder import PAIRS, RUN
-from pipeline.manifest import SPLITS, read_corpus, run_tokenizer, shards_of
+from pipeline.mixture.shard_tokens import open_shard
 from pipeline.program import program
-from pipeline.shard_tokens import open_shard
+from pipeline.run_folder.folder import PAIRS, RUN
+from pipeline.run_folder.manifest import SPLITS, read_corpus, run_tokenizer, shards_of
 from pipeline.tables import line
 from stages.errors import UserError
 from stages.tokens.index_table import read_index_batches

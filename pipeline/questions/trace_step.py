@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline import storage
-from pipeline.manifest import read_corpus, shards_of
 from pipeline.questions.trace import documents_at, has_records, why_command
+from pipeline.run_folder.manifest import read_corpus, shards_of
 from pipeline.tables import plain_table
 from stages.errors import UserError
 from stages.tokens.manifest_shape import Manifest

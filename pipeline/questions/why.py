@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, PartFiles, Row, SourceParts, open_finished
-from pipeline.manifest import SPLITS, members_of, shards_of
 from pipeline.questions.find import Hit, rows_at, search
 from pipeline.questions.measured import Keeps, Limit, MeasuredValue, measures_of_row
 from pipeline.questions.replay import Edit, edits_of
+from pipeline.run_folder.finished import FinishedRun, PartFiles, Row, SourceParts, open_finished
+from pipeline.run_folder.manifest import SPLITS, members_of, shards_of
 from pipeline.tables import line, plain_table
 from stages.step import Step
 from stages.tokens.shard_format import read_index

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
-from pipeline.finished import FinishedRun, SourceParts
-from pipeline.manifest import whole_source
 from pipeline.plan.parts import dedups_before
+from pipeline.run_folder.finished import FinishedRun, SourceParts
+from pipeline.run_folder.manifest import whole_source
 from stages.books import Amount, StepBooks, add_up, imbalances
 
 MOST_REASONS = 60  # of a source that are listed; a step of a user's own may name any number

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from msgspec import Struct
 from rich.console import Console
 
-from pipeline.finished import FinishedRun, PartFiles, SourceParts, open_finished
 from pipeline.questions.measured import document_keys, lost_later
 from pipeline.questions.sweep import bytes_per_token
+from pipeline.run_folder.finished import FinishedRun, PartFiles, SourceParts, open_finished
 from pipeline.tables import plain_table
 from stages.document import text_buffers
 from stages.errors import UserError

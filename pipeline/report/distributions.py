@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.finished import FinishedRun, PartFiles, SourceParts
 from pipeline.questions.measured import Limit, Sampled, bin_edges, document_keys, floats, limit_of, lost_later
+from pipeline.run_folder.finished import FinishedRun, PartFiles, SourceParts
 from stages.chain import BYTES_IN, TEXT_IN
 from stages.step import Bounds, Labels, Step
 

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from msgspec import Struct
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, SourceParts
 from pipeline.questions.measured import document_keys
+from pipeline.run_folder.finished import FinishedRun, SourceParts
 
 SHOWN = 20
 MOST = 200_000  # domains that are counted at a time: beyond, those with the fewest tokens are put together

@@ -11,19 +11,19 @@ import numpy as np
 from msgspec import Struct
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, SourceParts, open_finished
-from pipeline.grid import Grid, grids
-from pipeline.mix_members import mixture_of_run
+from pipeline.mixture.grid import Grid, grids
+from pipeline.mixture.mix_members import mixture_of_run
 from pipeline.questions.clusters import Cluster, DedupClusters, Piece, clusters
 from pipeline.questions.compare import Comparison, compare
-from pipeline.recipe_text import recipe_text
+from pipeline.recipe.recipe_text import recipe_text
 from pipeline.report.books import SourceBooks, Totals, source_books, totals
 from pipeline.report.distributions import LabelFigures, NumberFigures, measures_of
 from pipeline.report.domains import Domains, domains_of
 from pipeline.report.lengths import Lengths, lengths_of
 from pipeline.report.samples import Samples, samples_of
 from pipeline.report.work import Failures, Speed, failures, speed
-from pipeline.run_summary import read_summary
+from pipeline.run_folder.finished import FinishedRun, SourceParts, open_finished
+from pipeline.run_folder.run_summary import read_summary
 from stages.tokens.manifest_shape import Manifest, ShardEntry, TokenizerEntry
 
 PARTS = 64  # of a source that are read for measures, lengths and samples, unless more are asked for

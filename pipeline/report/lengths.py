@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, SourceParts
+from pipeline.run_folder.finished import FinishedRun, SourceParts
 
 EDGES = np.concatenate([[0.0], 2.0 ** (np.arange(0, 81) / 2)])  # empty documents apart, then two bins a doubling
 BINS = len(EDGES) - 1

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.finished import FinishedRun, Row, SourceParts
 from pipeline.questions.measured import MeasuredValue, document_keys, measures_of_row
+from pipeline.run_folder.finished import FinishedRun, Row, SourceParts
 from stages.dedup.address import read_rows
 from stages.document import text_buffers
 from stages.kernels.hashing import hash_texts

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from pipeline.finished import FinishedRun
 from pipeline.jobs.dedup_call import CallReport
 from pipeline.jobs.shards import ShardReport
 from pipeline.ledger import Entry, Ref
 from pipeline.plan.node import Report
 from pipeline.report.books import SourceBooks
+from pipeline.run_folder.finished import FinishedRun
 
 CAUSES = 12  # different causes that are listed; the others are counted
 FAILED_SHOWN = 8  # documents that failed, of a source

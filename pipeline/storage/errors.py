@@ -30,7 +30,7 @@ class StorageError(UserError):
 
 
 class TransientError(StorageError):
-    """What may pass: a busy server, a connection that broke, no network. The task is tried again (pipeline/attempts.py).
+    """What may pass: a busy server, a connection that broke, no network. The task is tried again (pipeline/engine/attempts.py).
 
     asked: seconds that the server asks to be left alone for; 0 if it does not say.
     """

@@ -17,10 +17,10 @@ from pathlib import Path
 from benchmarks.documents import WORDS, recipe, write_corpus
 from pipeline.questions import check_shard
 from pipeline.questions.inspect import inspect
-from pipeline.memory import peak, reset_peak
-from pipeline.mix import MixOptions, mix
+from pipeline.engine.memory import peak, reset_peak
+from pipeline.mixture.mix import MixOptions, mix
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from pipeline.carry_out import Options, run_recipe
 from stages.tokens import index_table
 from stages.tokens.train_tokenizer import train_tokenizer

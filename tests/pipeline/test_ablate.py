@@ -29,9 +29,9 @@ from pipeline.ablate.data import nearest
 from pipeline.ablate.run import evaluation_hash, evaluation_texts
 from pipeline.ablate.train import Plan, run_trainer, train_all
 from pipeline.cli import main
-from pipeline.place import Placement
-from pipeline.ray_driver import Raised, Result
-from pipeline.recipe import build_recipe, load_recipe
+from pipeline.engine.place import Placement
+from pipeline.engine.ray_driver import Raised, Result
+from pipeline.recipe.recipe import build_recipe, load_recipe
 from stages.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

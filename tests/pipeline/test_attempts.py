@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.attempts import Tasks, wait_before
-from pipeline.engine import Engine, TasksFailed
+from pipeline.engine.attempts import Tasks, wait_before
+from pipeline.engine.engine import Engine, TasksFailed
+from pipeline.engine.place import Placement
+from pipeline.engine.run_log import read_standing
 from pipeline.jobs.context import Context
 from pipeline.ledger import Entry, Ledger, Ref
-from pipeline.place import Placement
 from pipeline.plan.node import Job, Node, Report, Stage
 from pipeline.progress import Progress
-from pipeline.run_log import read_standing
 from pipeline.storage import StorageError, TransientError
 from stages.errors import UserError
 from stages.marks import HowMuch, Setting
@@ -146,7 +146,7 @@ def test_waits_grow_and_are_at_least_what_a_server_asks() -> None:
 
 
 def test_a_recipe_says_how_often_tasks_are_tried(tmp_path: Path) -> None:
-    from pipeline.recipe import RecipeError, build_recipe
+    from pipeline.recipe.recipe import RecipeError, build_recipe
 
     data = {
         "name": "small",

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from pipeline.checks import SourceBooks, check_documents, check_files, checked
 from pipeline.cli import main
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.ledger import Ref
 from pipeline.plan.graph import Release
 from pipeline.plan.node import Done, Job, Node, Stage
-from pipeline.recipe import RecipeError, build_recipe
+from pipeline.recipe.checks import SourceBooks, check_documents, check_files, checked
+from pipeline.recipe.recipe import RecipeError, build_recipe
 from stages.books import Amount, StepBooks
 from stages.errors import UserError
 

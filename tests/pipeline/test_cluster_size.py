@@ -12,10 +12,10 @@ import elastic
 import pytest
 from waiting_jobs import Late
 
-from pipeline.attempts import Tasks
-from pipeline.engine import Engine
+from pipeline.engine.attempts import Tasks
+from pipeline.engine.engine import Engine
+from pipeline.engine.place import Placement
 from pipeline.ledger import Ledger, Ref
-from pipeline.place import Placement
 from pipeline.plan.node import Node, Stage
 from pipeline.progress import Progress
 

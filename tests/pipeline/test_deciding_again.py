@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
-from pipeline.run_summary import RunSummary, read_summary
+from pipeline.recipe.recipe import build_recipe
+from pipeline.run_folder.run_summary import RunSummary, read_summary
 from stages.filters.c4_quality import C4Quality
 from stages.filters.gopher_quality import GopherQuality
 from stages.filters.repetition import Repetition

@@ -22,7 +22,7 @@ from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.ledger import Ledger
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 
 FORK = multiprocessing.get_context("forkserver")  # processes that need not import all anew
 FORK.set_forkserver_preload(["pipeline.carry_out", "pipeline.jobs.documents", "pipeline.jobs.dedup", "gated_dedup"])

@@ -16,13 +16,14 @@ from ledgers import names
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from pipeline import execute, place, storage
+from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
-from pipeline.overrides import RecipeError
+from pipeline.engine import execute, place
 from pipeline.progress import Progress
 from pipeline.questions.clusters import clusters, show_clusters
-from pipeline.recipe import build_recipe
-from pipeline.run_summary import RunSummary
+from pipeline.recipe.overrides import RecipeError
+from pipeline.recipe.recipe import build_recipe
+from pipeline.run_folder.run_summary import RunSummary
 from stages.dedup import bff, edit, spec
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest

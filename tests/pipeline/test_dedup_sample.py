@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe.recipe import Recipe, load_recipe
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "dclm_mix.yaml"
 METHODS = {"dclm": "bff", "pes2o": "minhash", "wiki": "minhash"}  # all others: exact

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipeline.engine import Allowed, BooksError, Engine, TooManyFailures
-from pipeline.execute import Surroundings, execute
+from pipeline.engine.engine import Allowed, BooksError, Engine, TooManyFailures
+from pipeline.engine.execute import Surroundings, execute
+from pipeline.engine.place import Placement
 from pipeline.jobs.context import Context
 from pipeline.ledger import Ledger, Ref
-from pipeline.place import Placement
 from pipeline.plan.node import Job, Node, Report, Stage
 from pipeline.progress import Progress
 from pipeline.storage import RunLock
@@ -117,7 +117,7 @@ def test_a_file_system_that_refuses_is_one_sentence(tmp_path: Path, monkeypatch:
 
 
 def test_kernels_that_cannot_be_stored_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.place.ensure_warm", lambda report: (tmp_path / "none/lock").touch())
+    monkeypatch.setattr("pipeline.engine.place.ensure_warm", lambda report: (tmp_path / "none/lock").touch())
     cannot = pytest.raises(UserError, match=r"kernels cannot be compiled to .*: No such file.*HEADRACE_CACHE")
     with engine(tmp_path) as one, cannot:
         one.run(Stage("p", [node("a")]))

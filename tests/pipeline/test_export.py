@@ -16,7 +16,7 @@ from token_runs import TEXTS, documents, train, wide, write_run
 from told import as_json
 
 from pipeline.cli import main
-from pipeline.export import ExportOptions, export
+from pipeline.convert.export import ExportOptions, export
 from pipeline.progress import Progress
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest

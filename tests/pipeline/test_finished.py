@@ -11,11 +11,11 @@ import pytest
 from told import as_json
 
 from pipeline.carry_out import Options, run_recipe
-from pipeline.finished import open_finished
 from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
 from pipeline.questions.why import why
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
+from pipeline.run_folder.finished import open_finished
 
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split() if word.isalpha()]  # real prose
 

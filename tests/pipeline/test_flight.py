@@ -7,13 +7,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.attempts import Tasks
-from pipeline.execute import Finished, Surroundings
-from pipeline.flight import Flight
+from pipeline.engine.attempts import Tasks
+from pipeline.engine.execute import Finished, Surroundings
+from pipeline.engine.flight import Flight
+from pipeline.engine.ray_driver import Cancelled, Result
 from pipeline.ledger import Ref
 from pipeline.plan.node import Job, Node, Report
 from pipeline.progress import Progress
-from pipeline.ray_driver import Cancelled, Result
 from stages.marks import InFile
 
 
@@ -68,5 +68,5 @@ def test_a_task_asks_for_the_cores_that_it_can_use_and_a_node_has() -> None:
 
 
 def test_a_task_whose_large_node_has_gone_is_sent_with_fewer_cores(monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.flight.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.engine.flight.LOOK_SECONDS", 0.0)
     assert flown(FakeRay(8, shrinks_to=2), 8) == [(8, 8), (2, 2)]

@@ -22,7 +22,7 @@ from pipeline.forecast.cluster import SHARED, Cluster, other_costs, phases
 from pipeline.forecast.rates import Rates, Work, read_rates
 from pipeline.forecast.stages import Forecast, Stage
 from pipeline.progress import Progress
-from pipeline.recipe import Recipe, build_recipe, load_recipe
+from pipeline.recipe.recipe import Recipe, build_recipe, load_recipe
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from stages.tokens.shard_format import load_manifest, read_index
 from trainer.loader.data import open_data
 

@@ -16,11 +16,11 @@ from told import as_json
 from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
-from pipeline.export import ExportOptions, export
-from pipeline.import_tokens import ImportOptions, import_tokens
-from pipeline.mix import MixOptions, mix
+from pipeline.convert.export import ExportOptions, export
+from pipeline.convert.import_tokens import ImportOptions, import_tokens
+from pipeline.mixture.mix import MixOptions, mix
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from stages.errors import UserError
 from stages.tokens.formats import block
 from stages.tokens.shard_format import load_manifest

@@ -28,7 +28,7 @@ from pipeline.jobs.inputs import NamedStep
 from pipeline.plan import code, node
 from pipeline.plan.node import Job
 from pipeline.questions.inspect import inspect
-from pipeline.recipe import Recipe, Tasks
+from pipeline.recipe.recipe import Recipe, Tasks
 from stages.dedup.spec import Bff, Exact, MinHash, Substring, Url
 from stages.marks import Mark, in_key, marks_of
 from stages.steps import STEPS

@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import execute, place
 from pipeline.carry_out import Options, run_recipe
-from pipeline.execute import Finished, Surroundings
+from pipeline.engine import execute, place
+from pipeline.engine.execute import Finished, Surroundings
+from pipeline.engine.memory import cpu_time, held, peak, release, reset_peak
 from pipeline.ledger import Ref
-from pipeline.memory import cpu_time, held, peak, release, reset_peak
 from pipeline.plan.node import Node
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from stages.quality import language
 from stages.quality.fasttext_model import FastTextModel, load_model
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline.cli import main
-from pipeline.said import MOST, listening
+from pipeline.engine.said import MOST, listening
 
 FILTER = """
 import os, sys, urllib.request

@@ -13,9 +13,9 @@ from told import as_json
 
 from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
-from pipeline.mix import MixOptions, mix
+from pipeline.mixture.mix import MixOptions, mix
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from stages.errors import UserError
 from stages.tokens.manifest import build_manifest, source_entry
 from stages.tokens.mixture import MixtureError

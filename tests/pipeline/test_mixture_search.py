@@ -16,11 +16,11 @@ import yaml
 
 from pipeline.ablate import train
 from pipeline.cli import main
-from pipeline.manifest import read_manifest
 from pipeline.mixture_search.draw import draw
 from pipeline.mixture_search.fit import LogLinear, choose, fit, rank_correlation
 from pipeline.mixture_search.reuse import contents, known_proxies
 from pipeline.mixture_search.solve import best_mixture, capped, objective
+from pipeline.run_folder.manifest import read_manifest
 from stages.errors import UserError
 
 TINY = [

@@ -14,7 +14,7 @@ from pipeline.forecast.inputs import inputs_of
 from pipeline.forecast.rates import read_rates
 from pipeline.forecast.usual import usual_rates
 from pipeline.forecast.walk import forecast
-from pipeline.recipe import build_recipe, load_recipe
+from pipeline.recipe.recipe import build_recipe, load_recipe
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "dclm_mix.yaml"
 

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from pipeline.plan.inputs import named_versions
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from stages.errors import UserError
 
 

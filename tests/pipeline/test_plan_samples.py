@@ -11,8 +11,8 @@ import pytest
 from pipeline.carry_out import Options, run_recipe
 from pipeline.plan import training
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
-from pipeline.run_summary import RunSummary
+from pipeline.recipe.recipe import build_recipe
+from pipeline.run_folder.run_summary import RunSummary
 from stages.document import document_hash
 
 TEXTS = [" ".join(text.split()) for _, text in sorted(topics.items()) if len(text.split()) > 20]

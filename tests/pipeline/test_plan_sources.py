@@ -17,7 +17,7 @@ from pipeline.plan.corpus import Inputs, corpus
 from pipeline.plan.node import Stage
 from pipeline.plan.sources import list_files
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 
 TEXTS = [" ".join(text.split()[:90]) for _, text in sorted(topics.items()) if len(text.split()) > 20][:60]
 

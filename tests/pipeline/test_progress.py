@@ -10,17 +10,18 @@ import pytest
 from rich.console import Console
 from soak_cluster import PHASE
 
-from pipeline import progress, run_log
-from pipeline.engine import Engine
+from pipeline import progress
+from pipeline.engine import run_log
+from pipeline.engine.engine import Engine
+from pipeline.engine.place import Placement
 from pipeline.forecast.usual import phases_ahead
 from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import SourceFile
 from pipeline.ledger import Ledger, Ref
-from pipeline.place import Placement
 from pipeline.plan.node import Job, Node, Report, Stage
 from pipeline.progress import Ahead, Progress
 from pipeline.questions.status import Status, show_status, status
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from pipeline.storage import RunLock
 from stages.books import Amount, StepBooks
 from stages.marks import Setting

@@ -24,7 +24,7 @@ from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.plan.sources import list_all
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe, load_recipe
+from pipeline.recipe.recipe import build_recipe, load_recipe
 from stages.quality.language import packaged_model
 from stages.quality.settings import TrainSettings
 from stages.quality.train import train_classifier

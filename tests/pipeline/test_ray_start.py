@@ -19,8 +19,8 @@ from pydoc_data.topics import topics
 import pytest
 import yaml
 
+from pipeline.engine.ray_start import LONGEST_FOLDER, ray_address, start_ray
 from pipeline.progress import Progress
-from pipeline.ray_start import LONGEST_FOLDER, ray_address, start_ray
 from stages.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ THEN_FORK = """
 import sys
 from multiprocessing import get_context
 from pipeline.progress import Progress
-from pipeline.recipe import load_recipe
+from pipeline.recipe.recipe import load_recipe
 from pipeline.carry_out import Options, run_recipe
 
 recipe, out = sys.argv[1:]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.overrides import RecipeError, merge, parse_yaml
-from pipeline.recipe import build_recipe, dump, load_recipe
+from pipeline.recipe.overrides import RecipeError, merge, parse_yaml
+from pipeline.recipe.recipe import build_recipe, dump, load_recipe
 from pipeline.size import check_size
 from stages.errors import UserError
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.cli import main
-from pipeline.describe import Page, markdown, pages
-from pipeline.overrides import parse_yaml, read_yaml
+from pipeline.recipe.describe import Page, markdown, pages
+from pipeline.recipe.overrides import parse_yaml, read_yaml
 from stages.document import DOCUMENT, PAGE
 from stages.steps import STEPS
 from stages.tokens.train_tokenizer import train_tokenizer

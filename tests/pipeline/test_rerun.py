@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from told import first_source
 
-from pipeline import place as places
 from pipeline.carry_out import Options, run_recipe
-from pipeline.engine import TooManyFailures
-from pipeline.execute import Finished
+from pipeline.engine import place as places
+from pipeline.engine.engine import TooManyFailures
+from pipeline.engine.execute import Finished
 from pipeline.plan.node import Node
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
-from pipeline.run_summary import RunSummary
+from pipeline.recipe.recipe import build_recipe
+from pipeline.run_folder.run_summary import RunSummary
 from stages.errors import UserError
 from stages.filters.gopher_quality import GopherQuality
 

@@ -23,10 +23,10 @@ from told import first_source
 
 from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
-from pipeline.engine import TooManyFailures
+from pipeline.engine.engine import TooManyFailures
 from pipeline.questions.status import status
-from pipeline.recipe import build_recipe
-from pipeline.run_summary import RunSummary
+from pipeline.recipe.recipe import build_recipe
+from pipeline.run_folder.run_summary import RunSummary
 from stages.errors import UserError
 from stages.tokens.shard_format import load_manifest
 

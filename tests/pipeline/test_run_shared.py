@@ -9,10 +9,10 @@ import pytest
 from told import first_source
 
 from pipeline.carry_out import Options, run_recipe
-from pipeline.engine import TooManyFailures
+from pipeline.engine.engine import TooManyFailures
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
-from pipeline.run_summary import RunSummary
+from pipeline.recipe.recipe import build_recipe
+from pipeline.run_folder.run_summary import RunSummary
 
 DCLM_STEPS = [
     "extract", "remove_urls", "limit_newlines", "language", "gopher_quality", "repetition", "refinedweb_lines",

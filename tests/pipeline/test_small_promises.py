@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 
 from pipeline import storage
-from pipeline.engine import Engine
+from pipeline.engine.engine import Engine
+from pipeline.engine.place import Placement
 from pipeline.jobs.context import Context
 from pipeline.jobs.documents import Documents
 from pipeline.jobs.inputs import NamedStep
 from pipeline.ledger import Ledger, Ref
-from pipeline.place import Placement
 from pipeline.plan.node import Job, Node, Report, Stage, key_of
 from pipeline.progress import Progress
 from pipeline.storage.stream import ResumingStream

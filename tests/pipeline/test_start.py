@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli import main
-from pipeline.recipe import load_recipe
+from pipeline.recipe.recipe import load_recipe
 
 TEXTS = [text for _, text in sorted(topics.items()) if len(text) > 1000][:12]
 PAGE = "<html><body><article>" + "".join(f"<p>{part}</p>" for part in TEXTS[0].split("\n\n")) + "</article></body></html>"

@@ -9,10 +9,10 @@ import pytest
 from told import first_source
 
 from pipeline.carry_out import Options, run_recipe
-from pipeline.engine import TasksFailed
+from pipeline.engine.engine import TasksFailed
 from pipeline.jobs import tokenize as jobs
 from pipeline.progress import Progress
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from stages.tokens import tokenizer as module
 
 

@@ -21,8 +21,8 @@ from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
 from pipeline.questions.why import why
-from pipeline.recipe import load_recipe
-from pipeline.run_summary import RunSummary
+from pipeline.recipe.recipe import load_recipe
+from pipeline.run_folder.run_summary import RunSummary
 from stages.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "user-filters.md"

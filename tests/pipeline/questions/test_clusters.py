@@ -15,7 +15,7 @@ from dedup_corpus import prose
 from pipeline.carry_out import Options, run_recipe
 from pipeline.progress import Progress
 from pipeline.questions.clusters import clusters, size_ranges
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from stages.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]

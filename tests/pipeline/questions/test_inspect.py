@@ -14,7 +14,7 @@ import pytest
 from token_run import write_run
 
 from pipeline.cli import main
-from pipeline.mix import MixOptions, mix
+from pipeline.mixture.mix import MixOptions, mix
 from pipeline.questions import check_shard
 from pipeline.questions.inspect import inspect
 from stages.errors import UserError

@@ -14,8 +14,8 @@ from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
 from pipeline.progress import Progress
 from pipeline.questions.sweep import sweep
-from pipeline.recipe import build_recipe
-from pipeline.run_summary import RunSummary
+from pipeline.recipe.recipe import build_recipe
+from pipeline.run_folder.run_summary import RunSummary
 from stages.errors import UserError
 
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split() if word.isalpha()]  # real prose

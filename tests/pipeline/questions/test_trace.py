@@ -26,7 +26,7 @@ from pipeline.questions import trace_step
 from pipeline.questions.inspect import inspect
 from pipeline.questions.trace import documents_at, mark, trace
 from pipeline.questions.trace_step import Batches
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
 from stages.errors import UserError
 from stages.tokens.index_table import ROWS, write_index_batches
 from stages.tokens.shard_format import load_manifest, open_tokens

@@ -16,11 +16,11 @@ from told import as_json
 
 from pipeline.carry_out import Options, run_recipe
 from pipeline.cli import main
-from pipeline.finished import open_finished
 from pipeline.progress import Progress
 from pipeline.questions.find import Nearest
 from pipeline.questions.why import why
-from pipeline.recipe import build_recipe
+from pipeline.recipe.recipe import build_recipe
+from pipeline.run_folder.finished import open_finished
 from stages.errors import UserError
 
 WORDS = [word for _, text in sorted(topics.items()) for word in text.split() if word.isalpha()]  # real prose

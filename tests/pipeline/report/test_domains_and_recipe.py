@@ -12,8 +12,8 @@ import yaml
 from reported import check_html
 
 import pipeline
-from pipeline.recipe import build_recipe, dump, load_recipe
-from pipeline.recipe_text import recipe_text
+from pipeline.recipe.recipe import build_recipe, dump, load_recipe
+from pipeline.recipe.recipe_text import recipe_text
 from pipeline.report import domains
 from pipeline.report.gather import gather
 from pipeline.report.page import page

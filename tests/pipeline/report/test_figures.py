@@ -14,7 +14,6 @@ from ledgers import entries
 from reported import check_html, figures, run
 
 from pipeline.cli import main
-from pipeline.finished import open_finished
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.ledger import Ledger, Ref, report_of
 from pipeline.plan.node import Report
@@ -22,6 +21,7 @@ from pipeline.questions.measured import Sampled
 from pipeline.report.distributions import FATES, edges_of
 from pipeline.report.gather import gather
 from pipeline.report.page import page
+from pipeline.run_folder.finished import open_finished
 from stages.errors import UserError
 from stages.step import Bounds
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipeline.recipe import RecipeError, build_recipe
+from pipeline.recipe.recipe import RecipeError, build_recipe
 from stages.errors import UserError
 from stages.quality import language
 from stages.quality.language import Language, packaged_model

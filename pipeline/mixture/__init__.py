@@ -1,0 +1,1 @@
+"""Mixtures over finished runs' shards: another manifest, no other tokens."""
