@@ -7,7 +7,7 @@ speed, but on random words (each new to the engine's cache) gigatoken had grown 
 fastokens 0.3.5 stays below 0.2 GB over 2 GB of it.
 
 Trust is checked: when a tokenizer is loaded the engine is compared with the reference on strings that are easy to get
-wrong (`tricky_texts`), and a task compares documents of its own (`Tokenizer.verify`). A difference is an error. A
+wrong (`tricky_texts`), and a task compares a document of its own (`Tokenizer.verify`). A difference is an error. A
 tokenizer that the fast engine cannot load is encoded by the reference; `Tokenizer.fallback` says why.
 """
 
