@@ -222,7 +222,8 @@ def _laws(proxies: Sequence[Proxy], files: Sequence[str]) -> tuple[dict[str, Law
         law, predicted = choose(shares, losses)
         error = float(np.sqrt(np.mean(np.square(predicted - losses))))
         ranks = rank_correlation(predicted, losses)
-        found[file] = Law(law.floor, law.weights.tolist(), law.ridge, error, float(np.std(losses)), ranks, predicted.tolist())
+        floor, ridge, spread = float(law.floor), float(law.ridge), float(np.std(losses))
+        found[file] = Law(floor, law.weights.tolist(), ridge, error, spread, float(ranks), predicted.tolist())
     return found, columns
 
 
