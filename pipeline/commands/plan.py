@@ -66,6 +66,7 @@ def _rates(args: argparse.Namespace, recipe: Any) -> Any:
     """The rates that are asked for, else those of the recipe's own run; None for a tree where there is none."""
     from pipeline.forecast.calibrate import calibrate
     from pipeline.forecast.rates import read_rates
+    from pipeline.ledger import AnotherVersionError
     from pipeline.progress import Progress
 
     if args.save and not args.measure:
@@ -86,7 +87,12 @@ def _rates(args: argparse.Namespace, recipe: Any) -> Any:
         if args.tree:
             return None
         raise UserError(f"no rates: name a finished run with --rates, or measure with --measure ({known} is not there)")
-    return read_rates(known)
+    try:
+        return read_rates(known)
+    except AnotherVersionError as error:
+        if args.tree:
+            return None
+        raise UserError(f"no rates in {known}: {error}, or measure with --measure") from None
 
 
 def _cluster(args: argparse.Namespace) -> Any:

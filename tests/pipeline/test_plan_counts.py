@@ -14,6 +14,7 @@ from pipeline.forecast.inputs import inputs_of
 from pipeline.forecast.rates import read_rates
 from pipeline.forecast.usual import usual_rates
 from pipeline.forecast.walk import forecast
+from pipeline.ledger import AnotherVersionError, Entry
 from pipeline.recipe.recipe import build_recipe, load_recipe
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "dclm_mix.yaml"
@@ -84,3 +85,20 @@ def test_a_tree_needs_no_rates(
     assert main(["plan", str(RECIPE), "--tree"]) == 0
     shown = capsys.readouterr().out
     assert "documents dclm: 8" in shown and "shard dclm: ?" in shown and "which rates tell" in shown
+
+
+def test_the_run_of_another_version_gives_a_tree_and_no_rates(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def report_as(entry: Entry, kind: type) -> None:
+        raise AnotherVersionError(f"{entry.ref}: its report was written by another version of Headrace; run the recipe again")
+
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "dclm_mix").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Entry, "report_as", report_as)
+    assert main(["plan", str(RECIPE), "--tree"]) == 0
+    assert "read and filter" in capsys.readouterr().out
+    assert main(["plan", str(RECIPE)]) == 2
+    told = capsys.readouterr().err
+    assert "no rates in runs/dclm_mix: " in told and "run the recipe again, or measure with --measure" in told
