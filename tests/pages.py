@@ -293,6 +293,7 @@ _SHAPES = (
     (re.compile(r"#(?:[ #]*#)?"), "#"),
     (re.compile(r"#\s+(?:cores|network|sources|storage)\s+#"), "# @ #"),  # what bounds a phase
     (re.compile(r" ?(?:─{2,}|={2,})"), ""),
+    (re.compile(r"(?<=in training: )[\w-]+ #.*"), "@"),  # which sources of the sample hold copies, hangs on Python's own pages
 )
 
 

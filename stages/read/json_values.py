@@ -26,6 +26,8 @@ _PIECE_BYTES = 1 << 18
 _VALUE_BYTES, _OPEN_BYTES, _ITEMS_BYTES, _KEY_BYTES = 80, 16, 120, 40  # of Python's objects, as measured
 _LEAST_RATIO = 64  # most bytes that values take for each byte of their JSON
 _MAX_DIGITS = 4300  # of an integer: Python's own bound
+_MAX_DEPTH = 500  # objects and lists within one another; versions of Python would refuse at 900 or at many thousands
+_TOO_DEEP = f"not readable as JSON: its values are nested too deep, more than {_MAX_DEPTH} within one another"
 
 
 class RecordError(Exception):
@@ -46,6 +48,7 @@ def listed(names: Sequence[str]) -> str:
 def parse(line: bytes) -> tuple[Any, Counter[str]]:
     """The values of one record, and what was mended in it (kind -> how often). Raises RecordError for no JSON."""
     mended: Counter[str] = Counter()
+    _check_depth(line)
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -60,7 +63,7 @@ def parse(line: bytes) -> tuple[Any, Counter[str]]:
         place = f"character {error.pos + 1} of the record" if error.pos else f"its first character, {text[:SHOWN_NAME]!r}"
         raise RecordError(f"not valid JSON: {error.msg} at {place}") from error
     except RecursionError as error:
-        raise RecordError("not readable as JSON: its values are nested too deep") from error
+        raise RecordError(_TOO_DEEP) from error
     except ValueError as error:
         raise RecordError(f"not readable as JSON: {error}") from error
     return values, mended
@@ -87,6 +90,20 @@ def check_room(line: bytes, room: int) -> None:
         raise RecordError(f"{what}, and run.task_memory leaves {room >> 20:,} for that")
 
 
+def _check_depth(line: bytes) -> None:
+    """Raises RecordError for a record that is nested too deep."""
+    if line.count(b"{") + line.count(b"[") <= _MAX_DEPTH:
+        return
+    depth = 0
+    for marks in _outside_strings(line):
+        mark = np.frombuffer(marks, np.uint8)
+        opened, closed = (sum(mark == ord(one) for one in both) for both in ("{[", "}]"))
+        depths = depth + np.cumsum(np.subtract(opened, closed, dtype=np.int64))
+        if len(depths) and depths.max() > _MAX_DEPTH:
+            raise RecordError(_TOO_DEEP)
+        depth = int(depths[-1]) if len(depths) else depth
+
+
 def _outside_strings(line: bytes) -> Iterator[bytes]:
     """What of a record stands outside of strings, piece by piece, so that no more than the line is held once more."""
     if b"\\" in line:
@@ -107,9 +124,11 @@ def dump(values: dict[str, Any]) -> bytes | None:
         return orjson.dumps(values)
     except (orjson.JSONEncodeError, TypeError):  # integers above 64 bits, deep nesting
         try:
-            return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+            line = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
         except RecursionError as error:
-            raise RecordError("not readable as JSON: its values are nested too deep") from error
+            raise RecordError(_TOO_DEEP) from error
+        _check_depth(line)
+        return line
 
 
 class _Parser(json.JSONDecoder):

@@ -54,6 +54,18 @@ def test_what_is_nested_too_deep_is_named():
     assert len(rows) == 1 and "nested too deep" in events[0].reason
 
 
+@pytest.mark.parametrize("mended", [b"", b',"n":NaN'], ids=["as it is", "mended"])
+def test_how_deep_a_record_may_nest_hangs_on_no_version_of_python(mended):
+    def record(depth: int) -> bytes:
+        inner = depth - 1  # the record itself is one
+        return b'{"text":"[[[","m":' + b'[{"a":' * (inner // 2) + b"1" + b"}]" * (inner // 2) + mended + b"}"
+
+    rows, events = read(lines(record(501), record(503), {"text": "a"}))
+    assert [row["record"] for row in rows] == [3] and all("more than 500" in event.reason for event in events[:2])
+    rows, events = read(lines(record(499)))
+    assert len(rows) == 1 and not any("nested" in f"{event}" for event in events)
+
+
 def test_an_array_is_cut_the_same_wherever_its_pieces_end():
     raw = b' [ {"text": "a \\\\"} ,{"text":"b \\" ] , {"}, 3 , {"text": "c","m":[[],{"x":"]"}]}]  \n {"text": "d"}\n'
     found = []

@@ -194,7 +194,7 @@ def test_kernels_of_a_users_module_follow_its_own_imports(project: Path) -> None
     for added in (1, 1, 7):
         (project / "table.py").write_text(f"ADDED = {added}\n")
         shutil.rmtree(project / "__pycache__", ignore_errors=True)
-        variables = {"PYTHONPATH": str(project), "HEADRACE_KERNEL_CACHE": str(project / "cache")}
+        variables = {"PYTHONPATH": str(project), "HEADRACE_KERNEL_CACHE": str(project / "cache"), "PYTHONPYCACHEPREFIX": ""}
         done = subprocess.run(
             [sys.executable, "-c", code],
             cwd=project,
