@@ -4,7 +4,7 @@ Both products of the forward pass and of the gradient of the input take e4m3 ope
 out in bf16, as torchao's recipe `rowwise_with_gw_hp` does, which also leaves an expert any number of rows. Router,
 embedding, output matrix, norms and attention itself stay as they are. Weights are scaled anew in every micro-batch.
 
-A GPU does the products by torch's own scaled kernels. Elsewhere they are emulated: operands rounded to float8, products in fp32.
+A GPU does the products by torch's own scaled kernels. Elsewhere they are emulated: operands rounded to float8, sums in fp32.
 Shapes: M rows, N outputs, K what is summed over, E experts, S rows of all experts.
 """
 
@@ -140,12 +140,12 @@ def _grouped_product(left: Scaled, right: Scaled, ends_E: Tensor) -> Tensor:
 
 
 def _emulated(left: Scaled, right: Scaled) -> Tensor:
-    return (_widened(left) @ _widened(right).t()).bfloat16()
+    return (_widened(left).float() @ _widened(right).float().t()).bfloat16()
 
 
 def _emulated_groups(left: Scaled, right: Scaled, ends_E: Tensor) -> Tensor:
-    return F.grouped_mm(_widened(left), _widened(right).transpose(1, 2), offs=ends_E).bfloat16()
+    return F.grouped_mm(_widened(left), _widened(right).transpose(1, 2), offs=ends_E)
 
 
 def _widened(values: Scaled) -> Tensor:
-    return values[0].float() * values[1]
+    return (values[0].float() * values[1]).bfloat16()  # exact: four significant bits and a power of two

@@ -45,7 +45,7 @@ def use(model: Olmoe, config: Config, processes: Processes) -> list[str]:
         how = "" if processes.device.type == "cuda" else ", emulated on this device"
         told.append(f"products of attention and experts in float8{how}")
     rule = Rule()
-    if train.compile:
+    if train.compile and processes.device.type == "cuda":
         rule.softmax = torch.compile(softmax_to_compile)
     own = functools.partial(cross_entropy_sum, chunk_mib=train.loss_chunk_mib, rule=rule)
     losses: dict[str, Callable[[], Criterion]] = {"own": lambda: own, "liger": _liger}
@@ -181,9 +181,7 @@ def _liger() -> Criterion:
     fused = _import("liger_kernel.transformers.functional", "pip install liger-kernel").liger_fused_linear_cross_entropy
 
     def criterion(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
-        found = fused(
-            hidden_ND, head_VD, targets_N, ignore_index=IGNORED, reduction="sum", accum_dtype=torch.float32
-        )
+        found = fused(hidden_ND, head_VD, targets_N, ignore_index=IGNORED, reduction="sum", accum_dtype=torch.float32)
         return found[0] if isinstance(found, tuple) else found
 
     return torch.compiler.disable(criterion)
@@ -200,9 +198,9 @@ def _scattermoe() -> Experts:
         hidden_SG = product(x_ND, gate_up_EGD.mT, top_k, expert_S, order_S, ends_E, grouped_out=True)
         gate_SF, up_SF = hidden_SG.chunk(2, -1)
         act_SF = (F.silu(gate_SF) * up_SF * routing.weight_of_slot[:, None]).to(x_ND.dtype)
-        return product(act_SF, down_EDF.mT, 1, expert_S, order_S, ends_E, grouped_in=True).view(
-            *slot_NK.shape, -1
-        ).sum(1)
+        return (
+            product(act_SF, down_EDF.mT, 1, expert_S, order_S, ends_E, grouped_in=True).view(*slot_NK.shape, -1).sum(1)
+        )
 
     return torch.compiler.disable(experts)
 
@@ -231,7 +229,7 @@ def _sonicmoe() -> Experts:
             down_EDF.permute(1, 2, 0),
             None,
             E=len(down_EDF),
-            stream_id=torch.cuda.current_stream(x_ND.device).cuda_stream,
+            stream_id=torch.cuda.current_stream(x_ND.device).cuda_stream if x_ND.is_cuda else 0,
             activation_type=kinds.SWIGLU,
             is_inference_mode_enabled=not torch.is_grad_enabled(),
             **{halves: True},
