@@ -12,7 +12,7 @@ import importlib
 import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -44,48 +44,81 @@ def use(model: Olmoe, config: Config, processes: Processes) -> list[str]:
         float8.use(model, processes.device)
         how = "" if processes.device.type == "cuda" else ", emulated on this device"
         told.append(f"products of attention and experts in float8{how}")
-    rule = Rule()
-    if train.compile and processes.device.type == "cuda":
-        rule.softmax = torch.compile(softmax_to_compile)
-    own = functools.partial(cross_entropy_sum, chunk_mib=train.loss_chunk_mib, rule=rule)
-    losses: dict[str, Callable[[], Criterion]] = {"own": lambda: own, "liger": _liger}
-    name, model.criterion = _chosen("loss_kernel", train.loss_kernel, losses, _loss_work(config, processes), processes)
-    told += [f"train.loss_kernel: {name}"] if train.loss_kernel != "own" else []
-    if train.expert_kernel != "own":
-        experts: dict[str, Callable[[], Experts]] = {"own": lambda: apply_experts, "scattermoe": _scattermoe}
-        experts["sonicmoe"] = _sonicmoe
-        work = _expert_work(config, processes)
-        name, chosen = _chosen("expert_kernel", train.expert_kernel, experts, work, processes)
-        told.append(f"train.expert_kernel: {name}")
-        for module in model.modules():
-            if isinstance(module, MoE):
-                module.experts = chosen
+    for key, (made, work) in _candidates(config, processes).items():
+        asked = getattr(train, key)
+        if asked == "own":
+            name, kernel = asked, made["own"]()
+        else:
+            name, kernel = _chosen(key, asked, made, work, processes)
+            told.append(f"train.{key}: {name}")
+        if key == "loss_kernel":
+            model.criterion = kernel
+        elif name != "own":
+            for module in model.modules():
+                if isinstance(module, MoE):
+                    module.experts = kernel
     return told
 
 
+def timings(config: Config, processes: Processes) -> Iterator[tuple[str, str, float | str]]:
+    """Of each key and each kernel that it may name: seconds of a pass forward and backward, or why it cannot be taken."""
+    for key, (made, work) in _candidates(config, processes).items():
+        expected = work(made["own"]())()
+        for name in made:
+            try:
+                yield key, name, _seconds(work(_tried(made[name], work, expected)), processes.device)
+            except UNFIT as error:
+                yield key, name, _reason(error)
+
+
+Maker = Callable[[], Any]
+UNFIT = ImportError, RuntimeError, AttributeError, TypeError, ValueError, AssertionError
+"""What a library raises that is not there, or that does not fit this device, these shapes or this interface."""
+
+
+def _candidates(config: Config, processes: Processes) -> dict[str, tuple[dict[str, Maker], Callable[[Any], Work]]]:
+    """Of each key the kernels that it may name, ours first, and what they are tried with."""
+    train, rule = config.train, Rule()
+    if train.compile and processes.device.type == "cuda":
+        rule.softmax = torch.compile(softmax_to_compile)
+    own = functools.partial(cross_entropy_sum, chunk_mib=train.loss_chunk_mib, rule=rule)
+    losses: dict[str, Maker] = {"own": lambda: own, "liger": _liger}
+    experts: dict[str, Maker] = {"own": lambda: apply_experts, "scattermoe": _scattermoe, "sonicmoe": _sonicmoe}
+    return {
+        "loss_kernel": (losses, _loss_work(config, processes)),
+        "expert_kernel": (experts, _expert_work(config, processes)),
+    }
+
+
 def _chosen(
-    key: str, asked: str, made: dict[str, Callable[[], Any]], work: Callable[[Any], Work], processes: Processes
+    key: str, asked: str, made: dict[str, Maker], work: Callable[[Any], Work], processes: Processes
 ) -> tuple[str, Any]:
     """The kernel that is asked for, by name, after it was tried; or the fastest of those that work."""
-    if asked == "own":
-        return asked, made["own"]()
     names = list(made) if asked == "fastest" else [asked]
     expected = work(made["own"]())()
     kernels, seconds = {}, []
     for name in names:
         try:
-            kernels[name] = made[name]()
-            _require_equal(work(kernels[name])(), expected)
-        except (ImportError, RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
+            kernels[name] = _tried(made[name], work, expected)
+        except UNFIT as error:
             if asked != "fastest":
-                reason = str(error).strip().split("\n")[0] or type(error).__name__
-                raise TrainerError(f"train.{key} {name}: {reason}; leave it out, or set another") from None
+                raise TrainerError(f"train.{key} {name}: {_reason(error)}; leave it out, or set another") from None
             seconds.append(math.inf)
         else:
             seconds.append(_seconds(work(kernels[name]), processes.device) if len(names) > 1 else 0.0)
     taken = processes.sum(torch.tensor(seconds, device=processes.device)).tolist()  # so that all processes choose alike
     name = names[taken.index(min(taken))]
     return name, kernels[name]
+
+
+def _tried(maker: Maker, work: Callable[[Any], Work], expected: Sequence[Tensor]) -> Any:
+    kernel = maker()
+    _require_equal(work(kernel)(), expected)
+    return kernel
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _require_equal(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
