@@ -6,7 +6,6 @@ So each notes what it needs, in a file that it keeps locked: the lock goes with 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.storage import flock
 from pipeline.storage.errors import no_space
 
 LOOK_AGAIN = 0.5  # seconds
@@ -31,22 +31,24 @@ def room(folder: Path, needed: int, task: str) -> Iterator[None]:
         yield
         return
     notes = _notes(folder)
-    with (notes / "gate").open("a") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)  # kept while waiting: first come, first served
+    note = notes / f"{folder.name}.needs"
+    gate = flock.acquire(notes / "gate", exclusive=True)  # kept while waiting: first come, first served
+    assert gate is not None
+    try:
         while shutil.disk_usage(folder).free < needed + (others := _still_to_come(notes)):
             if not others:
                 raise no_space(folder.parent, needed, task)
             time.sleep(LOOK_AGAIN)
-        note = notes / f"{folder.name}.needs"
-        kept = note.open("w")
-        fcntl.flock(kept, fcntl.LOCK_EX)
-        kept.write(f"{needed} {folder}")
-        kept.flush()
+        kept = flock.acquire(note, exclusive=True)
+        assert kept is not None
+        note.write_text(f"{needed} {folder}")
+    finally:
+        flock.release(gate)
     try:
         yield
     finally:
         note.unlink(missing_ok=True)
-        kept.close()
+        flock.release(kept)
 
 
 def _notes(folder: Path) -> Path:
@@ -60,14 +62,14 @@ def _still_to_come(notes: Path) -> int:
     """Bytes that tasks which run have noted and not yet written; notes of those that were killed are removed."""
     total = 0
     for note in notes.glob("*.needs"):
-        with suppress(FileNotFoundError), note.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                needed, _, folder = file.read().partition(" ")
+        free = flock.acquire(note, exclusive=True, wait=False)
+        if free is None:
+            with suppress(FileNotFoundError):  # it has just ended
+                needed, _, folder = note.read_text().partition(" ")
                 total += max(0, int(needed) - _written(Path(folder)))
-            else:
-                note.unlink(missing_ok=True)
+        else:
+            note.unlink()
+            flock.release(free)
     return total
 
 
