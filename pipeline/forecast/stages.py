@@ -10,9 +10,9 @@ import msgspec
 from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import ROUNDS, Rates, Work
 from pipeline.plan.corpus import MIXTURE
-from pipeline.plan.lists import LIST
 from pipeline.plan.node import Node
 from pipeline.plan.parts import segments
+from pipeline.plan.sources import is_outside
 from pipeline.recipe.recipe import Recipe
 from stages.dedup.footprint import Need
 from stages.errors import UserError
@@ -145,7 +145,7 @@ class Costs:
         segment = self.plans[name][number]
         stage = Stage(READ if number == 0 else f"after dedup {number}", name, len(group))
         stage.documents, stage.bytes_in, stage.read = int(flow.documents), int(flow.bytes), int(flow.files)
-        stage.outside = stage.read if number == 0 and _is_outside(self.recipe.sources[name].read.paths) else 0
+        stage.outside = stage.read if number == 0 and any(map(is_outside, self.recipe.sources[name].read.paths)) else 0
         reading = missing.work(rates.speed("read", name, str(number)) or rates.all("read"), "reading")
         seconds = reading.seconds_per_byte * flow.bytes
         stage.memory = (rates.of("read", name, str(number)) or reading).memory
@@ -354,11 +354,6 @@ def _step(stage: Stage, source: str, name: str, step: Step, flow: Flow, rates: R
         )
     )
     return seconds
-
-
-def _is_outside(paths: Sequence[str]) -> bool:
-    """Whether a source lies on the hub or on web servers."""
-    return any(path.removeprefix(LIST).startswith(("hf://", "http://", "https://")) for path in paths)
 
 
 def bytes_per_token(recipe: Recipe, name: str, rates: Rates) -> float:
