@@ -151,9 +151,9 @@ def test_what_is_expected_stands_for_files_that_cannot_be_listed(made: tuple[Rec
 def test_a_file_that_cannot_be_cut_is_one_task_as_long_as_it_is(rates: Rates, tmp_path: Path) -> None:
     data = recipe_data(tmp_path)
     for name, size in {"web-0": 9_000_000, "web-1": 500_000, "web-2": 500_000}.items():
-        with (tmp_path / f"{name}.jsonl.zst").open("wb") as file:
+        with (tmp_path / f"{name}.jsonl.bz2").open("wb") as file:
             file.truncate(size)
-    data["sources"] = {"web": {"read": {"paths": [f"{tmp_path}/web-*.jsonl.zst"]}, "steps": ["remove_urls"]}}
+    data["sources"] = {"web": {"read": {"paths": [f"{tmp_path}/web-*.jsonl.bz2"]}, "steps": ["remove_urls"]}}
     data["mixture"]["epochs"] = 1
     found = plan(build_recipe(data), rates, Cluster(100, 8, 64 << 30))
     for phase in found["phases"]:
