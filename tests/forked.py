@@ -1,7 +1,7 @@
-"""Processes of the trainer as `python -m` or `torchrun` start them, forked from one that has PyTorch loaded.
+"""Processes as `python` or `torchrun` start them, forked from one that has loaded already what they import.
 
-Loading it takes 3 s of a core, and torchrun loads it once more beside its processes. What torchrun itself does (passing on
-signals, ending all when one fails) is tested with torchrun, in tests/trainer/test_change.py.
+Loading PyTorch takes 3 s of a core, and torchrun loads it once more beside its processes; what a run imports takes 1 s. What
+torchrun itself does (passing on signals, ending all when one fails) is tested with it, in tests/trainer/test_change.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-LOADED = ("torch.distributed.fsdp", "torch.nn.parallel", "torch.optim", "trainer.adapt.run", "trainer.train")
+TRAINER = ("torch.distributed.fsdp", "torch.nn.parallel", "torch.optim", "trainer.adapt.run", "trainer.train")
+PIPELINE = ("pipeline.carry_out", "pipeline.commands.run", "pipeline.jobs.documents", "pipeline.jobs.dedup_call", "stages.steps")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Started:
 
     pids: tuple[int, ...]
     folder: Path
+    server: Any
 
     def said(self) -> str:
         """What the processes have printed so far, on both streams, one process behind another."""
@@ -43,28 +45,23 @@ class Started:
 
     def wait(self) -> list[int]:
         """The exit statuses, by rank, once all have ended; minus the signal for what a signal ended."""
-        return json.loads(_server().stdout.readline())
+        return json.loads(self.server.stdout.readline())
 
 
 @contextlib.contextmanager
-def started(folder: Path, *command: str, count: int = 1) -> Iterator[Started]:
+def started(folder: Path, *command: str, count: int = 1, loaded: tuple[str, ...] = TRAINER) -> Iterator[Started]:
     """Run `python COMMAND`, which is `-m MODULE ...` or `SCRIPT ...`, in so many processes of one group, one thread each.
 
-    As with torchrun, the others are ended where one fails. All are killed at the end of the context; `wait` before it.
-    One such group at a time.
+    loaded: what the process has imported from which they are forked. As with torchrun, the others are ended where one fails.
+    All are killed at the end of the context; `wait` before it. One such group at a time.
     """
-    from torch.distributed import TCPStore
-
-    # The group meets at a store in this process, as at torchrun's: no port is looked for that somebody else may take.
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if count > 1 else None
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(count)} if store else {}
-    group |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "LOCAL_WORLD_SIZE": str(count)} if store else {}
+    store, group = _store(count) if count > 1 else (None, {})
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **group}
     folder.mkdir(parents=True, exist_ok=True)
-    server = _server()
+    server = _server(loaded)
     server.stdin.write(json.dumps([count, command, environment, str(folder)]) + "\n")
     server.stdin.flush()
-    processes = Started(tuple(json.loads(server.stdout.readline())), folder)
+    processes = Started(tuple(json.loads(server.stdout.readline())), folder, server)
     try:
         yield processes
     finally:
@@ -73,6 +70,17 @@ def started(folder: Path, *command: str, count: int = 1) -> Iterator[Started]:
         server.stdin.flush()
         while server.stdout.readline() != "next\n":
             pass
+        del store
+
+
+def _store(count: int) -> tuple[Any, dict[str, str]]:
+    """Where a group of processes meets, in this process as it is in torchrun: no port is looked for that another may take.
+    And what torchrun tells processes of it."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    return store, group | {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
 
 
 def run(folder: Path, *command: str, count: int = 1) -> str:
@@ -85,15 +93,15 @@ def run(folder: Path, *command: str, count: int = 1) -> str:
 
 
 @functools.cache
-def _server() -> Any:
+def _server(loaded: tuple[str, ...]) -> Any:
     """The process that forks; it ends with this one, whose end of the pipe is closed then."""
-    command = [sys.executable, str(Path(__file__).resolve())]
+    command = [sys.executable, str(Path(__file__).resolve()), *loaded]
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _serve() -> None:
     sys.path[:0] = [str(ROOT)]
-    for module in LOADED:
+    for module in sys.argv[1:]:
         __import__(module)
     while line := sys.stdin.readline():
         count, command, environment, folder = json.loads(line)
@@ -111,15 +119,14 @@ def _serve() -> None:
 
 def _become(command: list[str], environment: dict[str, str], said: Path) -> None:
     """Run a command in this process, and end it."""
-    import torch
-
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
     os.environ.update(environment)
-    torch.set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     status = 0
     try:
         if command[0] == "-m":

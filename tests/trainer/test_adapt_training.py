@@ -7,10 +7,10 @@ import signal
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pair_runs
 import pytest
-import ranks
 import token_runs
 import torch
 from safetensors.torch import load_file
@@ -121,7 +121,7 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_bits(method, base, data, tmp_p
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(command(method, base, data[method], whole, **more)) == 0
     arguments = command(method, base, data[method], killed, **more)
-    with ranks.started(tmp_path / "said", "-m", "trainer", *arguments) as process:
+    with forked.started(tmp_path / "said", "-m", "trainer", *arguments) as process:
         deadline = time.monotonic() + 120
         while not checkpoint.all_checkpoints(killed / "checkpoints") and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -322,7 +322,7 @@ def test_two_processes_fine_tune_as_one(method, parallel, base, data, tmp_path) 
     # KTO's estimate of the KL is over all that goes through the models at once: 4 instances either way.
     assert main(command(method, base, data[method], tmp_path / "one", **asked, train__micro_batch=4)) == 0
     arguments = command(method, base, data[method], tmp_path / "two", **asked, train__micro_batch=2)
-    ranks.run(tmp_path / "said", "-m", "trainer", *arguments, count=2)
+    forked.run(tmp_path / "said", "-m", "trainer", *arguments, count=2)
     one, two = (lines(tmp_path / name, "step") for name in ("one", "two"))
     assert len(one) == len(two) > 2
     for a, b in zip(one, two, strict=True):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import forked
 import pytest
-import ranks
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
@@ -121,7 +121,7 @@ def test_each_process_writes_and_reads_its_part(tmp_path, saved, count, parallel
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(plain(config)))
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [str(tmp_path / name) for name in ("script.py", "c.yaml")]
-    said = ranks.run(tmp_path / "said", *command, str(folder / "step_00000001"), str(tmp_path / "out"), count=count)
+    said = forked.run(tmp_path / "said", *command, str(folder / "step_00000001"), str(tmp_path / "out"), count=count)
     total = 3 * 4 * sum(parameter.numel() for parameter in model.parameters())
     read = [int(line.split()[-1]) for line in said.splitlines() if " read " in line]
     if parallel == "fsdp":  # all together read it once, but for the routers, which each process holds whole

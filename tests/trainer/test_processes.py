@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+import forked
 import pytest
-import ranks
 import yaml
 
 from trainer import checkpoint, metrics
@@ -22,7 +22,7 @@ def together(config, data: Path, out: Path, *more: str, count: int = 2) -> str:
     out.mkdir(exist_ok=True)
     (out / "config.yaml").write_text(yaml.safe_dump(plain(config)))
     command = ["train", str(out / "config.yaml"), "--data", str(data), "--out", str(out), "--device", "cpu", *more]
-    return ranks.run(out / "said", "-m", "trainer", *command, count=count)
+    return forked.run(out / "said", "-m", "trainer", *command, count=count)
 
 
 @pytest.fixture(scope="module")

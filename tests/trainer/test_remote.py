@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import forked
 import pytest
-import ranks
 import yaml
 
 from trainer import checkpoint, metrics, remote
@@ -73,7 +73,7 @@ def test_a_copy_that_fails_stops_training_and_the_disk_has_it(tmp_path, go, s3):
 
 def test_an_unfinished_copy_is_no_checkpoint_and_each_process_copies_its_part(tmp_path, go, s3):
     command = [*go.command, "--out", str(tmp_path / "out"), "--set", "train.tokens=256", "train.parallel=fsdp"]
-    ranks.run(tmp_path / "said", "-m", "trainer", *command, count=2)
+    forked.run(tmp_path / "said", "-m", "trainer", *command, count=2)
     copies = remote.Remote(s3.uri("run"))
     objects = dict(copies._list("step_00000002/"))
     folder = checkpoint.latest(tmp_path / "out" / "checkpoints")

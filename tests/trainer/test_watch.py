@@ -8,9 +8,9 @@ import json
 import math
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
-import ranks
 import torch
 import yaml
 
@@ -64,7 +64,7 @@ def go(tmp_path, make_config, small_run, tasks):
         if processes == 1:
             assert main(command) == 0
             return out
-        ranks.run(tmp_path / f"{name}.said", "-m", "trainer", *command, count=processes)
+        forked.run(tmp_path / f"{name}.said", "-m", "trainer", *command, count=processes)
         return out
 
     return trained
