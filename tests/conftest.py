@@ -18,11 +18,12 @@ sys.path.append(str(Path(__file__).resolve().parent))
 pytest_plugins = ["s3_server"]
 
 # A test with a cache of its own needs no kernels of its own: to compile a recipe's takes a minute. Those of kernels say so.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the tests start hundreds of processes: each would compile our sources again
 os.environ.setdefault("HEADRACE_KERNEL_CACHE", str(cache_root() / "kernels"))
 
 # What tests write lies in memory where there is room, and else on disk: half of what many of them wait for is a disk that
 # makes sure of each file. TMPDIR or --basetemp names another place.
-MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+MEMORY, ROOM = Path("/dev/shm"), 6 << 30
 FOLDER = "headrace-"
 
 SHARED = Path(os.environ.get("HEADRACE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
