@@ -115,7 +115,7 @@ def test_each_method_learns_what_is_held_out(method, base, data, tmp_path) -> No
 
 @pytest.mark.parametrize("method", [*METHODS, "online"])
 def test_a_killed_fine_tuning_goes_on_to_the_same_bits(method, base, data, tmp_path) -> None:
-    more = {"adapt__epochs": 4, "checkpoint__every_tokens": 8 * pair_runs.LENGTH}
+    more = {"adapt__epochs": 2, "checkpoint__every_tokens": 8 * pair_runs.LENGTH}
     if method == "online":
         method, more = "iqlearn", more | {"adapt__online": 0.3, "adapt__online_tokens": 4}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -128,7 +128,9 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_bits(method, base, data, tmp_p
         process.kill()
         assert process.wait() == [-signal.SIGKILL], process.said()
     assert checkpoint.all_checkpoints(killed / "checkpoints")
+    saved = checkpoint.read_state(checkpoint.latest(killed / "checkpoints"))["step"]
     assert main([*arguments, "--resume"]) == 0
+    assert 0 < saved < len(lines(whole, "step"))
     assert same(weights(whole), weights(killed))
     assert [line["loss"] for line in lines(whole, "step")] == [line["loss"] for line in lines(killed, "step")]
 
