@@ -17,8 +17,11 @@ from stages.cache import cache_root
 sys.path.append(str(Path(__file__).resolve().parent))
 pytest_plugins = ["s3_server"]
 
+# The tests start hundreds of processes: each would compile our sources again, and each worker the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A test with a cache of its own needs no kernels of its own: to compile a recipe's takes a minute. Those of kernels say so.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the tests start hundreds of processes: each would compile our sources again
 os.environ.setdefault("HEADRACE_KERNEL_CACHE", str(cache_root() / "kernels"))
 
 # What tests write lies in memory where there is room, and else on disk: half of what many of them wait for is a disk that
@@ -37,6 +40,7 @@ FIRST = (
     "test_ray_start.py",
     "test_adapt_training.py",
     "test_change.py",
+    "test_ablate.py",
     "test_run.py",
     "test_keys.py",
     "test_cluster_size.py",
