@@ -40,6 +40,7 @@ FIRST = (
     "test_ray_start.py",
     "test_adapt_training.py",
     "test_change.py",
+    "test_first_hour.py",
     "test_ablate.py",
     "test_run.py",
     "test_keys.py",
