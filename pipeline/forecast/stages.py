@@ -48,6 +48,7 @@ class Stage(msgspec.Struct):
     memory: int = 0  # of one task
     cores: int = 1  # that one task makes use of
     core_seconds: float = 0.0
+    start_seconds: float = 0.0  # that each process takes once besides, with its first task
     releases: int = 0  # bytes of files that are let go when the phase is done
     outside: int = 0  # of `read`, what does not lie in the cluster's own storage: on the hub, on web servers
     longest: float = 0.0  # the share of the work that the largest task has; 0: all have as much

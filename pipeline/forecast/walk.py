@@ -77,6 +77,7 @@ class _Walk:
         else:
             getattr(self.costs, kind.replace(" ", "_"))(group)
         stage = self.costs.last
+        stage.start_seconds += self.costs.rates.start(group[0].ref)
         stage.scratch = max(stage.scratch, *(node.scratch for node in group))
         weights = [node.weight for node in group]
         stage.longest = max(stage.longest, max(weights) / sum(weights)) if sum(weights) else stage.longest
