@@ -52,7 +52,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a task left, what it took, and what it printed meanwhile. first: as `Entry.first`."""
+    """What a task left, what it took, and what it printed meanwhile. first, held: as `Entry` says."""
 
     report: Report
     outputs: Sequence[Output]
@@ -62,6 +62,7 @@ class Finished:
     host: str = ""
     at: str = ""
     first: bool = False
+    held: int = 0
     said: str = ""
 
     @classmethod
@@ -72,7 +73,7 @@ class Finished:
     @classmethod
     def of_entry(cls, entry: Entry, report: Report) -> Finished:
         """What an entry of the ledger says."""
-        took = (entry.seconds, entry.cpu_seconds, entry.peak_memory, entry.host, entry.finished, entry.first)
+        took = (entry.seconds, entry.cpu_seconds, entry.peak_memory, entry.host, entry.finished, entry.first, entry.held)
         return cls(report, entry.outputs, *took)
 
 
@@ -92,7 +93,7 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
         os.chdir(around.folder)
     ensure_warm(None)
     began, cpu = time.perf_counter(), cpu_time()
-    first = _let_go(node)
+    first, before = _let_go(node), held()
     reset_peak()
     scratch_root = storage.scratch_folder(around.run)
     try:
@@ -114,6 +115,7 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
             socket.gethostname(),
             _now(),
             first,
+            before,
         )
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -18,7 +18,7 @@ from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
 from pipeline.forecast.filters import price_large_filters, sample_batches
 from pipeline.forecast.inputs import Listing, Unlisted
-from pipeline.forecast.own_files import Beginnings, beginnings
+from pipeline.forecast.own_files import Beginnings, beginnings, shares
 from pipeline.forecast.rates import Rates, Small, rates_of_run
 from pipeline.jobs.inputs import SourceFile
 from pipeline.models.train_classifier import train
@@ -56,16 +56,25 @@ PROSE: dict[str, Any] = {
 }
 # A classifier in place of one that cannot be reached: words and pairs of words, 100 numbers each, as DCLM's has them.
 STAND_IN = ("dim=100", "word_ngrams=2", "bucket=200000", "epoch=1")
-TRAIN_BYTES = 4 << 20  # of text that a tokenizer or classifier is trained on
+TRAIN_BYTES = 8 << 20  # of text that a tokenizer or classifier is trained on
+
+
+@dataclass(frozen=True)
+class Text:
+    """Files that a source is measured on, how they are read (spec; as a recipe says it), and whether they hold pages."""
+
+    files: list[SourceFile]
+    spec: ReadSpec
+    read: dict[str, Any]
+    pages: bool
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a source is measured on: copies of files, how these are read, and whether they hold pages."""
+    """The text that a source is measured on, and the copies that were made of it."""
 
+    text: Text
     copies: Beginnings
-    read: dict[str, Any]
-    pages: bool
 
 
 def calibrate(recipe: Recipe, listing: Listing, progress: Progress | None = None, size: int = MEASURE_BYTES) -> Rates:
@@ -87,10 +96,7 @@ def calibrate(recipe: Recipe, listing: Listing, progress: Progress | None = None
 def _calibrate(recipe: Recipe, listing: Listing, progress: Progress, size: int) -> Rates:
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="headrace-plan-") as folder:
-        measured = {}
-        for number, (name, listed) in enumerate(listing.items()):
-            place = Path(folder, "files", f"{number}")
-            measured[name] = _measured(recipe, name, listed, max(1, size // len(listing)), place, notes)
+        measured = _measured(recipe, listing, size, Path(folder, "files"), notes)
         small = calibration(recipe, measured, Path(folder), notes)
         first, whole = f"{folder}/first", f"{folder}/whole"
         stored = {name: one.copies.stored for name, one in measured.items()}
@@ -110,29 +116,33 @@ def _calibrate(recipe: Recipe, listing: Listing, progress: Progress, size: int) 
     return rates
 
 
-def _measured(
-    recipe: Recipe, name: str, listed: list[SourceFile] | Unlisted, size: int, folder: Path, notes: list[str]
-) -> Measured:
-    """The beginnings of a source's own files; of the sample's, where these cannot be had."""
-    source = recipe.sources[name]
-    reason = listed.reason if isinstance(listed, Unlisted) else ""
-    folder.mkdir(parents=True)
-    if not isinstance(listed, Unlisted):
-        pages = any(_is_warc(source.read, file.name) for file in listed)
+def _measured(recipe: Recipe, listing: Listing, size: int, folder: Path, notes: list[str]) -> dict[str, Measured]:
+    """For each source the beginnings of its own files; of the sample's, where these cannot be had."""
+    texts = {name: _text_of(recipe, name, listed, notes) for name, listed in listing.items()}
+    wanted = shares({name: sum(file.size for file in text.files) for name, text in texts.items()}, size)
+    found = {}
+    for number, (name, text) in enumerate(texts.items()):
+        place = folder / f"{number}"
+        place.mkdir(parents=True)
         try:
-            return Measured(beginnings(listed, source.read, size, folder), dump(source.read), pages)
-        except UserError as error:
-            reason = f"{error}"
-    pages = any(_is_warc(source.read, path) for path in source.read.paths)
-    read = _read(name, pages)
+            found[name] = Measured(text, beginnings(text.files, text.spec, wanted[name], place))
+        except UserError as error:  # what can be listed may still not be read
+            text = _text_of(recipe, name, Unlisted(f"{error}", missing=False), notes)
+            found[name] = Measured(text, beginnings(text.files, text.spec, wanted[name], place))
+    return found
+
+
+def _text_of(recipe: Recipe, name: str, listed: list[SourceFile] | Unlisted, notes: list[str]) -> Text:
+    """A source's own files; without them those of the sample, which is told."""
+    read = recipe.sources[name].read
+    if not isinstance(listed, Unlisted):
+        return Text(listed, read, dump(read), any(_is_warc(read, file.name) for file in listed))
+    pages = any(_is_warc(read, path) for path in read.paths)
     what = "pages, of which more is text than of the web's" if pages else "text"
-    notes.append(f"{name}: measured on the sample's {what}: its own files cannot be read here ({reason})")
-    sample = list_files(name, read["paths"])
-    return Measured(beginnings(sample, ReadSpec.model_validate(_settings(read)), size, folder), read, pages)
-
-
-def _settings(read: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in read.items() if key != "paths"}
+    notes.append(f"{name}: measured on the sample's {what}: its own files cannot be read here ({listed.reason})")
+    settings = _read(name, pages)
+    spec = ReadSpec.model_validate({key: value for key, value in settings.items() if key != "paths"})
+    return Text(list_files(name, settings["paths"]), spec, settings, pages)
 
 
 def calibration(recipe: Recipe, measured: Mapping[str, Measured], folder: Path, notes: list[str]) -> Recipe:
@@ -140,8 +150,8 @@ def calibration(recipe: Recipe, measured: Mapping[str, Measured], folder: Path, 
     data = dump(recipe)
     largest = max((file.size for one in measured.values() for file in one.copies.files), default=0)
     for name, source in recipe.sources.items():
-        pages = measured[name].pages
-        data["sources"][name] |= {"read": measured[name].read, "expected": {}, "allow_empty": True}
+        pages = measured[name].text.pages
+        data["sources"][name] |= {"read": measured[name].text.read, "expected": {}, "allow_empty": True}
         steps = [_step(f"{name}.{step}", step, item, pages, folder, notes) for step, item in source.steps]
         data["sources"][name]["steps"] = [step for step in steps if step is not None]
     data["dedup"] = [_dedup(name, item) for name, item in recipe.dedup]

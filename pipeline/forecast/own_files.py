@@ -7,7 +7,7 @@ Parquet, rows are taken, in the codec that they are stored in. What cannot be re
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,14 +46,23 @@ def beginnings(files: Sequence[SourceFile], read: ReadSpec, budget: int, folder:
     Raises UserError (StorageError among them) where one cannot be read.
     """
     chosen = spread(files, budget)
+    wanted = shares({file.name: file.size for file in chosen}, budget)
     copies, stored = [], 0
     for number, file in enumerate(chosen):
-        share = max(1, (budget - stored) // (len(chosen) - number))
         path = folder / f"{number:03d}"
-        stored += _copy(file, read, share, path)
+        stored += _copy(file, read, max(1, wanted[file.name]), path)
         now = storage.stat(str(path))
         copies.append(replace(file, uri=str(path), size=now.size, version=now.version, witness=now.witness, whole=None))
     return Beginnings(copies, stored)
+
+
+def shares(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
+    """The budget cut into equal shares; what those of less size than theirs leave goes to the others."""
+    found = {}
+    for number, (name, size) in enumerate(sorted(sizes.items(), key=lambda item: item[1])):
+        found[name] = min(size, budget // (len(sizes) - number))
+        budget -= found[name]
+    return found
 
 
 def spread(files: Sequence[SourceFile], budget: int) -> list[SourceFile]:

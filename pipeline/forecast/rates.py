@@ -42,7 +42,8 @@ ROUNDS = ("large", "small")  # the rounds of a dedup's `components`
 class Work(msgspec.Struct):
     """What some tasks, or one step in them, took: core seconds, and documents and bytes of text that went in and came out.
 
-    written: bytes of the files with what goes on; aside: of those with what was dropped or failed. Peak memory of a task.
+    written: bytes of the files with what goes on; aside: of those with what was dropped or failed. memory: the peak of a task;
+    held: of that, what its process had before, where that decides what more text takes.
     """
 
     seconds: float = 0.0
@@ -54,11 +55,13 @@ class Work(msgspec.Struct):
     written: int = 0
     aside: int = 0
     memory: int = 0
+    held: int = 0
 
     def add(self, other: Work) -> None:
         for name in ("seconds", "tasks", "documents_in", "documents_out", "bytes_in", "bytes_out", "written", "aside"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.memory = max(self.memory, other.memory)
+        self.held = max(self.held, other.held)
 
     @property
     def seconds_per_byte(self) -> float:
@@ -315,7 +318,8 @@ def _memory(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None
 def _tokenizer(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
     if entry.ref.stage == "train":  # a copied tokenizer takes no time worth telling
         size = entry.report_as(TokenizerReport).bytes
-        rates.add("tokenizer", "", "", Work(entry.cpu_seconds, 1, bytes_in=size, memory=entry.peak_memory))
+        work = Work(entry.cpu_seconds, 1, bytes_in=size, memory=entry.peak_memory, held=entry.held)
+        rates.add("tokenizer", "", "", work)
 
 
 def _train(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:

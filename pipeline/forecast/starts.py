@@ -24,13 +24,15 @@ class Start(msgspec.Struct, frozen=True):
 
 
 def told_apart(entries: Sequence[Entry], earlier: Sequence[Entry] = (), share: float = 1.0) -> tuple[list[Entry], Start]:
-    """The entries of one stage with the core time that their text takes in a process that has begun, and what beginning took.
+    """The entries of one stage with what their text takes of a process that has begun, and the core time that beginning took.
 
     All core time is given to the tasks that were not the first, so that what they took of it for each of their steps stands for
-    the others. earlier: of the same stage in an earlier run of this process, over this share of the text: it may have the first.
+    the others. earlier: of the same stage in an earlier run of this process, over this share of the text: it may have the first,
+    and memory is counted from what the process held then.
     """
     later = [entry for entry in entries if not entry.first]
     first = [entry for entry in (*entries, *earlier) if entry.first]
+    entries = [_without_growth(entry, earlier) for entry in entries] if earlier else entries
     whole, warm = sum(map(_weight, entries)), sum(map(_weight, later))
     if not first or warm < ENOUGH * whole:
         return list(entries), Start(0.0, len(first))
@@ -42,6 +44,13 @@ def told_apart(entries: Sequence[Entry], earlier: Sequence[Entry] = (), share: f
         msgspec.structs.replace(entry, cpu_seconds=entry.cpu_seconds * factor[entry.first]) for entry in entries
     ]
     return alone, Start(beyond, len(first))
+
+
+def _without_growth(entry: Entry, earlier: Sequence[Entry]) -> Entry:
+    """The entry with the memory that it would have taken in the run before it: a process keeps what runs have taken."""
+    growth = max(0, entry.held - max(one.held for one in earlier))
+    peak = max(entry.peak_memory - growth, *(one.peak_memory for one in earlier))
+    return msgspec.structs.replace(entry, held=entry.held - growth, peak_memory=peak)
 
 
 def _weight(entry: Entry, unknown: float = 1.0) -> float:

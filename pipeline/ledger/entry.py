@@ -48,6 +48,7 @@ class Entry(msgspec.Struct, gc=False):
     digests. similar: hash of what decides the measures only. released: paths of `outputs` that were let go on purpose.
     other_code: the result is that of other code or libraries than the key says, kept on purpose. first: it was the first task of
     its stage in its process, and so loaded kernels, models and libraries, which later ones found there.
+    held: of `peak_memory`, what the process had before the task.
     """
 
     key: str
@@ -64,6 +65,7 @@ class Entry(msgspec.Struct, gc=False):
     finished: str
     other_code: bool = False
     first: bool = False
+    held: int = 0
     report: msgspec.Raw = msgspec.Raw(b"null")  # last: a line of the ledger is read up to it
 
     def report_as(self, kind: type[T]) -> T:
