@@ -112,6 +112,10 @@ def _calibrate(recipe: Recipe, listing: Listing, progress: Progress, size: int) 
         share = sum(file.size for some in begun.values() for file in some) / max(read, 1)
         origin = f"a run of the recipe's steps over {show_bytes(read)} of {count:,} files, on one core of this machine"
         rates = rates_of_run(whole, origin, Small(stored, before, share))
+    for name in files:
+        read_of = rates.work.get(("read", name, "0"))
+        if read_of is None or not read_of.documents_out:
+            notes.append(f"{name}: no document could be read in the {len(files[name]):,} files that were tried")
     rates.notes += notes
     return rates
 

@@ -36,6 +36,7 @@ from stages.step import Step
 ENOUGH = 2_000_000  # bytes of text from which on a source's own rate is taken
 
 START = "start"  # kind of the work that is done once a process
+TRAINING = ("tokenizer", "classifier")  # by one task each, which does not take as much longer as its text is more
 ROUNDS = ("large", "small")  # the rounds of a dedup's `components`
 
 
@@ -185,7 +186,8 @@ def rates_of_run(run: str, origin: str | None = None, small: Small | None = None
     for (kind, source, stage), entries in stages.items():
         if tell := told.get(kind):
             entries, start = told_apart(entries, earlier.get((kind, source, stage), ()), small.share if small else 1.0)
-            rates.add(START, source, f"{kind} {stage}", Work(start.seconds, start.tasks))
+            if kind not in TRAINING:
+                rates.add(START, source, f"{kind} {stage}", Work(start.seconds, start.tasks))
             for entry in entries:
                 tell(rates, entry, plans)
     for name, entry in manifest["sources"].items():

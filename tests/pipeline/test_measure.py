@@ -21,7 +21,7 @@ from warc_records import members, record
 from web_server import WebServer, running_web_server
 
 from pipeline.cli import main
-from pipeline.forecast.own_files import beginnings, spread
+from pipeline.forecast.own_files import beginnings, shares, spread
 from pipeline.plan.sources import list_files
 from stages.errors import UserError
 from stages.read import ReadSpec, read_batches
@@ -180,6 +180,8 @@ def test_the_beginning_of_a_file_holds_the_share_of_documents_that_it_has_of_the
     assert found.stored <= 0.26 * files[0].size and copy.size <= 0.35 * files[0].size
     share = rows_of(Path(copy.uri), copy.name, read) / len(texts)
     assert share == pytest.approx(found.stored / files[0].size, rel=0.1)
+    if kind in ("jsonl", "csv", "txt"):  # cut at a line's end
+        assert Path(copy.uri).read_bytes() == path.read_bytes()[: copy.size] and Path(copy.uri).read_bytes().endswith(b"\n")
 
 
 def test_a_text_file_is_one_document_and_so_is_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,3 +203,5 @@ def test_of_many_files_some_are_read_whole_and_of_large_ones_the_beginnings(tmp_
     files = list_files("a", [f"{tmp_path}/*.jsonl"])
     assert len(spread(files, 1 << 30)) == 256 and len(spread(files, 1000)) == 8
     assert len({file.name for file in spread(files, 1 << 30)}) == 256
+    assert shares({"a": 10, "b": 1000, "c": 1000}, 310) == {"a": 10, "b": 150, "c": 150}
+    assert shares({"a": 10, "b": 20}, 310) == {"a": 10, "b": 20}
