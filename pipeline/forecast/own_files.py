@@ -6,6 +6,7 @@ Parquet, rows are taken, in the codec that they are stored in. What cannot be re
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ LARGE_FILES = 8  # that are read of a source whose files are large
 SMALL_FILES = 256  # that are read of one whose files are small
 LEAST = 1 << 20  # bytes of a large file: less would tell little of it
 MOST_WHOLE = 64 << 20  # bytes of a file that cannot be read in part
+CHUNK_BYTES = 1 << 20
 ROWS = 256  # of a Parquet file that are decoded at a time
 
 
@@ -85,7 +87,7 @@ def _copy(file: SourceFile, read: ReadSpec, share: int, path: Path) -> int:
             raise UserError(f"{file.name} can only be read as a whole, and has {show_bytes(file.size)}")
         whole = True
     with open_listed(file, 0, None if whole else share) as stream, path.open("wb") as out:
-        shutil.copyfileobj(stream, out, 1 << 20)
+        shutil.copyfileobj(stream, out, CHUNK_BYTES)
     if not whole and kind != "warc":
         _end_with_a_line(path, file.name)
     return path.stat().st_size
@@ -93,16 +95,24 @@ def _copy(file: SourceFile, read: ReadSpec, share: int, path: Path) -> int:
 
 def _end_with_a_line(path: Path, name: str) -> None:
     """Cut what stands behind the last line end of a plain file off; of a file that is compressed, or one line, nothing."""
-    data = path.read_bytes()
-    if compression_by(data[:HEAD_BYTES], name) is None and (end := data.rfind(b"\n") + 1):
-        with path.open("r+b") as out:
-            out.truncate(end)
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if compression_by(file.read(HEAD_BYTES), name) is not None:
+            return
+        while end:
+            start = max(0, end - CHUNK_BYTES)
+            file.seek(start)
+            if (found := file.read(end - start).rfind(b"\n")) >= 0:
+                file.truncate(start + found + 1)
+                return
+            end = start
 
 
 def _copy_rows(file: SourceFile, share: int, path: Path) -> int:
     """Write the first rows of a Parquet file; their bytes in it."""
     try:
-        with open_listed_random(file) as stream, pq.ParquetFile(stream, buffer_size=1 << 20) as table:
+        with open_listed_random(file) as stream, pq.ParquetFile(stream, buffer_size=CHUNK_BYTES) as table:
             sizes = [_group_bytes(table.metadata.row_group(number)) for number in range(table.num_row_groups)]
             rows = [table.metadata.row_group(number).num_rows for number in range(table.num_row_groups)]
             per_row = sum(sizes) / max(sum(rows), 1)
