@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import shutil
 import socket
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.engine.memory import cpu_time, held, peak, release, reset_peak
+from pipeline.engine.room import room
 from pipeline.engine.said import listening
 from pipeline.jobs.context import Context
 from pipeline.ledger import Entry, Output
@@ -102,10 +102,9 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
             context = Context(around.run, Path(scratch), cache, node.ref, key, around.token, around.cores)
             node.job.prepare()
             _check_code(node, key)
-            if shutil.disk_usage(scratch).free < node.scratch:
-                raise no_space(scratch_root, node.scratch, f"{node.ref}")
-            report = node.job.run(context)
-            context.still_wanted()
+            with room(context.scratch, node.scratch, f"{node.ref}"):
+                report = node.job.run(context)
+                context.still_wanted()
         return Finished(
             report,
             context.outputs,

@@ -66,6 +66,13 @@ def test_another_batch_reads_the_rest_of_the_data_once(tmp_path, go, batch, furt
     assert found[max(found)]["lr"] == pytest.approx(steps(tmp_path / "whole")[24]["lr"])
 
 
+def test_tokens_that_fill_no_batch_are_told(tmp_path, go):
+    assert "fill no batch" not in go("out", *until(4))[1]
+    for told in (go("out", *until(6), f"train.batch_tokens={3 * STEP // 2}", "--resume")[1] for _ in range(2)):
+        assert f"the last {STEP // 2:,} tokens fill no batch and are not trained on" in told
+    assert "already trained to step 5, the end of its data" in told
+
+
 def test_going_on_from_an_older_checkpoint_keeps_the_newer_ones(tmp_path, go):
     keep = ["checkpoint.keep=9"]
     assert go("out", *until(6), *keep)[0] == 0
