@@ -8,6 +8,7 @@ files cannot be reached is left out.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pipeline.forecast.own_files import Beginnings, beginnings, shares
 from pipeline.forecast.rates import Rates, Small, rates_of_run
 from pipeline.jobs.inputs import SourceFile
 from pipeline.models.train_classifier import train
+from pipeline.plan.corpus import MIXTURE
 from pipeline.plan.sources import list_files
 from pipeline.progress import Progress
 from pipeline.recipe.recipe import Recipe, dump
@@ -83,14 +85,12 @@ def calibrate(recipe: Recipe, listing: Listing, progress: Progress | None = None
     listing: of each source its files, or why they are not known. Raises UserError where not even sample text can be run.
     """
     try:
-        rates = _calibrate(recipe, listing, progress or Progress(quiet=True), size)
+        return _calibrate(recipe, listing, progress or Progress(quiet=True), size)
     except UserError as error:
         if all(isinstance(listed, Unlisted) for listed in listing.values()):
             raise
         unusable = dict.fromkeys(listing, Unlisted(f"a run over them fails: {error}", missing=False))
-        rates = _calibrate(recipe, unusable, progress or Progress(quiet=True), size)
-    price_large_filters(recipe, rates, PROSE["paths"])
-    return rates
+        return _calibrate(recipe, unusable, progress or Progress(quiet=True), size)
 
 
 def _calibrate(recipe: Recipe, listing: Listing, progress: Progress, size: int) -> Rates:
@@ -116,8 +116,16 @@ def _calibrate(recipe: Recipe, listing: Listing, progress: Progress, size: int) 
         read_of = rates.work.get(("read", name, "0"))
         if read_of is None or not read_of.documents_out:
             notes.append(f"{name}: no document could be read in the {len(files[name]):,} files that were tried")
+    price_large_filters(recipe, rates, PROSE["paths"], _grown(listing, stored))
     rates.notes += notes
     return rates
+
+
+def _grown(listing: Listing, stored: Mapping[str, int]) -> dict[str, float]:
+    """As many times as much as was measured each source has, and all of them together; infinite where it is not listed."""
+    sizes = {name: math.inf if isinstance(files, Unlisted) else sum(f.size for f in files) for name, files in listing.items()}
+    each = {name: size / max(stored[name], 1) for name, size in sizes.items()}
+    return each | {MIXTURE: sum(sizes.values()) / max(sum(stored.values()), 1)}
 
 
 def _measured(recipe: Recipe, listing: Listing, size: int, folder: Path, notes: list[str]) -> dict[str, Measured]:

@@ -30,19 +30,19 @@ def told_apart(entries: Sequence[Entry], earlier: Sequence[Entry] = (), share: f
     the others. earlier: of the same stage in an earlier run of this process, over this share of the text: it may have the first,
     and memory is counted from what the process held then.
     """
+    first = [(entry, share) for entry in earlier if entry.first] or [(entry, 1.0) for entry in entries if entry.first]
+    if earlier:
+        entries = [_without_growth(entry, earlier) for entry in entries]
+        if len(entries) > 1:  # a model that each of the runs trains is loaded anew
+            entries[0] = msgspec.structs.replace(entries[0], first=True)
     later = [entry for entry in entries if not entry.first]
-    first = [entry for entry in (*entries, *earlier) if entry.first]
-    entries = [_without_growth(entry, earlier) for entry in entries] if earlier else entries
     whole, warm = sum(map(_weight, entries)), sum(map(_weight, later))
-    if not first or warm < ENOUGH * whole:
+    if warm < ENOUGH * whole:
         return list(entries), Start(0.0, len(first))
     speed = sum(entry.cpu_seconds for entry in later) / warm
-    beyond = sum(max(0.0, entry.cpu_seconds - speed * _weight(entry)) for entry in entries if entry.first)
-    beyond += sum(max(0.0, entry.cpu_seconds - speed * _weight(entry, share)) for entry in earlier if entry.first)
+    beyond = sum(max(0.0, entry.cpu_seconds - speed * _weight(entry, unknown)) for entry, unknown in first)
     factor = {False: whole / warm, True: 0.0}
-    alone = [
-        msgspec.structs.replace(entry, cpu_seconds=entry.cpu_seconds * factor[entry.first]) for entry in entries
-    ]
+    alone = [msgspec.structs.replace(one, cpu_seconds=one.cpu_seconds * factor[one.first]) for one in entries]
     return alone, Start(beyond, len(first))
 
 

@@ -296,7 +296,7 @@ def test_what_first_tasks_load_is_told_apart_from_what_text_takes() -> None:
     apart, start = told_apart([task(5.0, 1000, first=True), task(0.1, 10)])  # too little text to go by
     assert (start.seconds, start.tasks, [entry.cpu_seconds for entry in apart]) == (0.0, 1, [5.0, 0.1])
     apart, start = told_apart([task(1.0, 0), task(1.0, 0)], [task(3.0, 0, first=True)], share=0.25)
-    assert (start.seconds, start.tasks, [entry.cpu_seconds for entry in apart]) == (2.75, 1, [1.0, 1.0])
+    assert (start.seconds, start.tasks, [entry.cpu_seconds for entry in apart]) == (2.75, 1, [0.0, 2.0])
     before = task(1.0, 100, first=True, held=100, peak_memory=180)
     apart, _ = told_apart([task(1.0, 100, held=150, peak_memory=300), task(1.0, 100, held=90, peak_memory=110)], [before])
     assert [(entry.held, entry.peak_memory) for entry in apart] == [(100, 250), (90, 180)]
@@ -329,7 +329,7 @@ def unreachable() -> Recipe:
 
 def test_rates_are_measured_by_a_small_run_of_the_recipe(unreachable: Recipe, tmp_path: Path) -> None:
     rates = calibrate(unreachable, list_sources(unreachable))
-    sample, *notes, tried = rates.notes
+    tried, sample, *notes = rates.notes
     assert re.fullmatch(r"books\.dedup: a filter of [\d.]+ GB was tried; one of [\d.]+ [kM]B takes \d+% of its time", tried)
     assert sample.startswith("books: measured on the sample's text: its own files cannot be read here")
     assert len(notes) == 3 and all("/nowhere/" in note and "cannot be reached" in note for note in notes)
