@@ -276,6 +276,7 @@ def test_a_steps_time_is_its_share_of_the_tasks_processor_time(made: tuple[Recip
     told = rates.work["read", "web", "0"].seconds + rates.work["step:gopher_quality", "web", "gopher_quality"].seconds
     beginning = rates.work["start", "web", "documents 0"]
     assert [entry.first for entry in there].count(True) == beginning.tasks == 1
+    assert all(0 < entry.held < entry.peak_memory for entry in there)
     assert ("start", "", "tokenizer train") not in rates.work  # it has no later task to be told from
     assert told + beginning.seconds == pytest.approx(sum(e.cpu_seconds for e in there), rel=0.05)
 
