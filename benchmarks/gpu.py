@@ -1,8 +1,10 @@
 """The trainer on one GPU, in one command of under five minutes: `python -m benchmarks gpu`.
 
 Steps of the training loop itself (trainer/training.py) on tokens made here: tokens/s, MFU, memory measured and as `trainer
-plan` works it out, device time by kind of kernel, the ratio to transformers in the same process, and the loss after
-50 steps in bf16 beside fp32. It needs torch (2.11 or newer), numpy, safetensors, pydantic and PyYAML; transformers for the ratio.
+plan` works it out, device time by kind of kernel, the ratio to transformers in the same process, our kernels beside those of
+the libraries that are installed (trainer/kernels.py), and the loss over 50 steps in fp32, bf16 and float8. It needs torch (2.11
+or newer), numpy, safetensors, pydantic and PyYAML; transformers for the ratio. What it finds is written to a file line by
+line (--out), so that a stop loses nothing.
 
 The cases have OLMoE-1B-7B's width; --size tiny tries everything on a CPU. Each case runs alone, and one that runs out of
 memory says so and the next one goes on.
@@ -13,19 +15,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import io
+import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
 
 from benchmarks.trainer import theirs
-from trainer import account, metrics
+from trainer import account, kernels, metrics
 from trainer.config import Config, check
+from trainer.errors import TrainerError
 from trainer.host import reuse_memory
 from trainer.losses import next_tokens
 from trainer.model import flops_per_token, parameter_counts
@@ -49,11 +55,13 @@ class Case:
     micro_batch: int
     batch: int  # instances
     recompute: str = "none"
+    float8: bool = False
 
 
 CASES = (
     Case("8 layers, one micro-batch of 4", 8, 4, 4),
     Case("8 layers, 64 instances by 8", 8, 8, 64),
+    Case("8 layers, 64 instances by 8, float8", 8, 8, 64, float8=True),
     Case("16 layers, one micro-batch of 1", 16, 1, 1),
     Case("16 layers, 16 instances by 4", 16, 4, 16, "activations"),
 )
@@ -154,6 +162,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--steps", type=int, default=6, help="timed steps of each case (6)")
     parser.add_argument("--loss-steps", type=int, default=50, help="steps of the comparison of losses (50)")
     parser.add_argument("--eager", action="store_true", help="do not compile")
+    parser.add_argument(
+        "--out", type=Path, default=Path("gpu.txt"), help="where all that is printed goes too (gpu.txt)"
+    )
     options = parser.parse_args(arguments)
     gpu = torch.cuda.is_available()
     if not gpu and options.size != "tiny":
@@ -163,11 +174,38 @@ def main(arguments: Sequence[str] = ()) -> None:
     options.length = options.length or (64 if options.size == "tiny" else 4096)
     device = torch.device("cuda", 0) if gpu else torch.device("cpu")
     reuse_memory()
+    with (
+        options.out.open("w", encoding="utf-8", buffering=1) as file,
+        contextlib.redirect_stdout(_Both(sys.stdout, file)),
+    ):
+        _report(options, device)
+    print(f"written to {options.out}")
+
+
+class _Both(io.TextIOBase):
+    """Writes to both, at once."""
+
+    def __init__(self, *files: TextIO) -> None:
+        self.files = files
+
+    def write(self, text: str) -> int:
+        """As a file does."""
+        for file in self.files:
+            file.write(text)
+            file.flush()
+        return len(text)
+
+
+def _report(options: argparse.Namespace, device: torch.device) -> None:
+    gpu = device.type == "cuda"
     begun = time.monotonic()
     name = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{name}; torch {torch.__version__}; sequence {options.length:,}; {'compiled' if options.compile else 'eager'}")
+    print(
+        f"{name}; torch {torch.__version__}; sequence {options.length:,}; {'compiled' if options.compile else 'eager'}"
+    )
     found = {case: _measured(case, options, device) for case in CASES}
     _kernels(CASES[0], options, device)
+    _side_by_side(CASES[0], options, device)
     _against_transformers(CASES[0], options, device, found[CASES[0]])
     _losses(options, device)
     print(f"\n{time.monotonic() - begun:.0f} s in all")
@@ -184,6 +222,7 @@ def _config(case: Case, options: argparse.Namespace, precision: str = "bfloat16"
             "precision": precision,
             "compile": options.compile,
             "recompute": case.recompute,
+            "float8": case.float8,
             "loss_chunk_mib": 1024 if options.size == "7b" else 1,
         },
     }
@@ -233,6 +272,9 @@ def _measured(case: Case, options: argparse.Namespace, device: torch.device) -> 
     except torch.OutOfMemoryError:
         print(f"{case.name}: out of memory; worked out: {worked_out / 1e9:.1f} GB")
         return None
+    except TrainerError as error:
+        print(f"{case.name}: {error}")
+        return None
     rate = config.train.batch_tokens / seconds
     mfu = metrics.utilisation(rate, flops_per_token(config.model, options.length), device, 1)
     told = "" if mfu is None else f", MFU {mfu:.1%}"
@@ -269,6 +311,14 @@ def kind_of(kernel: str) -> str:
     return next((kind for kind, words in KINDS if any(word.lower() in name for word in words)), "other")
 
 
+def _side_by_side(case: Case, options: argparse.Namespace, device: torch.device) -> None:
+    """A pass forward and backward of each kernel that a key may name, at this case's widths."""
+    print("\nkernels, a pass forward and backward:")
+    for key, name, found in kernels.timings(_config(case, options), Processes(0, 1, device)):
+        told = f"{1000 * found:.2f} ms" if isinstance(found, float) else found
+        print(f"  train.{key} {name}: {told}")
+
+
 def _against_transformers(case: Case, options: argparse.Namespace, device: torch.device, ours: float | None) -> None:
     try:
         import transformers
@@ -292,7 +342,10 @@ def _against_transformers(case: Case, options: argparse.Namespace, device: torch
     median = sorted(seconds[2:])[(len(seconds) - 2) // 2]
     rate = tokens.numel() / median
     ratio = "" if ours is None else f"; this trainer: {ours / rate:.1f} times as many"
-    print(f"\ntransformers {transformers.__version__}, grouped products, autocast: {rate:,.0f} tokens/s{ratio}", flush=True)
+    print(
+        f"\ntransformers {transformers.__version__}, grouped products, autocast: {rate:,.0f} tokens/s{ratio}",
+        flush=True,
+    )
     del step
     gc.collect()
     if device.type == "cuda":
@@ -300,23 +353,31 @@ def _against_transformers(case: Case, options: argparse.Namespace, device: torch
 
 
 def _losses(options: argparse.Namespace, device: torch.device) -> None:
-    """The loss after some steps of a narrow model, in bf16 and in fp32, on the same tokens."""
-    case = Case("narrow", 4, 8, 8)
+    """The loss over some steps of a narrow model in fp32, bf16 and float8, on the same tokens."""
     small = {"d_model": 256, "n_heads": 4, "expert_width": 128, "vocab_size": 2048} if options.size == "7b" else {}
-    length, options.length = options.length, min(options.length, 512)
-    told = []
-    for precision in ("float32", "bfloat16"):
-        config = _config(case, options, precision, **small)
+    narrow = argparse.Namespace(**{**vars(options), "length": min(options.length, 512)})
+    marks = sorted({1, *range(10, options.loss_steps + 1, 10), options.loss_steps})
+    print(
+        f"\nloss of a narrow model, mean of the last five steps\n  {'step':<10}"
+        + "".join(f"{mark:>9}" for mark in marks)
+    )
+    for precision in ("float32", "bfloat16", "float8"):
+        case = Case("narrow", 4, 8, 8, float8=precision == "float8")
+        config = _config(case, narrow, "float32" if precision == "float32" else "bfloat16", **small)
         schedule = config.schedule.model_copy(update={"peak": 3e-3, "kind": "constant"})
-        config = config.model_copy(update={"schedule": schedule})
-        with _training(config, device, options.loss_steps + 1) as training:
-            lines: list[float] = []
-            training._tell = lambda numbers, *_, to=lines: to.append(numbers["loss"])  # type: ignore[method-assign]
-            for _ in range(options.loss_steps):
-                _step(training)
-        told.append(f"{precision} {lines[0]:.3f} -> {sum(lines[-5:]) / len(lines[-5:]):.4f}")
-    options.length = length
-    print(f"\nloss after {options.loss_steps} steps (mean of the last five): {', '.join(told)}")
+        lines: list[float] = []
+        try:
+            with _training(
+                config.model_copy(update={"schedule": schedule}), device, options.loss_steps + 1
+            ) as training:
+                training._tell = lambda numbers, *_, to=lines: to.append(numbers["loss"])  # type: ignore[method-assign]
+                for _ in range(options.loss_steps):
+                    _step(training)
+        except TrainerError as error:
+            print(f"  {precision:<10} {error}")
+            continue
+        means = [statistics.mean(lines[max(0, mark - 5) : mark]) for mark in marks]
+        print(f"  {precision:<10}" + "".join(f"{mean:>9.4f}" for mean in means))
 
 
 def _wait(device: torch.device) -> None:
@@ -325,6 +386,4 @@ def _wait(device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     main(sys.argv[1:])

@@ -1,8 +1,9 @@
 """Training steps of this trainer beside transformers' OlmoeForCausalLM: same configuration, batch, threads, device.
 
-Both train with all losses, fused AdamW and clipping, and both tell the allocator to keep freed memory (trainer/host.py;
-transformers alone would not, and is slower without), each in a process of its own, in turns, so that a busy machine
-slows both; the median step of each is printed, by the clock and by CPU time. The GPU is used if there is one.
+Both train with all losses, fused AdamW and clipping (here within the update, as training does it), and both tell the
+allocator to keep freed memory (trainer/host.py; transformers alone would not, and is slower without), each in a process of
+its own, in turns, so that a busy machine slows both; the median step of each is printed, by the clock and by CPU time. The
+GPU is used if there is one.
 transformers is run twice: with its grouped products (its default) and with its reference loop over experts.
 
 --precision says in what both compute: fp32, or bf16 over fp32 weights (here as `train.precision` does it, there by
@@ -27,7 +28,7 @@ from trainer.config import Config, check
 from trainer.host import reuse_memory
 from trainer.metrics import utilisation
 from trainer.model import Olmoe, flops_per_token, parameter_counts
-from trainer.optim import build_optimizer
+from trainer.optim import build_optimizer, gradient_norm, update
 from trainer.pretrain import router_losses
 
 SIZES = {
@@ -188,8 +189,7 @@ def ours(
     def step() -> None:
         output = model(tokens, targets)
         (output.loss_sum / (targets != -100).sum() + router_losses(output, config)).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
-        optimizer.step()
+        update(optimizer, gradient_norm(model), config.optimizer.clip)
         optimizer.zero_grad()
 
     return step

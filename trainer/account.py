@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer import low
+from trainer import float8, low
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.model import Olmoe
@@ -139,6 +139,8 @@ def activations(
     with torch.device("meta"):
         model = Olmoe(config.model, config.train.loss_chunk_mib, config.train.recompute)
     model.dtype = dtype
+    if config.train.float8:
+        float8.use(model, torch.device("meta"))
     if split:
         for name, parameter in model.named_parameters():
             if not name.endswith("router.weight_ED"):

@@ -87,7 +87,22 @@ class Config(Section):
                 f"losses.balance_instances {group} must divide train.micro_batch {self.train.micro_batch} and the "
                 f"{batch // length} instances of a batch"
             )
+        self._require_kernels()
         return self
+
+    def _require_kernels(self) -> None:
+        model, train = self.model, self.train
+        if train.float8:
+            if train.precision != "bfloat16":
+                raise ValueError(f"train.float8 needs train.precision bfloat16, not {train.precision}")
+            if train.expert_kernel != "own":
+                raise ValueError(f"train.float8 needs train.expert_kernel own, not {train.expert_kernel}")
+            widths = {"d_model": model.d_model, "expert_width": model.expert_width}
+            for name, width in widths.items():
+                if width % 16:
+                    raise ValueError(f"train.float8 needs model.{name} to be a multiple of 16, not {width}")
+        if train.expert_kernel != "own" and (not model.n_experts or model.routing != "token_choice"):
+            raise ValueError(f"train.expert_kernel {train.expert_kernel} needs experts that tokens choose (token_choice)")
 
     @property
     def batch_instances(self) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer
 
 from trainer import checkpoint
 from trainer.config import Config, stored_config
@@ -16,6 +15,9 @@ from trainer.errors import TrainerError
 from trainer.host import device as pick_device
 from trainer.model import Olmoe
 from trainer.remote import is_remote
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Trained:
         path = self.path / "tokenizer.json"
         if not path.is_file():
             raise TrainerError(f"{self.path}: has no tokenizer.json; copy the run's tokenizer/tokenizer.json there")
+        from tokenizers import Tokenizer  # needed here alone: training does without
+
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises bare Exception

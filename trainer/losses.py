@@ -5,6 +5,7 @@ Shapes: N tokens, D d_model, V rows of the output matrix, B instances, T tokens 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ class Rule:
     weights_N: Tensor | None = None
     """fp32, what each token's loss and gradient are multiplied by where the rows are D wide; None: 1 each."""
 
+    softmax: Callable[[Tensor], Tensor] | None = None
+    """What stands for `softmax_in_place`; None: that."""
+
     def begin(self, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk_mib: int) -> None:
         """Called once before the first chunk, without gradient."""
 
@@ -34,7 +38,7 @@ class Rule:
         """
         picked = torch.arange(len(targets), device=targets.device), targets
         logit_of_target = logits[picked].float()
-        normaliser = softmax_in_place if with_grad else logsumexp
+        normaliser = (self.softmax or softmax_in_place) if with_grad else logsumexp
         losses = torch.cat([normaliser(part) for part in logits.split(tile)]) - logit_of_target
         if with_grad:  # the probability, less 1 at the target
             logits[picked] = torch.expm1(-losses).to(logits.dtype)
@@ -96,6 +100,16 @@ def softmax_in_place(logits: Tensor) -> Tensor:
     return largest - probabilities.amax(-1).log()
 
 
+def softmax_to_compile(logits: Tensor) -> Tensor:
+    """What `softmax_in_place` does, in a form of which a compiler makes one kernel that keeps no fp32 copy of the logits."""
+    values = logits.float()
+    largest = values.amax(-1)
+    powers = torch.exp(values - largest[:, None])
+    total = powers.sum(-1)
+    logits.copy_(powers / total[:, None])
+    return largest + total.log()
+
+
 def logsumexp(logits: Tensor) -> Tensor:
     """The logsumexp of each row, in fp32."""
     return torch.logsumexp(logits.float(), -1)
@@ -106,7 +120,7 @@ class _Chunked(torch.autograd.Function):
     def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, rule: Rule, rows: int) -> Tensor:
         with_grad = any(ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden_ND) if with_grad else None
-        grad_head = torch.zeros_like(head_VD, dtype=torch.float32) if with_grad else None
+        grad_head: Tensor | None = None
         total = hidden_ND.new_zeros((), dtype=torch.float32)
         chunks = max(1, -(-len(hidden_ND) // rows))
         rows = -(-len(hidden_ND) // chunks) or 1  # chunks of the same size, so that none is small
@@ -124,19 +138,25 @@ class _Chunked(torch.autograd.Function):
             # Ignored rows are dropped where they are D wide.
             torch.mm(logits, head_VD, out=grad_hidden[start : start + rows])
             grad_hidden[start : start + rows].mul_(valid[:, None])
-            hidden = hidden * valid[:, None].to(hidden.dtype)
-            if hidden.dtype == torch.float32:
-                grad_head.addmm_(logits.t(), hidden)
-            else:
-                grad_head += logits.t() @ hidden
+            grad_head = _added(grad_head, logits.t(), hidden * valid[:, None].to(hidden.dtype))
         if with_grad:
-            ctx.save_for_backward(grad_hidden, grad_head.to(head_VD.dtype))
+            grad_head = torch.zeros_like(head_VD) if grad_head is None else grad_head.to(head_VD.dtype)
+            ctx.save_for_backward(grad_hidden, grad_head)
         return rule.total(total)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden, grad_head = ctx.saved_tensors
         return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), None, None, None
+
+
+def _added(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, added to the total if there is one. A total of several products is in fp32."""
+    if total is None:
+        return left @ right
+    if right.dtype == torch.float32:
+        return total.addmm_(left, right)
+    return (total if total.dtype == torch.float32 else total.float()).add_(left @ right)
 
 
 def next_tokens(tokens_BT: Tensor) -> Tensor:

@@ -75,12 +75,14 @@ class Norm(nn.Module):
 class Linear(nn.Module):
     """A product without bias, in the type of its input."""
 
+    product = staticmethod(F.linear)
+
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_out, n_in))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, lowered(self, "weight", x.dtype))
+        return self.product(x, lowered(self, "weight", x.dtype))
 
 
 class Attention(nn.Module):
@@ -144,6 +146,7 @@ class Olmoe(nn.Module):
     def __init__(self, config: ModelConfig, loss_chunk_mib: int = 128, recompute: Recompute = "none") -> None:
         super().__init__()
         self.config, self.loss_chunk_mib = config, loss_chunk_mib
+        self.criterion: Criterion | None = None  # of the loss where a call names none; None: cross_entropy_sum
         self.dtype = torch.float32  # of activations; weights are cast to it where they are used
         self.embedding_VD = nn.Parameter(torch.empty(config.padded_vocab, config.d_model))
         self.layers = nn.ModuleList(Block(config, layer, recompute) for layer in range(config.n_layers))
@@ -188,6 +191,7 @@ class Olmoe(nn.Module):
         flat = x_BTD.flatten(0, 1), head_VD, targets_BT.flatten()
         if per_token:
             return token_losses(*flat, self.loss_chunk_mib).view_as(targets_BT)
+        criterion = criterion or self.criterion
         loss = criterion(*flat) if criterion is not None else cross_entropy_sum(*flat, self.loss_chunk_mib)
         return Output(loss, *_stack(layer_stats, x_BTD))
 

@@ -9,7 +9,7 @@ unless `model.renormalize_top_k` says so.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -38,8 +38,14 @@ class RouterStats(NamedTuple):
     entropy: Tensor  # scalar fp32, nats, mean over tokens
 
 
+Experts = Callable[[Tensor, Routing, Tensor, Tensor], Tensor]
+"""What x [N, D], the routing and the experts' matrices [E, G, D] and [E, D, F] are made into: [N, D], as `apply_experts` does."""
+
+
 class MoE(nn.Module):
     """A layer of routed SwiGLU experts, with shared ones beside them if configured."""
+
+    experts: Experts = staticmethod(lambda *arguments: apply_experts(*arguments))
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -54,12 +60,14 @@ class MoE(nn.Module):
         """Send x through its experts. `group_tokens` consecutive tokens are balanced together."""
         routing, stats = self.router(x_ND, group_tokens)
         gate_up_EGD, down_EDF = (lowered(self, name, x_ND.dtype) for name in ("gate_up_EGD", "down_EDF"))
-        out_ND = apply_experts(x_ND, routing, gate_up_EGD, down_EDF)
+        out_ND = self.experts(x_ND, routing, gate_up_EGD, down_EDF)
         return (out_ND if self.shared is None else out_ND + self.shared(x_ND)), stats
 
 
 class SwiGlu(nn.Module):
     """The dense MLP: down(silu(gate(x)) * up(x)), without biases."""
+
+    product = staticmethod(F.linear)
 
     def __init__(self, d_model: int, width: int) -> None:
         super().__init__()
@@ -67,8 +75,8 @@ class SwiGlu(nn.Module):
         self.down_DF = nn.Parameter(torch.empty(d_model, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, lowered(self, "gate_up_GD", x.dtype)).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, lowered(self, "down_DF", x.dtype))
+        gate, up = self.product(x, lowered(self, "gate_up_GD", x.dtype)).chunk(2, dim=-1)
+        return self.product(F.silu(gate) * up, lowered(self, "down_DF", x.dtype))
 
 
 class Router(nn.Module):
@@ -134,6 +142,10 @@ def _stats(logits_NE: Tensor, probs_NE: Tensor, routing: Routing, counts_GE: Ten
     return RouterStats(balance, log_total_N.square().mean(), routing.counts, entropy)
 
 
+def _grouped(rows_SK: Tensor, weight_ENK: Tensor, ends_E: Tensor) -> Tensor:
+    return F.grouped_mm(rows_SK, weight_ENK.transpose(1, 2), offs=ends_E)
+
+
 def apply_experts(x_ND: Tensor, routing: Routing, gate_up_EGD: Tensor, down_EDF: Tensor) -> Tensor:
     """Weighted sum over each token's experts of down(silu(gate x) * up x). Returns [N, D] in the type of x.
 
@@ -143,11 +155,24 @@ def apply_experts(x_ND: Tensor, routing: Routing, gate_up_EGD: Tensor, down_EDF:
     token_S, slot_NK, weight_S, counts_E = routing
     if not grouped_products(x_ND.device, x_ND.dtype):
         return _one_by_one(x_ND, weight_S, gate_up_EGD, down_EDF, token_S, slot_NK, counts_E)
+    return grouped_experts(x_ND, routing, gate_up_EGD, down_EDF)
+
+
+def grouped_experts(
+    x_ND: Tensor,
+    routing: Routing,
+    gate_up_EGD: Tensor,
+    down_EDF: Tensor,
+    product: Callable[[Tensor, Tensor, Tensor], Tensor] = _grouped,
+) -> Tensor:
+    """What `apply_experts` does, by a product that multiplies each expert's rows [S, K] by its own matrix [E, N, K]
+    transposed, given where each expert's rows end."""
+    token_S, slot_NK, weight_S, counts_E = routing
     ends_E = counts_E.cumsum(0).to(torch.int32)
     x_SD = _Dispatch.apply(x_ND, token_S, slot_NK)
-    gate_SF, up_SF = F.grouped_mm(x_SD, gate_up_EGD.transpose(1, 2), offs=ends_E).chunk(2, dim=-1)
+    gate_SF, up_SF = product(x_SD, gate_up_EGD, ends_E).chunk(2, dim=-1)
     act_SF = (F.silu(gate_SF) * up_SF * weight_S[:, None]).to(x_ND.dtype)
-    return _Combine.apply(F.grouped_mm(act_SF, down_EDF.transpose(1, 2), offs=ends_E), token_S, slot_NK, len(x_ND))
+    return _Combine.apply(product(act_SF, down_EDF, ends_E), token_S, slot_NK, len(x_ND))
 
 
 @torch.compiler.disable

@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 KEPT = {
     torch.ops.aten.mm.default,
+    torch.ops.aten._scaled_mm_v2.default,
     torch.ops.aten.topk.default,  # and what sorts, so that tokens go where they went
     torch.ops.aten.sort.stable,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
@@ -25,6 +26,9 @@ KEPT = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
 }
 """What costs too much to work out again."""
+
+
+GROUPED = {torch.ops.aten._grouped_mm.default, torch.ops.aten._scaled_grouped_mm_v2.default}
 
 
 def recomputed(function: Callable[..., T], kind: Recompute, d_model: int, *arguments: Any) -> T:
@@ -38,6 +42,6 @@ def recomputed(function: Callable[..., T], kind: Recompute, d_model: int, *argum
 
 def _policy(d_model: int, _context: Any, operation: Any, *arguments: Any, **_more: Any) -> CheckpointPolicy:
     kept = operation in KEPT or str(operation).startswith("torch_attn._varlen_attn.")
-    if operation is torch.ops.aten._grouped_mm.default:
+    if operation in GROUPED:
         kept = arguments[0].shape[-1] == d_model  # the experts' first product; no gradient needs the second one's result
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE

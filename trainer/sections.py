@@ -173,6 +173,17 @@ class TrainConfig(Section):
     recompute: Literal["none", "activations", "layers"] = Field(
         "none", description="what the backward pass works out again to save memory: all but products and attention, or all"
     )
+    float8: bool = Field(
+        False,
+        description="products of attention and experts in float8, scaled by rows, over bfloat16; a GPU without them is "
+        "refused, a CPU emulates them",
+    )
+    loss_kernel: Literal["own", "liger", "fastest"] = Field(
+        "own", description="whose kernels work out the cross-entropy: ours, a library's if it is installed, or the fastest here"
+    )
+    expert_kernel: Literal["own", "scattermoe", "sonicmoe", "fastest"] = Field(
+        "own", description="whose kernels work out the experts, chosen alike; token choice only"
+    )
     compile: bool = Field(False, description="torch.compile; it pays on a GPU")
     loss_chunk_mib: Count = Field(128, description="logits held at once, in MiB")
     log_every: Count = Field(1, description="steps between status lines")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
 from torch import nn
 
 from trainer.config import Config
@@ -16,6 +15,9 @@ from trainer.objective import Evaluation, Source
 from trainer.olmes import plain, together, told
 from trainer.processes import Processes
 from trainer.tasks import Scorer, find_tasks, plain_task, run_task
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 class TaskWatch:
@@ -32,6 +34,8 @@ class TaskWatch:
             raise TrainerError("evaluate.tasks: with expert choice a model cannot be scored on answers; leave it out")
         if source.tokenizer is None:
             raise TrainerError("evaluate.tasks: the data has no tokenizer.json, by which requests become tokens")
+        from tokenizers import Tokenizer
+
         self.tokenizer = Tokenizer.from_file(str(source.tokenizer))
 
     def look(self, model: nn.Module, stopped: Callable[[], bool]) -> Evaluation | None:

@@ -18,11 +18,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import nn
 
 from trainer.errors import TrainerError
@@ -30,6 +29,9 @@ from trainer.inference import Trained
 from trainer.losses import IGNORED
 from trainer.processes import Processes
 from trainer.touched import Touched, touched_documents
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 UNCONDITIONAL = 1_000_000
 """Added to a document's number in rows that ask for a continuation's probability without the question."""

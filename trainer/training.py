@@ -20,7 +20,7 @@ from typing import Any, Generic, Self
 import torch
 from torch import Tensor
 
-from trainer import checkpoint, low, metrics, optim
+from trainer import checkpoint, kernels, low, metrics, optim
 from trainer import processes as procs
 from trainer.analyze.watch import RouterWatch
 from trainer.config import Config, plain
@@ -385,6 +385,8 @@ def build_model(config: Config, processes: procs.Processes) -> Olmoe:
     """The model, spread over the processes, on their devices; its parameters are not yet filled."""
     with torch.device("meta"):
         model = Olmoe(config.model, config.train.loss_chunk_mib, config.train.recompute)
+    for told in kernels.use(model, config, processes):
+        processes.say(told)
     model.dtype = getattr(torch, config.train.precision)
     if config.train.compile:
         for layer in model.layers:

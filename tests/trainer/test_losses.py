@@ -68,6 +68,16 @@ def test_no_tensor_grows_with_vocabulary_times_tokens():
         assert largest.elements <= chunk
 
 
+def test_bfloat16_chunks_are_added_up_in_float32(monkeypatch):
+    hidden, head = torch.randn(4096, 8).bfloat16(), torch.randn(4, 8).bfloat16().requires_grad_()
+    targets, expected = torch.zeros(4096, dtype=torch.int64), None
+    for rows in (4096, 1):  # thousands of small terms would be lost beside a sum in bf16
+        monkeypatch.setattr(losses, "rows_of_chunk", lambda head, mib, rows=rows: rows)
+        (found,) = torch.autograd.grad(cross_entropy_sum(hidden, head, targets, 1), [head])
+        expected = found if expected is None else expected
+        assert (found.float() - expected.float()).norm() < 0.01 * expected.float().norm()
+
+
 def test_bfloat16_gradients_are_near():
     hidden = torch.randn(50, 16).bfloat16().requires_grad_()
     head = torch.randn(40, 16).bfloat16().requires_grad_()

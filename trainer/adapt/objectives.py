@@ -32,8 +32,8 @@ class ReferenceOf(Protocol):
 
 
 def forward(model: nn.Module, part: PairPart, rule: Rule | None, chunk_mib: int) -> Output:
-    """The model on a part, with the loss that a rule adds up."""
-    criterion = functools.partial(cross_entropy_sum, chunk_mib=chunk_mib, rule=rule)
+    """The model on a part, with the loss that a rule adds up; without one, cross-entropy by the kernels that it was given."""
+    criterion = functools.partial(cross_entropy_sum, chunk_mib=chunk_mib, rule=rule) if rule is not None else None
     return model(part.tokens_BT, part.targets_BT, documents=part.documents, criterion=criterion)
 
 
