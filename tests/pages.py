@@ -52,6 +52,11 @@ SHORTER: dict[tuple[str, str], tuple[str, ...]] = {
 }
 """What is put behind the arguments of commands, so that they take less time."""
 ONE_FILE = ("--set", 'sources.dclm.read.paths=["sample:dclm/crawl-00000.warc.gz"]')
+_CLASSIFIER = "sources.web.steps.quality.train.settings"
+SMALL_MODEL = (
+    *("--set", f"{_CLASSIFIER}.dim=16", f"{_CLASSIFIER}.bucket=100000", f"{_CLASSIFIER}.epoch=2"),
+    "tokenizer.train.max_bytes=1MiB",
+)
 
 
 @dataclass(frozen=True)
@@ -282,7 +287,8 @@ def _shorter(package: str, arguments: list[str]) -> tuple[str, ...]:
         return ("--offline",) if package == "pipeline" else ()
     if arguments[0] == "eval":
         return _ANSWERS if "--pairs" in arguments else _ANSWERS[:2]
-    return (*short, *ONE_FILE) if arguments[:2] == ["run", "web_from_warc"] else short
+    more = {"web_from_warc": ONE_FILE, "topics.yaml": SMALL_MODEL}.get(arguments[1], ()) if arguments[0] == "run" else ()
+    return (*short, *more)
 
 
 _UNIT = r"(?:[KMBTx%]\b|[kMGT]?B(?:/s)?\b|s\b|ms\b|min\b|h\b)?"

@@ -46,6 +46,25 @@ class Together(_Test):
 
 
 @dataclass(frozen=True)
+class Lasting(_Test):
+    """Leaves when it began and ended; begins, where they run together, and so ends, with the other one."""
+
+    number: Setting[int]
+    folder: HowMuch[str] = ""
+    together: HowMuch[bool] = False
+
+    def run(self, context: Context) -> Report:
+        began = time.monotonic()
+        Path(self.folder, f"{self.number}.begun").touch()
+        until(lambda: not self.together or len(list(Path(self.folder).glob("*.begun"))) == 2)
+        time.sleep(0.3)
+        Path(self.folder, f"{self.number}.span").write_text(f"{began} {time.monotonic()}")
+        with context.output(f"parts/{self.number}") as path:
+            path.write_text(f"{self.number}")
+        return Report()
+
+
+@dataclass(frozen=True)
 class Late(_Test):
     """The first to run the `late` one writes half of its output, and does not go on; says so, and whether it was ended."""
 

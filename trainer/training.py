@@ -160,7 +160,7 @@ class Training(Generic[P]):
         total, active = parameter_counts(config.model)
         place = self.processes.device.type
         say(f"{config.name}: {total:,} parameters, {active:,} active; {self.processes.count} process(es) on {place}")
-        say(f"{self.steps_left} steps of {self.batch * self.source.instance_tokens:,} tokens to go")
+        say(f"{self.steps_left} steps of {self.batch * self.source.instance_tokens:,} tokens to go{self._remainder()}")
         for note in self.source.notes():
             say(note)
         if self.line and not self.progress.step:
@@ -174,6 +174,11 @@ class Training(Generic[P]):
         """Whole batches between here and the end of the data."""
         return (self.source.instances - self.progress.position) // self.batch
 
+    def _remainder(self) -> str:
+        """What is said of the end of the data that fills no batch."""
+        rest = (self.source.instances - self.progress.position) % self.batch
+        return f"; the last {rest * self.source.instance_tokens:,} tokens fill no batch and are not trained on" if rest else ""
+
     @property
     def tokens(self) -> int:
         """Tokens learned from by now."""
@@ -182,7 +187,8 @@ class Training(Generic[P]):
     def run(self) -> int:
         """Train to the end, or until told to stop. Returns the exit status: 0, or 128 + the signal that stopped it."""
         if not self.steps_left:
-            self.processes.say(f"{self.out}: already trained to step {self.progress.step}, the end of its data")
+            end = f"the end of its data{self._remainder()}"
+            self.processes.say(f"{self.out}: already trained to step {self.progress.step}, {end}")
             return 0
         if not self.progress.step:
             self._look(always=True)

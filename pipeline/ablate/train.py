@@ -28,10 +28,12 @@ LOOK_SECONDS = 5.0
 # Nothing is written to its stdin, which ends when the process that holds the other end does. The first command that fails is the
 # last.
 _CODE = """
-import json, os, sys, threading
+import gc, json, os, sys, threading
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
 from trainer.__main__ import main
-sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))
+status = next(filter(None, map(main, json.loads(sys.argv[1]))), 0)
+gc.freeze()
+sys.exit(status)
 """
 FREE_SECONDS = 60.0
 LINES = 12  # of what a trainer said last, where it failed

@@ -16,12 +16,18 @@ def add(commands: Any) -> None:
         "plan",
         help="what a recipe's run would take",
         description="Tasks, bytes, memory, disk and core-hours of a recipe, phase by phase, and hours and money on a cluster. "
-        "Core time is measured on this machine, never assumed: from a finished run (--rates), or by a small run of the recipe's "
-        "own steps over sample text (--measure, some 20 s). Without either, the recipe's own run under runs/ is taken.",
+        "Core time is measured on this machine, never assumed: from a finished run (--rates), or by a small run of the recipe "
+        "over the beginnings of a few of its own files (--measure, some tens of seconds). Without either, the recipe's own run "
+        "under runs/ is taken.",
     )
     add_recipe(parser)
     parser.add_argument("--rates", metavar="DIR|FILE", help="a finished run, or a file that --save wrote")
-    parser.add_argument("--measure", action="store_true", help="measure now, on one core")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure now, on one core: over its own files, or sample text where these cannot be read or with --offline",
+    )
+    parser.add_argument("--measure-bytes", metavar="BYTES", help="that --measure reads of all files together (default 32MiB)")
     parser.add_argument("--save", metavar="FILE", help="with --measure: write the rates to a .json file for --rates")
     parser.add_argument("--offline", action="store_true", help="list no files: take what the recipe expects")
     parser.add_argument("--nodes", type=int, default=1, help="of the cluster (default 1)")
@@ -48,40 +54,35 @@ def add(commands: Any) -> None:
 
 
 def _call(args: argparse.Namespace) -> int:
+    from pipeline.forecast.inputs import list_sources
     from pipeline.forecast.plan import plan, tree
     from pipeline.forecast.show import show_plan, show_tree
     from pipeline.recipe.recipe import load_recipe
 
     recipe = load_recipe(args.recipe, args.profile, args.set)
-    cluster, rates = _cluster(args), _rates(args, recipe)
+    cluster, listing = _cluster(args), None
+    if args.measure:
+        _check_measure(args)
+        listing = list_sources(recipe, args.offline)
+    rates = _measured(args, recipe, listing) if listing else _rates(args, recipe)
     if rates is None:
         tell(args, tree(recipe, args.offline), show_tree)
         return 0
-    found = plan(recipe, rates, cluster, args.offline)
+    found = plan(recipe, rates, cluster, args.offline, listing)
     tell(args, found, show_tree if args.tree else show_plan)
     return 1 if found.problems else 0
 
 
 def _rates(args: argparse.Namespace, recipe: Any) -> Any:
     """The rates that are asked for, else those of the recipe's own run; None for a tree where there is none."""
-    from pipeline.forecast.calibrate import calibrate
     from pipeline.forecast.rates import read_rates
     from pipeline.ledger import AnotherVersionError
-    from pipeline.progress import Progress
 
-    if args.save and not args.measure:
-        raise UserError("--save goes with --measure")
-    if args.rates and args.measure:
-        raise UserError("--rates and --measure are both given: rates are read, or measured now")
-    if args.save and not args.save.endswith(".json"):
-        raise UserError(f"--save {args.save}: the file's name must end in .json")
+    for name in ("save", "measure_bytes"):
+        if getattr(args, name):
+            raise UserError(f"--{name.replace('_', '-')} goes with --measure")
     if args.rates:
         return read_rates(args.rates)
-    if args.measure:
-        rates = calibrate(recipe, Progress(quiet=args.json))
-        if args.save:
-            rates.write(args.save)
-        return rates
     known = f"runs/{recipe.name}"
     if not Path(known, "manifest.json").exists():
         if args.tree:
@@ -93,6 +94,33 @@ def _rates(args: argparse.Namespace, recipe: Any) -> Any:
         if args.tree:
             return None
         raise UserError(f"no rates in {known}: {error}, or measure with --measure") from None
+
+
+def _check_measure(args: argparse.Namespace) -> None:
+    if args.rates:
+        raise UserError("--rates and --measure are both given: rates are read, or measured now")
+    if args.save and not args.save.endswith(".json"):
+        raise UserError(f"--save {args.save}: the file's name must end in .json")
+
+
+def _measured(args: argparse.Namespace, recipe: Any, listing: Any) -> Any:
+    """Rates that are measured now, and saved where that is asked for."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from pipeline.forecast.calibrate import MEASURE_BYTES, calibrate
+    from pipeline.progress import Progress
+    from stages.units import Bytes
+
+    try:
+        size = TypeAdapter(Bytes).validate_python(args.measure_bytes or MEASURE_BYTES)
+    except ValidationError:
+        size = 0
+    if size <= 0:
+        raise UserError(f"--measure-bytes {args.measure_bytes}: give a size above 0, such as 64MB")
+    rates = calibrate(recipe, listing, Progress(quiet=args.json), size)
+    if args.save:
+        rates.write(args.save)
+    return rates
 
 
 def _cluster(args: argparse.Namespace) -> Any:

@@ -205,6 +205,8 @@ class Engine:
             host=finished.host,
             finished=finished.at,
             other_code=bool(other_code),
+            first=finished.first,
+            held=finished.held,
             report=report_of(finished.report),
         )
         self._patiently(lambda: self.ledger.add_basis(made_of.basis, dict(made_of.components)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import shutil
 import socket
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.engine.memory import cpu_time, held, peak, release, reset_peak
+from pipeline.engine.room import room
 from pipeline.engine.said import listening
 from pipeline.jobs.context import Context
 from pipeline.ledger import Entry, Output
@@ -29,6 +29,7 @@ from stages.kernels.warm import ensure_warm
 OF_THE_SYSTEM = {errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
 MOST_HELD = 384 << 20  # bytes that a process may have between two tasks of a stage
 _stage: tuple[str, str, str] | None = None  # of this process's last task
+_begun: set[tuple[str, str, str]] = set()  # stages of which this process has begun a task
 
 
 class WrongCode(UserError):
@@ -51,7 +52,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a task left, what it took, and what it printed meanwhile."""
+    """What a task left, what it took, and what it printed meanwhile. first, held: as `Entry` says."""
 
     report: Report
     outputs: Sequence[Output]
@@ -60,6 +61,8 @@ class Finished:
     peak_memory: int = 0
     host: str = ""
     at: str = ""
+    first: bool = False
+    held: int = 0
     said: str = ""
 
     @classmethod
@@ -70,7 +73,7 @@ class Finished:
     @classmethod
     def of_entry(cls, entry: Entry, report: Report) -> Finished:
         """What an entry of the ledger says."""
-        took = (entry.seconds, entry.cpu_seconds, entry.peak_memory, entry.host, entry.finished)
+        took = (entry.seconds, entry.cpu_seconds, entry.peak_memory, entry.host, entry.finished, entry.first, entry.held)
         return cls(report, entry.outputs, *took)
 
 
@@ -90,7 +93,7 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
         os.chdir(around.folder)
     ensure_warm(None)
     began, cpu = time.perf_counter(), cpu_time()
-    _let_go(node)
+    first, before = _let_go(node), held()
     reset_peak()
     scratch_root = storage.scratch_folder(around.run)
     try:
@@ -99,10 +102,9 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
             context = Context(around.run, Path(scratch), cache, node.ref, key, around.token, around.cores)
             node.job.prepare()
             _check_code(node, key)
-            if shutil.disk_usage(scratch).free < node.scratch:
-                raise no_space(scratch_root, node.scratch, f"{node.ref}")
-            report = node.job.run(context)
-            context.still_wanted()
+            with room(context.scratch, node.scratch, f"{node.ref}"):
+                report = node.job.run(context)
+                context.still_wanted()
         return Finished(
             report,
             context.outputs,
@@ -111,6 +113,8 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
             peak(),
             socket.gethostname(),
             _now(),
+            first,
+            before,
         )
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -129,8 +133,9 @@ def _execute(node: Node, key: str, around: Surroundings) -> Finished:
         raise error from None
 
 
-def _let_go(node: Node) -> None:
-    """Give back what earlier tasks of this process freed, if it is much, or they were of another stage.
+def _let_go(node: Node) -> bool:
+    """Give back what earlier tasks of this process freed, if it is much, or they were of another stage; whether it is the first
+    task of its stage here.
 
     Tasks of one stage take about the same, and to take it from the system anew costs more than all else around a small task.
     """
@@ -139,6 +144,9 @@ def _let_go(node: Node) -> None:
     if stage != _stage or held() > MOST_HELD:
         release()
     _stage = stage
+    first = stage not in _begun
+    _begun.add(stage)
+    return first
 
 
 def _check_code(node: Node, key: str) -> None:

@@ -12,12 +12,13 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 import pyarrow as pa
 
-_PROC = Path("/proc")
-_SELF = _PROC / "self"
+_PROC = "/proc"
+_SELF = f"{_PROC}/self"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -32,14 +33,15 @@ def reset_peak() -> None:
     """Begin the high-water marks anew, where the kernel lets a process do so (Linux)."""
     for process in (_SELF, *_children()):
         with suppress(OSError):
-            (process / "clear_refs").write_text("5")
+            Path(f"{process}/clear_refs").write_text("5")
 
 
 def peak() -> int:
     """Bytes at the high-water marks since the last reset, of this process and those that it started and that still run.
 
-    Their marks may be of different moments, so together they never held more. Files that are mapped now (libraries, models)
-    are not counted: all processes of a machine share them. Without /proc: of this process since it began, all counted.
+    Their marks may be of different moments, so together they never held more. Files that are mapped now (libraries, models;
+    those in /dev/shm too) are not counted: all processes of a machine share them. Without /proc: of this process since it
+    began, all counted.
     """
     own = _high_water(_SELF)
     if own is None:
@@ -49,9 +51,8 @@ def peak() -> int:
 
 def held() -> int:
     """Resident bytes of this process now, without mapped files and shared memory; 0 where there is no /proc."""
-    try:
-        fields = (_SELF / "statm").read_text().split()
-    except OSError:
+    fields = _read(f"{_SELF}/statm").split()
+    if not fields:
         return 0
     return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
 
@@ -63,26 +64,30 @@ def release() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _children(process: Path = _SELF) -> Iterator[Path]:
+def _children(process: str = _SELF) -> Iterator[str]:
     """The folders in /proc of running processes that this one started, and of those that they did."""
-    for thread in process.glob("task/*/children"):
-        with suppress(OSError):
-            for number in thread.read_text().split():
-                yield _PROC / number
-                yield from _children(_PROC / number)
+    with suppress(OSError), os.scandir(f"{process}/task") as threads:
+        for thread in threads:
+            for number in _read(f"{thread.path}/children").split():
+                yield (child := f"{_PROC}/{number.decode()}")
+                yield from _children(child)
 
 
-def _ticks(process: Path) -> int:
+def _read(path: str) -> bytes:
+    """A file of /proc; nothing where its process has ended. Each task of a run reads dozens, so it is done without ado."""
+    with suppress(OSError), FileIO(path) as file:
+        return file.readall()
+    return b""
+
+
+def _ticks(process: str) -> int:
     """Clock ticks that a process took, and its children that have ended: fields 14 to 17 of /proc/PID/stat (proc(5))."""
-    try:
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0  # it has ended meanwhile
-    return sum(map(int, fields[11:15]))
+    return sum(map(int, _read(f"{process}/stat").rpartition(b")")[2].split()[11:15]))
 
 
-def _high_water(process: Path) -> int | None:
-    with suppress(OSError, KeyError):
-        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-        return (int(status["VmHWM"].split()[0]) - int(status["RssFile"].split()[0])) * 1024
-    return None
+def _high_water(process: str) -> int | None:
+    status = dict(line.split(b":", 1) for line in _read(f"{process}/status").splitlines())
+    if b"VmHWM" not in status:  # no /proc, or the process has ended
+        return None
+    mark, *mapped = (int(status[name].split()[0]) for name in (b"VmHWM", b"RssFile", b"RssShmem"))
+    return (mark - sum(mapped)) * 1024

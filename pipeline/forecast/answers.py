@@ -37,6 +37,8 @@ from pipeline.plan.split import SPLIT
 from stages.dedup.bff import shards_of
 from stages.dedup.footprint import NGRAM_BYTES, SEQUENCE_BYTES
 from stages.quality.card import Card
+from stages.read.compression import compression_of
+from stages.read.split import SLOW
 from stages.tokens.manifest_shape import ShardFacts
 from stages.tokens.shard import Piece, shard_tokens
 from stages.tokens.split import Axis, cells
@@ -95,6 +97,9 @@ class Answers:
         given = self.costs.inputs[node.ref.source]
         documents = given.documents * job.file.size // max(1, given.file_bytes)
         count = max(1, min(documents, -(-job.file.size // job.split_bytes)))  # no document is in two ranges
+        packed = None if job.compression == "none" else compression_of(job.file.name)
+        if packed:  # as if it held one member, and could only be read from its beginning
+            count = min(count, 1 if packed in SLOW else job.in_member)
         size = job.file.size // count
         if job.format == "parquet":
             return CutReport(ranges=[Range(size=size, row_groups=(i,)) for i in range(count)]), []

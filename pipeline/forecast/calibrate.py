@@ -1,31 +1,44 @@
-"""Rates for a recipe from a small run of it: its own steps over sample text, on one core, into a folder that is thrown away.
+"""Rates for a recipe from a small run of it: beginnings of its own files, on one core, into a folder that is thrown away.
 
-What cannot be had here is put in the place of the real thing, and told: a model or tokenizer that cannot be reached is
-trained on the sample, with the same work for each document or nearly so; a step whose other files cannot be reached is
-left out.
+It is made twice in one process: first over a quarter, so that what a process loads once is known by itself. What cannot be
+had here is put in the place of the real thing, and told: the shipped sample's text for files that cannot be reached; for a
+model or tokenizer one that is trained on the sample, with the same work for each document or nearly so; a step whose other
+files cannot be reached is left out.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
 from pipeline.forecast.filters import price_large_filters, sample_batches
-from pipeline.forecast.rates import Rates, rates_of_run
+from pipeline.forecast.inputs import Listing, Unlisted
+from pipeline.forecast.own_files import Beginnings, beginnings, shares
+from pipeline.forecast.rates import Rates, Small, rates_of_run
+from pipeline.jobs.inputs import SourceFile
 from pipeline.models.train_classifier import train
+from pipeline.plan.corpus import MIXTURE
+from pipeline.plan.sources import list_files
 from pipeline.progress import Progress
 from pipeline.recipe.recipe import Recipe, dump
 from pipeline.run_folder.finished import recipe_of
-from stages.errors import InputError
+from stages.errors import InputError, UserError
 from stages.filters.token_repeats import TokenRepeats
 from stages.marks import named_files
 from stages.quality.classifier import Quality
+from stages.read import ReadSpec
 from stages.step import Step
 from stages.tokens.train_tokenizer import train_tokenizer
+from stages.units import show_bytes
 
+MEASURE_BYTES = 32 << 20  # of all sources' files together
+FIRST = 4  # the first run is over this part of them
 SPLIT_BYTES = 4 << 20  # small enough that text of every kind is read by a few tasks
 VOCABULARY = 8192
 # How the sample's sources are read (docs/sample.md); its pages stand for any crawl, its prose for other text.
@@ -45,38 +58,124 @@ PROSE: dict[str, Any] = {
 }
 # A classifier in place of one that cannot be reached: words and pairs of words, 100 numbers each, as DCLM's has them.
 STAND_IN = ("dim=100", "word_ngrams=2", "bucket=200000", "epoch=1")
-PAGES = "measured on the sample's pages, of which more is text than of the web's: --rates of a run of a few files tells better"
-TRAIN_BYTES = 4 << 20  # of text that a tokenizer or classifier is trained on
+TRAIN_BYTES = 8 << 20  # of text that a tokenizer or classifier is trained on
 
 
-def calibrate(recipe: Recipe, progress: Progress | None = None) -> Rates:
-    """Run the recipe's steps over sample text, one core, and read the rates off its ledger."""
+@dataclass(frozen=True)
+class Text:
+    """Files that a source is measured on, how they are read (spec; as a recipe says it), and whether they hold pages."""
+
+    files: list[SourceFile]
+    spec: ReadSpec
+    read: dict[str, Any]
+    pages: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The text that a source is measured on, and the copies that were made of it."""
+
+    text: Text
+    copies: Beginnings
+
+
+def calibrate(recipe: Recipe, listing: Listing, progress: Progress | None = None, size: int = MEASURE_BYTES) -> Rates:
+    """Run the recipe's steps over about `size` bytes of its files, on one core, and read the rates off the ledger.
+
+    listing: of each source its files, or why they are not known. Raises UserError where not even sample text can be run.
+    """
+    try:
+        return _calibrate(recipe, listing, progress or Progress(quiet=True), size)
+    except UserError as error:
+        if all(isinstance(listed, Unlisted) for listed in listing.values()):
+            raise
+        unusable = dict.fromkeys(listing, Unlisted(f"a run over them fails: {error}", missing=False))
+        return _calibrate(recipe, unusable, progress or Progress(quiet=True), size)
+
+
+def _calibrate(recipe: Recipe, listing: Listing, progress: Progress, size: int) -> Rates:
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="headrace-plan-") as folder:
-        out = f"{folder}/run"
-        small = calibration(recipe, Path(folder), notes)
-        run_recipe(small, Options(out, inline=True, progress=progress or Progress(quiet=True)))
-        rates = rates_of_run(out, "a run of the recipe's steps over sample text, on one core of this machine")
-    price_large_filters(recipe, rates, PROSE["paths"])
+        measured = _measured(recipe, listing, size, Path(folder, "files"), notes)
+        small = calibration(recipe, measured, Path(folder), notes)
+        first, whole = f"{folder}/first", f"{folder}/whole"
+        stored = {name: one.copies.stored for name, one in measured.items()}
+        begun = {name: one.copies.first(FIRST) for name, one in measured.items()}
+        before: str | None = first
+        try:
+            run_recipe(small, Options(first, inline=True, progress=Progress(quiet=True)), begun)
+        except UserError:  # too little text for what it trains: the whole may be enough
+            before = None
+        files = {name: one.copies.files for name, one in measured.items()}
+        run_recipe(small, Options(whole, inline=True, progress=progress), files)
+        read, count = sum(stored.values()), sum(map(len, files.values()))
+        share = sum(file.size for some in begun.values() for file in some) / max(read, 1)
+        origin = f"a run of the recipe's steps over {show_bytes(read)} of {count:,} files, on one core of this machine"
+        rates = rates_of_run(whole, origin, Small(stored, before, share))
+    for name in files:
+        read_of = rates.work.get(("read", name, "0"))
+        if read_of is None or not read_of.documents_out:
+            notes.append(f"{name}: no document could be read in the {len(files[name]):,} files that were tried")
+    price_large_filters(recipe, rates, PROSE["paths"], _grown(listing, stored))
     rates.notes += notes
     return rates
 
 
-def calibration(recipe: Recipe, folder: Path, notes: list[str]) -> Recipe:
-    """The recipe over sample text; stand-ins are made in `folder`; what was replaced or left out is added to `notes`."""
+def _grown(listing: Listing, stored: Mapping[str, int]) -> dict[str, float]:
+    """As many times as much as was measured each source has, and all of them together; infinite where it is not listed."""
+    sizes = {name: math.inf if isinstance(files, Unlisted) else sum(f.size for f in files) for name, files in listing.items()}
+    each = {name: size / max(stored[name], 1) for name, size in sizes.items()}
+    return each | {MIXTURE: sum(sizes.values()) / max(sum(stored.values()), 1)}
+
+
+def _measured(recipe: Recipe, listing: Listing, size: int, folder: Path, notes: list[str]) -> dict[str, Measured]:
+    """For each source the beginnings of its own files; of the sample's, where these cannot be had."""
+    texts = {name: _text_of(recipe, name, listed, notes) for name, listed in listing.items()}
+    wanted = shares({name: sum(file.size for file in text.files) for name, text in texts.items()}, size)
+    found = {}
+    for number, (name, text) in enumerate(texts.items()):
+        place = folder / f"{number}"
+        place.mkdir(parents=True)
+        try:
+            found[name] = Measured(text, beginnings(text.files, text.spec, wanted[name], place))
+        except UserError as error:  # what can be listed may still not be read
+            text = _text_of(recipe, name, Unlisted(f"{error}", missing=False), notes)
+            found[name] = Measured(text, beginnings(text.files, text.spec, wanted[name], place))
+    return found
+
+
+def _text_of(recipe: Recipe, name: str, listed: list[SourceFile] | Unlisted, notes: list[str]) -> Text:
+    """A source's own files; without them those of the sample, which is told."""
+    read = recipe.sources[name].read
+    if not isinstance(listed, Unlisted):
+        return Text(listed, read, dump(read), any(_is_warc(read, file.name) for file in listed))
+    pages = any(_is_warc(read, path) for path in read.paths)
+    what = "pages, of which more is text than of the web's" if pages else "text"
+    notes.append(f"{name}: measured on the sample's {what}: its own files cannot be read here ({listed.reason})")
+    settings = _read(name, pages)
+    spec = ReadSpec.model_validate({key: value for key, value in settings.items() if key != "paths"})
+    return Text(list_files(name, settings["paths"]), spec, settings, pages)
+
+
+def calibration(recipe: Recipe, measured: Mapping[str, Measured], folder: Path, notes: list[str]) -> Recipe:
+    """The recipe over little text; stand-ins are made in `folder`; what was replaced or left out is added to `notes`."""
     data = dump(recipe)
+    largest = max((file.size for one in measured.values() for file in one.copies.files), default=0)
     for name, source in recipe.sources.items():
-        pages = any(_is_warc(source.read, path) for path in source.read.paths)
-        data["sources"][name] |= {"read": _read(name, pages), "expected": {}, "allow_empty": True}
-        if pages and not all(path.startswith("sample:") for path in source.read.paths):
-            notes.append(f"{name}: {PAGES}")
+        pages = measured[name].text.pages
+        data["sources"][name] |= {"read": measured[name].text.read, "expected": {}, "allow_empty": True}
         steps = [_step(f"{name}.{step}", step, item, pages, folder, notes) for step, item in source.steps]
         data["sources"][name]["steps"] = [step for step in steps if step is not None]
     data["dedup"] = [_dedup(name, item) for name, item in recipe.dedup]
     data["tokenizer"] = _tokenizer(recipe, notes)
     data["mixture"] = {"epochs": 1}
     data["shards"] |= {"bytes": min(data["shards"]["bytes"], 8 << 20)}
-    data["run"] |= {"split_bytes": SPLIT_BYTES, "failures": {"documents": 1.0, "files": 0}}
+    data["run"] |= {
+        "split_bytes": max(SPLIT_BYTES, largest),  # no copy is cut again
+        "stage_inputs": False,
+        "check_inputs": "version",
+        "failures": {"documents": 1.0, "files": 1_000_000},  # files are cut anywhere
+    }
     data["expected"] = None
     small = recipe_of(data, "calibration")
     small._file, small._folder = recipe.file, recipe.folder

@@ -83,6 +83,7 @@ def phases(forecast: Forecast, cluster: Cluster) -> tuple[list[Phase], list[str]
         cores = min(max(stage.cores for stage in stages), cluster.cores)
         slots = _slots(max(stage.memory for stage in stages), cores, cluster)
         core = sum(stage.core_seconds for stage in stages) / (1.0 if cores == 1 else SHARED)
+        core += sum(stage.start_seconds * min(stage.tasks, slots) for stage in stages)
         longest = max(stage.core_seconds * max(stage.longest, 1 / max(stage.tasks, 1)) for stage in stages)
         longest /= 1.0 if cores == 1 else SHARED * cores
         compute = max(core / (slots * cores), longest)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from pipeline.plan.sources import list_files
 from pipeline.recipe.recipe import Recipe
 from stages.dedup.bff import most_items, seconds_of_filter
 from stages.dedup.bloom import filter_bytes
+from stages.dedup.footprint import NGRAM_BYTES
 from stages.dedup.spec import Bff
 from stages.read import ReadSpec, read_batches
 from stages.units import show_bytes
@@ -22,8 +24,12 @@ MOST_BYTES = 4 << 30  # of a filter that is tried: beyond, no cache holds more o
 SHARE = 8  # of the memory that is free here, a filter that is tried takes an eighth at most
 
 
-def price_large_filters(recipe: Recipe, rates: Rates, paths: Sequence[str]) -> None:
-    """Add to the rate of each BFF's filter phase what its n-grams wait for memory. paths: of sample text that is tried."""
+def price_large_filters(recipe: Recipe, rates: Rates, paths: Sequence[str], grown: Mapping[str, float]) -> None:
+    """Add to the rate of each BFF's filter phase what its n-grams wait for memory.
+
+    paths: of sample text that is tried. grown: as many times as much each source has as was measured of it; infinite where that
+    is not known.
+    """
     texts: list[pa.Array] = []
     for where, name, spec in _filters(recipe):
         work = rates.work.get(("dedup:bff", f"{where}/{name}", "filter"))
@@ -31,13 +37,19 @@ def price_large_filters(recipe: Recipe, rates: Rates, paths: Sequence[str]) -> N
             continue
         texts = texts or sample_batches(paths)
         ngrams = sum(most_items(text, spec) for text in texts)
-        sizes = filter_bytes(ngrams, spec.fp_rate), min(spec.memory, MOST_BYTES, _room())
+        least = filter_bytes(ngrams, spec.fp_rate)
+        sizes = least, max(least, min(spec.memory, MOST_BYTES, _room(), _filter_of(spec, work.bytes_in * grown[where])))
         small, large = (seconds_of_filter(spec, texts, size) for size in sizes)
         work.seconds += max(0.0, large - small) / sum(text.nbytes for text in texts) * work.bytes_in
         rates.notes.append(
             f"{where}.{name}: a filter of {show_bytes(sizes[1])} was tried; one of {show_bytes(sizes[0])} takes "
             f"{small / large:.0%} of its time"
         )
+
+
+def _filter_of(spec: Bff, text_bytes: float) -> int:
+    """Bytes of one filter of a dedup over so much text, at most."""
+    return MOST_BYTES if math.isinf(text_bytes) else filter_bytes(int(text_bytes / NGRAM_BYTES / spec.shards) + 1, spec.fp_rate)
 
 
 def _filters(recipe: Recipe) -> Iterator[tuple[str, str, Bff]]:

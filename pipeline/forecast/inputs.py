@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -39,13 +40,20 @@ class Unlisted:
     missing: bool
 
 
-def inputs_of(recipe: Recipe, rates: Rates, offline: bool = False) -> dict[str, Input]:
-    """Every source's input. Raises UserError for a source whose files cannot be listed and that the recipe says nothing of."""
+Listing = Mapping[str, list[SourceFile] | Unlisted]
+"""Of each source its files, or why they are not known."""
+
+
+def list_sources(recipe: Recipe, offline: bool = False) -> Listing:
+    """List the files of all sources."""
     with ThreadPoolExecutor(LISTERS) as pool:
-        listed = dict(
-            zip(recipe.sources, pool.map(lambda name: _list(name, recipe, offline), recipe.sources), strict=True)
-        )
-    return {name: _input(recipe, name, listed[name], rates) for name in recipe.sources}
+        found = pool.map(lambda name: _list(name, recipe, offline), recipe.sources)
+        return dict(zip(recipe.sources, found, strict=True))
+
+
+def inputs_of(recipe: Recipe, rates: Rates, listing: Listing) -> dict[str, Input]:
+    """Every source's input. Raises UserError for a source whose files cannot be listed and that the recipe says nothing of."""
+    return {name: _input(recipe, name, listing[name], rates) for name in recipe.sources}
 
 
 def missing_files(recipe: Recipe) -> list[str]:

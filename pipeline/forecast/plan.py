@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from pipeline.forecast.cluster import Cluster, Phase, other_costs, phases
-from pipeline.forecast.inputs import inputs_of, missing_files
+from pipeline.forecast.inputs import Listing, inputs_of, list_sources, missing_files
 from pipeline.forecast.rates import Rates
 from pipeline.forecast.stages import SourceForecast, Stage
 from pipeline.forecast.usual import usual_rates
@@ -78,7 +78,7 @@ class Foretold(Tree, frozen=True, kw_only=True):
 def tree(recipe: Recipe, offline: bool = False) -> Tree:
     """The stages of a recipe's plan, for which nothing need be measured. Raises UserError for files that cannot be listed."""
     rates = usual_rates()  # they decide no stage, and only counts of tasks that are not told
-    inputs = inputs_of(recipe, rates, offline)
+    inputs = inputs_of(recipe, rates, list_sources(recipe, offline))
     _, outline = forecast(recipe, inputs, rates)
     unlisted = {name for name, given in inputs.items() if not given.listed}
     found = []
@@ -92,9 +92,14 @@ def tree(recipe: Recipe, offline: bool = False) -> Tree:
     return Tree(recipe.name, recipe.profile, found)
 
 
-def plan(recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False) -> Foretold:
-    """What the recipe's run would take on the cluster, by these rates. Raises UserError where the inputs are not known."""
-    inputs = inputs_of(recipe, rates, offline)
+def plan(
+    recipe: Recipe, rates: Rates, cluster: Cluster, offline: bool = False, listing: Listing | None = None
+) -> Foretold:
+    """What the recipe's run would take on the cluster, by these rates. listing: of its sources, where they are listed already.
+
+    Raises UserError where the inputs are not known.
+    """
+    inputs = inputs_of(recipe, rates, listing or list_sources(recipe, offline))
     told, outline = forecast(recipe, inputs, rates)
     found, problems = phases(told, cluster)
     problems += [given.missing for given in inputs.values() if given.missing]

@@ -1,12 +1,13 @@
 """How fast work went where it was measured: read from a finished run's ledger, never written down here.
 
-A rate is core time over bytes of text. Of a map task, each step's own time is on record in its books, and what is left
-is reading and writing; both are taken as shares of the task's processor time, in which that of the process that parses
-pages is.
+A rate is core time over bytes of text, without what a process spends at its first task of a stage (starts.py). Of a map task,
+each step's own time is on record in its books, and what is left is reading and writing; both are taken as shares of the task's
+processor time, in which that of the process that parses pages is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,13 +15,14 @@ from typing import Literal
 import msgspec
 
 from pipeline import storage
+from pipeline.forecast.starts import told_apart
 from pipeline.jobs.classifier import ClassifierReport
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, NEAR_COPIES, NearReport
 from pipeline.jobs.shards import ShardReport
 from pipeline.jobs.tokenize import TokenizeReport
 from pipeline.jobs.tokenizer import TokenizerReport
-from pipeline.ledger import Entry
+from pipeline.ledger import Entry, Ref
 from pipeline.plan.corpus import MIXTURE
 from pipeline.plan.parts import Segment, segments
 from pipeline.plan.sources import list_files
@@ -33,13 +35,16 @@ from stages.step import Step
 
 ENOUGH = 2_000_000  # bytes of text from which on a source's own rate is taken
 
+START = "start"  # kind of the work that is done once a process
+TRAINING = ("tokenizer", "classifier")  # by one task each, which does not take as much longer as its text is more
 ROUNDS = ("large", "small")  # the rounds of a dedup's `components`
 
 
 class Work(msgspec.Struct):
     """What some tasks, or one step in them, took: core seconds, and documents and bytes of text that went in and came out.
 
-    written: bytes of the files with what goes on; aside: of those with what was dropped or failed. Peak memory of a task.
+    written: bytes of the files with what goes on; aside: of those with what was dropped or failed. memory: the peak of a task;
+    held: of that, what its process had before, where that decides what more text takes.
     """
 
     seconds: float = 0.0
@@ -51,11 +56,13 @@ class Work(msgspec.Struct):
     written: int = 0
     aside: int = 0
     memory: int = 0
+    held: int = 0
 
     def add(self, other: Work) -> None:
         for name in ("seconds", "tasks", "documents_in", "documents_out", "bytes_in", "bytes_out", "written", "aside"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.memory = max(self.memory, other.memory)
+        self.held = max(self.held, other.held)
 
     @property
     def seconds_per_byte(self) -> float:
@@ -97,6 +104,11 @@ class Rates:
             whole.add(work)
         return whole
 
+    def start(self, ref: Ref) -> float:
+        """Core seconds that a process spends once, at its first task of such a stage; 0 where that was not told apart."""
+        found = self.of(START, ref.source, f"{ref.kind} {ref.stage}")
+        return found.seconds / max(found.tasks, 1) if found else 0.0
+
     def memory(self, kind: str) -> int:
         """The most that a task of a kind took; 0 where none was measured."""
         found = self.all(kind)
@@ -137,7 +149,17 @@ def read_rates(where: str) -> Rates:
     return rates_of_run(where)
 
 
-def rates_of_run(run: str, origin: str | None = None) -> Rates:
+@dataclass(frozen=True)
+class Small:
+    """Of a run over a part of a recipe's files: the bytes of the files that it read of each source, and the run before it in the
+    same process, over this share of them, which loaded what a process loads once."""
+
+    stored: Mapping[str, int]
+    before: str | None
+    share: float
+
+
+def rates_of_run(run: str, origin: str | None = None, small: Small | None = None) -> Rates:
     """Rates from the ledger of a finished run. Raises UserError where there is none."""
     manifest = read_manifest(run)
     if not storage.exists(storage.join(run, "recipe.json")):
@@ -160,9 +182,14 @@ def rates_of_run(run: str, origin: str | None = None) -> Rates:
         "held out": _memory,
         "plan shards": _memory,
     }
-    for entry in open_finished(run).entries:
-        if tell := told.get(entry.ref.kind):
-            tell(rates, entry, plans)
+    stages, earlier = _by_stage(run), _by_stage(small.before) if small and small.before else {}
+    for (kind, source, stage), entries in stages.items():
+        if tell := told.get(kind):
+            entries, start = told_apart(entries, earlier.get((kind, source, stage), ()), small.share if small else 1.0)
+            if kind not in TRAINING:
+                rates.add(START, source, f"{kind} {stage}", Work(start.seconds, start.tasks))
+            for entry in entries:
+                tell(rates, entry, plans)
     for name, entry in manifest["sources"].items():
         held = entry["held_out"]
         facts = {fact: entry[fact] + held[fact] for fact in ("tokens", "documents", "text_bytes")}
@@ -178,16 +205,24 @@ def rates_of_run(run: str, origin: str | None = None) -> Rates:
             over = rates.all("removed", name) if source == MIXTURE else rates.work.get(("removed", source, name))
             if over is not None:
                 work.documents_in, work.bytes_in = over.documents_in, over.bytes_in
-    _file_sizes(rates, recipe)
+    _file_sizes(rates, recipe, small.stored if small else {})
     return rates
 
 
-def _file_sizes(rates: Rates, recipe: Recipe) -> None:
-    """Bytes of the source files beside the bytes that came out of them, where the files are still there."""
+def _by_stage(run: str) -> dict[tuple[str, str, str], list[Entry]]:
+    """The tasks of a run, those of a stage together."""
+    found: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in open_finished(run).entries:
+        found.setdefault((entry.ref.kind, entry.ref.source, entry.ref.stage), []).append(entry)
+    return found
+
+
+def _file_sizes(rates: Rates, recipe: Recipe, stored: Mapping[str, int]) -> None:
+    """Bytes of the source files beside the bytes that came out of them: as they are told, else of files that are still there."""
     for name, source in recipe.sources.items():
         read = rates.work.get(("read", name, "0"))
         try:
-            size = sum(file.size for file in list_files(name, source.read.paths, recipe.folder))
+            size = stored.get(name) or sum(file.size for file in list_files(name, source.read.paths, recipe.folder))
         except (UserError, storage.StorageError) as error:
             rates.notes.append(f"{name}: its files are not there to be measured ({error})")
             continue
@@ -285,7 +320,8 @@ def _memory(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None
 def _tokenizer(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
     if entry.ref.stage == "train":  # a copied tokenizer takes no time worth telling
         size = entry.report_as(TokenizerReport).bytes
-        rates.add("tokenizer", "", "", Work(entry.cpu_seconds, 1, bytes_in=size, memory=entry.peak_memory))
+        work = Work(entry.cpu_seconds, 1, bytes_in=size, memory=entry.peak_memory, held=entry.held)
+        rates.add("tokenizer", "", "", work)
 
 
 def _train(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:

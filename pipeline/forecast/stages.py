@@ -10,15 +10,18 @@ import msgspec
 from pipeline.forecast.inputs import Input
 from pipeline.forecast.rates import ROUNDS, Rates, Work
 from pipeline.plan.corpus import MIXTURE
-from pipeline.plan.lists import LIST
 from pipeline.plan.node import Node
 from pipeline.plan.parts import segments
+from pipeline.plan.sources import is_outside
 from pipeline.recipe.recipe import Recipe
 from stages.dedup.footprint import Need
 from stages.errors import UserError
 from stages.step import Step
 
-NEW_WORDS = 0.5  # distinct words, which a tokenizer's training holds, grow by this power of the text (Heaps' law)
+# What the training of a tokenizer takes grows by these powers of its text, as all words are counted and distinct ones held and
+# merged (Heaps' law): measured from 1 MB to 56 MB of web pages.
+TRAINING_MEMORY = 0.4
+TRAINING_TIME = 0.75
 READ = "read and filter"  # the phase that reads source files
 READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers", "index"}  # phases that read parts
 
@@ -48,6 +51,7 @@ class Stage(msgspec.Struct):
     memory: int = 0  # of one task
     cores: int = 1  # that one task makes use of
     core_seconds: float = 0.0
+    start_seconds: float = 0.0  # that each process takes once besides, with its first task
     releases: int = 0  # bytes of files that are let go when the phase is done
     outside: int = 0  # of `read`, what does not lie in the cluster's own storage: on the hub, on web servers
     longest: float = 0.0  # the share of the work that the largest task has; 0: all have as much
@@ -145,7 +149,7 @@ class Costs:
         segment = self.plans[name][number]
         stage = Stage(READ if number == 0 else f"after dedup {number}", name, len(group))
         stage.documents, stage.bytes_in, stage.read = int(flow.documents), int(flow.bytes), int(flow.files)
-        stage.outside = stage.read if number == 0 and _is_outside(self.recipe.sources[name].read.paths) else 0
+        stage.outside = stage.read if number == 0 and any(map(is_outside, self.recipe.sources[name].read.paths)) else 0
         reading = missing.work(rates.speed("read", name, str(number)) or rates.all("read"), "reading")
         seconds = reading.seconds_per_byte * flow.bytes
         stage.memory = (rates.of("read", name, str(number)) or reading).memory
@@ -241,10 +245,10 @@ class Costs:
         if self.recipe.tokenizer.train is not None:
             work = self.missing.work(self.rates.all("tokenizer"), "training the tokenizer")
             stage.bytes_in = stage.read = group[0].weight
-            stage.core_seconds = work.seconds_per_byte * group[0].weight
-            base = min(self.rates.least_memory(), work.memory)
+            base = min(work.held or self.rates.least_memory(), work.memory)
             more = stage.bytes_in / max(work.bytes_in, 1)
-            stage.memory = int(base + (work.memory - base) * more**NEW_WORDS)
+            stage.core_seconds = work.seconds * more**TRAINING_TIME
+            stage.memory = int(base + (work.memory - base) * more**TRAINING_MEMORY)
         self.add(stage)
 
     def tokenize(self, group: Group) -> None:
@@ -354,11 +358,6 @@ def _step(stage: Stage, source: str, name: str, step: Step, flow: Flow, rates: R
         )
     )
     return seconds
-
-
-def _is_outside(paths: Sequence[str]) -> bool:
-    """Whether a source lies on the hub or on web servers."""
-    return any(path.removeprefix(LIST).startswith(("hf://", "http://", "https://")) for path in paths)
 
 
 def bytes_per_token(recipe: Recipe, name: str, rates: Rates) -> float:

@@ -77,6 +77,7 @@ class _Walk:
         else:
             getattr(self.costs, kind.replace(" ", "_"))(group)
         stage = self.costs.last
+        stage.start_seconds += self.costs.rates.start(group[0].ref)
         stage.scratch = max(stage.scratch, *(node.scratch for node in group))
         weights = [node.weight for node in group]
         stage.longest = max(stage.longest, max(weights) / sum(weights)) if sum(weights) else stage.longest
@@ -193,9 +194,12 @@ def _result(costs: Costs) -> Forecast:
             "where the recipe says what its steps leave, every step is counted with all of the source's text"
         )
     if any(flow.kept_now is None for flow in flows.values()):
-        assumptions.append(
-            "what each step and dedup leaves is the share that was measured, on other documents than these"
-        )
+        assumptions.append("what each step and dedup leaves is the share that was measured, on other documents than these")
+        if any(stage.phase.startswith("dedup") for stage in stages):
+            assumptions.append(
+                "a dedup removes the share that it removed of what was measured: of more text, in which more copies meet, it "
+                "removes more (expected.sources.S.kept says how much stays)"
+            )
     if missing.names:
         assumptions.append(f"not measured, and counted as nothing: {', '.join(missing.names)}")
     total = sum(budget.asked for budget in asked.values())

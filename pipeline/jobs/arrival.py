@@ -15,8 +15,9 @@ from stages.chain import FAILED, TEXT_IN
 from stages.document import payload_sizes
 from stages.errors import InputError
 from stages.parts import total_bytes
-from stages.read import Dropped, Event, Part, ReadSpec, read_batches
+from stages.read import Dropped, Event, Part, ReadSpec, read_batches, window_of
 from stages.read.events import Problem, Repaired, Skipped
+from stages.read.split import open_part
 
 
 @dataclass
@@ -112,7 +113,12 @@ def _guarded(
 ) -> Iterator[pa.RecordBatch]:
     """The batches of one file; a file in which nothing can be read is an event like any other damage."""
     random = read.seeks(file.name)
-    with open_source(file, reading.staged, random, context) as stream:
+    with open_source(file, reading.staged, random, context) as opened:
+        stream = opened
+        if file.lines and file.member:
+            window = window_of(reading.memory)
+            stream = open_part(opened, file.name, file.lines[:2], file.member, read.compression, window)
+            read = read.model_copy(update={"compression": "none"})
         try:
             yield from read_batches(
                 stream,

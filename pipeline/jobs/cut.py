@@ -13,16 +13,21 @@ from pipeline.jobs.context import Context
 from pipeline.jobs.inputs import SourceFile, open_listed, open_listed_random
 from pipeline.plan.node import Conclusion, Job, Report
 from stages.marks import HowMuch, InFile, Setting
-from stages.read.compression import HEAD_BYTES, compression_by
-from stages.read.split import line_parts
+from stages.read import MEMORY, window_of
+from stages.read.compression import HEAD_BYTES, Compression, compression_by
+from stages.read.split import Member, line_parts, member_parts
 
 
 class Range(Report, array_like=True):
-    """What one task reads of a file, and its bytes there: lines (offset, length, ordinal of the first), or row groups."""
+    """What one task reads of a file, and its bytes there: lines (offset, length, ordinal of the first), or row groups.
+
+    member: of a compressed file, in which lines are counted in decompressed bytes: where to begin (stages/read/split.py).
+    """
 
     size: int
     lines: tuple[int, int, int] | None = None
     row_groups: tuple[int, ...] | None = None
+    member: Member | None = None
 
 
 class CutReport(Report):
@@ -40,21 +45,43 @@ class Cut(Job):
     file: InFile[SourceFile]
     format: Setting[Literal["jsonl", "parquet"]]
     split_bytes: HowMuch[int]
+    compression: HowMuch[Compression | None] = None
+    in_member: HowMuch[int] = 1
+    memory: HowMuch[int] = MEMORY
 
     def run(self, context: Context) -> CutReport:
         if self.format == "parquet":
             return CutReport(ranges=_row_groups(self.file, self.split_bytes))
         if self._is_compressed():
-            return CutReport(ranges=[])  # only from its beginning can it be read
+            return CutReport(ranges=self._members())
         with open_listed(self.file) as stream:
             parts = line_parts(stream, self.split_bytes)
             ranges = [(part.offset, part.length or 0, part.first_record) for part in parts]
         return CutReport(ranges=[Range(size=lines[1], lines=lines) for lines in ranges])
 
     def _is_compressed(self) -> bool:
-        """Whether the file is compressed, whatever its name says."""
+        """Whether the file is compressed, whatever its name says, unless the recipe does."""
+        if self.compression is not None:
+            return self.compression != "none"
         with open_listed(self.file, 0, HEAD_BYTES) as stream:
             return compression_by(stream.read(HEAD_BYTES), self.file.name) is not None
+
+    def _members(self) -> list[Range]:
+        """Ranges of a compressed file, each of its share of the file's bytes; none where parts of it cost too much."""
+        if self.in_member < 2:
+            return []
+        with open_listed(self.file) as stream:
+            window = window_of(self.memory)
+            parts = member_parts(stream, self.file.name, self.split_bytes, self.in_member, self.compression, window)
+        whole = sum(part.length for part in parts)
+        return [
+            Range(
+                size=self.file.size * part.length // whole,
+                lines=(part.offset, part.length, part.first_record),
+                member=part.member,
+            )
+            for part in parts
+        ]
 
 
 def _row_groups(file: SourceFile, split_bytes: int) -> list[Range]:
@@ -87,12 +114,14 @@ class Gathered(Report, array_like=True):
 
 
 class CutSizeReport(Conclusion):
-    """The size that the files of a source were cut to, and how pieces below it were gathered."""
+    """The size that the files of a source were cut to, into how many parts at most where one can only be read from its
+    beginning, and how pieces below it were gathered."""
 
     of_results: ClassVar[bool] = False
 
     split_bytes: int
     gathered: list[Gathered] = msgspec.field(default_factory=list)
+    in_member: int = 1  # of compressed files
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,19 @@ from pipeline.plan.code import code_of_all, code_used_by
 from pipeline.plan.node import Named, Readable, Stored
 from stages.marks import in_key, named_files
 from stages.parts import read_part, without_rows
+from stages.read.split import Member
 from stages.step import Step
 from stages.user_code import code_digest, load
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile(Readable):
-    """One source file, some row groups of a Parquet file, or a range of a plain JSON lines file.
+    """One source file, some row groups of a Parquet file, or a range of a JSON lines file.
 
     name: as documents and errors name it. label: the file in ids of documents that have none of their own. version: changes
     when the content does; keys hold it. witness: what readers compare, so that they read the listed version or none
-    (`storage.open_stream`). lines: of a range: its offset, its length in bytes, and the ordinal of its first line.
-    whole: bytes of the whole file, where a listing told them.
+    (`storage.open_stream`). lines: of a range: its offset, its length in bytes, and the ordinal of its first line; member: of a
+    compressed file, where to begin. whole: bytes of the whole file, where a listing told them.
     """
 
     uri: str
@@ -40,6 +41,7 @@ class SourceFile(Readable):
     label: str = ""
     row_groups: tuple[int, ...] | None = None
     lines: tuple[int, int, int] | None = None
+    member: Member | None = None
     whole: int | None = None
 
     def identity(self) -> list[Any]:
@@ -111,6 +113,8 @@ def open_source(file: SourceFile, staged: bool, random: bool, context: Context) 
     It is the version that was listed: ChangedError at the opening, on the way or at the end, where it is another.
     """
     offset, length, _ = file.lines or (0, None, 1)
+    if file.member is not None:
+        offset, length = file.member.start, None  # how many compressed bytes hold the range is not known
     if staged and not storage.is_local(file.uri):
         with (
             storage.pinned(file.uri, context.cache, version=file.witness) as path,

@@ -46,7 +46,9 @@ class Entry(msgspec.Struct, gc=False):
 
     key: 32 hex digits. basis: hash of code and settings, which the tasks of a stage share. inputs: hash of the inputs'
     digests. similar: hash of what decides the measures only. released: paths of `outputs` that were let go on purpose.
-    other_code: the result is that of other code or libraries than the key says, kept on purpose.
+    other_code: the result is that of other code or libraries than the key says, kept on purpose. first: it was the first task of
+    its stage in its process, and so loaded kernels, models and libraries, which later ones found there.
+    held: of `peak_memory`, what the process had before the task.
     """
 
     key: str
@@ -62,6 +64,8 @@ class Entry(msgspec.Struct, gc=False):
     host: str
     finished: str
     other_code: bool = False
+    first: bool = False
+    held: int = 0
     report: msgspec.Raw = msgspec.Raw(b"null")  # last: a line of the ledger is read up to it
 
     def report_as(self, kind: type[T]) -> T:

@@ -11,7 +11,7 @@ from pipeline.ledger import Ref
 from pipeline.plan.graph import Conclude, Earlier, Plan, Recall
 from pipeline.plan.node import Done, Node, Stage
 from pipeline.plan.parts import Part
-from pipeline.plan.sources import SPLITS, gather, gather_size, is_cut, pieces_of, split_size
+from pipeline.plan.sources import SPLITS, gather, gather_size, is_cut, parts_in_member, pieces_of, split_size
 from pipeline.recipe.recipe import Recipe, Source
 from stages.errors import UserError
 from stages.read import ReadSpec
@@ -81,11 +81,13 @@ def _splits(work: Work, read: ReadSpec, files: list[SourceFile]) -> Plan[list[tu
     earlier: CutSizeReport | None = known.report if known else (yield Earlier(remembered))
     total, asked = sum(file.size for file in files), work.recipe.run.split_bytes
     size = earlier.split_bytes if earlier else split_size(total, asked)
-    large = [file for file in files if is_cut(file, read, size)]
+    in_member = earlier.in_member if earlier else parts_in_member(len(files))
+    large = [file for file in files if is_cut(file, read, size, in_member)]
     ranges: dict[str, list[Range]] = {}
     if large:
+        how = (size, read.compression, in_member, work.recipe.run.task_memory)
         nodes = [
-            Node(Ref("cut", work.source, "", number), Cut(file, read.format_of(file.name), size), file.size)  # type: ignore[arg-type]
+            Node(Ref("cut", work.source, "", number), Cut(file, read.format_of(file.name), *how), file.size)  # type: ignore[arg-type]
             for number, file in enumerate(large)
         ]
         done: list[Done[CutReport]] = yield Stage("find where to cut", nodes)
@@ -96,7 +98,7 @@ def _splits(work: Work, read: ReadSpec, files: list[SourceFile]) -> Plan[list[tu
         groups = kept
     if known is None:
         gathered = [Gathered(first=group[0].place, last=group[-1].place) for group in groups]
-        yield Conclude(remembered, CutSizeReport(split_bytes=size, gathered=gathered))
+        yield Conclude(remembered, CutSizeReport(split_bytes=size, gathered=gathered, in_member=in_member))
     return [tuple(piece.file for piece in group) for group in groups]
 
 

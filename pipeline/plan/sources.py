@@ -24,6 +24,7 @@ SAMPLE = "sample:"
 SPLITS = 1024
 LEAST_SPLIT, MOST_SPLIT = 8 << 20, 256 << 20  # bytes
 LEAST_SPLITS = 16  # of a source that has as many files
+MOST_IN_MEMBER, ENOUGH_PARTS = 8, 64  # of compressed files that can only be read from their beginning
 
 
 def sample_folder() -> Path:
@@ -147,13 +148,25 @@ def split_size(total: int, wanted: int | None) -> int:
     return wanted or min(MOST_SPLIT, max(LEAST_SPLIT, total // SPLITS))
 
 
-def is_cut(file: SourceFile, read: ReadSpec, split_bytes: int) -> bool:
-    """Whether a file is large and can be read from its middle: plain JSON lines, or Parquet."""
+def parts_in_member(files: int) -> int:
+    """Into how many parts a compressed file of a source of so many is cut at most, where it can only be read from its
+    beginning: each part decompresses what stands before it, and only few files leave cores idle. 1: it is not cut."""
+    return max(1, min(MOST_IN_MEMBER, ENOUGH_PARTS // max(1, files)))
+
+
+def is_cut(file: SourceFile, read: ReadSpec, split_bytes: int, in_member: int) -> bool:
+    """Whether a file is large and can be read from its middle: Parquet, JSON lines; compressed ones where few files are there
+    and they lie near, as they are read more than once."""
     if file.size <= split_bytes:
         return False
     kind = read.format_of(file.name)
     plain = read.compression == "none" or (read.compression is None and compression_of(file.name) is None)
-    return kind == "parquet" or (kind == "jsonl" and plain)
+    return kind == "parquet" or (kind == "jsonl" and (plain or (in_member > 1 and not is_outside(file.uri))))
+
+
+def is_outside(uri: str) -> bool:
+    """Whether a file lies on the hub or on a web server, which count requests and bytes."""
+    return uri.removeprefix(LIST).startswith(("hf://", "http://", "https://"))
 
 
 def gather_size(total: int, wanted: int | None, split_bytes: int) -> int:
@@ -179,9 +192,13 @@ def pieces_of(files: Sequence[SourceFile], ranges: Mapping[str, Sequence[Range]]
     """Files in order, those that are cut (by `ranges`, by URI) range by range."""
     found: list[Piece] = []
     for file in files:
-        cut = [replace(file, size=r.size, lines=r.lines, row_groups=r.row_groups) for r in ranges.get(file.uri, ())]
+        cut = [_range(file, one) for one in ranges.get(file.uri, ())]
         found += [Piece(one, number) for number, one in enumerate(cut or [file])]
     return found
+
+
+def _range(file: SourceFile, one: Range) -> SourceFile:
+    return replace(file, size=one.size, lines=one.lines, row_groups=one.row_groups, member=one.member)
 
 
 def gather(

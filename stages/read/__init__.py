@@ -5,7 +5,7 @@ cannot read, or leaves out by the source's settings, it reports as an event (sta
 """
 
 from stages.read.events import Dropped, Event, Problem, Repaired, Skipped
-from stages.read.format import MEMORY, read_batches
+from stages.read.format import MEMORY, read_batches, window_of
 from stages.read.settings import Part, ReadSpec
 
-__all__ = ["MEMORY", "Dropped", "Event", "Part", "Problem", "ReadSpec", "Repaired", "Skipped", "read_batches"]
+__all__ = ["MEMORY", "Dropped", "Event", "Part", "Problem", "ReadSpec", "Repaired", "Skipped", "read_batches", "window_of"]

@@ -46,7 +46,12 @@ def read_batches(
     if kind == "parquet":
         held = int(memory * HELD_SHARE)
         return parquet.read(stream, file, spec, batch_bytes, on_event, part, held)
-    return _READERS.get(kind, user_reader.read)(stream, file, spec, batch_bytes, on_event, part, int(memory * WINDOW_SHARE))
+    return _READERS.get(kind, user_reader.read)(stream, file, spec, batch_bytes, on_event, part, window_of(memory))
+
+
+def window_of(memory: int) -> int:
+    """Bytes that a decompressor may look back on, in a task that may take `memory`."""
+    return int(memory * WINDOW_SHARE)
 
 
 def _without_room(room: int, on_event: Callable[[Event], None]) -> Callable[[Event], None]:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
-from pipeline.engine import execute, place
+from pipeline.engine import place, room
 from pipeline.progress import Progress
 from pipeline.questions.clusters import clusters, show_clusters
 from pipeline.recipe.overrides import RecipeError
@@ -259,7 +259,7 @@ def test_a_task_of_a_dedup_looks_whether_there_is_room(
     data = recipe(inputs, [{"dedup": method}])
     texts = [[json.loads(line)["text"] for line in path.open()] for path in sorted(inputs.glob("web-*.jsonl"))]
     needed = runs * max(sum(map(len, some)) for some in texts) + documents * sum(map(len, texts))
-    monkeypatch.setattr(execute.shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - needed, needed - 1))
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - needed, needed - 1))
     said = rf"no space left: {needed:,} bytes needed for dedup/web/dedup {phase}/00000, {needed - 1:,} bytes free"
     with pytest.raises(UserError, match=said):
         run(data, tmp_path / "run")

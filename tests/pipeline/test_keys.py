@@ -234,15 +234,15 @@ def forget_code() -> None:
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """The project's sources, to be changed."""
+    """The project's sources, to be changed; with what Python made of them, which it makes again of those that change."""
     folder = tmp_path / "source"
     for name in ("pipeline", "stages"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)
     return folder
 
 
 def call(source: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(source)}
     command = [sys.executable, "-m", "pipeline", "run", *arguments, "--inline"]
     return subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=300, check=False)
 

@@ -10,7 +10,7 @@ import pytest
 from ledgers import entries
 
 from pipeline.cli import main
-from pipeline.forecast.inputs import inputs_of
+from pipeline.forecast.inputs import inputs_of, list_sources
 from pipeline.forecast.rates import read_rates
 from pipeline.forecast.usual import usual_rates
 from pipeline.forecast.walk import forecast
@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_as_many_tasks_are_foretold_as_run(run: Path) -> None:
     recipe = load_recipe(RECIPE)
     rates = read_rates(str(run))
-    _, outline = forecast(recipe, inputs_of(recipe, rates), rates)
+    _, outline = forecast(recipe, inputs_of(recipe, rates, list_sources(recipe)), rates)
     foretold = Counter({place: n for place, n in outline.tasks().items() if not is_round(place[0], place[2])})
     ran = Counter((e.ref.kind, e.ref.source, e.ref.stage) for e in entries(run) if not is_round(e.ref.kind, e.ref.stage))
     assert foretold == ran
@@ -56,7 +56,7 @@ def test_no_more_tasks_are_foretold_than_there_are_documents(tmp_path: Path) -> 
         "expected": {"documents": 3, "text_bytes": 27_900},
     }
     recipe = build_recipe(data)
-    _, outline = forecast(recipe, inputs_of(recipe, usual_rates()), usual_rates())
+    _, outline = forecast(recipe, inputs_of(recipe, usual_rates(), list_sources(recipe)), usual_rates())
     assert [n for (kind, _, _), n in outline.tasks().items() if kind == "documents"] == [3]
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import random
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from told import first_source
 
+from pipeline import storage
 from pipeline.carry_out import Options, run_recipe
 from pipeline.plan.corpus import Inputs, corpus
 from pipeline.plan.node import Stage
@@ -35,14 +39,18 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: dict[str, Any], out: Path) -> tuple[dict[str, str], list[tuple[Any, ...]], int]:
     """Digests of what the run made, the places of its documents, and how many parts they lie in."""
     summary = run_recipe(build_recipe(data), Options(str(out), inline=True, progress=Progress(quiet=True)))
-    made = {
-        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted([out / "manifest.json", *out.glob("tokens/*/*")])
-    }
+    made = digests(out)
     parts = sorted(out.glob("parts/web/0/*.kept.parquet"))
     places = [tuple(row.values()) for p in parts for row in pq.read_table(p, columns=["id", "record", "offset"]).to_pylist()]
     assert first_source(summary).failed.documents == 1
     return made, places, len(parts)
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {
+        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted([out / "manifest.json", *out.glob("tokens/*/*")])
+    }
 
 
 def recipe(path: str, split: str) -> dict[str, Any]:
@@ -66,6 +74,33 @@ def test_a_large_plain_file_is_read_by_several_tasks_with_the_same_result(plain:
     cut, same_places, parts = run(recipe(str(plain), "3KB"), tmp_path / "cut")
     assert parts > 5
     assert (cut, same_places) == (whole, places)
+
+
+@pytest.mark.parametrize(("suffix", "place"), [(".jsonl.gz", "disk"), (".jsonl.zst", "S3"), (".jsonl.gz", "staged")])
+def test_a_large_compressed_file_is_read_by_several_tasks_with_the_same_result(
+    suffix: str, place: str, plain: Path, tmp_path: Path, s3: Any
+) -> None:
+    """A gzip file of one member, a zstd file of many frames; documents without ids are called by their lines."""
+    draw = random.Random(0)
+    noise = "".join(json.dumps({"n": "".join(draw.choices("abcdefghijklmnop", k=3000))}) + "\n" for _ in range(100)).encode()
+    lines = [line + b"\n" + noise for line in plain.read_bytes().split(b"\n")]
+    packed = gzip.compress(b"".join(lines), 1) if suffix.endswith("gz") else b"".join(map(zstandard.compress, lines))
+    source = str(tmp_path / f"all{suffix}") if place == "disk" else s3.uri("packed", f"{place}{suffix}")
+    storage.write_bytes(source, packed)
+    data = recipe(source, "1GiB")
+    data["run"]["stage_inputs"] = place == "staged"
+    data["sources"]["web"]["read"]["id_field"] = None
+    data["run"]["failures"]["documents"] = 1.0
+    made = []
+    for split in ("1GiB", "1MB"):
+        data["run"]["split_bytes"] = split
+        out = tmp_path / split
+        run_recipe(build_recipe(data), Options(str(out), inline=True, progress=Progress(quiet=True)))
+        parts = sorted(out.glob("parts/web/0/*.kept.parquet"))
+        rows = [row for part in parts for row in pq.read_table(part, columns=["id", "record", "offset", "text"]).to_pylist()]
+        made.append((len(parts), rows, digests(out)))
+    assert (made[0][0], made[1][0] > 4) == (1, True)
+    assert len(made[0][1]) == len(TEXTS) and made[0][1:] == made[1][1:]
 
 
 def test_small_files_are_tasks_enough_for_many_cores(tmp_path: Path) -> None:

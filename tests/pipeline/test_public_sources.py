@@ -38,6 +38,7 @@ WITH_ARXIV = "5145ccfc0719d8fd6224e8fa1feec553e6ffba9b"
 MIX = "allenai/OLMoE-mix-0924"
 GB = 10**9
 CRAWL = "crawl-data/CC-MAIN-2022-49"
+SOURCES = ("dclm", "starcoder", "pes2o", "arxiv", "open-web-math", "algebraic-stack", "wiki")
 BANLISTS = "mlfoundations/dclm/361714bdd60bb9b7f4b2d8354cebbf0dec0c329e/baselines/mappers/banlists"
 
 
@@ -60,6 +61,13 @@ def rows(source: str, texts: list[str]) -> bytes:
     times = {"added": "2024-01-01T00:00:00.000Z", "created": "2023-01-01"}
     lines = [json.dumps({"id": f"{source}-{n}", "text": text, **times}) for n, text in enumerate(texts)]
     return ("\n".join(lines) + "\n").encode()
+
+
+def first_file(source: str) -> str:
+    """A pattern for the file of a source that holds documents."""
+    commit = WITH_ARXIV if source in ("arxiv", "algebraic-stack") else NEWEST
+    path = next(path for path in tree(newest=False) if path.startswith(f"data/{source}/") and "0000.json" in path)
+    return f"hf://datasets/{MIX}@{commit}/{path.partition('.json')[0]}*"
 
 
 def content(path: str) -> bytes:
@@ -147,6 +155,26 @@ def planned(name: str, servers: Servers, changes: list[str], capsys: pytest.Capt
     recipe = [str(CONFIGS / f"{name}.yaml"), "--profile", "full"]
     code = main(["plan", *recipe, "--rates", str(servers.rates), "--json", *cluster, *sets])
     return code, orjson.loads(capsys.readouterr().out)
+
+
+def test_full_profiles_are_measured_on_the_beginnings_of_their_own_files(
+    servers: Servers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = [str(CONFIGS / "dclm_mix.yaml"), "--profile", "full"]
+    sets = [flag for name in SOURCES for flag in ("--set", f"sources.{name}.read.paths=['{first_file(name)}']")]
+    sets += [flag for name in SOURCES for flag in ("--set", f"sources.{name}.expected.files=null")]
+    assert main(["plan", *recipe, "--measure", "--json", "--nodes", "100", "--memory", "4000", *sets]) == 0
+    found = orjson.loads(capsys.readouterr().out)
+    assert "of 7 files" in found["rates"] and found["rate_notes"] == []
+    read = [path for path in servers.hub.resolved if path.startswith("data/")]
+    assert len(read) == len(set(read)) == 7  # one request that counts a file
+    assert found["mixture_tokens"] == 5_133_000_000_000  # of what the recipe expects
+    crawl = [str(CONFIGS / "dclm_from_warc.yaml"), "--profile", "full"]
+    changes = [*crawl_changes(servers.web, "#lines=1-1"), "expected.documents=1K", "expected.text_bytes=10MB"]
+    sets = [flag for change in changes for flag in ("--set", change)]
+    assert main(["plan", *crawl, "--measure", "--json", "--memory", "4000", *sets]) == 0
+    found = orjson.loads(capsys.readouterr().out)
+    assert "of 1 files" in found["rates"] and not any("sample's pages" in note for note in found["rate_notes"])
 
 
 def first_tasks(name: str, changes: list[str], out: Path) -> Any:

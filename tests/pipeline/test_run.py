@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+import forked
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -256,10 +256,11 @@ def test_killed_at_any_moment_and_started_again_gives_the_same_bytes(
 
     def command(last: int, folder: str) -> tuple[int, str]:
         arguments = ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / folder), "--inline", "--quiet"]
-        killer = [sys.executable, str(ROOT / "tests/kill_at.py"), str(last), *arguments]
-        done = subprocess.run(killer, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        return done.returncode, done.stdout
+        killer = [str(ROOT / "tests/kill_at.py"), str(last), *arguments]
+        with forked.started(tmp_path / "said", *killer, loaded=forked.PIPELINE) as process:
+            (status,) = process.wait()
+            assert status in (0, -signal.SIGKILL), process.said()
+            return status, process.said()
 
     touched = int(command(0, "uninterrupted")[1].splitlines()[-1])
     kills = 0

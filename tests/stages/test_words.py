@@ -45,13 +45,9 @@ def segments(text: str, pad: bool = False) -> list[str]:
 
 def _one_of_each_kind() -> list[str]:
     """Some characters of every word-break class, pictographic or not."""
-    chosen: dict[int, list[str]] = {}
-    for point in range(CODE_POINTS):
-        if not 0xD800 <= point < 0xE000:
-            kind = int(code_points()[point]) & (CLASS | PICTOGRAPHIC)
-            if len(chosen.setdefault(kind, [])) < 6:
-                chosen[kind].append(chr(point))
-    return [char for chars in chosen.values() for char in chars]
+    points = np.delete(np.arange(CODE_POINTS), slice(0xD800, 0xE000))
+    kinds = code_points()[points] & (CLASS | PICTOGRAPHIC)
+    return [chr(point) for kind in np.unique(kinds) for point in points[kinds == kind][:6]]
 
 
 @pytest.mark.parametrize("text", SAMPLES)

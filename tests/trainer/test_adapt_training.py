@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pair_runs
 import pytest
@@ -117,22 +115,22 @@ def test_each_method_learns_what_is_held_out(method, base, data, tmp_path) -> No
 
 @pytest.mark.parametrize("method", [*METHODS, "online"])
 def test_a_killed_fine_tuning_goes_on_to_the_same_bits(method, base, data, tmp_path) -> None:
-    more = {"adapt__epochs": 4, "checkpoint__every_tokens": 8 * pair_runs.LENGTH}
+    more = {"adapt__epochs": 2, "checkpoint__every_tokens": 8 * pair_runs.LENGTH}
     if method == "online":
         method, more = "iqlearn", more | {"adapt__online": 0.3, "adapt__online_tokens": 4}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(command(method, base, data[method], whole, **more)) == 0
     arguments = command(method, base, data[method], killed, **more)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "trainer", *arguments], env=environment, stdout=subprocess.DEVNULL
-    ) as process:
+    with forked.started(tmp_path / "said", "-m", "trainer", *arguments) as process:
         deadline = time.monotonic() + 120
         while not checkpoint.all_checkpoints(killed / "checkpoints") and time.monotonic() < deadline:
             time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
+        assert process.wait() == [-signal.SIGKILL], process.said()
     assert checkpoint.all_checkpoints(killed / "checkpoints")
+    saved = checkpoint.read_state(checkpoint.latest(killed / "checkpoints"))["step"]
     assert main([*arguments, "--resume"]) == 0
+    assert 0 < saved < len(lines(whole, "step"))
     assert same(weights(whole), weights(killed))
     assert [line["loss"] for line in lines(whole, "step")] == [line["loss"] for line in lines(killed, "step")]
 
@@ -325,11 +323,8 @@ def test_two_processes_fine_tune_as_one(method, parallel, base, data, tmp_path) 
     asked = {"adapt__epochs": 1, "train__parallel": parallel}
     # KTO's estimate of the KL is over all that goes through the models at once: 4 instances either way.
     assert main(command(method, base, data[method], tmp_path / "one", **asked, train__micro_batch=4)) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer"]
     arguments = command(method, base, data[method], tmp_path / "two", **asked, train__micro_batch=2)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*torchrun, *arguments], env=environment, text=True, capture_output=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    forked.run(tmp_path / "said", "-m", "trainer", *arguments, count=2)
     one, two = (lines(tmp_path / name, "step") for name in ("one", "two"))
     assert len(one) == len(two) > 2
     for a, b in zip(one, two, strict=True):

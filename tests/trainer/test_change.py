@@ -66,6 +66,13 @@ def test_another_batch_reads_the_rest_of_the_data_once(tmp_path, go, batch, furt
     assert found[max(found)]["lr"] == pytest.approx(steps(tmp_path / "whole")[24]["lr"])
 
 
+def test_tokens_that_fill_no_batch_are_told(tmp_path, go):
+    assert "fill no batch" not in go("out", *until(4))[1]
+    for told in (go("out", *until(6), f"train.batch_tokens={3 * STEP // 2}", "--resume")[1] for _ in range(2)):
+        assert f"the last {STEP // 2:,} tokens fill no batch and are not trained on" in told
+    assert "already trained to step 5, the end of its data" in told
+
+
 def test_going_on_from_an_older_checkpoint_keeps_the_newer_ones(tmp_path, go):
     keep = ["checkpoint.keep=9"]
     assert go("out", *until(6), *keep)[0] == 0
@@ -134,20 +141,29 @@ def stop_after(child: subprocess.Popen, begin: str, number: int, pid: int | None
 LONG = ["--set", f"train.batch_tokens={30 * STEP}", "train.micro_batch=1", "checkpoint.every_tokens=null"]  # 120 parts
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, small_run, make_config, one_thread):
+    """The steps of a training that nobody stops, in one process."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "c.yaml").write_text(yaml.safe_dump(plain(make_config(evaluate={"instances": 1}))))
+    command = ["train", str(folder / "c.yaml"), "--data", str(small_run), "--device", "cpu", "--out", str(folder / "out")]
+    assert main([*command, *LONG]) == 0
+    return steps(folder / "out")
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_step_between_two_micro_batches(tmp_path, go, number, status):
-    assert go("whole", *LONG)[0] == 0
+def test_a_signal_ends_the_step_between_two_micro_batches(tmp_path, go, uninterrupted, number, status):
     child = start(go, tmp_path / "out", *LONG)
     told = stop_after(child, "step 1/", number)
     assert child.returncode == status
     assert "step 2/" not in told and "saved step 1; go on with --resume" in told
     assert go("out", *LONG, "--resume")[1].startswith("resuming from")
-    out, uninterrupted = steps(tmp_path / "out"), steps(tmp_path / "whole")
+    out = steps(tmp_path / "out")
     assert [line["loss"] for line in out.values()] == [line["loss"] for line in uninterrupted.values()]
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_torchrun_passes_the_signal_on_and_all_processes_save(tmp_path, go, parallel):
+def test_torchrun_passes_the_signal_on_and_all_processes_save(tmp_path, go, uninterrupted, parallel):
     settings = [*LONG, f"train.parallel={parallel}"]
     child = start(go, tmp_path / "out", *settings, torchrun=True)
     told = stop_after(child, "step 1/", signal.SIGTERM)
@@ -157,8 +173,7 @@ def test_torchrun_passes_the_signal_on_and_all_processes_save(tmp_path, go, para
     assert path.name == "step_00000001"
     checkpoint.verify(path)
     assert go("out", *settings, "--resume")[0] == 0  # one process goes on
-    go("whole", *settings)
-    for step, line in steps(tmp_path / "whole").items():
+    for step, line in uninterrupted.items():
         assert steps(tmp_path / "out")[step]["loss"] == pytest.approx(line["loss"], abs=2e-4)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 import yaml
@@ -20,8 +18,6 @@ from trainer.model import Olmoe
 from trainer.optim import build_optimizer
 from trainer.pieces import PieceError, PieceReader, held, writers_of
 from trainer.processes import Processes
-
-ROOT = Path(__file__).parents[2]
 
 
 def cut(folder: Path, tensors: dict[str, torch.Tensor], *cuts: int) -> list[Path]:
@@ -124,13 +120,10 @@ def test_each_process_writes_and_reads_its_part(tmp_path, saved, count, parallel
     config = config.model_copy(update={"train": config.train.model_copy(update={"parallel": parallel})})
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(plain(config)))
     (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    command += [str(tmp_path / "script.py"), str(tmp_path / "c.yaml"), str(folder / "step_00000001"), str(tmp_path / "out")]
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, text=True, capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr[:3000]
+    command = [str(tmp_path / name) for name in ("script.py", "c.yaml")]
+    said = forked.run(tmp_path / "said", *command, str(folder / "step_00000001"), str(tmp_path / "out"), count=count)
     total = 3 * 4 * sum(parameter.numel() for parameter in model.parameters())
-    read = [int(line.split()[-1]) for line in done.stdout.splitlines() if " read " in line]
+    read = [int(line.split()[-1]) for line in said.splitlines() if " read " in line]
     if parallel == "fsdp":  # all together read it once, but for the routers, which each process holds whole
         routers = 3 * 4 * sum(parameter.numel() for name, parameter in model.named_parameters() if "router" in name)
         assert routers < total / 20

@@ -135,7 +135,7 @@ def test_nll_adds_a_right_answers_own_loss_a_token(method, base, tokenizer, tmp_
         settings = [f"{name}={value}" for name, value in SMALL.items()]
         config = load(CONFIGS / f"{method}.yaml", [*settings, f"adapt.nll={weight}"], AdaptConfig)
         source = PairSource(config, Pairs(pairs), torch.device("cpu"), pair_runs.LENGTH)
-        part = part_of(source.train.read(np.arange(2)), torch.device("cpu"), 0, "units", None)
+        part = part_of(source.train.read(np.arange(8)), torch.device("cpu"), 0, "units", None)
         trained = open_trained(base, "cpu")
         trained.model.requires_grad_(True)
         reference = log_probs_of(trained.model, part, 128) - 1.0
@@ -144,6 +144,7 @@ def test_nll_adds_a_right_answers_own_loss_a_token(method, base, tokenizer, tmp_
         loss.backward()
         gradients[weight] = [p.grad.clone() for p in trained.model.parameters()], loss.item()
         log_probs = log_probs_of(trained.model, part, 128)
+    assert part is not None and (part.role_S == 1).any()
     # What is added, by autograd on the whole logits.
     trained = open_trained(base, "cpu")
     trained.model.requires_grad_(True)

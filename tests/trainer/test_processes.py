@@ -1,10 +1,8 @@
 """Two processes give the losses of one, and either can go on from the other's checkpoint."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -14,21 +12,17 @@ from trainer.errors import TrainerError
 from trainer.processes import Processes, spread
 from trainer.train import train
 
-ROOT = Path(__file__).parents[2]
-
 
 def steps(out: Path) -> dict[int, dict]:
     return {line["step"]: line for line in metrics.read(out / "metrics.jsonl") if line["kind"] == "step"}
 
 
-def two(config, data: Path, out: Path, *more: str, count: int = 2) -> subprocess.CompletedProcess:
+def together(config, data: Path, out: Path, *more: str, count: int = 2) -> str:
+    """Train in so many processes; returns what they print."""
     out.mkdir(exist_ok=True)
     (out / "config.yaml").write_text(yaml.safe_dump(plain(config)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    command += ["-m", "trainer", "train", str(out / "config.yaml"), "--data", str(data), "--out", str(out)]
-    command += ["--device", "cpu", *more]
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, timeout=120)
+    command = ["train", str(out / "config.yaml"), "--data", str(data), "--out", str(out), "--device", "cpu", *more]
+    return forked.run(out / "said", "-m", "trainer", *command, count=count)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +46,8 @@ def test_two_processes_train_as_one(tmp_path, small_run, make_config, alone, par
 
     if before:  # from one process to two
         assert train(until(before), small_run, tmp_path, device="cpu") == 0
-    done = two(until(5, parallel=parallel), small_run, tmp_path, "--resume")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("done: ") == 1  # said once, not by each
+    said = together(until(5, parallel=parallel), small_run, tmp_path, "--resume")
+    assert said.count("done: ") == 1  # said once, not by each
     saved = checkpoint.latest(tmp_path / "checkpoints")
     assert len(checkpoint.read_state(saved)["files"]) == 4
     assert train(until(8), small_run, tmp_path, resume=True, device="cpu") == 0  # and back to one
@@ -72,8 +65,7 @@ def test_two_processes_train_as_one(tmp_path, small_run, make_config, alone, par
 )
 def test_other_ways_to_share_the_work_train_as_one(tmp_path, small_run, make_config, alone, count, train):
     config = eight(make_config, train={"tokens": 3 * 128, "parallel": "fsdp", **train}, schedule={"tokens": 8 * 128})
-    done = two(config, small_run, tmp_path, count=count)
-    assert done.returncode == 0, done.stderr[:3000]
+    together(config, small_run, tmp_path, count=count)
     for step, line in steps(tmp_path).items():
         for key in ("loss", "grad_norm", "load_balancing", "router_z"):
             assert line[key] == pytest.approx(alone[step][key], abs=2e-4), (step, key)
@@ -101,8 +93,7 @@ def test_two_processes_train_on_packed_documents_as_one(tmp_path, make_run, make
         changes = {"model": {"document_masking": True}, "data": {"packing": "best_fit"}}
         return make_config(**changes, train={"tokens": 2 * 128, "micro_batch": 1, "parallel": way})
 
-    done = two(config("fsdp"), data, tmp_path / "two")
-    assert done.returncode == 0, done.stderr[-3000:]
+    together(config("fsdp"), data, tmp_path / "two")
     assert train(config("ddp"), data, tmp_path / "one", device="cpu") == 0
     one, found = steps(tmp_path / "one"), steps(tmp_path / "two")
     for step in (1, 2):

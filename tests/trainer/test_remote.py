@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -14,8 +13,6 @@ from trainer import checkpoint, metrics, remote
 from trainer.__main__ import main
 from trainer.config import plain
 from trainer.errors import TrainerError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("url", "bucket", "prefix"), [("s3://b/c/d/", "b", "c/d"), ("s3:/b/c", "b", "c"), ("s3://b", "b", "")])
@@ -75,11 +72,8 @@ def test_a_copy_that_fails_stops_training_and_the_disk_has_it(tmp_path, go, s3):
 
 
 def test_an_unfinished_copy_is_no_checkpoint_and_each_process_copies_its_part(tmp_path, go, s3):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer"]
-    command += [*go.command, "--out", str(tmp_path / "out"), "--set", "train.tokens=256", "train.parallel=fsdp"]
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, timeout=180)
-    assert done.returncode == 0, done.stderr[:3000]
+    command = [*go.command, "--out", str(tmp_path / "out"), "--set", "train.tokens=256", "train.parallel=fsdp"]
+    forked.run(tmp_path / "said", "-m", "trainer", *command, count=2)
     copies = remote.Remote(s3.uri("run"))
     objects = dict(copies._list("step_00000002/"))
     folder = checkpoint.latest(tmp_path / "out" / "checkpoints")

@@ -6,11 +6,9 @@ import gzip
 import hashlib
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -66,12 +64,7 @@ def go(tmp_path, make_config, small_run, tasks):
         if processes == 1:
             assert main(command) == 0
             return out
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(
-            [*torchrun, "-m", "trainer", *command], env=environment, text=True, capture_output=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        forked.run(tmp_path / f"{name}.said", "-m", "trainer", *command, count=processes)
         return out
 
     return trained
