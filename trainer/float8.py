@@ -4,7 +4,7 @@ Both products of the forward pass and of the gradient of the input take e4m3 ope
 out in bf16, as torchao's recipe `rowwise_with_gw_hp` does, which also leaves an expert any number of rows. Router,
 embedding, output matrix, norms and attention itself stay as they are. Weights are scaled anew in every micro-batch.
 
-A GPU does the products by torch's own scaled kernels. Elsewhere they are emulated: operands rounded to float8, sums in fp32.
+A GPU does the products by torch's own scaled kernels. On a CPU they are emulated: operands rounded to float8, sums in fp32.
 Shapes: M rows, N outputs, K what is summed over, E experts, S rows of all experts.
 """
 
@@ -109,9 +109,7 @@ class _Grouped(torch.autograd.Function):
 
 def _product(left: Scaled, right: Scaled) -> Tensor:
     """[M, K] times [N, K] transposed, bf16."""
-    if left[0].device.type == "meta":  # an accounting of what a GPU would hold
-        return left[0].new_empty(len(left[0]), len(right[0]), dtype=torch.bfloat16)
-    if left[0].device.type != "cuda":
+    if left[0].device.type == "cpu":
         return _emulated(left, right)
     by_row = F.ScalingType.RowWise
     (a_MK, a_M1), (b_NK, b_N1) = left, right
@@ -120,21 +118,17 @@ def _product(left: Scaled, right: Scaled) -> Tensor:
 
 def _grouped_product(left: Scaled, right: Scaled, ends_E: Tensor) -> Tensor:
     """[S, K] times [E, N, K] transposed, each expert's rows by its own, bf16."""
-    if left[0].device.type == "meta":
-        return left[0].new_empty(len(left[0]), right[0].shape[1], dtype=torch.bfloat16)
-    if left[0].device.type != "cuda":
+    if left[0].device.type == "cpu":
         return _emulated_groups(left, right, ends_E)
-    by_row = F.ScalingType.RowWise
     (a_SK, a_S1), (b_ENK, b_EN1) = left, right
-    return F.scaled_grouped_mm(
+    # Not F.scaled_grouped_mm: torch 2.13 has no shapes for it, without which it can be neither compiled nor accounted.
+    return torch._scaled_grouped_mm(
         a_SK,
         b_ENK.transpose(1, 2),
         a_S1.squeeze(-1),
-        by_row,
         b_EN1.squeeze(-1),
-        by_row,
         offs=ends_E,
-        output_dtype=torch.bfloat16,
+        out_dtype=torch.bfloat16,
         use_fast_accum=True,
     )
 

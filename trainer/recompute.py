@@ -28,7 +28,7 @@ KEPT = {
 """What costs too much to work out again."""
 
 
-GROUPED = {torch.ops.aten._grouped_mm.default, torch.ops.aten._scaled_grouped_mm_v2.default}
+GROUPED = {torch.ops.aten._grouped_mm.default, torch.ops.aten._scaled_grouped_mm.default}
 
 
 def recomputed(function: Callable[..., T], kind: Recompute, d_model: int, *arguments: Any) -> T:

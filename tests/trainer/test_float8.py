@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer import checkpoint, float8, metrics, moe, processes
+from trainer import account, checkpoint, float8, metrics, moe, processes
 from trainer.config import ModelConfig
 from trainer.errors import TrainerError
 from trainer.model import Olmoe
@@ -74,6 +74,21 @@ def test_experts_are_near_those_in_bf16():
         found.append([out.detach(), *torch.autograd.grad(out.float().square().sum(), inputs)])
     assert all(0.01 < off(b, a) < 0.12 for a, b in zip(*found, strict=True))
     assert not found[1][2][3].any() and not found[1][3][3].any()
+
+
+def test_a_gpu_takes_scaled_products_which_are_kept_where_activations_are_recomputed(make_config):
+    """What a GPU would run, on tensors without values: torch checks types, shapes and strides there too."""
+    totals = {}
+    for precision in ({}, {"float8": True}):
+        for kind in ("none", "activations"):
+            config = make_config(
+                model={"vocab_size": 61, "d_model": 256, "expert_width": 128, "n_layers": 8},
+                train={"precision": "bfloat16", "recompute": kind, **precision},
+            )
+            totals[kind, bool(precision)] = account.activations(config, 64, split=True)
+    for kind in ("none", "activations"):
+        assert totals[kind, True] == pytest.approx(totals[kind, False], rel=0.12)
+    assert totals["activations", True] < 0.8 * totals["none", True]
 
 
 def trained(tmp_path, small_run, make_config, name: str, steps: int = 12, **changes) -> tuple[list[float], dict]:
