@@ -76,6 +76,21 @@ def test_experts_are_near_those_in_bf16():
     assert not found[1][2][3].any() and not found[1][3][3].any()
 
 
+@torch.no_grad()
+def test_attention_and_experts_take_them_and_nothing_else_does(make_config, monkeypatch):
+    taken = []
+    for name in ("_product", "_grouped_product"):
+        real = getattr(float8, name)
+        monkeypatch.setattr(float8, name, lambda *values, name=name, real=real: taken.append(name) or real(*values))
+    model = Olmoe(make_config(model={"vocab_size": 61, "n_layers": 1, "n_shared_experts": 1}).model)
+    model.init_weights(0)
+    model.dtype = torch.bfloat16
+    float8.use(model, CPU)
+    model(torch.arange(32).view(1, 32))
+    dense, grouped = ["_product"] * 2, ["_grouped_product"] * 2
+    assert taken == [*dense, *grouped, *dense]  # attention's, the routed experts', the shared one's
+
+
 def test_a_gpu_takes_scaled_products_which_are_kept_where_activations_are_recomputed(make_config):
     """What a GPU would run, on tensors without values: torch checks types, shapes and strides there too."""
     totals = {}
