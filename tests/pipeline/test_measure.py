@@ -32,7 +32,7 @@ CRAWL = "crawl.warc.gz"
 
 
 def sentence(rng: random.Random, words: int) -> str:
-    return " ".join(rng.choice(WORDS) for _ in range(words))
+    return " ".join(rng.choices(WORDS, k=words))
 
 
 def page(rng: random.Random) -> bytes:
