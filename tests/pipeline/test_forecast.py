@@ -328,10 +328,13 @@ def unreachable() -> Recipe:
     )
 
 
-def test_rates_are_measured_by_a_small_run_of_the_recipe(unreachable: Recipe, tmp_path: Path) -> None:
-    rates = calibrate(unreachable, list_sources(unreachable))
+def test_rates_are_measured_by_a_small_run_of_the_recipe(
+    unreachable: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.forecast.filters.MOST_BYTES", 64 << 20)
+    rates = calibrate(unreachable, list_sources(unreachable), size=600_000)
     tried, sample, *notes = rates.notes
-    assert re.fullmatch(r"books\.dedup: a filter of [\d.]+ GB was tried; one of [\d.]+ [kM]B takes \d+% of its time", tried)
+    assert re.fullmatch(r"books\.dedup: a filter of 67\.1 MB was tried; one of [\d.]+ [kM]B takes \d+% of its time", tried)
     assert sample.startswith("books: measured on the sample's text: its own files cannot be read here")
     assert len(notes) == 3 and all("/nowhere/" in note and "cannot be reached" in note for note in notes)
     for key in (("step:gopher_quality", "books", "gopher_quality"), ("step:quality", "books", "quality")):
