@@ -38,7 +38,7 @@ from stages.dedup.bff import shards_of
 from stages.dedup.footprint import NGRAM_BYTES, SEQUENCE_BYTES
 from stages.quality.card import Card
 from stages.read.compression import compression_of
-from stages.read.split import SLOW
+from stages.read.split import SLOW, Member
 from stages.tokens.manifest_shape import ShardFacts
 from stages.tokens.shard import Piece, shard_tokens
 from stages.tokens.split import Axis, cells
@@ -103,7 +103,8 @@ class Answers:
         size = job.file.size // count
         if job.format == "parquet":
             return CutReport(ranges=[Range(size=size, row_groups=(i,)) for i in range(count)]), []
-        return CutReport(ranges=[Range(size=size, lines=(i * size, size, i + 1)) for i in range(count)]), []
+        member = Member() if packed else None
+        return CutReport(ranges=[Range(size=size, lines=(i * size, size, i + 1), member=member) for i in range(count)]), []
 
     def _documents(self, node: Node) -> tuple[Report, list[str]]:
         flow, share = self.costs.flows[node.ref.source], self.shares[node.ref]

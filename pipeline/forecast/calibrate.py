@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from pipeline.carry_out import Options, run_recipe
 from pipeline.forecast.filters import price_large_filters, sample_batches
 from pipeline.forecast.inputs import Listing, Unlisted
 from pipeline.forecast.own_files import Beginnings, beginnings, shares
-from pipeline.forecast.rates import Rates, Small, rates_of_run
+from pipeline.forecast.rates import Rates, Small, Work, rates_of_run
+from pipeline.jobs.cut import Cut
 from pipeline.jobs.inputs import SourceFile
 from pipeline.models.train_classifier import train
 from pipeline.plan.corpus import MIXTURE
@@ -112,6 +114,7 @@ def _calibrate(recipe: Recipe, listing: Listing, progress: Progress, size: int) 
         share = sum(file.size for some in begun.values() for file in some) / max(read, 1)
         origin = f"a run of the recipe's steps over {show_bytes(read)} of {count:,} files, on one core of this machine"
         rates = rates_of_run(whole, origin, Small(stored, before, share))
+        _look_for_cuts(rates, measured)
     for name in files:
         read_of = rates.work.get(("read", name, "0"))
         if read_of is None or not read_of.documents_out:
@@ -119,6 +122,15 @@ def _calibrate(recipe: Recipe, listing: Listing, progress: Progress, size: int) 
     price_large_filters(recipe, rates, PROSE["paths"], _grown(listing, stored))
     rates.notes += notes
     return rates
+
+
+def _look_for_cuts(rates: Rates, measured: Mapping[str, Measured]) -> None:
+    """Add how long it takes to look for where JSON lines can be cut: of copies, which are small, nothing is cut."""
+    for name, one in measured.items():
+        file, began = max(one.copies.files, key=lambda file: file.size), time.process_time()
+        if one.text.spec.format_of(file.name) == "jsonl":
+            Cut(file, "jsonl", file.size, one.text.spec.compression, in_member=2).find()
+            rates.add("cut", name, "", Work(time.process_time() - began, 1, bytes_in=file.size))
 
 
 def _grown(listing: Listing, stored: Mapping[str, int]) -> dict[str, float]:

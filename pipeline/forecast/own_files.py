@@ -112,7 +112,7 @@ def _end_with_a_line(path: Path, name: str) -> None:
 def _copy_rows(file: SourceFile, share: int, path: Path) -> int:
     """Write the first rows of a Parquet file; their bytes in it."""
     try:
-        with open_listed_random(file) as stream, pq.ParquetFile(stream, buffer_size=CHUNK_BYTES) as table:
+        with open_listed_random(file) as stream, pq.ParquetFile(stream, buffer_size=CHUNK_BYTES, pre_buffer=False) as table:
             sizes = [_group_bytes(table.metadata.row_group(number)) for number in range(table.num_row_groups)]
             rows = [table.metadata.row_group(number).num_rows for number in range(table.num_row_groups)]
             per_row = sum(sizes) / max(sum(rows), 1)

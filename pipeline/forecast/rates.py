@@ -17,6 +17,7 @@ import msgspec
 from pipeline import storage
 from pipeline.forecast.starts import told_apart
 from pipeline.jobs.classifier import ClassifierReport
+from pipeline.jobs.cut import CutReport
 from pipeline.jobs.documents import DocumentsReport
 from pipeline.jobs.held_out import DROP_NEAR_COPIES, NEAR_COPIES, NearReport
 from pipeline.jobs.shards import ShardReport
@@ -171,6 +172,7 @@ def rates_of_run(run: str, origin: str | None = None, small: Small | None = None
     plans = {name: segments(source) for name, source in recipe.sources.items()}
     plans[MIXTURE] = [Segment(dedup=item) for item in recipe.dedup]
     told = {
+        "cut": _cut,
         "documents": _documents,
         "dedup": _dedup,
         "classifier": _train,
@@ -232,6 +234,11 @@ def _file_sizes(rates: Rates, recipe: Recipe, stored: Mapping[str, int]) -> None
 
 def _outputs(entry: Entry, *kinds: str) -> int:
     return sum(o.bytes for o in entry.outputs if o.path.rsplit(".", 2)[-2] in kinds)
+
+
+def _cut(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:
+    if size := entry.report_as(CutReport).read_bytes:
+        rates.add("cut", entry.ref.source, "", Work(entry.cpu_seconds, 1, bytes_in=size, memory=entry.peak_memory))
 
 
 def _documents(rates: Rates, entry: Entry, plans: dict[str, list[Segment]]) -> None:

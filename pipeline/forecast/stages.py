@@ -151,7 +151,7 @@ class Costs:
         stage.documents, stage.bytes_in, stage.read = int(flow.documents), int(flow.bytes), int(flow.files)
         stage.outside = stage.read if number == 0 and any(map(is_outside, self.recipe.sources[name].read.paths)) else 0
         reading = missing.work(rates.speed("read", name, str(number)) or rates.all("read"), "reading")
-        seconds = reading.seconds_per_byte * flow.bytes
+        seconds = reading.seconds_per_byte * flow.bytes + self._passed_over(group)
         stage.memory = (rates.of("read", name, str(number)) or reading).memory
         if flow.kept is None and number == 0:
             flow.documents *= (rates.of("read", name, "0") or reading).share("documents")
@@ -170,8 +170,18 @@ class Costs:
 
     def cut(self, group: Group) -> None:
         """Files are looked into for places to cut them: lines in whole, Parquet by its footer."""
+        source = group[0].ref.source
         read = sum(node.weight for node in group if getattr(node.job, "format", "") == "jsonl")
-        self.add(Stage("find where to cut", group[0].ref.source, len(group), read=read))
+        work = self.rates.speed("cut", source, "") or Work()  # of plain files, for which it was not measured, next to nothing
+        stage = Stage("find where to cut", source, len(group), read=read, memory=work.memory)
+        stage.core_seconds = work.seconds_per_byte * read
+        self.add(stage)
+
+    def _passed_over(self, group: Group) -> float:
+        """Core seconds to decompress what stands before parts of compressed files."""
+        files = [file for node in group for file in getattr(node.job, "files", ()) if file.member and file.lines]
+        work = self.rates.speed("cut", group[0].ref.source, "")
+        return work.seconds_per_byte * sum(file.lines[0] for file in files) if work else 0.0
 
     def classifier(self, group: Group) -> None:
         """Training of a classifier on documents of the run, by one task on one core."""

@@ -31,9 +31,10 @@ class Range(Report, array_like=True):
 
 
 class CutReport(Report):
-    """The ranges of a file, in order; none where it is read as a whole."""
+    """The ranges of a file, in order; none where it is read as a whole. read_bytes: of the file, that were read to find them."""
 
     ranges: list[Range]
+    read_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,18 @@ class Cut(Job):
     memory: HowMuch[int] = MEMORY
 
     def run(self, context: Context) -> CutReport:
+        return self.find()
+
+    def find(self) -> CutReport:
+        """Look for ranges, reading what has to be read."""
         if self.format == "parquet":
             return CutReport(ranges=_row_groups(self.file, self.split_bytes))
         if self._is_compressed():
-            return CutReport(ranges=self._members())
+            return CutReport(ranges=self._members(), read_bytes=self.file.size if self.in_member > 1 else 0)
         with open_listed(self.file) as stream:
             parts = line_parts(stream, self.split_bytes)
             ranges = [(part.offset, part.length or 0, part.first_record) for part in parts]
-        return CutReport(ranges=[Range(size=lines[1], lines=lines) for lines in ranges])
+        return CutReport(ranges=[Range(size=lines[1], lines=lines) for lines in ranges], read_bytes=self.file.size)
 
     def _is_compressed(self) -> bool:
         """Whether the file is compressed, whatever its name says, unless the recipe does."""

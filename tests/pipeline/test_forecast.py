@@ -177,6 +177,23 @@ def test_a_file_that_cannot_be_cut_is_one_task_as_long_as_it_is(rates: Rates, tm
     assert {"read and filter", "tokenize"} <= {phase["name"] for phase in found["phases"]}
 
 
+def test_of_a_compressed_file_what_stands_before_parts_is_decompressed_again(rates: Rates, tmp_path: Path) -> None:
+    """A file of eight parts is looked through once, and three and a half times more by the tasks that read its parts."""
+    data = recipe_data(tmp_path)
+    with (tmp_path / "web-0.jsonl.zst").open("wb") as file:
+        file.truncate(8_000_000)
+    data["sources"] = {"web": {"read": {"paths": [f"{tmp_path}/web-*.jsonl.zst"]}, "steps": ["remove_urls"]}}
+    data["mixture"]["epochs"] = 1
+    seconds = []
+    for looked in (0.0, 2.0):
+        rates.work["cut", "web", ""] = Work(looked, 1, bytes_in=4_000_000)
+        found = {phase["name"]: phase for phase in plan(build_recipe(data), rates, Cluster(100, 8, 64 << 30))["phases"]}
+        assert found["read and filter"]["tasks"] == 8
+        seconds.append([found[name]["core_seconds"] for name in ("find where to cut", "read and filter")])
+    del rates.work["cut", "web", ""]
+    assert [many - none for none, many in zip(*seconds, strict=True)] == pytest.approx([4.0, 14.0])
+
+
 def test_a_mixture_that_cannot_be_had_is_a_problem(made: tuple[Recipe, Path], rates: Rates) -> None:
     data = recipe_data(made[1].parent) | {"mixture": {"tokens": 10**9}}
     found = plan(build_recipe(data), rates, HERE)
@@ -328,10 +345,13 @@ def unreachable() -> Recipe:
     )
 
 
-def test_rates_are_measured_by_a_small_run_of_the_recipe(unreachable: Recipe, tmp_path: Path) -> None:
-    rates = calibrate(unreachable, list_sources(unreachable))
+def test_rates_are_measured_by_a_small_run_of_the_recipe(
+    unreachable: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.forecast.filters.MOST_BYTES", 64 << 20)
+    rates = calibrate(unreachable, list_sources(unreachable), size=600_000)
     tried, sample, *notes = rates.notes
-    assert re.fullmatch(r"books\.dedup: a filter of [\d.]+ GB was tried; one of [\d.]+ [kM]B takes \d+% of its time", tried)
+    assert re.fullmatch(r"books\.dedup: a filter of 67\.1 MB was tried; one of [\d.]+ [kM]B takes \d+% of its time", tried)
     assert sample.startswith("books: measured on the sample's text: its own files cannot be read here")
     assert len(notes) == 3 and all("/nowhere/" in note and "cannot be reached" in note for note in notes)
     for key in (("step:gopher_quality", "books", "gopher_quality"), ("step:quality", "books", "quality")):

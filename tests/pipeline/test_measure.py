@@ -32,7 +32,7 @@ CRAWL = "crawl.warc.gz"
 
 
 def sentence(rng: random.Random, words: int) -> str:
-    return " ".join(rng.choice(WORDS) for _ in range(words))
+    return " ".join(rng.choices(WORDS, k=words))
 
 
 def page(rng: random.Random) -> bytes:
@@ -182,6 +182,17 @@ def test_the_beginning_of_a_file_holds_the_share_of_documents_that_it_has_of_the
     assert share == pytest.approx(found.stored / files[0].size, rel=0.1)
     if kind in ("jsonl", "csv", "txt"):  # cut at a line's end
         assert Path(copy.uri).read_bytes() == path.read_bytes()[: copy.size] and Path(copy.uri).read_bytes().endswith(b"\n")
+
+
+def test_of_a_parquet_file_far_away_the_first_pages_are_read(tmp_path: Path, web: WebServer) -> None:
+    rng = random.Random(4)
+    rows = [{"id": f"{n}", "text": rng.randbytes(4000).hex()} for n in range(4000)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "far.parquet", compression="zstd")
+    web.files["far.parquet"] = (tmp_path / "far.parquet").read_bytes()
+    found = beginnings(list_files("a", [web.url("far.parquet")]), ReadSpec(), 500_000, tmp_path)
+    asked = [span for span in web.ranges_asked("far.parquet") if span is not None]
+    assert asked and sum(last - first + 1 for first, last in asked) < 0.5 * len(web.files["far.parquet"])
+    assert pq.read_metadata(found.files[0].uri).num_rows == pytest.approx(500_000 / 4068, abs=2)
 
 
 def test_a_text_file_is_one_document_and_so_is_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
