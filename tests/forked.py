@@ -14,28 +14,29 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINER = ("torch.distributed.fsdp", "torch.nn.parallel", "torch.optim", "trainer.adapt.run", "trainer.train")
-PIPELINE = ("pipeline.carry_out", "pipeline.commands.run", "pipeline.jobs.documents", "pipeline.jobs.dedup_call", "stages.steps")
+PIPELINE = ("boto3", "pipeline.carry_out", "pipeline.commands.run", "pipeline.jobs.documents", "pipeline.jobs.dedup_call")
 
 
 @dataclass(frozen=True)
 class Started:
-    """Processes that run. pids: in the order of their ranks. folder: what each prints is in folder/said.RANK."""
+    """Processes that run. pids: in the order of their ranks. folder: what each prints is in folder/out.RANK and err.RANK."""
 
     pids: tuple[int, ...]
     folder: Path
     server: Any
 
-    def said(self) -> str:
-        """What the processes have printed so far, on both streams, one process behind another."""
-        return "".join((self.folder / f"said.{rank}").read_text() for rank in range(len(self.pids)))
+    def printed(self, stream: str) -> str:
+        """What the processes have printed so far on `out` or `err`, one process behind another."""
+        return "".join((self.folder / f"{stream}.{rank}").read_text() for rank in range(len(self.pids)))
 
     def kill(self) -> None:
         """End all of them at once."""
@@ -49,17 +50,23 @@ class Started:
 
 
 @contextlib.contextmanager
-def started(folder: Path, *command: str, count: int = 1, loaded: tuple[str, ...] = TRAINER) -> Iterator[Started]:
+def started(
+    folder: Path,
+    *command: str,
+    count: int = 1,
+    loaded: tuple[str, ...] = TRAINER,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Started]:
     """Run `python COMMAND`, which is `-m MODULE ...` or `SCRIPT ...`, in so many processes of one group, one thread each.
 
     loaded: what the process has imported from which they are forked. As with torchrun, the others are ended where one fails.
-    All are killed at the end of the context; `wait` before it. One such group at a time.
+    environment: in place of this process's. All are killed at the end of the context; `wait` before it. One such group at a time.
     """
     store, group = _store(count) if count > 1 else (None, {})
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **group}
+    variables = {**(environment or os.environ), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **group}
     folder.mkdir(parents=True, exist_ok=True)
     server = _server(loaded)
-    server.stdin.write(json.dumps([count, command, environment, str(folder)]) + "\n")
+    server.stdin.write(json.dumps([count, command, variables, str(folder)]) + "\n")
     server.stdin.flush()
     processes = Started(tuple(json.loads(server.stdout.readline())), folder, server)
     try:
@@ -84,12 +91,21 @@ def _store(count: int) -> tuple[Any, dict[str, str]]:
 
 
 def run(folder: Path, *command: str, count: int = 1) -> str:
-    """Run a command as `started` does, to its end. Returns what it printed; raises AssertionError, with that, where it fails."""
+    """Run a command of the trainer as `started` does, to its end. Returns what it printed on stdout; raises AssertionError, with
+    what it printed on both streams, where it fails."""
     with started(folder, *command, count=count) as processes:
         statuses = processes.wait()
-        said = processes.said()
-    assert statuses == [0] * count, f"exit statuses {statuses}\n{said[-5000:]}"
-    return said
+        out, err = processes.printed("out"), processes.printed("err")
+    assert statuses == [0] * count, f"exit statuses {statuses}\n{out[-2000:]}\n{err[-5000:]}"
+    return out
+
+
+def call(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `python -m pipeline ARGUMENTS` to its end, in a process that has imported it; folder: for what it prints."""
+    command = ["-m", "pipeline", *arguments]
+    with started(folder, *command, loaded=PIPELINE, environment=environment) as process:
+        (status,) = process.wait()
+        return subprocess.CompletedProcess(command, status, process.printed("out"), process.printed("err"))
 
 
 @functools.cache
@@ -110,21 +126,21 @@ def _serve() -> None:
             pids.append(os.fork())
             if pids[-1] == 0:
                 ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}
-                _become(command, environment | ranks, Path(folder) / f"said.{rank}")
+                _become(command, environment | ranks, Path(folder), rank)
         print(json.dumps(pids), flush=True)
         print(json.dumps(_statuses(pids)), flush=True)
         sys.stdin.readline()
         print("next", flush=True)
 
 
-def _become(command: list[str], environment: dict[str, str], said: Path) -> None:
+def _become(command: list[str], environment: dict[str, str], folder: Path, rank: int) -> None:
     """Run a command in this process, and end it."""
-    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(file, stream)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / f"{name}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # TMPDIR may be another
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     status = 0

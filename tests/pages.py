@@ -266,7 +266,11 @@ class Tour:
     def _inside(self, package: str, arguments: list[str], installed: bool) -> tuple[int, str]:
         """Carry out a command of ours in this process: what it prints is the same, and Python need not start again."""
         if package == "trainer":
+            import torch
+
             from trainer.__main__ import main
+
+            torch.set_num_threads(1)  # models as small take longer with two
         else:
             from pipeline.cli import main
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)

@@ -84,6 +84,7 @@ def said(command: str, folder: Path, installed: Path, status: int = 0) -> str:
     """What a command prints, both streams together."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     environment |= {"PATH": f"{installed}{os.pathsep}{environment['PATH']}", "COLUMNS": "200"}
+    environment |= {"OMP_NUM_THREADS": "1"}  # two threads take longer for a model so small, and far longer on a busy machine
     done = subprocess.run(
         ["sh", "-ec", command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

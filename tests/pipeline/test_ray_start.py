@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from pydoc_data.topics import topics
 
+import forked
 import pytest
 import yaml
 
@@ -43,9 +44,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(recipe: Path, out: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", "run", str(recipe), "--out", str(out), *arguments]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | environment
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=200)
+    printed = recipe.parent / "printed"
+    return forked.call(printed, "run", str(recipe), "--out", str(out), *arguments, environment=variables)
 
 
 THEN_FORK = """

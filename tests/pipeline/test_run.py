@@ -259,8 +259,8 @@ def test_killed_at_any_moment_and_started_again_gives_the_same_bytes(
         killer = [str(ROOT / "tests/kill_at.py"), str(last), *arguments]
         with forked.started(tmp_path / "said", *killer, loaded=forked.PIPELINE) as process:
             (status,) = process.wait()
-            assert status in (0, -signal.SIGKILL), process.said()
-            return status, process.said()
+            assert status in (0, -signal.SIGKILL), process.printed("err")
+            return status, process.printed("out")
 
     touched = int(command(0, "uninterrupted")[1].splitlines()[-1])
     kills = 0

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+import forked
 import pytest
 import yaml
 
@@ -21,12 +23,6 @@ from pipeline.plan.node import Report
 from pipeline.storage.s3_client import client
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def call(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240
-    )
 
 
 @pytest.fixture
@@ -59,22 +55,21 @@ def test_a_run_from_s3_to_s3_gives_the_same_bytes_as_to_disk(bucket: str, s3: An
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(bucket)))
     out = s3.uri("runs", "many")
     env = s3.environment()
-    first = call("run", str(tmp_path / "recipe.yaml"), "--out", out, "--inline", "--json", env=env)
+    call = partial(forked.call, tmp_path / "printed", environment=env)
+    first = call("run", str(tmp_path / "recipe.yaml"), "--out", out, "--inline", "--json")
     assert first.returncode == 0, first.stderr
     found = json.loads(first.stdout)["sources"]["many"]
     assert (found["documents_in"], found["documents_kept"]) == (1020, 1020)
-    local = call(
-        "run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"), "--workers", "2", "--json", env=env
-    )
+    local = call("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"), "--workers", "2", "--json")
     assert local.returncode == 0, local.stderr
     manifest = (tmp_path / "out/manifest.json").read_bytes()
     assert storage.read_bytes(f"{out}/manifest.json") == manifest
     for shard in json.loads(manifest)["sources"]["many"]["shards"]:
         assert storage.read_bytes(f"{out}/{shard['path']}") == (tmp_path / "out" / shard["path"]).read_bytes()
-    again = call("run", str(tmp_path / "recipe.yaml"), "--out", out, env=env)
+    again = call("run", str(tmp_path / "recipe.yaml"), "--out", out)
     assert "nothing to do" in again.stdout
-    assert call("inspect", out, "--json", env=env).returncode == 0
-    assert "finished" in call("status", out, env=env).stdout
+    assert call("inspect", out, "--json").returncode == 0
+    assert "finished" in call("status", out).stdout
     secrets = [env["AWS_SECRET_ACCESS_KEY"], env["AWS_ACCESS_KEY_ID"]]
     texts = [first.stdout + first.stderr + again.stdout + again.stderr]
     texts += [storage.read_bytes(e.uri).decode("latin-1") for e in storage.list_files(out)]
@@ -84,14 +79,15 @@ def test_a_run_from_s3_to_s3_gives_the_same_bytes_as_to_disk(bucket: str, s3: An
 
 def test_wrong_credentials_and_missing_buckets_are_one_sentence(bucket: str, s3: Any, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(bucket)))
+    printed = tmp_path / "printed"
     wrong = s3.environment() | {"AWS_SECRET_ACCESS_KEY": "wrongwrongwrong"}
-    failed = call("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"), "--inline", env=wrong)
+    asked = ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"), "--inline"]
+    failed = forked.call(printed, *asked, environment=wrong)
     assert failed.returncode == 2
     assert failed.stderr.strip().count("\n") == 0 and failed.stderr.startswith("error: s3://")
     assert "wrongwrongwrong" not in failed.stderr
-    nowhere = call(
-        "run", str(tmp_path / "recipe.yaml"), "--out", "s3://no-such-bucket/run", "--inline", env=s3.environment()
-    )
+    asked[3] = "s3://no-such-bucket/run"
+    nowhere = forked.call(printed, *asked, environment=s3.environment())
     assert nowhere.returncode == 2 and "no-such-bucket" in nowhere.stderr
 
 

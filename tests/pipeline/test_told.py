@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(folder: Path, name: str, content: bytes, *options: str) -> tuple[int, str]:
@@ -25,14 +22,8 @@ def run(folder: Path, name: str, content: bytes, *options: str) -> tuple[int, st
         "mixture": {"epochs": 1},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", "run", f"{folder}/recipe.yaml", "--out", f"{folder}/out", "--inline", *options],
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    asked = ["run", f"{folder}/recipe.yaml", "--out", f"{folder}/out", "--inline", *options]
+    done = forked.call(folder / "printed", *asked, environment=os.environ | {"COLUMNS": "200"})
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
 

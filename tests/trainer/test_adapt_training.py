@@ -126,7 +126,7 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_bits(method, base, data, tmp_p
         while not checkpoint.all_checkpoints(killed / "checkpoints") and time.monotonic() < deadline:
             time.sleep(0.005)
         process.kill()
-        assert process.wait() == [-signal.SIGKILL], process.said()
+        assert process.wait() == [-signal.SIGKILL], process.printed("err")
     assert checkpoint.all_checkpoints(killed / "checkpoints")
     saved = checkpoint.read_state(checkpoint.latest(killed / "checkpoints"))["step"]
     assert main([*arguments, "--resume"]) == 0
