@@ -22,6 +22,7 @@ from stages.step import Step
 # merged (Heaps' law): measured from 1 MB to 56 MB of web pages.
 TRAINING_MEMORY = 0.4
 TRAINING_TIME = 0.75
+TRAINED_BYTES = 1 << 20  # of less text the memory is that of libraries, which does not grow
 READ = "read and filter"  # the phase that reads source files
 READING = {"scatter", "count", "filter", "holders", "edit", "measure", "repeats", "keepers", "index"}  # phases that read parts
 
@@ -258,7 +259,8 @@ class Costs:
             base = min(work.held or self.rates.least_memory(), work.memory)
             more = stage.bytes_in / max(work.bytes_in, 1)
             stage.core_seconds = work.seconds * more**TRAINING_TIME
-            stage.memory = int(base + (work.memory - base) * more**TRAINING_MEMORY)
+            beyond = max(1.0, stage.bytes_in / max(work.bytes_in, TRAINED_BYTES))
+            stage.memory = int(base + (work.memory - base) * beyond**TRAINING_MEMORY)
         self.add(stage)
 
     def tokenize(self, group: Group) -> None:

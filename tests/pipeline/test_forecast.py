@@ -151,7 +151,7 @@ def test_what_is_expected_stands_for_files_that_cannot_be_listed(made: tuple[Rec
     web = next(stage for stage in found["stages"] if stage["phase"] == "read and filter" and stage["source"] == "web")
     assert web["tasks"] == -(-web["read"] // 120_000) > 500
     data["expected"]["sources"]["web"] |= {"tokens": 7_000_000, "kept": 0.5, "file_bytes": 120_000 * 40}
-    missing = plan(build_recipe(data), rates, HERE)
+    missing = plan(build_recipe(data), rates, Cluster(1, 2, 64 << 30))
     told = [problem.partition(": ")[0] for problem in missing["problems"]]
     assert told == ["sources.web.read.paths", "sources.wiki.read.paths"]
     told = missing["sources"]["web"]
