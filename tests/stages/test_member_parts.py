@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import io
 import json
@@ -44,7 +45,8 @@ def check(raw: bytes, data: bytes, name: str, parts: list[MemberPart]) -> None:
     assert not parts or at == len(raw)
 
 
-def prose(size: int) -> bytes:
+@functools.cache
+def prose(size: int = 16_000_000) -> bytes:
     """Lines of letters drawn at random, some of them longer than what is decompressed at once."""
     draw = random.Random(0)
     letters = draw.choices(b"abcdefghijklmnopqrstuvwxyz     ", k=1 << 20)
@@ -58,12 +60,10 @@ def prose(size: int) -> bytes:
     return b"".join(lines)
 
 
-PROSE = prose(16_000_000)
-
-
-def packed(suffix: str, members: int, size: int = len(PROSE)) -> bytes:
-    step = size // members + 1
-    return b"".join(COMPRESS[suffix](PROSE[at : min(at + step, size)]) for at in range(0, size, step))
+def packed(suffix: str, members: int, size: int = 0) -> bytes:
+    text = prose()[: size or None]
+    step = len(text) // members + 1
+    return b"".join(COMPRESS[suffix](text[at : at + step]) for at in range(0, len(text), step))
 
 
 @pytest.mark.parametrize(
@@ -72,16 +72,16 @@ def packed(suffix: str, members: int, size: int = len(PROSE)) -> bytes:
 def test_as_many_parts_begin_in_a_member_as_are_asked_for(suffix: str, members: int, least: int, most: int) -> None:
     data = packed(suffix, members)
     parts = member_parts(io.BytesIO(data), f"a.jsonl{suffix}", len(data) // 60, in_member=4)
-    check(PROSE, data, f"a.jsonl{suffix}", parts)
-    assert least <= len(parts) <= most and max(part.length for part in parts) < 0.4 * len(PROSE)
+    check(prose(), data, f"a.jsonl{suffix}", parts)
+    assert least <= len(parts) <= most and max(part.length for part in parts) < 0.4 * len(prose())
 
 
 @pytest.mark.parametrize(("suffix", "members", "least"), [(".bz2", 1, 0), (".bz2", 6, 6), (".xz", 1, 0)])
 def test_what_decompresses_slowly_is_cut_within_short_streams_only(suffix: str, members: int, least: int) -> None:
-    size = 6_000_000
+    size = 5_000_000
     data = packed(suffix, members, size)
     parts = member_parts(io.BytesIO(data), f"a.jsonl{suffix}", len(data) // 20, in_member=4)
-    check(PROSE[:size], data, f"a.jsonl{suffix}", parts)
+    check(prose()[:size], data, f"a.jsonl{suffix}", parts)
     assert bool(parts) == bool(least) and len(parts) >= least
 
 
@@ -111,7 +111,7 @@ def test_one_array_is_read_as_a_whole() -> None:
 def test_a_file_that_is_not_what_was_cut_is_an_error_of_that_file() -> None:
     data = packed(".gz", 2)
     *_, last = member_parts(io.BytesIO(data), "a.jsonl.gz", len(data) // 8, in_member=4)
-    for other in (data[:-2000], gzip.compress(PROSE[: last.offset // 2], 1)):
+    for other in (data[:-2000], gzip.compress(prose()[: last.offset // 2], 1)):
         with pytest.raises(InputError, match=r"a\.jsonl\.gz, byte"):
             content_of(other, "a.jsonl.gz", last._replace(member=Member()))
 
