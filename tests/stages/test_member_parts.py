@@ -97,6 +97,14 @@ def test_only_its_beginning_and_what_can_be_told_from_it_is_needed_of_a_file_wit
     assert len(parts) > 3 and {part.member for part in parts} == {Member()}
 
 
+def test_a_part_that_begins_where_a_member_does_decompresses_nothing_before_it() -> None:
+    lines = [json.dumps({"id": number, "text": "words " * 2000}).encode() + b"\n" for number in range(60)]
+    data = b"".join(map(zstandard.compress, lines))
+    parts = member_parts(io.BytesIO(data), "a.jsonl.zst", len(data) // 20, in_member=2)
+    check(b"".join(lines), data, "a.jsonl.zst", parts)
+    assert len(parts) > 10 and all(part.member.content == part.offset for part in parts)
+
+
 @pytest.mark.parametrize("harm", [lambda data: data[:-10], lambda data: data + b"no member", lambda data: gzip.compress(data)])
 def test_what_is_damaged_or_compressed_twice_is_read_as_a_whole(harm: Callable[[bytes], bytes]) -> None:
     data = harm(packed(".gz", 3))
